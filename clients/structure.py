@@ -1,0 +1,134 @@
+"""What can be pruned from a model (blueprint) and what a device still has (structure).
+
+A *unit* is the smallest thing that is removed: one attention head (one KV group with its query heads under GQA) or one
+FFN channel. Units are numbered through the whole model, block after block, so that a structure is one boolean vector
+and a device's scores are one float vector of the same length.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["attention", "ffn"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the units of a block lie in one linear module.
+
+    Unit ``u`` owns, on ``side`` ("out": rows of the weight, "in": columns), the index ranges
+    ``[start + u * width, start + (u + 1) * width)`` for every ``start`` (several for fused projections).
+    """
+
+    module: str
+    side: Literal["out", "in"]
+    width: int
+    starts: tuple[int, ...] = (0,)
+
+    def indices(self, kept: np.ndarray) -> np.ndarray:
+        """Rows or columns that belong to the ``kept`` units (int64, in the module's own order)."""
+        within = (np.asarray(kept, dtype=np.int64)[:, None] * self.width + np.arange(self.width)).reshape(-1)
+        return np.concatenate([start + within for start in self.starts])
+
+
+@dataclass(frozen=True)
+class Block:
+    """One attention or FFN block: its units, and the modules they are cut from together."""
+
+    name: str
+    layer: int
+    kind: Kind
+    units: int
+    unit_parameters: int
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """The prunable structure of one model: its blocks in forward order."""
+
+    family: str
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Position of each block's first unit, and the total at the end."""
+        return tuple(int(n) for n in np.cumsum([0, *(block.units for block in self.blocks)]))
+
+    @property
+    def units(self) -> int:
+        """Units in the whole model: the length of every structure and score vector."""
+        return self.offsets[-1]
+
+    @cached_property
+    def parameters(self) -> np.ndarray:
+        """Parameters that go with each unit, int64 [units]."""
+        return np.repeat([b.unit_parameters for b in self.blocks], [b.units for b in self.blocks]).astype(np.int64)
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Every linear module that a cut touches, in order: the modules that carry an adapter."""
+        return tuple(dict.fromkeys(cut.module for block in self.blocks for cut in block.cuts))
+
+    def span(self, index: int) -> slice:
+        """Where block ``index`` lies in a structure or score vector."""
+        return slice(self.offsets[index], self.offsets[index + 1])
+
+    def dense(self) -> "Structure":
+        """The structure of the unpruned model."""
+        return Structure(self, np.ones(self.units, dtype=bool))
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The units a device has kept: ``keep`` is bool [units]; at least one unit of every block is kept."""
+
+    blueprint: Blueprint
+    keep: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.keep.dtype != np.bool_ or self.keep.shape != (self.blueprint.units,):
+            raise ValueError(
+                f"structure must be bool [{self.blueprint.units}], got {self.keep.dtype} {list(self.keep.shape)}"
+            )
+        for index, block in enumerate(self.blueprint.blocks):
+            if not self.keep[self.blueprint.span(index)].any():
+                raise ValueError(f"structure keeps no unit of {block.name}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and np.array_equal(self.keep, other.keep)
+
+    def kept(self, index: int) -> np.ndarray:
+        """Kept units of block ``index``, counted within the block (int64, ascending)."""
+        return np.flatnonzero(self.keep[self.blueprint.span(index)])
+
+    def indices(self) -> dict[tuple[str, str], np.ndarray]:
+        """``(module, side)`` -> kept rows or columns, in the coordinates of the unpruned module."""
+        return {
+            (cut.module, cut.side): cut.indices(self.kept(index))
+            for index, block in enumerate(self.blueprint.blocks)
+            for cut in block.cuts
+        }
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable parameters that has been removed, in [0, 1)."""
+        parameters = self.blueprint.parameters
+        return 1.0 - float(parameters[self.keep].sum() / parameters.sum())
+
+    def within(self, other: "Structure") -> bool:
+        """True if nothing is kept here that ``other`` has removed."""
+        return bool((~self.keep | other.keep).all())
+
+    def pack(self) -> np.ndarray:
+        """The structure as bits, uint8 [ceil(units / 8)], for messages and checkpoints."""
+        return np.packbits(self.keep)
+
+    @staticmethod
+    def unpack(blueprint: Blueprint, bits: np.ndarray) -> "Structure":
+        """Inverse of :meth:`pack`. Raises ``ValueError`` if the bits do not fit the blueprint."""
+        if bits.dtype != np.uint8 or bits.shape != (-(-blueprint.units // 8),):
+            raise ValueError(f"packed structure does not fit {blueprint.units} units: {bits.dtype} {list(bits.shape)}")
+        return Structure(blueprint, np.unpackbits(bits, count=blueprint.units).astype(bool))

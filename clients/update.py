@@ -1,0 +1,91 @@
+"""What goes to a device for a round (assignment) and what comes back (update)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfed.clients.structure import Structure
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One device's part of a round.
+
+    ``sparsity`` is what the device's structure shall reach by the end of the round (cumulative, share of the prunable
+    parameters); ``learning_rate`` is the rate at the first step and ``learning_rate_end`` the one after the last.
+    """
+
+    device: int
+    round: int
+    rank: int
+    sparsity: float
+    local_steps: int
+    learning_rate: float
+    learning_rate_end: float
+    seed: int
+    evaluate: bool
+    structure: Structure
+
+
+@dataclass(frozen=True)
+class Factors:
+    """LoRA factors of one module: ``a`` is float32 [rank, in], ``b`` is float32 [out, rank]; dW = scaling * b @ a."""
+
+    a: np.ndarray
+    b: np.ndarray
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained state: LoRA factors by module name and head tensors by parameter name."""
+
+    factors: dict[str, Factors]
+    head: dict[str, np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(f.a.nbytes + f.b.nbytes for f in self.factors.values()) + sum(t.nbytes for t in self.head.values())
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a round asked of the device's processor, counted over the sliced model's real shapes."""
+
+    flops: float
+    traffic_bytes: float
+    peak_memory_bytes: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples."""
+
+    loss: float
+    accuracy: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """One device's result of a round, in the device's own shape.
+
+    ``scores``: float32 [units], smoothed importance, 0 where removed. ``loss_before``/``loss_after``: mean loss on the
+    same fixed local batches. ``importance``: size of what the adapter learnt (algorithms 1, step 4). ``seconds`` and
+    ``peak_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: its own model on the test split.
+    """
+
+    device: int
+    round: int
+    rank: int
+    structure: Structure
+    adapter: Adapter
+    scores: np.ndarray
+    loss_before: float
+    loss_after: float
+    importance: float
+    examples: int
+    seconds: float
+    measured_memory_bytes: int
+    workload: Workload
+    evaluation: Evaluation | None

@@ -1,0 +1,174 @@
+"""The tables. One run is one row of ``runs``; everything else hangs on it. Times are UTC; virtual time is in seconds.
+
+Changing a table means a new Alembic revision in ``migrations/``; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Bytes outgrow the 32 bits that PostgreSQL gives an INTEGER.
+Bytes = Annotated[int, mapped_column(BigInteger)]
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time with its zone, in UTC; SQLite itself forgets zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database: always UTC. Raises ``ValueError`` for a time without a zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"a time needs its zone: {value}")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database: always UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Declarative base of all tables."""
+
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: Moment()}
+
+
+class Run(Base):
+    """One job execution. ``status``: created, running, done, failed, stopped."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str] = mapped_column(String(40))
+    status: Mapped[str] = mapped_column(String(20), index=True)
+    cause: Mapped[str | None] = mapped_column(Text)
+    job: Mapped[dict[str, Any]]
+    folder: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int]
+    rounds: Mapped[int]
+    rounds_done: Mapped[int] = mapped_column(default=0)
+    devices: Mapped[int]
+    target_sparsity: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    stop_requested: Mapped[bool] = mapped_column(default=False)
+    pid: Mapped[int | None]
+    host: Mapped[str | None] = mapped_column(String(200))
+    accuracy: Mapped[float | None]
+    device_accuracy_mean: Mapped[float | None]
+    sparsity: Mapped[float | None]
+    virtual_seconds: Mapped[float] = mapped_column(default=0.0)
+    wall_seconds: Mapped[float] = mapped_column(default=0.0)
+    bytes_up: Mapped[Bytes] = mapped_column(default=0)
+    bytes_down: Mapped[Bytes] = mapped_column(default=0)
+    rejected_updates: Mapped[int] = mapped_column(default=0)
+
+
+class Device(Base):
+    """One data owner of a run: its class (profile name) and how much it holds."""
+
+    __tablename__ = "devices"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    device: Mapped[int] = mapped_column(primary_key=True)
+    profile: Mapped[str] = mapped_column(String(60))
+    examples: Mapped[int]
+
+
+class Round(Base):
+    """One finished round, with the fleet's totals of that round (not cumulative, but for ``virtual_clock``)."""
+
+    __tablename__ = "rounds"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    finished_at: Mapped[datetime]
+    train_loss: Mapped[float | None]
+    sparsity: Mapped[float]
+    global_sparsity: Mapped[float]
+    device_accuracy_mean: Mapped[float | None]
+    virtual_seconds: Mapped[float]
+    virtual_clock: Mapped[float]
+    wall_seconds: Mapped[float]
+    bytes_up: Mapped[Bytes]
+    bytes_down: Mapped[Bytes]
+    accepted: Mapped[int]
+    rejected: Mapped[int]
+    slowest_device: Mapped[int | None]
+
+
+class Assignment(Base):
+    """One device in one round: what it was given, how it went, what it reached."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (Index("ix_assignments_run_device", "run_id", "device"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    device: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(String(20))
+    rank: Mapped[int]
+    pruning_step: Mapped[float]
+    sparsity: Mapped[float]
+    reward: Mapped[float | None]
+    loss_before: Mapped[float | None]
+    loss_after: Mapped[float | None]
+    accuracy: Mapped[float | None]
+    examples: Mapped[int | None]
+    download_seconds: Mapped[float | None]
+    compute_seconds: Mapped[float | None]
+    upload_seconds: Mapped[float | None]
+    measured_seconds: Mapped[float | None]
+    flops: Mapped[float | None]
+    peak_memory_bytes: Mapped[Bytes | None]
+    bytes_down: Mapped[Bytes]
+    bytes_up: Mapped[Bytes]
+
+
+class Evaluation(Base):
+    """The pruned global model on the test split after a round (round 0: before training)."""
+
+    __tablename__ = "evaluations"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    loss: Mapped[float]
+    accuracy: Mapped[float]
+    examples: Mapped[int]
+    sparsity: Mapped[float]
+
+
+class Event(Base):
+    """A rejected update, a dropout, a repeated round, a failure: cause and remedy in words."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_run_round", "run_id", "round"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    round: Mapped[int]
+    device: Mapped[int | None]
+    kind: Mapped[str] = mapped_column(String(40))
+    cause: Mapped[str] = mapped_column(Text)
+    remedy: Mapped[str] = mapped_column(Text)
+
+
+class Checkpoint(Base):
+    """The newest complete checkpoint folder of each round that has one."""
+
+    __tablename__ = "checkpoints"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[Bytes]
+    digest: Mapped[str] = mapped_column(String(64))

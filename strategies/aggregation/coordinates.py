@@ -1,0 +1,53 @@
+"""Where a device's factors lie among the global ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter
+
+_ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Indices of one module's factors: ``rows`` of b and ``columns`` of a that a structure has kept, and its rank."""
+
+    rank: int
+    rows: np.ndarray | slice
+    columns: np.ndarray | slice
+
+    @property
+    def a(self) -> tuple[Any, Any]:
+        """Index of the device's a within the global a [r_max, in]."""
+        return slice(self.rank), self.columns
+
+    @property
+    def b(self) -> tuple[Any, Any]:
+        """Index of the device's b within the global b [out, r_max]."""
+        return self.rows, slice(self.rank)
+
+
+def places(adapter: Adapter, structure: Structure, rank: int) -> dict[str, Place]:
+    """The place of every module of ``adapter`` for a device of this ``structure`` and ``rank``."""
+    kept = structure.indices()
+    return {
+        module: Place(rank, kept.get((module, "out"), _ALL), kept.get((module, "in"), _ALL))
+        for module in adapter.factors
+    }
+
+
+def device_shapes(
+    adapter: Adapter, structure: Structure, rank: int
+) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """Shapes that the factors (a, b) of every module of the global ``adapter`` have on a device."""
+    return {
+        module: ((rank, _length(place.columns, f.a.shape[1])), (_length(place.rows, f.b.shape[0]), rank))
+        for (module, f), place in zip(adapter.factors.items(), places(adapter, structure, rank).values(), strict=True)
+    }
+
+
+def _length(index: np.ndarray | slice, whole: int) -> int:
+    return whole if isinstance(index, slice) else len(index)

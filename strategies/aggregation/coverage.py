@@ -1,0 +1,73 @@
+"""Coverage-normalised averaging: every coordinate is the mean over the devices that own it."""
+
+from typing import Any
+
+import numpy as np
+
+from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.strategies.aggregation.base import Accumulation, Aggregator
+from slimfed.strategies.aggregation.coordinates import places
+from slimfed.strategies.aggregation.exact import ExactSum
+
+
+class Coverage(Aggregator):
+    """Factors of unequal rank and structure are scattered to global coordinates and divided by their owners' weight.
+
+    With w_k the examples of device k and K(c) the devices that still have coordinate c (its row, column and rank)::
+
+        x(c) = sum_{k in K(c)} w_k x_k(c) / sum_{k in K(c)} w_k
+
+    A coordinate without owner keeps its previous value, so that neither pruning nor a low rank shrinks what others
+    learnt (zero-filling would, as in HetLoRA's padding). Head tensors, which all devices own, are plain weighted means.
+    The factors are averaged, not their products: mean(b) mean(a) is not mean(b a), as in FedIT.
+    """
+
+    def start(self, before: Adapter) -> Accumulation:
+        """Begin a round."""
+        return _CoverageSum(before)
+
+
+class _CoverageSum:
+    """Sums and weights per coordinate; all of them exact, so that the order of the updates does not matter."""
+
+    def __init__(self, before: Adapter) -> None:
+        self._before = before
+        self._a = {module: _Mean(f.a) for module, f in before.factors.items()}
+        self._b = {module: _Mean(f.b) for module, f in before.factors.items()}
+        self._head = {name: _Mean(tensor) for name, tensor in before.head.items()}
+
+    def add(self, update: Update, weight: int | None = None) -> None:
+        """Scatter one update. Raises ``ValueError`` if names, shapes, types or the weight do not fit."""
+        adapter = update.adapter
+        if adapter.factors.keys() != self._a.keys() or adapter.head.keys() != self._head.keys():
+            raise ValueError(f"the update of device {update.device} has other modules than the global adapter")
+        weight = update.examples if weight is None else weight
+        for module, place in places(self._before, update.structure, update.rank).items():
+            factors = adapter.factors[module]
+            self._a[module].add(factors.a, weight, place.a)
+            self._b[module].add(factors.b, weight, place.b)
+        for name, tensor in adapter.head.items():
+            self._head[name].add(tensor, weight, ...)
+
+    def result(self) -> Adapter:
+        """Weighted means where there are owners, previous values elsewhere."""
+        factors = {module: Factors(self._a[module].value(), self._b[module].value()) for module in self._a}
+        return Adapter(factors, {name: mean.value() for name, mean in self._head.items()})
+
+
+class _Mean:
+    """A weighted mean per coordinate of one tensor, over the terms that cover it."""
+
+    def __init__(self, before: np.ndarray) -> None:
+        self._before = before
+        self._sum = ExactSum(before.shape)
+        self._weight = np.zeros(before.shape, dtype=np.int64)
+
+    def add(self, values: np.ndarray, weight: int, where: Any) -> None:
+        self._sum.add(values, weight, where)
+        self._weight[where] += weight
+
+    def value(self) -> np.ndarray:
+        covered = self._weight > 0
+        mean = np.divide(self._sum.value(), self._weight, out=np.zeros(self._before.shape), where=covered)
+        return np.where(covered, mean.astype(np.float32), self._before)

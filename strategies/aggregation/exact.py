@@ -1,0 +1,38 @@
+"""A weighted sum that does not depend on the order of its terms, not even in the last bit."""
+
+from typing import Any
+
+import numpy as np
+
+# Every term is split into a multiple of _COARSE and a multiple of _FINE. Float64 adds multiples of a power of two
+# without rounding while the sum stays below 2^53 of them, and sums without rounding may be taken in any order.
+_COARSE = 2.0**-12
+_FINE = 2.0**-46
+_LARGEST_WEIGHT = 2**29
+
+
+class ExactSum:
+    """Sums float32 terms times whole weights into float64 [shape]; memory is that of two such arrays.
+
+    Each term is rounded once, to a multiple of 2^-46. Sums below 2^41 of up to a million terms are exact beyond that.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._coarse = np.zeros(shape)
+        self._fine = np.zeros(shape)
+
+    def add(self, values: np.ndarray, weight: int, where: Any = ...) -> None:
+        """Add ``weight * values`` at the index ``where``. Raises ``ValueError`` if ``values`` do not have its shape."""
+        if values.dtype != np.float32 or not 0 < weight < _LARGEST_WEIGHT:
+            raise ValueError(f"need float32 terms and a whole weight in [1, 2^29), got {values.dtype} and {weight}")
+        target = self._coarse[where]
+        if target.shape != values.shape:  # numpy would broadcast a rank-1 factor over all ranks
+            raise ValueError(f"a term of shape {list(values.shape)} does not fit {list(target.shape)}")
+        terms = values.astype(np.float64) * weight  # 24 + 29 bits: exact
+        coarse = np.rint(terms / _COARSE) * _COARSE
+        self._coarse[where] = target + coarse
+        self._fine[where] += np.rint((terms - coarse) / _FINE) * _FINE
+
+    def value(self) -> np.ndarray:
+        """The sum so far, float64 [shape]."""
+        return self._coarse + self._fine

@@ -1,0 +1,81 @@
+"""What a bandit agent is: it chooses one device's pruning step and rank, round by round."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from slimfed.strategies.bandits.spec import BanditSpec
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One choice: the fraction of the remaining structure to remove in a round, and the LoRA rank to train with."""
+
+    pruning_step: float
+    rank: int
+
+
+class Bandit(ABC):
+    """The agent of one device. It knows nothing of models or messages: arms go out, rewards in [0, 1] come back.
+
+    The strategy makes one agent per device, and in every round calls :meth:`suggest` once and, if the device's update
+    was accepted, :meth:`observe` once. A new kind of agent is one file and one line in the registry.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, spec: BanditSpec, seed: int) -> None:
+        self.spec = spec
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+
+    @abstractmethod
+    def suggest(self, low: float, high: float) -> Arm:
+        """The arm of the coming round; called before the device's assignment is sent.
+
+        The arm's pruning step lies in [``low``, ``high``], what the schedule allows this device now. The range may
+        lie outside ``spec.pruning_step``; ``low == high`` fixes the step, so that only the rank is free.
+        """
+
+    @abstractmethod
+    def observe(self, round: int, arm: Arm, reward: float) -> None:
+        """The ``reward`` in [0, 1] that ``arm`` earned in ``round``; called in ascending order of rounds.
+
+        Not called when a device's report is missing or was rejected: such a round teaches nothing, least of all 0.
+        Raises ``ValueError`` if the reward is not in [0, 1].
+        """
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs to go on to the bit, as JSON values; called at every checkpoint."""
+        return {"spec": self.spec.model_dump(mode="json"), "rng": self.rng.bit_generator.state}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The agent that gave ``state``; called once per device when a run is resumed."""
+        agent = cls(BanditSpec.model_validate(state["spec"]), seed=0)
+        agent.rng.bit_generator.state = state["rng"]
+        return agent
+
+    def draw_rank(self) -> int:
+        """A rank drawn evenly from those of the job."""
+        return int(self.spec.ranks[self.rng.integers(len(self.spec.ranks))])
+
+
+def draw(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number drawn evenly from [``low``, ``high``], never outside by rounding."""
+    return low if low >= high else float(np.clip(rng.uniform(low, high), low, high))
+
+
+def check_range(low: float, high: float) -> None:
+    """Raise ``ValueError`` unless 0 <= ``low`` <= ``high`` <= 1."""
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(f"a pruning step must be asked for within 0 <= low <= high <= 1, got [{low}, {high}]")
+
+
+def check_reward(reward: float) -> None:
+    """Raise ``ValueError`` unless ``reward`` lies in [0, 1]."""
+    if not (math.isfinite(reward) and 0.0 <= reward <= 1.0):
+        raise ValueError(f"a reward must lie in [0, 1], got {reward}")

@@ -1,0 +1,18 @@
+"""Arms drawn evenly: the baseline that every learning agent has to beat."""
+
+from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+
+
+class Random(Bandit):
+    """Pruning step and rank drawn evenly and independently in every round."""
+
+    name = "random"
+
+    def suggest(self, low: float, high: float) -> Arm:
+        """An arm drawn from the allowed steps and the job's ranks."""
+        check_range(low, high)
+        return Arm(draw(self.rng, low, high), self.draw_rank())
+
+    def observe(self, round: int, arm: Arm, reward: float) -> None:
+        """Nothing is learnt."""
+        check_reward(reward)

@@ -1,0 +1,200 @@
+"""S-UCB: an upper confidence bound over boxes of (pruning step, rank) that are split where they are pulled.
+
+FedSpine (arXiv 2501.02438) names the agent but does not publish its details. This reconstruction extends FedMP's E-UCB
+(intervals of one pruning ratio, discounted UCB of Garivier and Moulines) to two dimensions. In one respect it departs
+from it on purpose: a device pulls about twenty times in its life, and an agent that must first visit every box it has
+just created never gets to use what it knows. Therefore boxes borrow from the boxes they were cut from, and the bonus is
+measured in units of the rewards' own spread; see :class:`SUcb`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.spec import BanditSpec
+
+# What a box's parent is worth to the box, in pulls. Vanishes against many pulls, decides when there are few.
+_PARENT_PULLS = 2.0
+# The bonus never falls below this spread of rewards, so that equal first rewards do not end exploration.
+_LEAST_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank."""
+
+    round: int
+    step: float
+    level: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pruning steps [``low``, ``high``) (with ``high`` itself if ``closed``) and rank levels [``first``, ``end``)."""
+
+    low: float
+    high: float
+    first: int
+    end: int
+    closed: bool
+
+    def has_step(self, step: float) -> bool:
+        """True if ``step`` belongs to this box's steps."""
+        return self.low <= step < self.high or (self.closed and step == self.high)
+
+    def contains(self, step: float, level: int) -> bool:
+        """True if the point belongs to this box."""
+        return self.has_step(step) and self.first <= level < self.end
+
+    def meets(self, low: float, high: float) -> bool:
+        """True if an arm of this box can have a step in [``low``, ``high``]."""
+        return self.has_step(low) if low == high else max(self.low, low) < min(self.high, high)
+
+    def cut_at_step(self, step: float) -> tuple["Box", "Box"]:
+        """Below ``step``, and from ``step`` on."""
+        return (
+            Box(self.low, step, self.first, self.end, False),
+            Box(step, self.high, self.first, self.end, self.closed),
+        )
+
+    def cut_between_levels(self) -> tuple["Box", "Box"]:
+        """The lower and the upper half of the rank levels."""
+        middle = (self.first + self.end) // 2
+        return (
+            Box(self.low, self.high, self.first, middle, self.closed),
+            Box(self.low, self.high, middle, self.end, self.closed),
+        )
+
+
+@dataclass
+class Node:
+    """A box, the pulls inside it in the order of their rounds, and the two boxes it was cut into, if it was."""
+
+    box: Box
+    pulls: list[Pull] = field(default_factory=list)
+    children: tuple["Node", ...] = ()
+
+
+class SUcb(Bandit):
+    """Discounted UCB over the leaves of a tree of boxes.
+
+    A pull of round t counts lam^(k-t) in round k, with lam = ``spec.discount`` and k the round after the last reward.
+    With N the discounted pulls and S the discounted rewards inside a box, and n = max(1, N of all)::
+
+        mean(box) = (S + m * mean(parent)) / (N + m)
+        U(leaf) = mean(leaf) + spec.exploration * spread * sqrt(2 ln n / (N + m))
+
+    m = 2 pulls is what the parent is worth, and ``spread`` is twice the discounted standard deviation of all rewards.
+    The leaf with the largest U among those that meet the allowed steps is pulled at a random point. Its longest side
+    (step and rank scaled to [0, 1]) is then cut: at the pulled step while the box is wider than ``spec.resolution``, or
+    between two levels of rank. Sums are recomputed from the raw pulls, so that children inherit exactly what their
+    parent saw; the tree follows from the pulls alone, so that the state holds nothing else but the random generator.
+    """
+
+    name = "s-ucb"
+
+    def __init__(self, spec: BanditSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        low, high = spec.pruning_step
+        self.root = Node(Box(low, high, 0, len(spec.ranks), closed=True))
+
+    def suggest(self, low: float, high: float) -> Arm:
+        """A random point of the most promising box, within the allowed steps."""
+        check_range(low, high)
+        inner_low, inner_high = self._clip(low), self._clip(high)
+        bounds = [(box, bound) for box, bound in self._upper_bounds() if box.meets(inner_low, inner_high)]
+        best = max(bound for _, bound in bounds)
+        ties = [box for box, bound in bounds if bound >= best - 1e-12]
+        box = ties[self.rng.integers(len(ties))]
+        rank = self.spec.ranks[self.rng.integers(box.first, box.end)]
+        if inner_low == inner_high:  # one step is allowed, or only steps beyond the boxes
+            return Arm(draw(self.rng, low, high), rank)
+        return Arm(draw(self.rng, max(box.low, inner_low), min(box.high, inner_high)), rank)
+
+    def observe(self, round: int, arm: Arm, reward: float) -> None:
+        """Keep the pull and cut the box it fell into. Steps beyond the boxes count at the nearest edge."""
+        check_reward(reward)
+        if self.root.pulls and round < self.root.pulls[-1].round:
+            raise ValueError(f"rewards must come in ascending rounds, got {round} after {self.root.pulls[-1].round}")
+        if arm.rank not in self.spec.ranks:
+            raise ValueError(f"rank {arm.rank} is none of {list(self.spec.ranks)}")
+        pull = Pull(round, self._clip(arm.pruning_step), self.spec.ranks.index(arm.rank), reward)
+        node = self.root
+        node.pulls.append(pull)
+        while node.children:
+            node = next(child for child in node.children if child.box.contains(pull.step, pull.level))
+            node.pulls.append(pull)
+        self._split(node, pull)
+
+    def state(self) -> dict[str, Any]:
+        """Specification, generator and raw pulls."""
+        ranks = self.spec.ranks
+        return super().state() | {"pulls": [[p.round, p.step, ranks[p.level], p.reward] for p in self.root.pulls]}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The agent that gave ``state``: its tree grows again from the pulls."""
+        agent = super().restore(state)
+        for round, step, rank, reward in state["pulls"]:
+            agent.observe(round, Arm(step, rank), reward)
+        return agent
+
+    def leaves(self) -> list[Node]:
+        """The nodes whose boxes partition the configurations, in the order of the tree."""
+        found, waiting = [], [self.root]
+        while waiting:
+            node = waiting.pop()
+            waiting.extend(reversed(node.children))
+            if not node.children:
+                found.append(node)
+        return found
+
+    def _clip(self, step: float) -> float:
+        return min(max(step, self.root.box.low), self.root.box.high)
+
+    def _split(self, node: Node, pull: Pull) -> None:
+        box, whole = node.box, self.root.box
+        width, levels = box.high - box.low, box.end - box.first
+        sides: list[tuple[float, tuple[Box, Box]]] = []
+        if width > self.spec.resolution and box.low < pull.step < box.high:
+            sides.append((width / (whole.high - whole.low), box.cut_at_step(pull.step)))
+        if levels > 1:
+            sides.append((levels / whole.end, box.cut_between_levels()))
+        if sides:
+            _, boxes = max(sides, key=lambda side: side[0])
+            node.children = tuple(Node(b, [p for p in node.pulls if b.contains(p.step, p.level)]) for b in boxes)
+
+    def _upper_bounds(self) -> list[tuple[Box, float]]:
+        """The leaves' boxes with U of each."""
+        pulls = self.root.pulls
+        if not pulls:
+            return [(self.root.box, math.inf)]
+        now = pulls[-1].round + 1
+        total, gain = self._sums(pulls, now)
+        mean = gain / total
+        variance = sum(self.spec.discount ** (now - p.round) * (p.reward - mean) ** 2 for p in pulls) / total
+        spread = max(_LEAST_SPREAD, 2.0 * math.sqrt(variance))
+        bonus = self.spec.exploration * spread * math.sqrt(2.0 * math.log(max(1.0, total)))
+        bounds: list[tuple[Box, float]] = []
+        waiting = [(self.root, mean)]
+        while waiting:
+            node, borrowed = waiting.pop()
+            count, gain = self._sums(node.pulls, now)
+            estimate = (gain + _PARENT_PULLS * borrowed) / (count + _PARENT_PULLS)
+            if node.children:
+                waiting.extend((child, estimate) for child in reversed(node.children))
+            else:
+                bounds.append((node.box, estimate + bonus / math.sqrt(count + _PARENT_PULLS)))
+        return bounds
+
+    def _sums(self, pulls: list[Pull], now: int) -> tuple[float, float]:
+        """Discounted number and discounted rewards of ``pulls`` in round ``now``."""
+        count = gain = 0.0
+        for pull in pulls:
+            weight = self.spec.discount ** (now - pull.round)
+            count += weight
+            gain += weight * pull.reward
+        return count, gain

@@ -1,0 +1,49 @@
+"""The ``[bandit]`` section of the job file."""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from slimfed.clients.spec import Fraction, Section
+from slimfed.strategies.reward import RewardSpec
+
+Rank = Annotated[int, Field(ge=1)]
+
+
+class BanditSpec(Section):
+    """Which agent chooses a device's pruning step and rank, among what, and what it is rewarded for."""
+
+    name: str = Field("s-ucb", description="name in the bandit registry")
+    pruning_step: tuple[Fraction, Fraction] = Field(
+        (0.0, 0.4), description="smallest and largest fraction of the remaining structure to remove in a round"
+    )
+    ranks: tuple[Rank, ...] = Field((2, 4, 8, 16), min_length=1, description="LoRA ranks to choose from, ascending")
+    discount: float = Field(0.98, gt=0.0, le=1.0, description="s-ucb: what a reward still counts one round later")
+    exploration: float = Field(1.0, ge=0.0, description="s-ucb: multiplier of the exploration bonus")
+    resolution: float = Field(
+        0.05, gt=0.0, le=1.0, description="s-ucb: pruning steps closer than this are not told apart"
+    )
+    fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
+    fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")
+    reward: RewardSpec = RewardSpec()
+
+    @field_validator("pruning_step")
+    @classmethod
+    def _ordered(cls, steps: tuple[float, float]) -> tuple[float, float]:
+        if steps[0] > steps[1]:
+            raise ValueError(f"the smallest step must not be above the largest, got {list(steps)}")
+        return steps
+
+    @field_validator("ranks")
+    @classmethod
+    def _ascending(cls, ranks: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a >= b for a, b in pairwise(ranks)):
+            raise ValueError(f"ranks must ascend without repetition, got {list(ranks)}")
+        return ranks
+
+    @model_validator(mode="after")
+    def _fixed_rank_is_known(self) -> "BanditSpec":
+        if self.fixed_rank is not None and self.fixed_rank not in self.ranks:
+            raise ValueError(f"fixed_rank must be one of ranks {list(self.ranks)}, got {self.fixed_rank}")
+        return self

@@ -1,0 +1,49 @@
+"""Sending a round's messages and waiting for the replies, with a deadline and an ear for a stop request."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+# Short enough to cost no time that counts, long enough not to burden the SuperLink.
+_POLL_SECONDS = 0.05
+
+
+class StopRequestedError(Exception):
+    """Somebody asked the run to stop while it was waiting."""
+
+
+def exchange(
+    grid: Grid, messages: Sequence[Message], deadline_seconds: float, stop_requested: Callable[[], bool]
+) -> list[Message]:
+    """Push ``messages`` and return the replies that came before the deadline, in the order of the node ids.
+
+    Raises :class:`StopRequestedError` as soon as ``stop_requested`` says so.
+    """
+    deadline = time.monotonic() + deadline_seconds
+    waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
+    replies: list[Message] = []
+    while waiting and time.monotonic() < deadline:
+        fresh = list(grid.pull_messages(waiting))
+        waiting -= {reply.metadata.reply_to_message_id for reply in fresh}
+        replies += fresh
+        if stop_requested():
+            raise StopRequestedError
+        if waiting:
+            time.sleep(_POLL_SECONDS)
+    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+
+
+def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop_requested: Callable[[], bool]) -> list[int]:
+    """Node ids in ascending order once ``count`` are there. Raises ``TimeoutError`` with the number that came."""
+    deadline = time.monotonic() + deadline_seconds
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) >= count:
+            return nodes
+        if stop_requested():
+            raise StopRequestedError
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"only {len(nodes)} of {count} nodes came within {deadline_seconds:.0f} s")
+        time.sleep(_POLL_SECONDS)

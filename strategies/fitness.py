@@ -1,0 +1,201 @@
+"""Which updates may enter the average, and why the others may not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.strategies.aggregation.coordinates import device_shapes, places
+
+Fault = Literal[
+    "unknown-device",
+    "late",
+    "repeated",
+    "rank",
+    "structure",
+    "names",
+    "shape",
+    "not-finite",
+    "examples",
+    "norm",
+]
+
+# A device is compared with the fleet only if at least so many others can be.
+_FEWEST_PEERS = 5
+# An honest distance is within this factor of the median, or within _MADS robust standard deviations of its logarithm.
+_FACTOR = 10.0
+_MADS = 6.0
+_MAD_TO_DEVIATION = 1.4826
+# Sparsity is a ratio of integers: what is above the assigned one by less than this is rounding.
+_ROUNDING = 1e-9
+_MOST_EXAMPLES = 2**29 - 1
+
+_REINSTALL = "check that the node runs the same slimfed version and job as the server"
+_DIVERGED = "lower training.learning_rate or training.max_grad_norm, or use dtype fp32; check the device's data"
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Why the update at position ``index`` of the round must not be averaged: what is wrong, and what to do."""
+
+    index: int
+    device: int
+    kind: Fault
+    cause: str
+    remedy: str
+
+
+def find_unfit(updates: Sequence[Update], expected: Mapping[int, Assignment], before: Adapter) -> list[Unfit]:
+    """Judge all updates of a round; those whose index is not in the result are fit. Ordered by index.
+
+    ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
+    coordinates, largest rank). Of several fit updates of one device only the first counts. What passes on its own is
+    compared with the fleet: its distance from what was sent must not be far above the median
+    (:func:`largest_distance`).
+    """
+    unfit: list[Unfit] = []
+    distances: dict[int, float] = {}
+    accepted: set[int] = set()
+    for index, update in enumerate(updates):
+        fault = _check(update, expected.get(update.device), before, accepted)
+        if fault is not None:
+            unfit.append(Unfit(index, update.device, *fault))
+        else:
+            accepted.add(update.device)
+            distances[index] = distance(update, before)
+    bound = largest_distance(list(distances.values()))
+    for index, value in distances.items():
+        if value > bound:
+            cause = f"moved {value:.3g} from what was sent, the fleet at most {bound:.3g} (root mean square)"
+            unfit.append(Unfit(index, updates[index].device, "norm", cause, _DIVERGED))
+    return sorted(unfit, key=lambda reason: reason.index)
+
+
+def distance(update: Update, before: Adapter) -> float:
+    """Root mean square difference between an update and the part of ``before`` that the device was sent.
+
+    The mean makes devices of unequal rank and structure comparable: an AdamW step moves every entry by about as much.
+    """
+    squares, count = 0.0, 0
+    parts = places(before, update.structure, update.rank)
+    for module, factors in update.adapter.factors.items():
+        sent, place = before.factors[module], parts[module]
+        for now, then in ((factors.a, sent.a[place.a]), (factors.b, sent.b[place.b])):
+            squares += _square_difference(now, then)
+            count += now.size
+    for name, tensor in update.adapter.head.items():
+        squares += _square_difference(tensor, before.head[name])
+        count += tensor.size
+    return math.sqrt(squares / max(count, 1))
+
+
+def largest_distance(distances: Sequence[float]) -> float:
+    """The largest distance that is still taken for honest, in a round whose updates have these ``distances``.
+
+    10 times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of the logarithms, if the
+    fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (no judgement) with fewer
+    than 5 peers, or when most devices did not move at all.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    if values.size <= _FEWEST_PEERS:
+        return math.inf
+    median = float(np.median(values))
+    if median == 0.0:
+        return math.inf
+    logs = np.log(np.maximum(values / median, 1e-300))
+    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(logs)))
+    return median * max(_FACTOR, math.exp(min(_MADS * deviation, 700.0)))
+
+
+_Finding = tuple[Fault, str, str]
+
+
+def _check(update: Update, assigned: Assignment | None, before: Adapter, accepted: set[int]) -> _Finding | None:
+    """The first fault of an update by itself."""
+    if assigned is None:
+        return "unknown-device", "no device of this number was given work in this round", _REINSTALL
+    if update.round != assigned.round:
+        cause = f"answers round {update.round}, this is round {assigned.round}"
+        return "late", cause, "raise deadlines.reply_seconds if this happens often"
+    if update.device in accepted:
+        return "repeated", "a second update of the same device in one round", "check that no two nodes host this device"
+    return (
+        _check_structure(update, assigned)
+        or _check_tensors(update, before)
+        or _check_values(update)
+        or _check_examples(update)
+    )
+
+
+def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
+    if update.rank != assigned.rank:
+        return "rank", f"has rank {update.rank}, was assigned {assigned.rank}", _REINSTALL
+    if update.structure.keep.shape != assigned.structure.keep.shape:
+        units = update.structure.keep.size, assigned.structure.keep.size
+        return "structure", f"has {units[0]} units, the model has {units[1]}", _REINSTALL
+    if not update.structure.within(assigned.structure):
+        return "structure", "keeps units that were removed in earlier rounds", _REINSTALL
+    allowed = max(assigned.sparsity, assigned.structure.sparsity)
+    if update.structure.sparsity > allowed + _ROUNDING:
+        cause = f"has pruned to sparsity {update.structure.sparsity:.4f}, was assigned {allowed:.4f}"
+        return "structure", cause, _REINSTALL
+    return None
+
+
+def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
+    factors, head = update.adapter.factors, update.adapter.head
+    for what, names, known in (("module", factors, before.factors), ("head tensor", head, before.head)):
+        odd = sorted(set(names) ^ set(known))
+        if odd:
+            state = "is missing" if odd[0] in known else "is not part of the model"
+            return "names", f"{what} {odd[0]} {state} ({len(odd)} such in all)", _REINSTALL
+    shapes = device_shapes(before, update.structure, update.rank)
+    tensors = [(f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()]
+    tensors += [(f"{name} (b)", f.b, shapes[name][1]) for name, f in factors.items()]
+    tensors += [(name, tensor, before.head[name].shape) for name, tensor in head.items()]
+    tensors += [("scores", update.scores, update.structure.keep.shape)]
+    for name, tensor, shape in tensors:
+        if tensor.shape != shape:
+            return "shape", f"{name} has shape {list(tensor.shape)}, expected {list(shape)}", _REINSTALL
+        if tensor.dtype != np.float32:
+            return "shape", f"{name} is {tensor.dtype}, expected float32", _REINSTALL
+    return None
+
+
+def _check_values(update: Update) -> _Finding | None:
+    tensors = {f"{name} ({side})": getattr(f, side) for name, f in update.adapter.factors.items() for side in "ab"}
+    for name, tensor in (tensors | update.adapter.head | {"scores": update.scores}).items():
+        if not np.isfinite(tensor).all():
+            return "not-finite", f"{name} has NaN or infinite values", _DIVERGED
+    numbers = {
+        "loss_before": update.loss_before,
+        "loss_after": update.loss_after,
+        "importance": update.importance,
+        "seconds": update.seconds,
+        "workload.flops": update.workload.flops,
+        "workload.traffic_bytes": update.workload.traffic_bytes,
+        "workload.peak_memory_bytes": update.workload.peak_memory_bytes,
+    }
+    if update.evaluation is not None:
+        numbers |= {"evaluation.loss": update.evaluation.loss, "evaluation.accuracy": update.evaluation.accuracy}
+    for name, number in numbers.items():
+        if not (math.isfinite(number) and number >= 0):
+            return "not-finite", f"{name} is {number}, expected a finite number that is not negative", _DIVERGED
+    return None
+
+
+def _check_examples(update: Update) -> _Finding | None:
+    examples = update.examples
+    if isinstance(examples, bool) or not isinstance(examples, int | np.integer):
+        return "examples", f"counts {examples!r} examples, expected a whole number", _REINSTALL
+    if not 1 <= examples <= _MOST_EXAMPLES:
+        cause = f"counts {examples} examples, expected 1 to {_MOST_EXAMPLES}"
+        return "examples", cause, "give the device data, or leave it out of the fleet"
+    return None
+
+
+def _square_difference(now: np.ndarray, then: np.ndarray) -> float:
+    return float(np.square(now.astype(np.float64) - then.astype(np.float64)).sum())

@@ -1,0 +1,102 @@
+"""All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfed.clients.seeds import derive
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.update import Adapter, Factors
+from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit
+from slimfed.strategies.bandits.spec import BanditSpec
+
+# Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
+_SCORE_MEMORY = 0.5
+
+
+@dataclass
+class DeviceState:
+    """What the server knows of one device: the structure it still has and the agent that decides for it."""
+
+    structure: Structure
+    bandit: Bandit
+
+
+@dataclass
+class Fleet:
+    """The global adapter (all coordinates, largest rank), the devices, the fleet's scores and the virtual clock.
+
+    ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
+    (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
+    """
+
+    blueprint: Blueprint
+    adapter: Adapter
+    devices: list[DeviceState]
+    structure: Structure
+    score_sum: np.ndarray
+    score_weight: float = 0.0
+    round: int = 0
+    virtual_clock: float = 0.0
+
+    @staticmethod
+    def new(blueprint: Blueprint, adapter: Adapter, devices: int, bandit: BanditSpec, seed: int) -> "Fleet":
+        """A fleet before its first round: every device has the dense structure and an agent with a seed of its own."""
+        dense = blueprint.dense()
+        states = [DeviceState(dense, make_bandit(bandit, derive(seed, "bandit", d))) for d in range(devices)]
+        return Fleet(blueprint, adapter, states, dense, np.zeros(blueprint.units, dtype=np.float32))
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean importance over the fleet, float32 [units]; zeros before anything was scored."""
+        return (self.score_sum / max(self.score_weight, 1e-12)).astype(np.float32)
+
+    @property
+    def sparsity(self) -> float:
+        """Mean sparsity of the devices."""
+        return float(np.mean([device.structure.sparsity for device in self.devices]))
+
+    def learn_scores(self, scores: list[np.ndarray]) -> None:
+        """Take in the scores of one round, in device order."""
+        if scores:
+            total = np.sum(scores, axis=0, dtype=np.float64)
+            self.score_sum = (_SCORE_MEMORY * self.score_sum + total).astype(np.float32)
+            self.score_weight = _SCORE_MEMORY * self.score_weight + len(scores)
+
+    def checkpoint(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Tensors and a JSON-able state that together restore this fleet exactly."""
+        tensors = {f"a/{name}": f.a for name, f in self.adapter.factors.items()}
+        tensors |= {f"b/{name}": f.b for name, f in self.adapter.factors.items()}
+        tensors |= {f"head/{name}": value for name, value in self.adapter.head.items()}
+        tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
+        tensors["structure"] = self.structure.pack()
+        tensors["scores"] = self.score_sum
+        state = {
+            "round": self.round,
+            "virtual_clock": self.virtual_clock,
+            "score_weight": self.score_weight,
+            "modules": list(self.adapter.factors),
+            "head": list(self.adapter.head),
+            "bandits": [device.bandit.state() for device in self.devices],
+        }
+        return tensors, state
+
+    @staticmethod
+    def restore(blueprint: Blueprint, tensors: dict[str, np.ndarray], state: dict) -> "Fleet":
+        """Inverse of :meth:`checkpoint`. Raises ``KeyError`` or ``ValueError`` if the parts do not fit."""
+        factors = {name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"]) for name in state["modules"]}
+        adapter = Adapter(factors, {name: tensors[f"head/{name}"] for name in state["head"]})
+        devices = [
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent))
+            for bits, agent in zip(tensors["structures"], state["bandits"], strict=True)
+        ]
+        return Fleet(
+            blueprint,
+            adapter,
+            devices,
+            Structure.unpack(blueprint, tensors["structure"]),
+            tensors["scores"],
+            score_weight=state["score_weight"],
+            round=state["round"],
+            virtual_clock=state["virtual_clock"],
+        )

@@ -1,0 +1,121 @@
+"""From the nodes' replies to a verdict on every device: an accepted update, or a status and an event with the cause."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from slimfed.clients.messages import Failure, decode_results, orders_bytes, update_bytes
+from slimfed.clients.slicing import narrow
+from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.strategies.fitness import find_unfit
+from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.planning import Plan
+from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one attempt at a round: a record for every planned device, in order, and the events."""
+
+    devices: tuple[DeviceRecord, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def accepted(self) -> list[DeviceRecord]:
+        """Records of the devices whose update counts."""
+        return [device for device in self.devices if device.update is not None]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Why a device's part does not count."""
+
+    status: DeviceStatus
+    event: Event
+
+
+def judge(
+    fleet: Fleet, plans: Sequence[Plan], replies: Iterable[Message], clock: Clock, straggler_seconds: float | None
+) -> Verdict:
+    """Decide for every planned device; nothing is learnt from an update that is not accepted."""
+    number = plans[0].assignment.round
+    assignments = {plan.assignment.device: plan.assignment for plan in plans}
+    updates, problems, events = _read(fleet, replies, number)
+    unfit = find_unfit(updates, assignments, fleet.adapter)
+    refused = {reason.index for reason in unfit}
+    fit = {update.device: update for index, update in enumerate(updates) if index not in refused}
+    for reason in unfit:
+        event = Event(number, reason.kind, reason.cause, reason.remedy, reason.device)
+        if reason.device in fit:  # a second update of a device whose first one counts
+            events.append(event)
+        else:
+            problems[reason.device] = _Problem("rejected", event)
+    records = []
+    for device, assignment in assignments.items():
+        update = fit.get(device)
+        problem = None if update is not None else problems.get(device) or _silent(assignment)
+        completion = None
+        bytes_down = orders_bytes(assignment, sent_adapter(fleet, assignment))
+        bytes_up = 0 if update is None else update_bytes(update)
+        if update is not None:
+            completion = clock.completion(update, bytes_down, bytes_up)
+            problem = _too_much(assignment, completion, straggler_seconds)
+        accepted = update if problem is None else None
+        status: DeviceStatus = "done" if problem is None else problem.status
+        records.append(DeviceRecord(assignment, status, completion, accepted, None, bytes_down, bytes_up))
+        events += [problem.event] if problem else []
+    events += [problem.event for device, problem in problems.items() if device not in assignments]
+    return Verdict(tuple(records), tuple(events))
+
+
+def sent_adapter(fleet: Fleet, assignment: Assignment) -> Adapter:
+    """The global adapter in the shape of one device: what it trained from."""
+    return narrow(fleet.adapter, fleet.blueprint.dense(), assignment.structure, assignment.rank)
+
+
+def _read(
+    fleet: Fleet, replies: Iterable[Message], number: int
+) -> tuple[list[Update], dict[int, _Problem], list[Event]]:
+    """Updates as they were sent, problems by device, and events of whole nodes that failed."""
+    updates: list[Update] = []
+    problems: dict[int, _Problem] = {}
+    events: list[Event] = []
+    for reply in replies:
+        if reply.has_error():
+            cause = f"node {reply.metadata.src_node_id}: {reply.error.reason} (code {reply.error.code})"
+            events.append(Event(number, "node-failed", cause, "read the node's log in the run's folder"))
+            continue
+        for result in decode_results(reply.content, fleet.blueprint):
+            if isinstance(result, Update):
+                updates.append(result)
+            else:
+                problems[result.device] = _failed(number, result)
+    return sorted(updates, key=lambda update: update.device), problems, events
+
+
+def _failed(number: int, failure: Failure) -> _Problem:
+    remedy = "the device keeps its state and takes part in the next round; read the node's log if it fails again"
+    return _Problem("failed", Event(number, "device-failed", failure.cause, remedy, failure.device))
+
+
+def _silent(assignment: Assignment) -> _Problem:
+    remedy = "raise deadlines.reply_seconds if its node needs longer"
+    event = Event(assignment.round, "no-reply", "no update came before the deadline", remedy, assignment.device)
+    return _Problem("failed", event)
+
+
+def _too_much(assignment: Assignment, completion: Completion, straggler_seconds: float | None) -> _Problem | None:
+    """What the clock says of a fit update: memory that did not suffice, a lost device, a late one."""
+    number, device = assignment.round, assignment.device
+    if completion.out_of_memory:
+        remedy = "the agent may choose a smaller rank; lower training.batch_size, data.max_length or bandit.ranks"
+        cause = "training does not fit the device's memory"
+        return _Problem("out-of-memory", Event(number, "out-of-memory", cause, remedy, device))
+    if completion.dropped:
+        cause, remedy = "the device dropped out of the round", "none needed; it takes part in the next round"
+        return _Problem("dropout", Event(number, "dropout", cause, remedy, device))
+    if straggler_seconds is not None and completion.seconds > straggler_seconds:
+        cause = f"completion took {completion.seconds:.1f} s, the deadline is {straggler_seconds:.1f} s"
+        return _Problem("late", Event(number, "late", cause, "raise deadlines.straggler_seconds", device))
+    return None

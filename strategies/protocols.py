@@ -1,0 +1,99 @@
+"""What the strategy needs from above. The platform implements these; floor 2 never imports it."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
+
+DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "failed"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How long a device took for its part of a round, in (virtual or measured) seconds."""
+
+    download_seconds: float
+    compute_seconds: float
+    upload_seconds: float
+    out_of_memory: bool = False
+    dropped: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """From the server's send to its receipt of the update."""
+        return self.download_seconds + self.compute_seconds + self.upload_seconds
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a user should know: what happened, to which device, why, and what to do."""
+
+    round: int
+    kind: str
+    cause: str
+    remedy: str
+    device: int | None = None
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One device in one round. ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt."""
+
+    assignment: Assignment
+    status: DeviceStatus
+    completion: Completion | None
+    update: Update | None
+    reward: float | None
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet."""
+
+    round: int
+    devices: tuple[DeviceRecord, ...]
+    events: tuple[Event, ...]
+    evaluation: Evaluation | None
+    device_accuracy_mean: float | None
+    sparsity: float
+    global_sparsity: float
+    virtual_seconds: float
+    wall_seconds: float
+    bytes_down: int
+    bytes_up: int
+    train_loss: float | None
+
+
+class Clock(Protocol):
+    """Tells how long a device's round took: from a profile (virtual) or from what was measured (real)."""
+
+    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``update.device`` in ``update.round``."""
+        ...
+
+
+class Recorder(Protocol):
+    """Remembers rounds. ``state`` is what ``Fleet.checkpoint()`` gave: tensors and a JSON-able mapping."""
+
+    def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
+        """Write one finished round and its checkpoint, durably, before the next one starts."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """Write one event at once (a repeated round, a failure)."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """True once somebody asked for this run to stop."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Measures the global model in a given structure on the test split."""
+
+    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` at full rank."""
+        ...

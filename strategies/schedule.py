@@ -1,0 +1,58 @@
+"""How fast a run may prune, and how its learning rate falls."""
+
+import math
+
+from slimfed.clients.spec import TrainingSpec
+
+
+def sparsity_after(sparsity: float, step: float) -> float:
+    """Cumulative sparsity once the fraction ``step`` of what remains has been removed."""
+    return 1.0 - (1.0 - sparsity) * (1.0 - step)
+
+
+def step_to(sparsity: float, target: float) -> float:
+    """The fraction of what remains that leads from ``sparsity`` to ``target``; 0 if it is already reached."""
+    if sparsity >= target:
+        return 0.0
+    return 1.0 - (1.0 - target) / (1.0 - sparsity)
+
+
+def pruning_bounds(
+    sparsity: float, target: float, round: int, rounds: int, until: float, step_range: tuple[float, float]
+) -> tuple[float, float]:
+    """Smallest and largest fraction of the remaining structure that a device may remove in ``round`` (1-based).
+
+    The upper end never leads past ``target``. The lower end keeps the target within reach of round
+    ``ceil(until * rounds)`` by steps of at most ``step_range[1]``. A device that cannot make it so any more (a high
+    target, few rounds, rounds missed) gets the constant step that just does, though it is above the range; from the
+    last round of the window on that step is all that is missing, so no run that goes on ends below its target.
+    """
+    missing = step_to(sparsity, target)
+    if missing == 0.0:
+        return 0.0, 0.0
+    later = max(0, math.ceil(until * rounds - 1e-9) - round)
+    smallest, largest = step_range
+    keep = 1.0 - missing
+    constant = missing if later == 0 else 1.0 - keep ** (1.0 / (later + 1))
+    if constant >= largest:
+        return constant, constant
+    needed = 1.0 - keep / (1.0 - largest) ** later
+    low = min(max(smallest, needed), missing)
+    return low, max(low, min(largest, missing))
+
+
+def learning_rate(spec: TrainingSpec, round: int) -> tuple[float, float]:
+    """Learning rate at the first step of ``round`` (1-based) and after its last one.
+
+    The decay runs over all steps of the run and ends at 0: linear, lr * (1 - x), or cosine, lr * (1 + cos(pi * x)) / 2,
+    with x the share of the run that is over.
+    """
+    return _rate(spec, (round - 1) / spec.rounds), _rate(spec, round / spec.rounds)
+
+
+def _rate(spec: TrainingSpec, progress: float) -> float:
+    if spec.schedule == "constant":
+        return spec.learning_rate
+    if spec.schedule == "linear":
+        return spec.learning_rate * (1.0 - progress)
+    return spec.learning_rate * (1.0 + math.cos(math.pi * progress)) / 2.0

@@ -1,0 +1,179 @@
+"""The Flower strategy: FedSpine's round over a fleet of unequal devices (arXiv 2501.02438, reconstructed)."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from slimfed.clients.messages import Orders, encode_orders, envelope
+from slimfed.clients.selection import select
+from slimfed.clients.slicing import narrow
+from slimfed.clients.update import Evaluation
+from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.exchange import exchange, wait_for_nodes
+from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.judging import Verdict, judge
+from slimfed.strategies.planning import Plan, evaluates, plan_round
+from slimfed.strategies.protocols import Clock, Evaluator, Event, Recorder, RoundRecord
+from slimfed.strategies.rewarding import reward_devices
+from slimfed.strategies.settings import StrategySettings
+
+_QUORUM_REMEDY = "read the causes above; lower deadlines.quorum or raise deadlines.reply_seconds, then `slimfed resume`"
+
+
+class QuorumError(RuntimeError):
+    """Too few devices sent a usable update, however often the round was repeated."""
+
+
+class FedSlim(Strategy):
+    """Unequal devices prune and tune; the server aggregates what they share.
+
+    The loop begins after the fleet's last finished round, so that a restored fleet continues where it stopped.
+    """
+
+    def __init__(
+        self, settings: StrategySettings, fleet: Fleet, clock: Clock, recorder: Recorder, evaluator: Evaluator
+    ) -> None:
+        self.settings = settings
+        self.fleet = fleet
+        self.clock = clock
+        self.recorder = recorder
+        self.evaluator = evaluator
+        self._plans: tuple[Plan, ...] = ()
+        self._nodes: list[int] = []
+        self._verdict = Verdict((), ())
+
+    def summary(self) -> None:
+        """Nothing to print: the job and its method are in the store."""
+
+    def start(  # type: ignore[override]  # the fleet holds the arrays, the settings the rest
+        self, grid: Grid, first_round: int | None = None
+    ) -> Result:
+        """Run all rounds from ``first_round`` (default: the one after the fleet's last) to the last of the job.
+
+        Raises :class:`QuorumError`, ``TimeoutError`` (no nodes) or ``StopRequestedError``; what was recorded then
+        stands as it did after the last finished round.
+        """
+        settings = self.settings
+        self._nodes = wait_for_nodes(grid, settings.nodes, settings.reply_seconds, self.recorder.stop_requested)
+        result = Result()
+        for number in range(first_round or self.fleet.round + 1, settings.task.training.rounds + 1):
+            record = self._round(number, grid)
+            if record.evaluation is not None:
+                result.evaluate_metrics_serverapp[number] = MetricRecord(
+                    {"loss": record.evaluation.loss, "accuracy": record.evaluation.accuracy}
+                )
+        return result
+
+    def _round(self, number: int, grid: Grid) -> RoundRecord:
+        started = time.monotonic()
+        self._plans = plan_round(self.fleet, self.settings, number)
+        self._train(number, grid)
+        record = self._record(number, self._evaluate(number), started)
+        self.recorder.record(record, *self.fleet.checkpoint())
+        return record
+
+    def _train(self, number: int, grid: Grid) -> None:
+        """Send the round, again if a quorum was missed, and learn from the attempt that reached it."""
+        settings = self.settings
+        needed = max(1, math.ceil(settings.quorum * len(self.fleet.devices)))
+        for _attempt in range(settings.retries + 1):
+            messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
+            replies = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
+            self._verdict = judge(self.fleet, self._plans, replies, self.clock, settings.straggler_seconds)
+            if len(self._verdict.accepted) >= needed:
+                self.aggregate_train(number, replies)
+                return
+            cause = (
+                f"{len(self._verdict.accepted)} of {len(self.fleet.devices)} updates were usable, {needed} are needed"
+            )
+            for event in (*self._verdict.events, Event(number, "quorum-missed", cause, _QUORUM_REMEDY)):
+                self.recorder.event(event)
+        first = next((event.cause for event in self._verdict.events), "no node replied in time")
+        raise QuorumError(f"round {number}: {cause}; first cause: {first}")
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a node: its devices' assignments, and the adapter narrowed to what they need.
+
+        ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry.
+        """
+        for position, node in enumerate(self._nodes):
+            plans = self._plans[position :: len(self._nodes)]
+            if plans:
+                content = encode_orders(self._orders(plans))
+                ttl = 2 * self.settings.reply_seconds
+                yield Message(content, node, "train", ttl=ttl, group_id=str(server_round))
+
+    def _orders(self, plans: Sequence[Plan]) -> Orders:
+        assignments = tuple(plan.assignment for plan in plans)
+        union = envelope(a.structure for a in assignments)
+        rank = max(a.rank for a in assignments)
+        adapter = narrow(self.fleet.adapter, self.fleet.blueprint.dense(), union, rank)
+        return Orders(self.settings.task, adapter, union, self.fleet.scores, assignments)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Learn from the accepted updates, in device order: rewards, structures, adapter, scores, clock.
+
+        ``replies`` have been judged already; the verdict is what counts.
+        """
+        self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
+        updates = [record.update for record in self._verdict.accepted if record.update is not None]
+        aggregate = AGGREGATIONS[self.settings.aggregation]
+        self.fleet.adapter = aggregate(self.fleet.adapter, updates)
+        for update in updates:
+            self.fleet.devices[update.device].structure = update.structure
+        self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
+        self.fleet.structure = select(
+            self.fleet.blueprint.dense(), self.fleet.scores, self.fleet.sparsity, self.settings.task.pruning.scope
+        )
+        self.fleet.virtual_clock += self._virtual_seconds()
+        self.fleet.round = server_round
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """No messages: a device measures its own model right after training, while it is there."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Nothing to aggregate: measures come with the updates."""
+        return None
+
+    def _evaluate(self, number: int) -> Evaluation | None:
+        if not evaluates(self.settings, number):
+            return None
+        return self.evaluator.evaluate(self.fleet.adapter, self.fleet.structure)
+
+    def _virtual_seconds(self) -> float:
+        """A round lasts as long as its slowest accepted device."""
+        return max(r.completion.seconds for r in self._verdict.accepted if r.completion is not None)
+
+    def _record(self, number: int, evaluation: Evaluation | None, started: float) -> RoundRecord:
+        records = self._verdict.devices
+        updates = [record.update for record in self._verdict.accepted if record.update is not None]
+        own = [update.evaluation.accuracy for update in updates if update.evaluation is not None]
+        examples = np.array([update.examples for update in updates], dtype=np.float64)
+        losses = np.array([update.loss_after for update in updates])
+        return RoundRecord(
+            round=number,
+            devices=records,
+            events=self._verdict.events,
+            evaluation=evaluation,
+            device_accuracy_mean=float(np.mean(own)) if own else None,
+            sparsity=self.fleet.sparsity,
+            global_sparsity=self.fleet.structure.sparsity,
+            virtual_seconds=self._virtual_seconds(),
+            wall_seconds=time.monotonic() - started,
+            bytes_down=sum(record.bytes_down for record in records),
+            bytes_up=sum(record.bytes_up for record in records),
+            train_loss=float((losses * examples).sum() / examples.sum()),
+        )

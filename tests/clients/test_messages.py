@@ -1,0 +1,175 @@
+"""The wire format: what is sent comes back the same, and what is broken is named, never believed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimfed.clients.messages import (
+    Failure,
+    MalformedMessageError,
+    Orders,
+    decode_orders,
+    decode_results,
+    encode_orders,
+    encode_results,
+    envelope,
+)
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.structure import Block, Blueprint, Cut, Structure
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+
+BLUEPRINT = Blueprint(
+    "toy",
+    (
+        Block("attention", 0, "attention", 4, 128, (Cut("q", "out", 8), Cut("o", "in", 8))),
+        Block("ffn", 0, "ffn", 13, 32, (Cut("up", "out", 1), Cut("down", "in", 1))),
+    ),
+)
+TASK = TaskSpec(
+    seed=3,
+    devices=5,
+    model=ModelSpec(),
+    data=DataSpec(),
+    adapter=AdapterSpec(),
+    pruning=PruningSpec(),
+    training=TrainingSpec(),
+)
+
+
+def structure(seed: int) -> Structure:
+    keep = np.random.default_rng(seed).random(BLUEPRINT.units) < 0.6
+    keep[0] = keep[4] = True
+    return Structure(BLUEPRINT, keep)
+
+
+def adapter(seed: int, rank: int = 2) -> Adapter:
+    draw = np.random.default_rng(seed)
+    factors = {
+        name: Factors(draw.normal(size=(rank, 6)).astype(np.float32), draw.normal(size=(5, rank)).astype(np.float32))
+        for name in BLUEPRINT.modules
+    }
+    return Adapter(factors, {"classifier.bias": draw.normal(size=3).astype(np.float32)})
+
+
+def assignment(device: int) -> Assignment:
+    return Assignment(device, 2, 2, 0.25, 10, 1e-3, 5e-4, 99, device % 2 == 0, structure(device))
+
+
+def update(device: int, evaluation: Evaluation | None = None) -> Update:
+    return Update(
+        device=device,
+        round=2,
+        rank=2,
+        structure=structure(device),
+        adapter=adapter(device),
+        scores=np.random.default_rng(device).random(BLUEPRINT.units).astype(np.float32),
+        loss_before=1.5,
+        loss_after=0.1 + device,
+        importance=0.25,
+        examples=17,
+        seconds=0.125,
+        measured_memory_bytes=2**33,
+        workload=Workload(1e12, 2e9, 3e9),
+        evaluation=evaluation,
+    )
+
+
+def assert_same(one: Adapter, other: Adapter) -> None:
+    assert list(one.factors) == list(other.factors)
+    for name in one.factors:
+        np.testing.assert_array_equal(one.factors[name].a, other.factors[name].a)
+        np.testing.assert_array_equal(one.factors[name].b, other.factors[name].b)
+    assert list(one.head) == list(other.head)
+    for name in one.head:
+        np.testing.assert_array_equal(one.head[name], other.head[name])
+
+
+@given(st.sets(st.integers(0, 40), min_size=1, max_size=6))
+def test_orders_come_back_the_same(devices: set[int]) -> None:
+    assignments = tuple(assignment(device) for device in sorted(devices))
+    union = envelope(a.structure for a in assignments)
+    orders = Orders(TASK, adapter(1), union, np.arange(BLUEPRINT.units, dtype=np.float32), assignments)
+    back = decode_orders(encode_orders(orders), BLUEPRINT)
+    assert back.task == TASK
+    assert back.assignments == assignments
+    assert back.envelope == union
+    np.testing.assert_array_equal(back.scores, orders.scores)
+    assert_same(back.adapter, orders.adapter)
+
+
+def test_results_come_back_the_same_and_in_device_order() -> None:
+    sent = [update(11, Evaluation(0.5, 0.75, 100)), Failure(7, "no data"), update(2)]
+    back = decode_results(encode_results(sent), BLUEPRINT)
+    assert [result.device for result in back] == [2, 7, 11]
+    assert back[1] == Failure(7, "no data")
+    for result, original in ((back[0], sent[2]), (back[2], sent[0])):
+        assert isinstance(result, Update)
+        assert isinstance(original, Update)
+        assert result.structure == original.structure
+        assert_same(result.adapter, original.adapter)
+        np.testing.assert_array_equal(result.scores, original.scores)
+        plain = {"structure": original.structure, "adapter": original.adapter, "scores": original.scores}
+        assert replace(result, **plain) == original
+
+
+def test_envelope_is_the_union() -> None:
+    one, other = structure(1), structure(2)
+    both = envelope([one, other])
+    assert one.within(both)
+    assert other.within(both)
+    np.testing.assert_array_equal(both.keep, one.keep | other.keep)
+
+
+def broken_layout(content: RecordDict) -> None:
+    layout = json.loads(str(content["layout-3"]["json"]))
+    layout["factors"]["q"][0] += 1
+    content["layout-3"] = ConfigRecord({"json": json.dumps(layout)})
+
+
+def negative_size(content: RecordDict) -> None:
+    layout = json.loads(str(content["layout-3"]["json"]))
+    layout["factors"]["q"][0] = -2
+    content["layout-3"] = ConfigRecord({"json": json.dumps(layout)})
+
+
+def no_metrics(content: RecordDict) -> None:
+    del content["metrics-3"]
+
+
+def wrong_structure(content: RecordDict) -> None:
+    arrays = content["update-3"].to_numpy_ndarrays()
+    content["update-3"] = ArrayRecord(
+        {
+            name: type(content["update-3"][name])(value)
+            for name, value in zip(
+                ["adapter", "structure", "scores"], (arrays[0], np.zeros(1, np.uint8), arrays[2]), strict=True
+            )
+        }
+    )
+
+
+def not_json(content: RecordDict) -> None:
+    content["layout-3"] = ConfigRecord({"json": "{"})
+
+
+@pytest.mark.parametrize("damage", [broken_layout, negative_size, no_metrics, wrong_structure, not_json])
+def test_a_malformed_update_becomes_a_failure_and_spares_the_others(damage) -> None:
+    content = encode_results([update(3), update(4)])
+    damage(content)
+    back = decode_results(content, BLUEPRINT)
+    assert isinstance(back[0], Failure)
+    assert back[0].device == 3
+    assert "malformed update" in back[0].cause
+    assert isinstance(back[1], Update)
+
+
+def test_malformed_orders_are_refused() -> None:
+    content = encode_orders(Orders(TASK, adapter(1), structure(1), np.zeros(17, np.float32), (assignment(1),)))
+    del content["assignments"]
+    with pytest.raises(MalformedMessageError, match="assignments"):
+        decode_orders(content, BLUEPRINT)
