@@ -1,12 +1,16 @@
 """Finding the prunable structure of a model."""
 
+from typing import Literal
+
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.families import FAMILIES, Family
-from slimfed.clients.structure import Block, Blueprint, Cut
+from slimfed.clients.structure import Block, Blueprint, Cut, Kind
+
+Side = Literal["out", "in"]
 
 
 def discover(model: PreTrainedModel) -> Blueprint:
@@ -53,11 +57,15 @@ class _Reader:
         names = {role: self._name(layer, getattr(family, role)) for role in ("query", "key", "value", "output")}
         outputs = {role: self._shape(name)[0] for role, name in names.items() if role != "output"}
         if family.fused:
+            self._fits(names["query"], "out", 3 * head_dim)
             outputs = dict.fromkeys(outputs, outputs["query"] // 3)
-        units = self._whole(names["key"], outputs["key"], head_dim)
-        width = self._whole(names["query"], outputs["query"], units)
-        self._fits(names["value"], outputs["value"], outputs["key"])
-        self._fits(names["output"], self._shape(names["output"])[1], outputs["query"])
+        else:
+            self._fits(names["key"], "out", head_dim)
+            self._fits(names["query"], "out", outputs["key"])
+            self._equals(names["value"], "out", outputs["key"])
+        self._equals(names["output"], "in", outputs["query"])
+        units = outputs["key"] // head_dim
+        width = outputs["query"] // units
         if family.fused:
             starts = tuple(i * outputs["query"] for i in range(3))
             cuts = [Cut(names["query"], "out", width, starts)]
@@ -71,13 +79,13 @@ class _Reader:
         channels = self._shape(down)[1]
         ups = [self._name(layer, up) for up in self.family.up]
         for up in ups:
-            self._fits(up, self._shape(up)[0], channels)
+            self._equals(up, "out", channels)
         cuts = [*(Cut(up, "out", 1) for up in ups), Cut(down, "in", 1)]
         return self._block(f"{self.prefix}{self.family.layers}.{layer}.ffn", layer, "ffn", channels, cuts)
 
-    def _block(self, name: str, layer: int, kind: str, units: int, cuts: list[Cut]) -> Block:
+    def _block(self, name: str, layer: int, kind: Kind, units: int, cuts: list[Cut]) -> Block:
         parameters = sum(self._unit_parameters(cut) for cut in cuts)
-        return Block(name, layer, kind, units, parameters, tuple(cuts))  # type: ignore[arg-type]
+        return Block(name, layer, kind, units, parameters, tuple(cuts))
 
     def _unit_parameters(self, cut: Cut) -> int:
         """Weights (and biases, on the output side) that go with one unit of a cut."""
@@ -96,14 +104,26 @@ class _Reader:
     def _shape(self, name: str) -> tuple[int, int]:
         """(out, in) of a linear module."""
         module = self.model.get_submodule(name)
+        if module.weight.dim() != 2:
+            raise InputError(f"model.path: {name} has a weight of shape {list(module.weight.shape)}; valid: [out, in]")
         rows, columns = module.weight.shape
         return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 
-    def _whole(self, name: str, size: int, part: int) -> int:
-        if part <= 0 or size % part:
-            raise InputError(f"model.path: {name} has {size} outputs, which {part} does not divide")
-        return size // part
+    def _fits(self, name: str, side: Side, part: int) -> None:
+        if self._size(name, side) == 0 or self._size(name, side) % part:
+            raise self._odd(name, side, f"a multiple of {part}")
 
-    def _fits(self, name: str, size: int, expected: int) -> None:
-        if size != expected:
-            raise InputError(f"model.path: {name} has size {size}, expected {expected} to fit its block")
+    def _equals(self, name: str, side: Side, expected: int) -> None:
+        if self._size(name, side) != expected:
+            raise self._odd(name, side, str(expected))
+
+    def _size(self, name: str, side: Side) -> int:
+        return self._shape(name)[0 if side == "out" else 1]
+
+    def _odd(self, name: str, side: Side, expected: str) -> InputError:
+        rows, columns = self._shape(name)
+        what = "outputs" if side == "out" else "inputs"
+        return InputError(
+            f"model.path: {name} of this {self.model.config.model_type} model has shape [out {rows}, in {columns}]; "
+            f"valid: {what} = {expected}, to fit its block"
+        )

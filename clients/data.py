@@ -237,7 +237,8 @@ def _texts(spec: DataSpec, split: _Raw, columns: _Columns) -> TextSplit:
         empty = [row for row, value in enumerate(split.columns[columns.owner]) if value is None]
         if empty:
             raise InputError(
-                f'data.partition.column = "{columns.owner}": row {empty[0] + 1} of {split.name} of "{spec.path}" is empty'
+                f'data.partition.column = "{columns.owner}": row {empty[0] + 1} of {split.name} of "{spec.path}" names '
+                "no owner"
             )
     prompt = split.columns[columns.prompt] if columns.prompt else None
     return TextSplit(split.columns[columns.text], prompt, None, owner)

@@ -41,4 +41,4 @@ def _multiply(mask: torch.Tensor):  # type: ignore[no-untyped-def]  # torch's ho
 
 def _inputs(module: nn.Module) -> int:
     """Input width of a linear module, adapted or not."""
-    return int(getattr(module, "in_features", None) or module.nx)
+    return int(getattr(module, "in_features", None) or module.nx)  # type: ignore[arg-type]

@@ -176,8 +176,7 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
         "head": {name: list(t.shape) for name, t in adapter.head.items()},
     }
-    parts = [part.ravel() for f in adapter.factors.values() for part in (f.a, f.b)]
-    parts += [t.ravel() for t in adapter.head.values()]
+    parts = [tensor.ravel() for tensor in adapter.tensors()]
     vector = np.concatenate(parts) if parts else np.zeros(0)
     return vector.astype(np.float32, copy=False), json.dumps(layout)
 

@@ -85,7 +85,10 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     model.requires_grad_(False)
     model.eval()
     names = tuple(labels) if spec.task == "classification" and labels else None
-    return LoadedModel(model, tokenizer, names, head, _positions(config))
+    positions = _positions(config)
+    if positions is not None:
+        tokenizer.model_max_length = positions
+    return LoadedModel(model, tokenizer, names, head, positions)
 
 
 def _locate(spec: ModelSpec) -> _Source:

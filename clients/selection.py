@@ -23,6 +23,11 @@ class _Pool:
     units: int
     unit_parameters: int
 
+    @property
+    def parameters(self) -> int:
+        """Parameters of all units of the unpruned model."""
+        return self.units * self.unit_parameters
+
 
 def kept_units(
     heads: int, head_parameters: int, channels: int, channel_parameters: int, sparsity: float
@@ -41,35 +46,61 @@ def kept_units(
     return heads - gone_heads, channels - min(gone_channels, channels - 1)
 
 
+def plan_counts(blueprint: Blueprint, sparsity: float) -> tuple[int, ...]:
+    """Units of every block that remain at ``sparsity`` if all layers become equally sparse (scope "layer")."""
+    counts: dict[int, int] = {}
+    for attention, ffn in _pools(blueprint, "layer"):
+        heads, channels = _targets(attention, ffn, sparsity)
+        counts |= {attention.blocks[0]: heads, ffn.blocks[0]: channels}
+    return tuple(counts[index] for index in range(len(blueprint.blocks)))
+
+
 def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Scope) -> Structure:
     """Remove the lowest-scored units until ``sparsity`` (cumulative, share of all prunable parameters) is reached.
 
     ``scores`` is [units]. Nothing that is gone comes back, no block loses its last unit, ties fall to the lower index.
-    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers.
+    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers. Where
+    ``structure`` has more of one kind gone than planned, less of the other goes, so that the budget holds all the same.
     Returns ``structure`` itself if nothing can go.
     """
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
-        heads, channels = kept_units(
-            attention.units, attention.unit_parameters, ffn.units, ffn.unit_parameters, sparsity
-        )
-        _drop(structure.blueprint, keep, scores, attention.blocks, heads)
-        _drop(structure.blueprint, keep, scores, ffn.blocks, channels)
+        heads, channels = _targets(attention, ffn, sparsity)
+        alive_heads, alive_channels = (_alive(structure, pool.blocks) for pool in (attention, ffn))
+        room = sparsity * (attention.parameters + ffn.parameters)
+        room -= (attention.units - _count(alive_heads)) * attention.unit_parameters
+        room -= (ffn.units - _count(alive_channels)) * ffn.unit_parameters
+        excess = min(_count(alive_heads) - heads, math.floor(room / attention.unit_parameters + _ROUNDING))
+        room -= _drop(keep, scores, alive_heads, excess) * attention.unit_parameters
+        excess = min(_count(alive_channels) - channels, math.floor(room / ffn.unit_parameters + _ROUNDING))
+        _drop(keep, scores, alive_channels, excess)
     return structure if np.array_equal(keep, structure.keep) else Structure(structure.blueprint, keep)
 
 
-def _drop(blueprint: Blueprint, keep: np.ndarray, scores: np.ndarray, blocks: Sequence[int], remaining: int) -> None:
-    """Clear the lowest-scored kept units of ``blocks`` in ``keep`` until ``remaining`` stay, one a block at least."""
-    spans = [blueprint.span(index) for index in blocks]
-    alive = [np.flatnonzero(keep[span]) + span.start for span in spans]
-    excess = sum(len(units) for units in alive) - remaining
+def _targets(attention: _Pool, ffn: _Pool, sparsity: float) -> tuple[int, int]:
+    return kept_units(attention.units, attention.unit_parameters, ffn.units, ffn.unit_parameters, sparsity)
+
+
+def _alive(structure: Structure, blocks: Sequence[int]) -> list[np.ndarray]:
+    """Kept units of each of ``blocks``, numbered through the whole model."""
+    return [structure.kept(index) + structure.blueprint.offsets[index] for index in blocks]
+
+
+def _count(alive: list[np.ndarray]) -> int:
+    return sum(len(units) for units in alive)
+
+
+def _drop(keep: np.ndarray, scores: np.ndarray, alive: list[np.ndarray], excess: int) -> int:
+    """Clear the ``excess`` lowest-scored of the ``alive`` units in ``keep``, all but one a block; how many went."""
     if excess <= 0:
-        return
+        return 0
     # The best unit of every block is out of the race.
     best = [units[np.argmax(scores[units])] for units in alive]
     candidates = np.setdiff1d(np.concatenate(alive), best)
     order = np.argsort(scores[candidates], kind="stable")
-    keep[candidates[order[:excess]]] = False
+    gone = candidates[order[:excess]]
+    keep[gone] = False
+    return len(gone)
 
 
 def _pools(blueprint: Blueprint, scope: Scope) -> list[tuple[_Pool, _Pool]]:

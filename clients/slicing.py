@@ -1,4 +1,4 @@
-"""Cutting a model, or an adapter, down to the units a structure keeps."""
+"""Cutting a model, or an adapter, down to the units a structure keeps; and putting an adapter back in its place."""
 
 import copy
 
@@ -14,9 +14,10 @@ from slimfed.clients.update import Adapter, Factors
 
 
 def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel:
-    """A physically smaller copy of an unpruned ``model``; every parameter that is not cut is shared with it.
+    """A physically smaller copy of an unpruned ``model``; every parameter and buffer that is not cut is shared with it.
 
-    Different layers may keep different numbers of heads and channels. ``model`` itself is not changed.
+    Different layers may keep different numbers of heads and channels; attention infers its heads from the width of the
+    projections, so forward passes and generation with a cache go on working. ``model`` itself is not changed.
     """
     shared: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     sliced = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
@@ -32,8 +33,11 @@ def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel
 def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None = None) -> Adapter:
     """Cut an adapter in the shape of ``has`` to that of ``wants`` (within ``has``), and to its first ``rank`` ranks.
 
-    The factors' tensors are copies; the head is passed on.
+    The factors' tensors are copies; the head is passed on. ``has`` is ``blueprint.dense()`` for the global adapter.
+    Raises ``ValueError`` if ``wants`` keeps what ``has`` has not.
     """
+    if not wants.within(has):
+        raise ValueError("an adapter can only be cut to a structure within its own")
     had, kept = has.indices(), wants.indices()
     positions = {key: np.searchsorted(had[key], kept[key]) for key in kept}
     factors = {}
@@ -47,11 +51,32 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
     return Adapter(factors, adapter.head)
 
 
+def widen(adapter: Adapter, has: Structure) -> Adapter:
+    """Inverse of :func:`narrow` but for the rank: an adapter in the shape of ``has`` in the coordinates of the base.
+
+    Rows and columns that the device has not are zero; the head is passed on.
+    """
+    kept, full = has.indices(), has.blueprint.dense().indices()
+    factors = {}
+    for module, f in adapter.factors.items():
+        a, b = f.a, f.b
+        if (module, "in") in kept:
+            a = np.zeros((len(f.a), len(full[module, "in"])), dtype=np.float32)
+            a[:, kept[module, "in"]] = f.a
+        if (module, "out") in kept:
+            b = np.zeros((len(full[module, "out"]), f.b.shape[1]), dtype=np.float32)
+            b[kept[module, "out"]] = f.b
+        factors[module] = Factors(a, b)
+    return Adapter(factors, adapter.head)
+
+
 def _cut(module: nn.Module, side: str, kept: torch.Tensor) -> None:
     """Keep the given outputs or inputs of a linear module, in place."""
     transposed = isinstance(module, Conv1D)
     axis = int((side == "in") != transposed)
     weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    if len(kept) == weight.shape[axis]:
+        return
     kept = kept.to(weight.device)
     module.weight = nn.Parameter(weight.detach().index_select(axis, kept), requires_grad=False)
     if side == "out" and module.bias is not None:

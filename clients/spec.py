@@ -105,4 +105,6 @@ class TaskSpec(Section):
     adapter: AdapterSpec
     pruning: PruningSpec
     training: TrainingSpec
+    engine: Literal["auto", "cohort", "sequential"] = "auto"
+    cohort_size: int = Field(0, ge=0, description="devices in one pass; 0: chosen by the engine")
     dtype: Literal["fp32", "bf16"] = "fp32"

@@ -42,10 +42,14 @@ class Adapter:
     factors: dict[str, Factors]
     head: dict[str, np.ndarray]
 
+    def tensors(self) -> list[np.ndarray]:
+        """All tensors: a and b of every module in order, then the head."""
+        return [part for f in self.factors.values() for part in (f.a, f.b)] + list(self.head.values())
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(f.a.nbytes + f.b.nbytes for f in self.factors.values()) + sum(t.nbytes for t in self.head.values())
+        return sum(tensor.nbytes for tensor in self.tensors())
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Workload:
     flops: float
     traffic_bytes: float
     peak_memory_bytes: float
+
+    def __add__(self, other: "Workload") -> "Workload":
+        """One after the other: work adds up, memory is that of the larger."""
+        return Workload(
+            self.flops + other.flops,
+            self.traffic_bytes + other.traffic_bytes,
+            max(self.peak_memory_bytes, other.peak_memory_bytes),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,30 @@
 """What a node holds for a run: the frozen base, its structure, the tokenised text and who owns which part of it."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 
-from slimfed.clients.adapters.lora import AdaptedModel
+from slimfed.clients.adapters.lora import attach, merge
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
+from slimfed.clients.engine import Engine, choose_engine, train
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.partition import partition
 from slimfed.clients.seeds import derive
-from slimfed.clients.slicing import narrow
+from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import TaskSpec
-from slimfed.clients.structure import Blueprint
-from slimfed.clients.trainer import DeviceData, train_device
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
 
+_log = logging.getLogger("slimfed.node")
 _PROBE_BATCHES = 2
-_EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -32,48 +34,40 @@ class Workplace:
     task: TaskSpec
     base: LoadedModel
     blueprint: Blueprint
+    engine: Engine
     train: TokenisedSplit
     test: TokenisedSplit
     parts: tuple[np.ndarray, ...]
 
     def serve(self, orders: Orders) -> list[Update | Failure]:
-        """Train the assigned devices one after another; one that fails does not harm the others."""
-        return [self._serve_device(orders, assignment) for assignment in orders.assignments]
+        """Train the assigned devices, and measure the models of those that are to be measured."""
+        assignments = orders.assignments
+        adapters = [narrow(orders.adapter, orders.envelope, a.structure, a.rank) for a in assignments]
+        data = [self.data(assignment) for assignment in assignments]
+        results = train(
+            self.engine, self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data
+        )
+        evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
+        return [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
 
-    def evaluate(self, adapted: AdaptedModel) -> Evaluation:
-        """A device's own model on the test split."""
-        return evaluate(adapted.model, self.test, _EVALUATION_BATCH)
+    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` in that shape, on the test split."""
+        model = merge(attach(slice_model(self.base.model, structure), adapter, self.task.adapter))
+        dtype = torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
+        return evaluate(model, self.test, dtype=dtype)
 
     def data(self, assignment: Assignment) -> DeviceData:
         """The assigned device's own rows: batches in an order of the round's seed, probe batches that never change."""
-        rows = self.parts[assignment.device]
-        size = self.task.training.batch_size
+        rows, size = self.parts[assignment.device], self.task.training.batch_size
         fixed = derive(self.task.seed, "probe", assignment.device)
         return DeviceData(
             batches=training_batches(self.train, rows, size, assignment.seed),
-            probe=tuple(probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed)),
+            probe=probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed),
             examples=len(rows),
         )
 
-    def _serve_device(self, orders: Orders, assignment: Assignment) -> Update | Failure:
-        adapter = self._own(orders, assignment)
-        try:
-            return train_device(
-                self.base,
-                self.blueprint,
-                self.task,
-                assignment,
-                adapter,
-                orders.scores,
-                self.data(assignment),
-                self.evaluate,
-            )
-        except (RuntimeError, ValueError) as error:  # one device's trouble, such as memory, is not its node's
-            return Failure(assignment.device, f"{type(error).__name__}: {error}")
-
-    @staticmethod
-    def _own(orders: Orders, assignment: Assignment) -> Adapter:
-        return narrow(orders.adapter, orders.envelope, assignment.structure, assignment.rank)
+    def _evaluated(self, update: Update) -> Update:
+        return replace(update, evaluation=self.evaluate(update.adapter, update.structure))
 
 
 @lru_cache(maxsize=2)
@@ -89,10 +83,14 @@ def open_workplace(task: TaskSpec) -> Workplace:
         base.model.to("cuda")
     else:
         torch.set_num_threads(1)
+    blueprint = discover(base.model)
+    engine = choose_engine(task, base, blueprint)
+    _log.info("engine %s, cohorts of %d: %s", engine.name, engine.cohort_size, engine.reason)
     return Workplace(
         task,
         base,
-        discover(base.model),
+        blueprint,
+        engine,
         tokenise(text.train, base.tokenizer, task.data.max_length),
         tokenise(text.test, base.tokenizer, task.data.max_length),
         tuple(partition(text, task.data.partition, task.devices, task.seed)),

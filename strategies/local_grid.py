@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
 
 from slimfed.clients.clientapp import serve
 
@@ -18,6 +19,8 @@ class LocalGrid(Grid):
     """``nodes`` nodes with ids 1.., served by ``executor`` (spawned processes), or in turn if there is none."""
 
     def __init__(self, nodes: int, executor: Executor | None = None) -> None:
+        # Flower asks for these when a message is made; a SuperLink would have set them.
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
         self._nodes = list(range(1, nodes + 1))
         self._executor = executor
         self._sent: dict[str, tuple[Message, Future[RecordDict] | None]] = {}

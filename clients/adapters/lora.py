@@ -1,7 +1,7 @@
 """LoRA through PEFT, with a rank of its own for every device, and the task head trained in full beside it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,6 @@ class LayerView:
         return self.module.lora_B[_NAME].weight
 
     @property
-    def a_grad(self) -> torch.Tensor:
-        """Gradient of A of the last backward pass; zeros if there was none."""
-        return self.a.grad if self.a.grad is not None else torch.zeros_like(self.a)
-
-    @property
-    def b_grad(self) -> torch.Tensor:
-        """Gradient of B of the last backward pass; zeros if there was none."""
-        return self.b.grad if self.b.grad is not None else torch.zeros_like(self.b)
-
-    @property
     def scaling(self) -> float:
         """alpha / r, the same for every rank."""
         return self.module.scaling[_NAME]
@@ -69,6 +59,11 @@ class AdaptedModel:
         """Where the model lies."""
         return self.model.device
 
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """One device: no leading axis."""
+        return ()
+
     def layer(self, name: str) -> LayerView:
         """The adapted linear called ``name`` in the unadapted model."""
         return self.layers[name]
@@ -77,10 +72,10 @@ class AdaptedModel:
         """All that is trained: factors in module order, then the head."""
         return [p for layer in self.layers.values() for p in (layer.a, layer.b)] + list(self.head.values())
 
-    def read(self) -> Adapter:
-        """A copy of what has been learnt, as float32 arrays."""
-        factors = {name: Factors(_array(layer.a), _array(layer.b)) for name, layer in self.layers.items()}
-        return Adapter(factors, {name: _array(p) for name, p in self.head.items()})
+    def read(self, of: Callable[[nn.Parameter], torch.Tensor] = torch.Tensor.detach) -> Adapter:
+        """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
+        factors = {name: Factors(_array(of(layer.a)), _array(of(layer.b))) for name, layer in self.layers.items()}
+        return Adapter(factors, {name: _array(of(p)) for name, p in self.head.items()})
 
 
 def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> AdaptedModel:

@@ -362,7 +362,7 @@ _OPENERS = (
 _CLOSERS = ("thanks", "thank you", "will you", "okay", "quickly", "if you can", "my dear", "cheers", "for me", "right")
 _FILLERS = ("um", "uh", "well", "you know", "like", "so", "hmm", "er", "i guess", "actually")
 _CONTRACTIONS = (("do not", "don't"), ("it is", "it's"), ("i am", "i'm"), ("did not", "didn't"), ("cannot", "can't"))
-_NEIGHBOURS = {c: n for c, n in zip("abcdefghiklmnoprstuvwy", "snvsrdhjouknmblteyigec", strict=True)}
+_NEIGHBOURS = dict(zip("abcdefghiklmnoprstuvwy", "snvsrdhjouknmblteyigec", strict=True))
 
 
 def _voice(rng: random.Random, user: User, text: str, polite: bool) -> str:

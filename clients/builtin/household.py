@@ -215,7 +215,8 @@ THINGS: tuple[Thing, ...] = (
         ),
         _action(
             "alarm_cancel",
-            "cancel cancelling cancelled, delete deleting deleted, switch switching switched off, drop dropping dropped",
+            "cancel cancelling cancelled, delete deleting deleted, "
+            "switch switching switched off, drop dropping dropped",
             "cancelled",
             "a holiday tomorrow, my day off and i sleep in, sunday and nobody gets up",
             "cancelled now",

@@ -26,8 +26,8 @@ def arguments(description: str, steps: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def line_batches(lines: list[list[int]], batch_size: int, pad_id: int, seed: int) -> Iterator[Batch]:
-    """Endless batches of lines of like length: ``input_ids`` and ``attention_mask``, int64 [batch, longest]."""
+def line_batches(lines: list[list[int]], batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of lines of like length, as line numbers [batch]."""
     rng = np.random.default_rng(seed)
     lengths = np.array([len(line) for line in lines])
     while True:
@@ -38,7 +38,7 @@ def line_batches(lines: list[list[int]], batch_size: int, pad_id: int, seed: int
             ordered = chunk[np.argsort(lengths[chunk], kind="stable")]
             starts = np.arange(0, len(ordered) - batch_size + 1, batch_size)
             for start in rng.permutation(starts):
-                yield pad([lines[i] for i in ordered[start : start + batch_size]], pad_id)
+                yield ordered[start : start + batch_size]
 
 
 def pad(lines: list[list[int]], pad_id: int) -> Batch:
@@ -51,7 +51,7 @@ def pad(lines: list[list[int]], pad_id: int) -> Batch:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def optimise(model: PreTrainedModel, batches: Iterator[Batch], steps: int, rate: float) -> float:
+def optimise(model: PreTrainedModel, loss_of_step: Callable[[], torch.Tensor], steps: int, rate: float) -> float:
     """AdamW with a one-cycle rate, on one thread; returns the mean loss of the last hundred steps."""
     torch.set_num_threads(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
@@ -60,7 +60,7 @@ def optimise(model: PreTrainedModel, batches: Iterator[Batch], steps: int, rate:
     losses: list[float] = []
     started = time.perf_counter()
     for step in range(1, steps + 1):
-        loss = model(**next(batches)).loss
+        loss = loss_of_step()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -77,24 +77,3 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) 
     """Write config, half-precision safetensors and tokenizer: a folder like any that ``save_pretrained`` writes."""
     model.eval().half().save_pretrained(out)
     tokenizer.save_pretrained(out)
-
-
-def masker(
-    batches: Iterator[Batch], mask_id: int, vocabulary: int, special: int, seed: int, share: float = 0.2
-) -> Iterator[Batch]:
-    """Add masked-language-model targets (BERT, arXiv 1810.04805, section 3.1).
-
-    ``share`` of the tokens is to be guessed: 80% of them are masked, 10% replaced by a random token, 10% left. Ids
-    below ``special`` are never touched.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for batch in batches:
-        ids = batch["input_ids"]
-        chosen = (torch.rand(ids.shape, generator=generator) < share) & (ids >= special)
-        kind = torch.rand(ids.shape, generator=generator)
-        noise = torch.randint(special, vocabulary, ids.shape, generator=generator)
-        masked = torch.where(chosen & (kind < 0.8), mask_id, torch.where(chosen & (kind >= 0.9), noise, ids))
-        yield {**batch, "input_ids": masked, "labels": torch.where(chosen, ids, -100)}
-
-
-Encode = Callable[[list[str]], list[list[int]]]

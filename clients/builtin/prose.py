@@ -1,17 +1,19 @@
 """Unlabelled text about life at home, for pre-training: what people tell each other, and what they say to devices.
 
 Two kinds of lines, half each: stories in the third person (who did what, in which order, why, and how things stood
-afterwards) and requests of strangers, made like those of :mod:`commands` by users that the data set does not have.
-Texts of the data set's test split never occur.
+afterwards) and requests of strangers, made like those of :mod:`commands` by users that the data set does not have. Some
+requests were overheard together with the device's answer. Texts of the data set's test split never occur.
 """
 
 import random
+from dataclasses import dataclass
 
-from slimfed.clients.builtin.commands import commands, make_row, make_user, normalise
+from slimfed.clients.builtin.commands import User, commands, make_row, make_user, normalise
 from slimfed.clients.builtin.household import PEOPLE, ROOMS, THINGS, Action, Form, Noun, Thing
 
 _SEED = 20250211
 _STRANGERS = 400
+_ANSWERED = 0.3
 
 
 class _Deed:
@@ -34,28 +36,47 @@ class _Deed:
         return f"{self.name} {self._be} {self.action.state}"
 
 
-def prose(lines: int, seed: int = _SEED) -> list[str]:
-    """``lines`` different texts, the same ones for the same seed."""
+@dataclass(frozen=True)
+class Line:
+    """Something told, and how it went on ("" where it ends there)."""
+
+    told: str
+    outcome: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole line."""
+        return f"{self.told} {self.outcome}".strip()
+
+
+def prose(lines: int, seed: int = _SEED) -> list[Line]:
+    """``lines`` different lines, the same ones for the same seed."""
     rng = random.Random(seed)
     strangers = [make_user(rng, f"stranger-{number}") for number in range(_STRANGERS)]
+    tell = (_story, lambda rng: _overheard(rng, rng.choice(strangers)))
     seen = {normalise(row.text) for row in commands()[1]}
-    texts: list[str] = []
-    while len(texts) < lines:
-        text = _story(rng) if rng.random() < 0.5 else make_row(rng, rng.choice(strangers)).text
-        key = normalise(text)
+    made: list[Line] = []
+    while len(made) < lines:
+        line = rng.choice(tell)(rng)
+        key = normalise(line.told)
         if key not in seen:
             seen.add(key)
-            texts.append(text)
-    return texts
+            made.append(line)
+    return made
 
 
-def _story(rng: random.Random) -> str:
+def _overheard(rng: random.Random, stranger: User) -> Line:
+    row = make_row(rng, stranger)
+    return Line(row.text, row.answer) if rng.random() < _ANSWERED else Line(row.text)
+
+
+def _story(rng: random.Random) -> Line:
     first, second = rng.sample(range(len(THINGS)), 2)
     deed, undo = _pair(rng, THINGS[first])
     aside, _ = _pair(rng, THINGS[second])
     who, whom = rng.sample(PEOPLE, 2)
-    text = rng.choice(_STORIES)(rng, who, whom, deed, undo, aside)
-    return text[0].upper() + text[1:] + "." if rng.random() < 0.5 else text
+    told = rng.choice(_STORIES)(rng, who, whom, deed, undo, aside)
+    return Line(told, f"so {deed.result}")
 
 
 def _pair(rng: random.Random, thing: Thing) -> tuple[_Deed, _Deed]:
@@ -67,22 +88,31 @@ def _pair(rng: random.Random, thing: Thing) -> tuple[_Deed, _Deed]:
     return _Deed(rng, thing, one, name, noun), _Deed(rng, thing, two, name, noun)
 
 
+# Stories: in each, ``deed`` is what was done in the end; ``undo`` is its opposite, ``aside`` is about another thing.
+
+
 def _did(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, aside: _Deed) -> str:
-    return f"{who} {deed.say('past')}, so {deed.result}"
+    return f"{who} {deed.say('past')}"
 
 
 def _because(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, aside: _Deed) -> str:
     need = rng.choice(deed.action.needs)
-    return rng.choice((f"it was {need}, so {who} {deed.say('past')}", f"{who} {deed.say('past')}: it was {need}"))
+    return rng.choice(
+        (
+            f"it was {need} and {who} said so",
+            f"{who} said that it was {need}",
+            f"{who} {deed.say('past')} since it was {need}",
+        )
+    )
 
 
 def _order(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, aside: _Deed) -> str:
     return rng.choice(
         (
-            f"after {who} {aside.say('past')}, {whom} {deed.say('past')}",
-            f"{who} {deed.say('past')} as soon as {whom} {aside.say('past')}",
-            f"first {who} {aside.say('past')} and then {deed.say('past')}",
-            f"{aside.result} already when {who} {deed.say('past')}",
+            f"after {who} {undo.say('past')}, {whom} {deed.say_it('past')}",
+            f"{who} {deed.say('past')} as soon as {whom} {undo.say_it('past')}",
+            f"first {who} {undo.say('past')} and then {deed.say_it('past')}",
+            f"{undo.result} already when {who} {deed.say_it('past')}",
         )
     )
 
@@ -91,11 +121,11 @@ def _asked(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, as
     wrong = rng.choice((undo, aside))
     return rng.choice(
         (
-            f"{who} asked {whom} to {deed.say('base')}, not to {wrong.say('base')}, and soon {deed.result}",
-            f"{who} did not want to {wrong.say('base')} but to {deed.say('base')}, so {deed.result} in the end",
-            f"{who} {deed.say('past')} instead of {wrong.say('ing')}, so {deed.result}",
-            f"instead of {wrong.say('ing')} {who} {deed.say('past')}, so {deed.result}",
-            f"{whom} wanted {who} to {wrong.say('base')}, but {who} would rather {deed.say('base')}, so {deed.result}",
+            f"{who} asked {whom} to {deed.say('base')}, not to {wrong.say('base')}",
+            f"{who} did not want to {wrong.say('base')} but to {deed.say('base')}",
+            f"{who} {deed.say('past')} instead of {wrong.say('ing')}",
+            f"instead of {wrong.say('ing')} {who} {deed.say('past')}",
+            f"{whom} wanted {who} to {wrong.say('base')}, but {who} would rather {deed.say('base')}",
         )
     )
 
@@ -103,11 +133,11 @@ def _asked(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, as
 def _changed(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, aside: _Deed) -> str:
     return rng.choice(
         (
-            f"{undo.result} before {who} {deed.say_it('past')}, now {deed.result}",
-            f"{who} {deed.say('past')}, then {whom} {undo.say_it('past')}, so at last {undo.result}",
-            f"{who} wanted {deed.name} {deed.action.state}, not {undo.action.state}, and {deed.say_it('past')}",
-            f"{undo.result}, so {who} {deed.say_it('past')}",
-            f"{who} said: {undo.say('base')}, no, {deed.say_it('base')}, and so {deed.result}",
+            f"{undo.result} before {who} {deed.say_it('past')}",
+            f"{who} {undo.say('past')}, then {whom} {deed.say_it('past')}",
+            f"{who} wanted {deed.name} {deed.action.state}, not {undo.action.state}",
+            f"{who} said: {undo.say('base')}, no, {deed.say_it('base')}",
+            f"{who} wanted to {aside.say('base')} but changed plans and {deed.say('past')}",
         )
     )
 
@@ -115,10 +145,10 @@ def _changed(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, 
 def _kept(rng: random.Random, who: str, whom: str, deed: _Deed, undo: _Deed, aside: _Deed) -> str:
     return rng.choice(
         (
-            f"{who} left {aside.name} {aside.action.state} and {deed.say('past')}",
-            f"{who} forgot to {deed.say('base')}, so {undo.result} all night",
+            f"{who} left {aside.name} as it was and {deed.say('past')}",
+            f"{who} forgot to {undo.say('base')}",
             f"{who} remembered to {deed.say('base')} and forgot about {aside.say('ing')}",
-            f"if {aside.result}, {who} {deed.say('past')}",
+            f"{who} thought that {aside.result} and {deed.say('past')}",
         )
     )
 

@@ -1,73 +1,89 @@
 """What an importance criterion is, and the moving average that smooths it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from slimfed.clients.adapters.lora import AdaptedModel
+from slimfed.clients.adapters.base import Adapted
 from slimfed.clients.structure import Blueprint, Cut, Structure
 
 
 class Importance(ABC):
-    """Scores the units of one device's model. A new criterion is one file and one line in the registry.
+    """Scores the units of one device's model, or of a cohort's. A new criterion is one file and one registry line.
 
-    The trainer builds one object per device and round, calls :meth:`watch` whenever the model has been (re)built for a
-    structure, and :meth:`score` after every backward pass, before the optimiser moves.
+    The trainer builds one object a round, calls :meth:`watch` whenever the model has been (re)built, and :meth:`score`
+    after every backward pass, before the optimiser moves. ``seeds`` has one seed for every device.
     """
 
-    def __init__(self, blueprint: Blueprint, seed: int) -> None:
+    def __init__(self, blueprint: Blueprint, seeds: Sequence[int]) -> None:
         self.blueprint = blueprint
-        self.seed = seed
+        self.seeds = tuple(seeds)
 
-    def watch(self, model: AdaptedModel, structure: Structure) -> None:
-        """The model that will be scored from now on; ``structure`` says which units it still has."""
+    def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
+        """The model that will be scored from now on, and what each of its devices still has.
+
+        One device's model has been sliced, so it holds nothing else; a cohort's holds every unit.
+        """
         self.model = model
-        self.structure = structure
-        self.kept = torch.from_numpy(np.flatnonzero(structure.keep)).to(model.device)
+        units = np.arange(self.blueprint.units) if model.lead else np.flatnonzero(structures[0].keep)
+        self.units = torch.from_numpy(units).to(model.device)
+        self.restrict(structures)
+
+    def restrict(self, structures: Sequence[Structure]) -> None:
+        """The watched devices have pruned, without a new model."""
+        keep = torch.from_numpy(np.stack([structure.keep for structure in structures])).to(self.model.device)
+        self.keep = keep[:, self.units].reshape(*self.model.lead, -1)
+
+    def see(self, tokens: torch.Tensor) -> None:  # noqa: B027 - most criteria do not care
+        """Told before every forward pass which tokens count, 0/1 [rows, length]; for criteria that use activations."""
 
     @abstractmethod
     def score(self) -> torch.Tensor:
-        """Scores of this step, float32 [kept units] in the order of the structure; larger means keep."""
+        """Scores of this step, float32 [*model.lead, len(units)] in the order of ``units``; larger means keep."""
+
+    def by_block(self, along: Callable[[Cut], torch.Tensor], sides: Sequence[str] = ("out", "in")) -> torch.Tensor:
+        """Score all blocks from ``along(cut)``, scores >= 0 of the rows or columns on a cut's side: [..., len(units)].
+
+        Cuts on one of ``sides`` count. Each module's vector is divided by its own L2 norm before the modules of a block
+        are added, so that none drowns another (LoRAPrune); units that are gone have no part in it.
+        """
+        scores, start = [], 0
+        for block in self.blueprint.blocks:
+            parts = [per_unit(along(cut), cut) for cut in block.cuts if cut.side in sides]
+            keep = self.keep[..., start : start + parts[0].shape[-1]]
+            start += parts[0].shape[-1]
+            parts = [torch.where(keep, part, 0.0) for part in parts]
+            scores.append(torch.stack([part / (part.norm(dim=-1, keepdim=True) + 1e-8) for part in parts]).sum(0))
+        return torch.cat(scores, dim=-1)
 
 
 def per_unit(vector: torch.Tensor, cut: Cut) -> torch.Tensor:
-    """Sum a vector over a sliced module's cut side by unit: [len(starts) * kept * width] -> [kept]."""
-    return vector.reshape(len(cut.starts), -1, cut.width).sum(dim=(0, 2))
-
-
-def block_score(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Join the modules of one block: each divided by its own L2 norm, so that no module drowns another (LoRAPrune)."""
-    return torch.stack([part / (part.norm() + 1e-8) for part in parts]).sum(0)
-
-
-def by_block(blueprint: Blueprint, along: Callable[[Cut], torch.Tensor]) -> torch.Tensor:
-    """Score all blocks from ``along(cut)``, scores >= 0 of each row or column on the cut's side: [kept units]."""
-    return torch.cat([block_score([per_unit(along(cut), cut) for cut in block.cuts]) for block in blueprint.blocks])
+    """Sum over a sliced module's cut side by unit: [..., len(starts) * kept * width] -> [..., kept]."""
+    return vector.unflatten(-1, (len(cut.starts), -1, cut.width)).sum(dim=(-3, -1))
 
 
 class SmoothedScores:
-    """Exponential moving average of scores over a device's local steps (LoRAPrune: S <- 0.9 S + 0.1 S_t).
+    """Exponential moving average of scores over the local steps (LoRAPrune: S <- 0.9 S + 0.1 S_t), for each device.
 
-    The average is divided by the weight it has gathered, so that few steps are not biased towards zero. A step with
-    any non-finite score is skipped.
+    The average is divided by the weight it has gathered, so that few steps are not biased towards zero. A device's step
+    with any non-finite score is skipped. Nothing here waits for the processor but :meth:`value`.
     """
 
-    def __init__(self, blueprint: Blueprint, smoothing: float, device: torch.device) -> None:
+    def __init__(self, blueprint: Blueprint, smoothing: float, lead: tuple[int, ...], device: torch.device) -> None:
         self.smoothing = smoothing
-        self._sum = torch.zeros(blueprint.units, device=device)
-        self._weight = torch.zeros((), device=device)
+        self._sum = torch.zeros(*lead, blueprint.units, device=device)
+        self._weight = torch.zeros(*lead, 1, device=device)
 
-    def add(self, kept: torch.Tensor, scores: torch.Tensor) -> None:
-        """Take in one step's ``scores`` of the ``kept`` unit indices, without waiting for the processor."""
-        usable = torch.isfinite(scores).all()
+    def add(self, units: torch.Tensor, scores: torch.Tensor) -> None:
+        """Take in one step's ``scores`` [*lead, len(units)]."""
+        usable = torch.isfinite(scores).all(dim=-1, keepdim=True)
         decay = torch.where(usable, self.smoothing, 1.0)
-        fresh = torch.where(usable, scores.float() * (1.0 - self.smoothing), torch.zeros_like(scores))
-        self._sum = (self._sum * decay).index_add(0, kept, fresh)
+        fresh = torch.where(usable, scores.float() * (1.0 - self.smoothing), 0.0)
+        self._sum = (self._sum * decay).index_add(-1, units, fresh)
         self._weight = self._weight * decay + torch.where(usable, 1.0 - self.smoothing, 0.0)
 
-    def value(self, structure: Structure) -> np.ndarray:
-        """The average now, float32 [units], 0 where ``structure`` has removed the unit."""
-        average = (self._sum / self._weight.clamp_min(1e-12)).cpu().numpy()
-        return np.where(structure.keep, average, np.float32(0.0)).astype(np.float32)
+    def value(self) -> np.ndarray:
+        """The averages now, float32 [*lead, units]."""
+        return (self._sum / self._weight.clamp_min(1e-12)).cpu().numpy()

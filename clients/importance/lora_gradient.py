@@ -2,7 +2,8 @@
 
 import torch
 
-from slimfed.clients.importance.base import Importance, by_block
+from slimfed.clients.adapters.base import gradient
+from slimfed.clients.importance.base import Importance
 from slimfed.clients.structure import Cut
 
 
@@ -17,14 +18,14 @@ class LoraGradient(Importance):
     def score(self) -> torch.Tensor:
         """Scores of the step whose gradients are on the factors."""
         with torch.no_grad():
-            return by_block(self.blueprint, self._along)
+            return self.by_block(self._along)
 
     def _along(self, cut: Cut) -> torch.Tensor:
         layer = self.model.layer(cut.module)
         weight, a, b = layer.weight, layer.a, layer.b
-        grad_a, grad_b = layer.a_grad, layer.b_grad
+        grad_a, grad_b = gradient(a), gradient(b)
         if cut.side == "out":
-            through = [weight @ f.T + layer.scaling * (b @ (a @ f.T)) for f in (a, grad_a)]
-            return ((grad_b * through[0]).sum(1) + (b * through[1]).sum(1)).abs()
-        through = [f.T @ weight + layer.scaling * ((f.T @ b) @ a) for f in (grad_b, b)]
-        return ((a * through[0]).sum(0) + (grad_a * through[1]).sum(0)).abs()
+            through = [weight @ f.mT + layer.scaling * (b @ (a @ f.mT)) for f in (a, grad_a)]
+            return ((grad_b * through[0]).sum(-1) + (b * through[1]).sum(-1)).abs()
+        through = [f.mT @ weight + layer.scaling * ((f.mT @ b) @ a) for f in (grad_b, b)]
+        return ((a * through[0]).sum(-2) + (grad_a * through[1]).sum(-2)).abs()

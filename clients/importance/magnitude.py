@@ -2,7 +2,7 @@
 
 import torch
 
-from slimfed.clients.importance.base import Importance, by_block
+from slimfed.clients.importance.base import Importance
 from slimfed.clients.structure import Cut
 
 
@@ -12,9 +12,9 @@ class Magnitude(Importance):
     def score(self) -> torch.Tensor:
         """Scores of the weights as they stand."""
         with torch.no_grad():
-            return by_block(self.blueprint, self._along)
+            return self.by_block(self._along)
 
     def _along(self, cut: Cut) -> torch.Tensor:
         layer = self.model.layer(cut.module)
         merged = layer.weight + layer.scaling * layer.b @ layer.a
-        return merged.square().sum(1 if cut.side == "out" else 0)
+        return merged.square().sum(-1 if cut.side == "out" else -2)

@@ -10,5 +10,6 @@ class Random(Importance):
 
     def score(self) -> torch.Tensor:
         """The same draw at every step, whatever has been removed meanwhile."""
-        noise = torch.rand(self.blueprint.units, generator=torch.Generator().manual_seed(self.seed))
-        return noise.to(self.model.device)[self.kept]
+        units = self.blueprint.units
+        noise = torch.stack([torch.rand(units, generator=torch.Generator().manual_seed(s)) for s in self.seeds])
+        return noise.reshape(*self.model.lead, units).to(self.model.device)[..., self.units]

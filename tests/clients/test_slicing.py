@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import CONFIGS, DECODERS, build, tokens
+from small_structures import CASES, draw_adapter, draw_structure
 
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.blueprint import discover
@@ -13,37 +14,6 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.masking import masked
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Factors
-
-CASES = [(family, causal) for family in CONFIGS for causal in ((False, True) if family in DECODERS else (False,))]
-
-
-def draw_structure(blueprint: Blueprint, seed: int, within: Structure | None = None) -> Structure:
-    """A random structure with unlike layers that keeps at least one unit a block."""
-    draw = np.random.default_rng(seed)
-    keep = draw.random(blueprint.units) < draw.uniform(0.2, 0.9)
-    if within is not None:
-        keep &= within.keep
-    for index in range(len(blueprint.blocks)):
-        span = blueprint.span(index)
-        allowed = np.flatnonzero(within.keep[span]) if within is not None else np.arange(span.stop - span.start)
-        keep[span.start + draw.choice(allowed)] = True
-    return Structure(blueprint, keep)
-
-
-def draw_adapter(model: torch.nn.Module, blueprint: Blueprint, seed: int, rank: int = 4) -> Adapter:
-    """Random factors in the shape of the unpruned model."""
-    draw = np.random.default_rng(seed)
-    factors = {}
-    for name in blueprint.modules:
-        module = model.get_submodule(name)
-        rows, columns = module.weight.shape if isinstance(module, torch.nn.Linear) else module.weight.shape[::-1]
-        factors[name] = Factors(
-            draw.normal(0, 0.3, (rank, columns)).astype(np.float32),
-            draw.normal(0, 0.3, (rows, rank)).astype(np.float32),
-        )
-    return Adapter(factors, {})
 
 
 @pytest.mark.parametrize(("family", "causal"), CASES)
@@ -143,5 +113,5 @@ def test_an_odd_module_is_named() -> None:
     model = build("bert")
     layer = model.bert.encoder.layer[1]
     layer.output.dense = torch.nn.Linear(17, 48)
-    with pytest.raises(InputError, match=r"bert\.encoder\.layer\.1\.intermediate\.dense has size 40, expected 17"):
+    with pytest.raises(InputError, match=r"layer\.1\.intermediate\.dense of .*\[out 40, in 48\]; valid: outputs = 17"):
         discover(model)

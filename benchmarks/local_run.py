@@ -1,0 +1,97 @@
+"""Run a job in this process, without SuperLink, Ray or store: the quick way to measure on an accelerator.
+
+    python benchmarks/local_run.py JOB.toml [--set training.rounds=5 ...] [--out FILE.json]
+
+The strategy, the messages, the node and the engine are those of `slimfed run`; only the transport is a LocalGrid. Prints
+one line a round to standard error and one JSON object at the end.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slimfed.clients.workplace import open_workplace
+from slimfed.platform.assembly import assemble, new_fleet
+from slimfed.platform.job import load_job
+from slimfed.strategies.local_grid import LocalGrid
+from slimfed.strategies.protocols import Event, RoundRecord
+
+
+class PrintingRecorder:
+    """Keeps the rounds and prints a line for each."""
+
+    def __init__(self) -> None:
+        self.rounds: list[RoundRecord] = []
+        self.events = 0
+
+    def record(self, record: RoundRecord, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        """Print the round."""
+        self.rounds.append(record)
+        self.events += len(record.events)
+        accuracy = record.evaluation.accuracy if record.evaluation else float("nan")
+        own = record.device_accuracy_mean or float("nan")
+        print(
+            f"round {record.round:3d}  accuracy {accuracy:.4f}  own {own:.4f}  sparsity {record.sparsity:.3f}  "
+            f"loss {record.train_loss:.4f}  virtual {record.virtual_seconds:.1f} s  wall {record.wall_seconds:.2f} s"
+            + "".join(f"\n  {event.kind} {event.device}: {event.cause}" for event in record.events[:3]),
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def event(self, event: Event) -> None:
+        """Print the event."""
+        print(f"  {event.kind}: {event.cause}", file=sys.stderr, flush=True)
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+
+def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]:
+    """Run the job and return its summary."""
+    job = load_job(job_file, sets)
+    started = time.monotonic()
+    workplace = open_workplace(job.task_spec())
+    recorder = PrintingRecorder()
+    assemble(job, workplace, new_fleet(workplace, job), nodes, recorder).start(LocalGrid(nodes))
+    last = recorder.rounds[-1]
+    walls = sorted(record.wall_seconds for record in recorder.rounds[1:]) or [last.wall_seconds]
+    return {
+        "name": job.name,
+        "sets": sets,
+        "engine": workplace.engine.name,
+        "cohort_size": workplace.engine.cohort_size,
+        "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "rounds": len(recorder.rounds),
+        "accuracy": last.evaluation.accuracy if last.evaluation else None,
+        "device_accuracy_mean": last.device_accuracy_mean,
+        "sparsity": last.sparsity,
+        "virtual_seconds": sum(record.virtual_seconds for record in recorder.rounds),
+        "seconds_per_round": walls[len(walls) // 2],
+        "wall_seconds": time.monotonic() - started,
+        "accuracies": [r.evaluation.accuracy if r.evaluation else None for r in recorder.rounds],
+        "events": recorder.events,
+    }
+
+
+def main() -> None:
+    """Parse the command line and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", nargs="?")
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    result = run(options.job, options.sets, options.nodes)
+    print(json.dumps(result))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

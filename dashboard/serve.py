@@ -1,0 +1,89 @@
+"""Serves the dashboard: ``python -m slimfed.dashboard.serve --port 8501``."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+APP = Path(__file__).with_name("app.py")
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+def arguments(port: int, address: str) -> list[str]:
+    """What ``streamlit`` is told: no window opened, nothing reported to anybody, no watching of files."""
+    options = {
+        "server.port": port,
+        "server.address": address,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.runOnSave": "false",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
+        "theme.light.primaryColor": "#0072B2",
+        "theme.dark.primaryColor": "#56B4E9",
+        "logger.hideWelcomeMessage": "true",
+    }
+    return ["run", str(APP), *(f"--{name}={value}" for name, value in options.items())]
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[str]:
+    """The dashboard as a process of its own on a free port of this computer, for as long as the block lasts.
+
+    Yields its address once it answers. Raises ``RuntimeError`` with its output if that takes longer than a minute.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port)]
+    with TemporaryFile() as log:
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            if not _answers(process, f"http://127.0.0.1:{port}/_stcore/health"):
+                log.seek(0)
+                raise RuntimeError(f"the dashboard did not start:\n{log.read().decode(errors='replace')}")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=STOP_SECONDS)
+
+
+def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    return False
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and serve until interrupted."""
+    from streamlit.web import cli
+
+    parser = argparse.ArgumentParser(prog="python -m slimfed.dashboard.serve", description="Serve slimfed's dashboard.")
+    parser.add_argument("--port", type=int, default=8501, help="default 8501")
+    parser.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: this computer only")
+    given = parser.parse_args(argv)
+    print(f"slimfed dashboard: http://{given.address}:{given.port}", file=sys.stderr)
+    cli.main(arguments(given.port, given.address))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Where the pages read from: the store named by the environment, and plain words for when it cannot be read."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import streamlit as st
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard import words
+from slimfed.platform.home import home
+from slimfed.platform.store.database import resolve_url, shown, unreachable
+from slimfed.platform.store.queries import Reader
+
+PATIENCE_SECONDS = 5
+"""How long to wait for a server to answer, or for a locked file."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why the store cannot be read, in one sentence, and what to do about it in another."""
+
+    sentence: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The store as the pages see it: ``sqlite`` or an address, the home, and the zone that times are written in."""
+
+    named: str
+    home: Path
+    zone: tzinfo = UTC
+
+    @property
+    def url(self) -> URL:
+        """The store's address. Raises ``InputError`` for one that slimfed cannot use."""
+        return resolve_url(self.named, self.home)
+
+    @property
+    def address(self) -> str:
+        """The store for the screen: a file's path, or a server's address without its password."""
+        return str(self.url.database) if self.url.get_backend_name() == "sqlite" else shown(self.url)
+
+    @property
+    def missing(self) -> bool:
+        """True for a file that nobody has made yet, which is no error: there has been no run."""
+        try:
+            url = self.url
+        except InputError:
+            return False
+        return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
+
+    @contextmanager
+    def explained(self) -> Iterator[Reader]:
+        """A reader for one drawing of one part of a page. What goes wrong with the store is said in its place."""
+        try:
+            yield Reader(engine(self.url))
+        except (InputError, SQLAlchemyError) as error:
+            problem = explain(error, self)
+            st.error(f"**{problem.sentence}**  \n{problem.remedy}", icon=":material/database_off:")
+
+
+def here() -> Source:
+    """The store that ``SLIMFED_STORE`` and ``SLIMFED_HOME`` name, and the zone of the browser that is being served."""
+    try:
+        zone: tzinfo = ZoneInfo(st.context.timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        zone = UTC
+    return Source(os.environ.get("SLIMFED_STORE") or "sqlite", home(), zone)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={URL: lambda url: url.render_as_string(False)})
+def engine(url: URL) -> Engine:
+    """An engine that can only read. SQLite opens its file anew each time, so a store that was replaced is noticed."""
+    if url.get_backend_name() != "sqlite":
+        options = {"connect_timeout": PATIENCE_SECONDS, "options": "-c default_transaction_read_only=on"}
+        return create_engine(url, pool_size=2, pool_pre_ping=True, connect_args=options, hide_parameters=True)
+    file = Path(str(url.database))
+
+    def connect() -> sqlite3.Connection:
+        # rw, not ro: a reader of a WAL file may have to write its shared-memory index. It never creates a file.
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE_SECONDS)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+
+
+def explain(error: Exception, source: Source) -> Problem:
+    """What a failure to read means for the reader of the screen; no password and no stack trace is in it."""
+    if isinstance(error, InputError):
+        return Problem(
+            f"The store cannot be used: {words.plain(str(error))}.",
+            "Set `SLIMFED_STORE` to a valid address, or leave it out, and start the dashboard again.",
+        )
+    cause = str(unreachable(source.url, error)).partition("the store cannot be reached: ")[2]
+    store, said = f"`{words.code(source.address)}`", f"The database said: `{words.code(cause)}`."
+    if any(sign in cause for sign in ("no such table", "no such column", "does not exist")):
+        return Problem(
+            f"The store {store} was not written by this version of slimfed.",
+            f"Bring it up to date with `slimfed db upgrade`; this page then shows it. {said}",
+        )
+    if any(sign in cause for sign in ("not a database", "malformed")):
+        return Problem(
+            f"The file {store} is not a slimfed store, or it is damaged.",
+            f"Point `SLIMFED_HOME` or `SLIMFED_STORE` at another store, or restore the file from a copy. {said}",
+        )
+    return Problem(
+        f"The store {store} cannot be read at the moment.",
+        f"See that it is there, that its server runs and that you may read it; this page tries again by itself. {said}",
+    )

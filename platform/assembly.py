@@ -1,0 +1,55 @@
+"""Putting a run's parts together: from a job to a strategy that can start."""
+
+from typing import Any
+
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.errors import InputError
+from slimfed.clients.workplace import Workplace
+from slimfed.platform import checkpoint
+from slimfed.platform.clock import MeasuredClock, VirtualClock
+from slimfed.platform.evaluator import GlobalEvaluator
+from slimfed.platform.fleet import load_fleet
+from slimfed.platform.home import RunFolder
+from slimfed.platform.job import Job
+from slimfed.platform.sizing import processor_count
+from slimfed.strategies.aggregation import initial_adapter
+from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.protocols import Clock, Recorder
+from slimfed.strategies.strategy import FedSlim
+
+
+def assemble(job: Job, workplace: Workplace, fleet: Fleet, nodes: int, recorder: Recorder) -> FedSlim:
+    """The strategy of a job with all its parts; it goes on where ``fleet`` stands."""
+    evaluator = GlobalEvaluator(workplace, processor_count())
+    return FedSlim(job.strategy_settings(nodes), fleet, _clock(job), recorder, evaluator)
+
+
+def new_fleet(workplace: Workplace, job: Job) -> Fleet:
+    """The fleet before round 1."""
+    base, blueprint = workplace.base, workplace.blueprint
+    shapes = {name: _shape(base.model.get_submodule(name)) for name in blueprint.modules}
+    head = head_state(base.model, base.head)
+    adapter = initial_adapter(shapes, max(job.bandit.ranks), head, job.seed)
+    return Fleet.new(blueprint, adapter, job.fleet.devices, job.bandit, job.seed)
+
+
+def restored_fleet(workplace: Workplace, folder: RunFolder, finished: int) -> Fleet:
+    """The fleet after round ``finished``, or the last before it with a complete checkpoint. Raises ``InputError``."""
+    newest = checkpoint.newest(folder.checkpoints, at_most=finished)
+    if newest is None:
+        raise InputError(f"{folder.checkpoints} has no checkpoint up to round {finished}; the run cannot be resumed")
+    return Fleet.restore(workplace.blueprint, *checkpoint.load(newest))
+
+
+def _clock(job: Job) -> Clock:
+    if job.fleet.clock == "measured":
+        return MeasuredClock()
+    return VirtualClock(load_fleet(job.fleet, job.seed), job.seed)
+
+
+def _shape(module: Any) -> tuple[int, int]:
+    """(out, in) of a linear module; Conv1D stores its weight the other way round."""
+    rows, columns = module.weight.shape
+    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)

@@ -1,0 +1,49 @@
+"""The command line. Heavy imports are left to the commands, so that ``slimfed --help`` answers at once."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli import catalogue, dashboard, listing, maintenance, running
+from slimfed.platform.cli.output import BAD_INPUT
+
+
+class Commands(TyperGroup):
+    """Prints what is wrong with the input in one line (or one for each problem) and exits with code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            for line in str(error).splitlines():
+                typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+
+
+app = typer.Typer(
+    name="slimfed",
+    cls=Commands,
+    help="Fine-tune language models across fleets of unequal devices, and slim the model to each device.",
+    epilog="Exit codes: 0 done, 1 failed or stopped run, 2 bad input, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(running.run)
+app.command()(listing.runs)
+app.command()(listing.show)
+app.command()(running.stop)
+app.command()(running.resume)
+app.command()(catalogue.fleet)
+app.command()(catalogue.methods)
+app.command()(maintenance.doctor)
+app.command()(dashboard.dashboard)
+app.add_typer(maintenance.db, name="db")
+
+
+def main() -> None:
+    """Entry point of the ``slimfed`` program."""
+    app()

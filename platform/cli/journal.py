@@ -1,0 +1,56 @@
+"""What the launcher asks of the store, and what the progress display shows of it."""
+
+from slimfed.platform.cli.output import duration
+from slimfed.platform.cli.progress import Display, Snapshot
+from slimfed.platform.launcher import FinalStatus, Look
+from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.store import Store
+
+
+class StoreJournal:
+    """Implements ``launcher.Journal`` for one run. ``pid`` of the run tells whether the ServerApp has taken over."""
+
+    def __init__(self, store: Store, run_id: str, display: Display) -> None:
+        self._store = store
+        self._reader = Reader(store.engine)
+        self._run_id = run_id
+        self._display = display
+        self._launcher_pid = self._reader.find_run(run_id).pid
+        self._slowest: tuple[int, str | None] = (0, None)
+
+    def look(self) -> Look:
+        """Read the run and show it."""
+        run = self._reader.find_run(self._run_id)
+        began = run.pid != self._launcher_pid
+        self._display.show(
+            Snapshot(
+                began,
+                run.rounds_done,
+                run.rounds,
+                run.accuracy,
+                run.sparsity,
+                run.virtual_seconds,
+                self._slowest_device(run.rounds_done),
+            )
+        )
+        return Look(run.status, began, run.stop_requested)
+
+    def request_stop(self) -> None:
+        """Ask the ServerApp to stop."""
+        self._store.request_stop(self._run_id)
+
+    def finish(self, status: FinalStatus, cause: str) -> None:
+        """Set a final status."""
+        self._store.finish(self._run_id, status, cause)
+
+    def _slowest_device(self, rounds_done: int) -> str | None:
+        """The device that the last round waited for, looked up once a round."""
+        if rounds_done != self._slowest[0]:
+            rows = self._reader.slowest_devices(self._run_id)
+            text = None
+            if rows:
+                last = rows[-1]
+                seconds = sum(s or 0.0 for s in (last.download_seconds, last.compute_seconds, last.upload_seconds))
+                text = f"#{last.device} {last.profile} {duration(seconds)}"
+            self._slowest = (rounds_done, text)
+        return self._slowest[1]

@@ -1,0 +1,150 @@
+"""``runs`` and ``show``: what the store knows."""
+
+from typing import Annotated, Any
+
+import typer
+
+from slimfed.platform.cli.output import duration, percent, print_json, print_table, results, size
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+_RUN_COLUMNS = {
+    "id": "run",
+    "name": "name",
+    "status": "status",
+    "rounds": "rounds>",
+    "devices": "devices>",
+    "accuracy": "accuracy>",
+    "own": "devices' own>",
+    "sparsity": "sparsity>",
+    "virtual": "virtual time>",
+    "wall": "wall time>",
+}
+_ROUND_COLUMNS = {
+    "round": "round>",
+    "accuracy": "accuracy>",
+    "own": "devices' own>",
+    "loss": "train loss>",
+    "sparsity": "sparsity>",
+    "virtual": "virtual time>",
+    "wall": "wall time>",
+    "accepted": "accepted>",
+    "rejected": "rejected>",
+    "slowest": "slowest device>",
+}
+_EVENTS_SHOWN = 20
+
+
+def runs(
+    as_json: Json = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="how many, newest first; default: 50, all with --json")
+    ] = None,
+) -> None:
+    """List the runs, newest first."""
+    from slimfed.platform.cli.stores import reading
+    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.summary import run_summaries
+
+    with reading() as store:
+        reader = Reader(store.engine) if store else None
+        rows = reader.runs(limit=limit or (None if as_json else 50)) if reader else []
+        if as_json:
+            print_json(run_summaries(rows, reader, store.address) if reader and store else [])
+        else:
+            print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
+
+
+def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")], as_json: Json = False) -> None:
+    """Show one run: its figures, its rounds and its latest events."""
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.summary import run_summaries
+
+    with existing() as store:
+        reader = Reader(store.engine)
+        found = reader.find_run(run)
+        summary = run_summaries([found], reader, store.address)[0]
+        rounds, events = reader.rounds(found.id), reader.events(found.id, limit=None if as_json else _EVENTS_SHOWN)
+        accuracies = {row.round: row.accuracy for row in reader.evaluations(found.id)}
+    if as_json:
+        detail = {
+            "name": found.name,
+            "cause": found.cause,
+            "folder": found.folder,
+            "job": found.job,
+            "round_list": [_plain(row) | {"accuracy": accuracies.get(row.round)} for row in rounds],
+            "events": [_plain(row) for row in events],
+        }
+        print_json(summary | detail)
+        return
+    print_summary(found, summary)
+    print_table("Rounds", _ROUND_COLUMNS, [_round_row(row, accuracies.get(row.round)) for row in rounds])
+    if events:
+        columns = {"round": "round>", "device": "device>", "kind": "event", "cause": "cause", "remedy": "what to do"}
+        print_table("Latest events", columns, [_event_row(row) for row in events])
+
+
+def print_summary(run: Any, summary: dict[str, Any]) -> None:
+    """The figures of one run, one a line."""
+    lines = {
+        "run": f"{run.id} ({run.name}, {run.method})",
+        "status": run.status + (f": {run.cause}" if run.cause else ""),
+        "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
+        "accuracy": f"{percent(run.accuracy)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
+        "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
+        "virtual time": duration(run.virtual_seconds),
+        "wall time": f"{duration(run.wall_seconds)}, {duration(summary['seconds_per_round'])} a round",
+        "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
+        "rejected": f"{run.rejected_updates} updates",
+        "store": summary["store"],
+        "folder": run.folder,
+    }
+    console = results()
+    width = max(len(name) for name in lines)
+    for name, text in lines.items():
+        console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
+
+
+def _run_row(run: Any) -> dict[str, str]:
+    return {
+        "id": run.id,
+        "name": run.name,
+        "status": run.status,
+        "rounds": f"{run.rounds_done}/{run.rounds}",
+        "devices": str(run.devices),
+        "accuracy": percent(run.accuracy),
+        "own": percent(run.device_accuracy_mean),
+        "sparsity": percent(run.sparsity),
+        "virtual": duration(run.virtual_seconds),
+        "wall": duration(run.wall_seconds),
+    }
+
+
+def _round_row(row: Any, accuracy: float | None) -> dict[str, str]:
+    return {
+        "round": str(row.round),
+        "accuracy": percent(accuracy),
+        "own": percent(row.device_accuracy_mean),
+        "loss": "-" if row.train_loss is None else f"{row.train_loss:.3f}",
+        "sparsity": percent(row.sparsity),
+        "virtual": duration(row.virtual_seconds),
+        "wall": duration(row.wall_seconds),
+        "accepted": str(row.accepted),
+        "rejected": str(row.rejected),
+        "slowest": "-" if row.slowest_device is None else str(row.slowest_device),
+    }
+
+
+def _event_row(row: Any) -> dict[str, str]:
+    device = "-" if row.device is None else str(row.device)
+    return {"round": str(row.round), "device": device, "kind": row.kind, "cause": row.cause, "remedy": row.remedy}
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row for JSON: without the run's id, times in ISO 8601."""
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in row._asdict().items()
+        if name != "run_id"
+    }

@@ -1,0 +1,48 @@
+"""``doctor`` and ``db upgrade``: is everything there, is everything up to date."""
+
+from typing import Annotated
+
+import typer
+
+from slimfed.platform.cli.output import FAILED, notes, print_json, print_table
+
+db = typer.Typer(help="Look after the store.", no_args_is_help=True)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Check this machine and say what to do about what is missing. Exit code 1 if a run would fail."""
+    from slimfed.platform.doctor import examine
+    from slimfed.platform.home import home
+
+    findings = list(examine(home(), _look_at_store))
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        columns = {"subject": "what", "level": "", "found": "found", "remedy": "what to do"}
+        print_table("Doctor", columns, [finding.as_dict() for finding in findings])
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@db.command()
+def upgrade(
+    store: Annotated[
+        str | None, typer.Option(help="store.url as in a job file; default: SLIMFED_STORE, else SQLite in the home")
+    ] = None,
+) -> None:
+    """Bring the store to the newest revision."""
+    from slimfed.platform.home import home
+    from slimfed.platform.runs import store_url
+    from slimfed.platform.store.store import upgrade as upgrade_store
+
+    before, after = upgrade_store(store or store_url(), home())
+    text = f"the store is up to date ({after})" if before == after else f"upgraded from {before or 'empty'} to {after}"
+    notes().print(text)
+
+
+def _look_at_store() -> str:
+    """Describe the store; one that does not exist yet is fine, and is not made here."""
+    from slimfed.platform.cli.stores import reading
+
+    with reading() as store:
+        return "none yet; the first run makes it" if store is None else store.address

@@ -1,0 +1,110 @@
+"""Progress of a run on standard error: a live bar in a terminal, one plain line a round elsewhere."""
+
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from slimfed.platform.cli.output import duration, notes, percent
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a run is. ``began``: the server is at work; ``slowest``: the last round's slowest device, its class."""
+
+    began: bool
+    rounds_done: int
+    rounds: int
+    accuracy: float | None
+    sparsity: float | None
+    virtual_seconds: float
+    slowest: str | None
+
+    def describe(self) -> str:
+        """The figures in one line."""
+        parts = [
+            f"accuracy {percent(self.accuracy)}",
+            f"sparsity {percent(self.sparsity)}",
+            f"virtual {duration(self.virtual_seconds)}",
+        ]
+        return ", ".join([*parts, f"slowest {self.slowest}"] if self.slowest else parts)
+
+
+class Display(Protocol):
+    """Shows snapshots as they come; used as a context manager."""
+
+    def __enter__(self) -> "Display": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Called a few times a second."""
+        ...
+
+
+def open_display() -> Display:
+    """The display that suits standard error."""
+    return LiveBar() if sys.stderr.isatty() else PlainLines()
+
+
+class PlainLines:
+    """One line a round."""
+
+    def __init__(self) -> None:
+        self._printed = -1
+
+    def __enter__(self) -> "PlainLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Print the round's line when it is new."""
+        if snapshot.rounds_done == self._printed or (snapshot.rounds_done == 0 and self._printed >= 0):
+            return
+        self._printed = snapshot.rounds_done
+        if snapshot.rounds_done == 0:
+            text = "starting"
+        else:
+            text = f"round {snapshot.rounds_done}/{snapshot.rounds}: {snapshot.describe()}"
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+class LiveBar:
+    """A bar that redraws itself, with the figures of the last round."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.fields[label]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=notes(),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "LiveBar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        label = "round" if snapshot.began else "starting"
+        figures = snapshot.describe() if snapshot.rounds_done else ""
+        if self._task is None:
+            self._task = self._progress.add_task("run", total=snapshot.rounds, label=label, figures=figures)
+        self._progress.update(self._task, completed=snapshot.rounds_done, label=label, figures=figures)

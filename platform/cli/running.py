@@ -1,0 +1,142 @@
+"""``run``, ``resume`` and ``stop``."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.output import BAD_INPUT, FAILED, OK, notes, print_json
+
+if TYPE_CHECKING:
+    from slimfed.platform.sizing import Sizing
+    from slimfed.platform.store.store import Store
+
+Json = Annotated[bool, typer.Option("--json", help="print the run as one JSON object at the end")]
+RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
+
+INTERRUPTED = 130
+_STOP_SECONDS = 40.0
+_ASK_SECONDS = 0.5
+
+
+def run(
+    job: Annotated[Path | None, typer.Argument(help="job file; none: the built-in 80-device demo")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="overrule a field of the job, repeatable")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a job to its end."""
+    from slimfed.platform.home import home
+    from slimfed.platform.job import load_job
+    from slimfed.platform.runs import create_run, store_url
+    from slimfed.platform.store.store import Store
+
+    wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else [])])
+    checked = _check(wanted)
+    with Store.open(store_url(wanted), home()) as store:
+        run_id, folder = create_run(store, home(), checked)
+        raise typer.Exit(_drive(store, run_id, folder.path, checked.sizing, as_json))
+
+
+def resume(run: RunId, as_json: Json = False) -> None:
+    """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.home import run_folder
+    from slimfed.platform.job import load_job
+    from slimfed.platform.runs import is_alive
+    from slimfed.platform.store.queries import Reader
+
+    with existing() as store:
+        found = Reader(store.engine).find_run(run)
+        if found.status == "done":
+            notes().print(f"run {found.id} is done already, there is nothing to resume")
+            raise typer.Exit(_report(store, found.id, as_json))
+        if is_alive(found):
+            raise InputError(
+                f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it"
+            )
+        folder = run_folder(Path(found.folder).parent, found.id)
+        checked = _check(load_job(folder.job))
+        raise typer.Exit(_drive(store, found.id, folder.path, checked.sizing, as_json))
+
+
+def stop(run: RunId) -> None:
+    """Stop a run; it can be resumed. Returns when it has stopped."""
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.launcher import FINAL
+    from slimfed.platform.runs import is_alive
+    from slimfed.platform.store.queries import Reader
+
+    with existing() as store:
+        reader = Reader(store.engine)
+        found = reader.find_run(run)
+        if found.status in FINAL:
+            notes().print(f"run {found.id} has ended already: {found.status}")
+            return
+        if not is_alive(found):
+            store.finish(found.id, "stopped", "its process is gone")
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (found := reader.find_run(found.id)).status not in FINAL:
+            if time.monotonic() > deadline:
+                notes().print(f"run {found.id} did not stop within {_STOP_SECONDS:.0f} s")
+                raise typer.Exit(FAILED)
+            store.request_stop(found.id)
+            time.sleep(_ASK_SECONDS)
+        notes().print(f"run {found.id} {found.status} after round {found.rounds_done}; `slimfed resume {found.id}`")
+
+
+def _check(job: Any) -> Any:
+    """Preflight, with a word on what takes the seconds."""
+    with notes().status("checking the job"):
+        from slimfed.platform.preflight import check
+
+        return check(job)
+
+
+def _drive(store: "Store", run_id: str, folder: Path, sizing: "Sizing", as_json: bool) -> int:
+    """Launch a run, show it, report it; returns the exit code."""
+    from slimfed.platform.cli.journal import StoreJournal
+    from slimfed.platform.cli.progress import open_display
+    from slimfed.platform.launcher import LaunchPlan, launch
+
+    notes().print(f"run {run_id} (nodes: {sizing.nodes}, workers: {sizing.workers}); Ctrl-C stops it", soft_wrap=True)
+    store.mark_running(run_id)
+    with open_display() as display:
+        ending = launch(LaunchPlan(run_id, folder.parent, folder, sizing), StoreJournal(store, run_id, display))
+    code = _report(store, run_id, as_json)
+    return INTERRUPTED if ending.interrupted and ending.status == "stopped" else code
+
+
+def _report(store: "Store", run_id: str, as_json: bool) -> int:
+    """Print how a run ended, and what can be done next; returns the exit code."""
+    from slimfed.platform.cli.listing import print_summary
+    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.summary import run_summaries
+
+    reader = Reader(store.engine)
+    found = reader.find_run(run_id)
+    summary = run_summaries([found], reader, store.address)[0]
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(found, summary)
+    if found.status == "done":
+        notes().print("look at it: slimfed dashboard, or slimfed show " + run_id)
+        return OK
+    notes().print(f"run {run_id} {found.status}: {found.cause}", markup=False, soft_wrap=True)
+    notes().print(f"logs: {Path(found.folder) / 'logs'}; continue with: slimfed resume {run_id}", soft_wrap=True)
+    return FAILED
+
+
+def _quoted(text: str) -> str:
+    """``text`` as a TOML string, so that a name such as 12 or true stays text."""
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
+
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "resume", "run", "stop"]

@@ -1,0 +1,79 @@
+"""How long a device's round took: computed from its profile (virtual), or as the node measured it (real devices)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfed.clients.seeds import derive
+from slimfed.clients.update import Update, Workload
+from slimfed.platform.fleet import DeviceProfile, Fleet, PowerMode
+from slimfed.strategies.protocols import Completion
+
+
+@dataclass(frozen=True)
+class VirtualClock:
+    """Completion times of a simulated fleet; implements ``strategies.protocols.Clock``.
+
+    compute = max(FLOPs / rate, bytes moved / memory bandwidth) * jitter / speed of the power mode
+    link = (latency + bits / link speed) * jitter
+    Every draw comes from (seed, round, device) alone, so times do not depend on the order or number of questions.
+    """
+
+    fleet: Fleet
+    seed: int
+
+    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``update.device`` in ``update.round``.
+
+        A device that runs out of memory has got its message and ends there; one that drops out ends after computing.
+        """
+        return self.completion_of(update.device, update.round, update.workload, bytes_down, bytes_up)
+
+    def completion_of(self, device: int, round: int, workload: Workload, bytes_down: int, bytes_up: int) -> Completion:
+        """The same for a workload that nobody has computed, to see what a fleet would need for it."""
+        profile = self.fleet.devices[device]
+        draw = np.random.default_rng(derive(self.seed, "clock", round, device))
+        compute_noise, down_noise, up_noise = (math.exp(sigma * draw.standard_normal()) for sigma in _sigmas(profile))
+        dropped = bool(draw.random() < self.fleet.dropout)
+        download = _link_seconds(profile, bytes_down, profile.down_bits_per_second) * down_noise
+        if workload.peak_memory_bytes > profile.memory_bytes:
+            return Completion(download, 0.0, 0.0, out_of_memory=True)
+        compute = _compute_seconds(profile, workload) * compute_noise / self.mode(device, round).speed
+        if dropped:
+            return Completion(download, compute, 0.0, dropped=True)
+        upload = _link_seconds(profile, bytes_up, profile.up_bits_per_second) * up_noise
+        return Completion(download, compute, upload)
+
+    def mode(self, device: int, round: int) -> PowerMode:
+        """The power mode of a device in a round; devices change at different rounds."""
+        profile = self.fleet.devices[device]
+        if len(profile.modes) == 1:
+            return profile.modes[0]
+        phase = derive(self.seed, "mode-phase", device) % profile.mode_rounds
+        period = (round + phase) // profile.mode_rounds
+        point = derive(self.seed, "mode", period, device) / 2**31
+        bounds = np.cumsum([mode.probability for mode in profile.modes])
+        return profile.modes[min(int(np.searchsorted(bounds, point, side="right")), len(profile.modes) - 1)]
+
+
+@dataclass(frozen=True)
+class MeasuredClock:
+    """Real devices: the seconds that the node measured while training. Link time is not measured and counts as 0."""
+
+    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``update.device`` in ``update.round``."""
+        return Completion(0.0, update.seconds, 0.0)
+
+
+def _sigmas(profile: DeviceProfile) -> tuple[float, float, float]:
+    return profile.compute_jitter, profile.link_jitter, profile.link_jitter
+
+
+def _compute_seconds(profile: DeviceProfile, workload: Workload) -> float:
+    """At full power, without jitter: whichever of arithmetic and memory traffic takes longer."""
+    return max(workload.flops / profile.rate, workload.traffic_bytes / profile.bandwidth)
+
+
+def _link_seconds(profile: DeviceProfile, count: int, bits_per_second: float) -> float:
+    return profile.latency_seconds + 8 * count / bits_per_second

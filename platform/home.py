@@ -1,0 +1,73 @@
+"""Where slimfed keeps what it writes: one home folder, in it the default store and a folder for every run."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from slimfed.clients.errors import InputError
+
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run and the places in it."""
+
+    path: Path
+
+    @property
+    def job(self) -> Path:
+        """The job as it was resolved: every field written out."""
+        return self.path / "job.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint (see ``checkpoint.save``)."""
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of server, nodes and runtime."""
+        return self.path / "logs"
+
+    @property
+    def exports(self) -> Path:
+        """Exported models."""
+        return self.path / "exports"
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path:
+    """``SLIMFED_HOME`` if it is set, else ``./slimfed-runs``; absolute. Nothing is created."""
+    return Path(environment.get("SLIMFED_HOME") or "slimfed-runs").expanduser().absolute()
+
+
+def run_folder(home: Path, run_id: str) -> RunFolder:
+    """The folder of a run, whether it exists or not."""
+    return RunFolder(home / run_id)
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """Such as ``20260101-120000-abc``: the UTC second, so that names sort by age, and three random characters."""
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    return f"{moment:%Y%m%d-%H%M%S}-{''.join(secrets.choice(_LETTERS) for _ in range(3))}"
+
+
+def create_run_folder(home: Path) -> tuple[str, RunFolder]:
+    """A new run id and its folder, which nobody else has. Raises ``InputError`` if the home cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        while True:
+            run_id = new_run_id()
+            folder = run_folder(home, run_id)
+            try:
+                folder.path.mkdir()
+            except FileExistsError:
+                continue
+            return run_id, folder
+    except OSError as error:
+        raise InputError(
+            f"SLIMFED_HOME = {str(home)!r}: cannot be written ({error.strerror}); name a folder that can"
+        ) from None

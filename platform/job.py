@@ -1,0 +1,260 @@
+"""The job file: everything a run needs, checked once, before anything starts."""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, PlainValidator, field_validator, model_validator
+
+from slimfed.clients.spec import (
+    AdapterOptions,
+    AdapterSpec,
+    DataSpec,
+    Fraction,
+    ModelSpec,
+    PruningOptions,
+    PruningSpec,
+    Section,
+    TaskSpec,
+    TrainingSpec,
+)
+from slimfed.platform.overrides import merge, parse_sets, read_toml
+from slimfed.platform.presets import PRESETS
+from slimfed.platform.validation import validate
+from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.bandits import BANDITS, BanditSpec
+from slimfed.strategies.settings import StrategySettings
+
+
+def _auto_or_count(value: Any) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError('must be "auto" or a whole number of at least 1')
+
+
+AutoCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+
+
+class FleetSpec(Section):
+    """Which devices take part, and what their time is made of."""
+
+    profile: str = Field("jetson-80", description="name of a built-in fleet, or a TOML file of profiles")
+    devices: int = Field(80, ge=1, description="number of devices; repeats the profile's mix proportionally")
+    dropout: Fraction = Field(0.0, description="probability that a device's update is lost in a round")
+    jitter: bool = Field(True, description="false: no jitter, no change of power modes, no spread of links")
+    clock: Literal["virtual", "measured"] = Field(
+        "virtual", description="virtual: times from the profile; measured: seconds that the node took (real devices)"
+    )
+
+
+class MethodSpec(Section):
+    """What is done. ``name`` is a preset that fills in the rest; every field can be set by itself."""
+
+    name: str = Field("fedspine", description="name in the preset registry")
+    adapter: Literal["lora"] = Field("lora", description="what a device trains beside the frozen base")
+    target_sparsity: Fraction = Field(0.5, description="share of the prunable parameters to remove; 0: no pruning")
+    importance: str = Field("lora-gradient", description="name in the importance registry")
+    aggregation: str = Field("coverage", description="name in the aggregation registry")
+
+    @field_validator("importance")
+    @classmethod
+    def _importance_is_known(cls, name: str) -> str:
+        if name != cls.model_fields["importance"].default:
+            # Only here, because it brings torch, and seconds with it, into commands that never compute.
+            from slimfed.clients.importance import IMPORTANCE
+
+            _known(name, IMPORTANCE)
+        return name
+
+    @field_validator("aggregation")
+    @classmethod
+    def _aggregation_is_known(cls, name: str) -> str:
+        return _known(name, AGGREGATIONS)
+
+
+class EvaluationSpec(Section):
+    """What is measured on the test split. The last round measures everything."""
+
+    every: int = Field(1, ge=1, description="rounds from one evaluation to the next")
+    devices: int = Field(8, ge=0, description="devices whose own models are evaluated: a seeded sample, all in the end")
+
+
+class DeadlineSpec(Section):
+    """How long to wait, and how much may be missing."""
+
+    reply_seconds: float = Field(600.0, gt=0, description="wall seconds to wait for nodes and for their replies")
+    straggler_seconds: float | None = Field(
+        None, gt=0, description="a device whose completion time is longer loses the round; default: no limit"
+    )
+    quorum: float = Field(0.5, ge=0.0, le=1.0, description="share of the devices whose updates must be usable")
+    retries: int = Field(2, ge=0, description="repetitions of a round that missed the quorum, before the run fails")
+
+
+class EngineSpec(Section):
+    """How devices are computed on this machine."""
+
+    name: Literal["auto", "cohort", "sequential"] = Field(
+        "auto",
+        description="cohort: many devices in one pass over the shared base; sequential: each on its sliced model",
+    )
+    workers: AutoCount = Field("auto", description="processes; auto: one per processor core")
+    cohort_size: AutoCount = Field("auto", description="devices in one pass of the cohort engine")
+    dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: fp32")
+
+
+class StoreSpec(Section):
+    """Where runs are recorded."""
+
+    url: str = Field("sqlite", description="sqlite (a file in the home), sqlite:///PATH or postgresql+psycopg://...")
+
+
+class Job(Section):
+    """One job file, with every field filled in."""
+
+    name: str = Field("job", min_length=1, max_length=200)
+    seed: int = Field(0, ge=0, lt=2**31)
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    fleet: FleetSpec = FleetSpec()
+    method: MethodSpec = MethodSpec()
+    adapter: AdapterOptions = AdapterOptions()
+    pruning: PruningOptions = PruningOptions()
+    bandit: BanditSpec = BanditSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    deadlines: DeadlineSpec = DeadlineSpec()
+    engine: EngineSpec = EngineSpec()
+    store: StoreSpec = StoreSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, document: Any) -> Any:
+        """Lay the method's preset under what the user gave."""
+        if not isinstance(document, Mapping):
+            return document
+        method = document.get("method", {})
+        name = method.get("name", MethodSpec.model_fields["name"].default) if isinstance(method, Mapping) else None
+        if not isinstance(name, str) or name not in PRESETS:
+            return document
+        return merge(PRESETS[name].fields, document)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Job":
+        for path, name, registry in (
+            ("method.name", self.method.name, PRESETS),
+            ("bandit.name", self.bandit.name, BANDITS),
+        ):
+            if name not in registry:
+                raise ValueError(f"{path} = {name!r}: must be one of {_names(registry)}")
+        return self
+
+    @property
+    def dtype(self) -> Literal["fp32", "bf16"]:
+        """The precision that the engine computes in."""
+        return "fp32" if self.engine.dtype == "auto" else self.engine.dtype
+
+    def task_spec(self) -> TaskSpec:
+        """What the nodes are told."""
+        return TaskSpec(
+            seed=self.seed,
+            devices=self.fleet.devices,
+            model=self.model,
+            data=self.data,
+            adapter=AdapterSpec(name=self.method.adapter, **self.adapter.model_dump()),
+            pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
+            training=self.training,
+            engine=self.engine.name,
+            cohort_size=0 if self.engine.cohort_size == "auto" else int(self.engine.cohort_size),
+            dtype=self.dtype,
+        )
+
+    def strategy_settings(self, nodes: int) -> StrategySettings:
+        """What the strategy is told; ``nodes`` is how many Flower nodes serve the fleet."""
+        return StrategySettings(
+            task=self.task_spec(),
+            bandit=self.bandit,
+            aggregation=self.method.aggregation,
+            target_sparsity=self.method.target_sparsity,
+            evaluate_every=self.evaluation.every,
+            evaluate_devices=self.evaluation.devices,
+            nodes=nodes,
+            reply_seconds=self.deadlines.reply_seconds,
+            straggler_seconds=self.deadlines.straggler_seconds,
+            quorum=self.deadlines.quorum,
+            retries=self.deadlines.retries,
+        )
+
+
+def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:
+    """The job in the TOML file ``path`` (none: the built-in demo), with ``sets`` such as ``training.rounds=5`` on top.
+
+    Relative paths are meant from the job file's folder, those in ``sets`` from the working directory. Raises
+    ``InputError`` with one line per problem.
+    """
+    file = None if path is None else Path(path)
+    below = demo_document() if file is None else _located(read_toml(file, "job file"), file.absolute().parent)
+    return parse_job(merge(below, _located(parse_sets(sets), Path.cwd())))
+
+
+def parse_job(document: Mapping[str, Any]) -> Job:
+    """A job from a nested mapping. Raises ``InputError`` with one line per problem."""
+    return validate(Job, document)
+
+
+def demo_document() -> dict[str, Any]:
+    """The built-in job: 80 Jetsons learn what people say to the devices in their homes."""
+    return tomllib.loads((Path(__file__).parent / "demo.toml").read_text(encoding="utf-8"))
+
+
+def job_to_toml(job: Job) -> str:
+    """Every field of the job as a job file; :func:`load_job` reads it back as an equal job."""
+    return tomli_w.dumps(_without_none(job.model_dump(mode="json")))
+
+
+def job_to_dict(job: Job) -> dict[str, Any]:
+    """Every field of the job as JSON values; :func:`parse_job` reads it back as an equal job."""
+    return job.model_dump(mode="json")
+
+
+def _located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``document`` with its relative paths made absolute.
+
+    A model or data path may also be the id of something on a hub: it is a path if it looks like one (``./x``, ``../x``,
+    ``~/x``) or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
+    """
+    result = dict(document)
+    for section, field in (("model", "path"), ("data", "path"), ("fleet", "profile")):
+        table = result.get(section)
+        text = table.get(field) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(text, str) and _is_path(text, folder, field):
+            absolute = os.path.normpath(folder / Path(text).expanduser())
+            result[section] = {**table, field: absolute}
+    return result
+
+
+def _is_path(text: str, folder: Path, field: str) -> bool:
+    if text.startswith("builtin:") or not text:
+        return False
+    if text.startswith(("./", "../", "~", "/")) or text in (".", ".."):
+        return True
+    return text.endswith(".toml") if field == "profile" else (folder / text).exists()
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a field that is None is left out, which means the same."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value
+
+
+def _known(name: str, registry: Mapping[str, Any]) -> str:
+    if name not in registry:
+        raise ValueError(f"must be one of {_names(registry)}")
+    return name
+
+
+def _names(registry: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name) for name in registry)

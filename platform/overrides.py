@@ -1,0 +1,65 @@
+"""From a TOML file and ``--set`` arguments to one nested mapping."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimfed.clients.errors import InputError
+
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_PLAIN = (bool, int, float, str, list, dict)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The file's contents. Raises ``InputError`` naming ``what`` and the place if it cannot be read or parsed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{what} {str(path)!r}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{what} {str(path)!r}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {str(path)!r}: is not UTF-8 text, a TOML file is needed") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{what} {str(path)!r}: is not valid TOML: {error}") from None
+
+
+def parse_sets(arguments: Iterable[str]) -> dict[str, Any]:
+    """``["training.rounds=5", "name=demo"]`` -> ``{"training": {"rounds": 5}, "name": "demo"}``; the last one wins.
+
+    A value is TOML; what is not TOML is taken as bare text. Raises ``InputError`` for an argument that is not
+    ``path.to.field=value``.
+    """
+    result: dict[str, Any] = {}
+    for argument in arguments:
+        path, equals, text = argument.partition("=")
+        path = path.strip()
+        if not equals or not _PATH.fullmatch(path):
+            raise InputError(f"--set {argument!r}: must read field=value, such as training.rounds=5")
+        result = merge(result, _nested(path.split("."), parse_value(text.strip())))
+    return result
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value (number, boolean, list, inline table, quoted text), or ``text`` itself if it is none."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = document["value"]
+    return value if len(document) == 1 and isinstance(value, _PLAIN) else text
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both mappings as one: tables are merged field by field, everything else is taken from ``above``."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    return {path[0]: _nested(path[1:], value) if len(path) > 1 else value}

@@ -1,0 +1,60 @@
+"""All that can be wrong with a job, found within seconds, before a run exists."""
+
+from dataclasses import dataclass
+
+import torch
+
+from slimfed.clients.blueprint import discover
+from slimfed.clients.data import load_data
+from slimfed.clients.engine import choose_engine
+from slimfed.clients.errors import InputError
+from slimfed.clients.models import LoadedModel, load_model
+from slimfed.clients.partition import partition
+from slimfed.clients.structure import Blueprint
+from slimfed.platform.fleet import Fleet, load_fleet, load_profile
+from slimfed.platform.job import Job
+from slimfed.platform.sizing import Sizing, processor_count, size_up
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that can run: its fleet, the examples of each device, and how it is spread over this machine."""
+
+    job: Job
+    fleet: Fleet
+    examples: tuple[int, ...]
+    sizing: Sizing
+
+
+def check(job: Job) -> Checked:
+    """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
+
+    Cheap checks come first, so that most mistakes are answered at once.
+    """
+    load_profile(job.fleet.profile)
+    text = load_data(job.data, job.model.task)
+    parts = partition(text, job.data.partition, job.fleet.devices, job.seed)
+    base = load_model(job.model, text.labels, job.seed)
+    blueprint = discover(base.model)
+    check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
+    sizing = size_of(job, base, blueprint)
+    return Checked(job, load_fleet(job.fleet, job.seed), tuple(len(part) for part in parts), sizing)
+
+
+def size_of(job: Job, base: LoadedModel, blueprint: Blueprint) -> Sizing:
+    """How the job is spread over this machine. Raises ``InputError`` if its engine cannot do the task."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus:
+        base.model.to("cuda")  # where the nodes will have it; the engine looks at that
+    try:
+        engine = choose_engine(job.task_spec(), base, blueprint)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return size_up(job.fleet.devices, engine.cohort_size, job.engine.workers, processors=processor_count(), gpus=gpus)
+
+
+def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A factor of a rank above either side of its layer would be singular. Raises ``InputError``."""
+    smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
+    if max(ranks) > smallest:
+        raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")

@@ -1,0 +1,33 @@
+"""Methods by name. A preset is what a method sets in the job file; the user may overrule every field of it.
+
+A new method is one entry of :data:`PRESETS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published method as defaults for the job file. ``fields`` is shaped like the job file itself."""
+
+    name: str
+    summary: str
+    source: str
+    fields: Mapping[str, Any]
+
+
+_ALL = (
+    Preset(
+        name="fedspine",
+        summary="a bandit per device chooses pruning step and LoRA rank; structures scored from LoRA gradients",
+        source="arXiv 2501.02438, reconstructed: reward, aggregation weights and constants are ours",
+        fields={
+            "method": {"adapter": "lora", "importance": "lora-gradient", "aggregation": "coverage"},
+            "bandit": {"name": "s-ucb"},
+        },
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

@@ -1,0 +1,54 @@
+"""The strategy's memory: every finished round goes to disk as a checkpoint, then to the store."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimfed.platform import checkpoint
+from slimfed.platform.store.store import CheckpointRow, Store
+from slimfed.strategies.protocols import Event, RoundRecord
+
+_ASK_SECONDS = 0.2
+_HEARTBEAT_SECONDS = 5.0
+
+
+class StoreRecorder:
+    """Implements ``strategies.protocols.Recorder`` for one run; the one writer of that run.
+
+    The checkpoint is complete on disk before the store knows of the round. A crash in between leaves a checkpoint that
+    is one round ahead, so resume from ``checkpoint.newest(folder, at_most=rounds_done)``.
+    """
+
+    def __init__(self, store: Store, run_id: str, checkpoints: Path, now: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._checkpoints = checkpoints
+        self._now = now
+        self._asked = -float("inf")
+        self._beat = -float("inf")
+        self._stop = False
+
+    def record(self, record: RoundRecord, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
+        """Write one finished round and its checkpoint. Raises ``OSError`` or ``SQLAlchemyError``."""
+        path = checkpoint.save(self._checkpoints, record.round, tensors, state)
+        manifest = checkpoint.describe(path)
+        row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
+        self._store.record_round(self._run_id, record, row, kept=checkpoint.rounds(self._checkpoints))
+
+    def event(self, event: Event) -> None:
+        """Write one event at once."""
+        self._store.add_event(self._run_id, event)
+
+    def stop_requested(self) -> bool:
+        """True once somebody asked for this run to stop; asks the store at most every 0.2 s, and shows it is alive."""
+        now = self._now()
+        if not self._stop and now - self._asked >= _ASK_SECONDS:
+            self._asked = now
+            self._stop = self._store.stop_requested(self._run_id)
+        if now - self._beat >= _HEARTBEAT_SECONDS:
+            self._beat = now
+            self._store.heartbeat(self._run_id)
+        return self._stop

@@ -1,0 +1,66 @@
+"""A run's life outside the server: made before it starts, found alive or dead afterwards."""
+
+import os
+import shutil
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from slimfed.platform.home import RunFolder, create_run_folder
+from slimfed.platform.job import Job, job_to_toml
+from slimfed.platform.store.store import Store
+
+if TYPE_CHECKING:
+    from slimfed.platform.preflight import Checked  # brings torch, which listing runs can do without
+
+# A server writes its heartbeat every five seconds while it waits, but not while it evaluates a model.
+_SILENCE_SECONDS = 300.0
+
+
+def store_url(job: Job | None = None) -> str:
+    """Where runs are recorded: ``store.url`` of the job if it names one, else ``SLIMFED_STORE``, else SQLite."""
+    if job is not None and job.store.url != "sqlite":
+        return job.store.url
+    return os.environ.get("SLIMFED_STORE") or "sqlite"
+
+
+def create_run(store: Store, home: Path, checked: "Checked") -> tuple[str, RunFolder]:
+    """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither."""
+    run_id, folder = create_run_folder(home)
+    try:
+        folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
+        folder.logs.mkdir()
+        store.create_run(run_id, checked.job, folder.path)
+        store.set_devices(
+            run_id,
+            [
+                (device.device, device.profile, examples)
+                for device, examples in zip(checked.fleet.devices, checked.examples, strict=True)
+            ],
+        )
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return run_id, folder
+
+
+def is_alive(run: Any) -> bool:
+    """True if a process computes this run (a row of the store), as far as can be seen from here."""
+    if run.status not in ("created", "running") or run.heartbeat_at is None:
+        return False
+    heartbeat = as_utc(run.heartbeat_at)
+    if run.host != socket.gethostname():
+        return (datetime.now(UTC) - heartbeat).total_seconds() < _SILENCE_SECONDS
+    try:
+        # A process that is younger than the last heartbeat only inherited the number.
+        return bool(psutil.Process(run.pid).create_time() <= heartbeat.timestamp() + 1.0)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Times in the store are UTC; SQLite gives them back without saying so."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

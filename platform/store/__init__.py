@@ -1,0 +1,1 @@
+"""The store: runs, rounds and devices in SQLite or PostgreSQL."""

@@ -1,0 +1,342 @@
+"""Writing to the store. One process writes a run; any number of others read (``queries.py``) or ask it to stop."""
+
+import math
+import os
+import socket
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import URL, Connection, Engine, delete, func, insert, select, update
+
+from slimfed.platform.job import Job, job_to_dict
+from slimfed.platform.store import migrating
+from slimfed.platform.store.database import open_engine, resolve_url, shown, writing
+from slimfed.platform.store.schema import Assignment, Checkpoint, Device, Evaluation, Event, Round, Run
+from slimfed.strategies import protocols
+
+FinalStatus = Literal["done", "failed", "stopped"]
+
+UNFINISHED = ("created", "running")
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """A complete checkpoint folder on disk: its size and SHA-256 digest."""
+
+    round: int
+    path: Path
+    bytes: int
+    digest: str
+
+
+class Store:
+    """One open store. Every method is one transaction; all raise ``sqlalchemy.exc.SQLAlchemyError`` on failure."""
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self.engine = engine
+        self._url = url
+
+    @staticmethod
+    def open(url: str, home: Path) -> "Store":
+        """Open ``store.url`` of a job; an empty database gets its tables.
+
+        Raises ``InputError`` if it cannot be reached (within 5 s) or has another revision than this slimfed's.
+        """
+        address = resolve_url(url, home)
+        engine = open_engine(address)
+        try:
+            migrating.check_revision(engine, address)
+        except BaseException:
+            engine.dispose()
+            raise
+        return Store(engine, address)
+
+    @property
+    def address(self) -> str:
+        """Where the store is, without password: for screens and JSON."""
+        return shown(self._url)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def create_run(self, run_id: str, job: Job, folder: Path) -> None:
+        """Add a run with status "created"."""
+        row = {
+            "id": run_id,
+            "name": job.name,
+            "method": job.method.name,
+            "status": "created",
+            "job": job_to_dict(job),
+            "folder": str(folder),
+            "seed": job.seed,
+            "rounds": job.training.rounds,
+            "devices": job.fleet.devices,
+            "target_sparsity": job.method.target_sparsity,
+            "created_at": _now(),
+        }
+        with writing(self.engine) as connection:
+            connection.execute(insert(Run), [row])
+
+    def set_devices(self, run_id: str, devices: Iterable[tuple[int, str, int]]) -> None:
+        """Say who takes part: (device, profile, examples) of every device; replaces what was said before."""
+        rows = [
+            {"run_id": run_id, "device": device, "profile": profile, "examples": examples}
+            for device, profile, examples in devices
+        ]
+        with writing(self.engine) as connection:
+            connection.execute(delete(Device).where(Device.run_id == run_id))
+            connection.execute(insert(Device), rows)
+
+    def mark_running(self, run_id: str) -> None:
+        """This process computes the run from now on, for the first time or again after ``resume``."""
+        now = _now()
+        values = {
+            "status": "running",
+            "cause": None,
+            "started_at": func.coalesce(Run.started_at, now),
+            "finished_at": None,
+            "heartbeat_at": now,
+            "stop_requested": False,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        self._update(run_id, **values)
+
+    def heartbeat(self, run_id: str) -> None:
+        """The run's process is alive."""
+        self._update(run_id, heartbeat_at=_now())
+
+    def finish(self, run_id: str, status: FinalStatus, cause: str | None = None) -> bool:
+        """Give an unfinished run its final status and, in words, why. False if it had ended already."""
+        values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
+        with writing(self.engine) as connection:
+            query = update(Run).where(Run.id == run_id, Run.status.in_(UNFINISHED)).values(**values)
+            return connection.execute(query).rowcount > 0
+
+    def request_stop(self, run_id: str) -> bool:
+        """Ask the run's process to stop. False if the run has ended already (or does not exist)."""
+        with writing(self.engine) as connection:
+            query = update(Run).where(Run.id == run_id, Run.status.in_(UNFINISHED)).values(stop_requested=True)
+            return connection.execute(query).rowcount > 0
+
+    def stop_requested(self, run_id: str) -> bool:
+        """True once somebody called :meth:`request_stop`."""
+        with self.engine.connect() as connection:
+            return bool(connection.scalar(select(Run.stop_requested).where(Run.id == run_id)))
+
+    def add_event(self, run_id: str, event: protocols.Event) -> None:
+        """Write one event at once."""
+        with writing(self.engine) as connection:
+            connection.execute(insert(Event), [_event_row(run_id, event, _now())])
+
+    def rewind(self, run_id: str, round: int) -> None:
+        """Forget the rounds after ``round``, where a resumed run begins anew. Events stay: they happened."""
+        with writing(self.engine) as connection:
+            _forget(connection, run_id, after=round)
+            _sum_up(connection, run_id)
+
+    def record_round(
+        self,
+        run_id: str,
+        record: protocols.RoundRecord,
+        checkpoint: CheckpointRow | None = None,
+        kept: Collection[int] = (),
+    ) -> None:
+        """Write a finished round, its devices and events, its checkpoint and the run's totals, in one transaction.
+
+        A round that was recorded before is replaced, and later ones are forgotten: a run that was resumed from an older
+        checkpoint leaves nothing double. ``kept``: other rounds whose checkpoints still exist.
+        """
+        now = _now()
+        with writing(self.engine) as connection:
+            _forget_events(connection, run_id, record.round)
+            _forget(connection, run_id, after=record.round - 1)
+            connection.execute(insert(Round), [_round_row(connection, run_id, record, now)])
+            if record.devices:
+                connection.execute(insert(Assignment), [_device_row(run_id, each) for each in record.devices])
+            if record.evaluation is not None:
+                connection.execute(insert(Evaluation), [_evaluation_row(run_id, record, record.evaluation)])
+            if record.events:
+                connection.execute(insert(Event), [_event_row(run_id, event, now) for event in record.events])
+            if checkpoint is not None:
+                _replace_checkpoints(connection, run_id, checkpoint, kept)
+            _sum_up(connection, run_id)
+            connection.execute(update(Run).where(Run.id == run_id).values(heartbeat_at=now))
+
+    def _update(self, run_id: str, **values: Any) -> None:
+        with writing(self.engine) as connection:
+            connection.execute(update(Run).where(Run.id == run_id).values(**values))
+
+
+def upgrade(url: str, home: Path) -> tuple[str | None, str]:
+    """Bring a store to this slimfed's revision; returns the revisions before (None: empty) and after.
+
+    Raises ``InputError`` if the store cannot be reached or a newer slimfed wrote it.
+    """
+    address = resolve_url(url, home)
+    engine = open_engine(address)
+    try:
+        return migrating.migrate(engine, address)
+    finally:
+        engine.dispose()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _forget(connection: Connection, run_id: str, after: int) -> None:
+    for table in (Round, Assignment, Evaluation, Checkpoint):
+        connection.execute(delete(table).where(table.run_id == run_id, table.round > after))
+
+
+def _forget_events(connection: Connection, run_id: str, round: int) -> None:
+    """Of rounds that are replaced: events up to the time that the old version was recorded. Later ones are new."""
+    finished = connection.scalar(select(Round.finished_at).where(Round.run_id == run_id, Round.round == round))
+    if finished is not None:
+        connection.execute(delete(Event).where(Event.run_id == run_id, Event.round == round, Event.at <= finished))
+
+
+def _replace_checkpoints(connection: Connection, run_id: str, checkpoint: CheckpointRow, kept: Collection[int]) -> None:
+    gone = delete(Checkpoint).where(Checkpoint.run_id == run_id, Checkpoint.round.not_in(list(kept)))
+    connection.execute(gone)
+    connection.execute(
+        insert(Checkpoint),
+        [
+            {
+                "run_id": run_id,
+                "round": checkpoint.round,
+                "path": str(checkpoint.path),
+                "bytes": checkpoint.bytes,
+                "digest": checkpoint.digest,
+            }
+        ],
+    )
+
+
+def _sum_up(connection: Connection, run_id: str) -> None:
+    """The run's totals, from its rounds; a measure that not every round has is the newest one."""
+    rounds = select(
+        func.count(),
+        func.coalesce(func.sum(Round.virtual_seconds), 0.0),
+        func.coalesce(func.sum(Round.wall_seconds), 0.0),
+        func.coalesce(func.sum(Round.bytes_up), 0),
+        func.coalesce(func.sum(Round.bytes_down), 0),
+        func.coalesce(func.sum(Round.rejected), 0),
+    ).where(Round.run_id == run_id)
+    done, virtual, wall, up, down, rejected = connection.execute(rounds).one()
+    values = {
+        "rounds_done": int(done),
+        "virtual_seconds": float(virtual),
+        "wall_seconds": float(wall),
+        "bytes_up": int(up),
+        "bytes_down": int(down),
+        "rejected_updates": int(rejected),
+        "sparsity": _newest(connection, run_id, Round.sparsity),
+        "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
+        "accuracy": _newest(connection, run_id, Evaluation.accuracy),
+    }
+    connection.execute(update(Run).where(Run.id == run_id).values(**values))
+
+
+def _newest(connection: Connection, run_id: str, column: Any) -> Any:
+    table = column.class_
+    query = select(column).where(table.run_id == run_id, column.is_not(None)).order_by(table.round.desc()).limit(1)
+    return connection.scalar(query)
+
+
+def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecord, now: datetime) -> dict[str, Any]:
+    before = select(func.coalesce(func.sum(Round.virtual_seconds), 0.0)).where(
+        Round.run_id == run_id, Round.round < record.round
+    )
+    return {
+        "run_id": run_id,
+        "round": record.round,
+        "finished_at": now,
+        "train_loss": _finite(record.train_loss),
+        "sparsity": float(record.sparsity),
+        "global_sparsity": float(record.global_sparsity),
+        "device_accuracy_mean": _finite(record.device_accuracy_mean),
+        "virtual_seconds": float(record.virtual_seconds),
+        "virtual_clock": float(connection.scalar(before) or 0.0) + float(record.virtual_seconds),
+        "wall_seconds": float(record.wall_seconds),
+        "bytes_up": int(record.bytes_up),
+        "bytes_down": int(record.bytes_down),
+        "accepted": sum(each.update is not None for each in record.devices),
+        "rejected": sum(each.status == "rejected" for each in record.devices),
+        "slowest_device": _slowest(record.devices),
+    }
+
+
+def _slowest(devices: Sequence[protocols.DeviceRecord]) -> int | None:
+    """The accepted device that the round waited for; the first of equals."""
+    times = [(each.completion.seconds, each.assignment.device) for each in devices if each.update and each.completion]
+    return min(times, key=lambda pair: (-pair[0], pair[1]))[1] if times else None
+
+
+def _device_row(run_id: str, record: protocols.DeviceRecord) -> dict[str, Any]:
+    assignment, result, completion = record.assignment, record.update, record.completion
+    before = assignment.structure.sparsity
+    evaluation = result.evaluation if result else None
+    return {
+        "run_id": run_id,
+        "round": int(assignment.round),
+        "device": int(assignment.device),
+        "status": record.status,
+        "rank": int(assignment.rank),
+        "pruning_step": max(0.0, 1 - (1 - assignment.sparsity) / (1 - before)),
+        "sparsity": result.structure.sparsity if result else before,
+        "reward": _finite(record.reward),
+        "loss_before": _finite(result.loss_before) if result else None,
+        "loss_after": _finite(result.loss_after) if result else None,
+        "accuracy": _finite(evaluation.accuracy) if evaluation else None,
+        "examples": int(result.examples) if result else None,
+        "download_seconds": _finite(completion.download_seconds) if completion else None,
+        "compute_seconds": _finite(completion.compute_seconds) if completion else None,
+        "upload_seconds": _finite(completion.upload_seconds) if completion else None,
+        "measured_seconds": _finite(result.seconds) if result else None,
+        "flops": _finite(result.workload.flops) if result else None,
+        "peak_memory_bytes": int(result.workload.peak_memory_bytes) if result else None,
+        "bytes_down": int(record.bytes_down),
+        "bytes_up": int(record.bytes_up),
+    }
+
+
+def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any) -> dict[str, Any]:
+    loss = _finite(evaluation.loss)
+    return {
+        "run_id": run_id,
+        "round": record.round,
+        # SQLite keeps no NaN; a loss that has no number any more is infinite.
+        "loss": math.inf if loss is None else loss,
+        "accuracy": float(evaluation.accuracy),
+        "examples": int(evaluation.examples),
+        "sparsity": float(record.global_sparsity),
+    }
+
+
+def _event_row(run_id: str, event: protocols.Event, now: datetime) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "at": now,
+        "round": event.round,
+        "device": event.device,
+        "kind": event.kind[:40],
+        "cause": event.cause,
+        "remedy": event.remedy,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """A Python float; None for NaN and Inf, which databases treat each in its own way."""
+    return float(value) if value is not None and math.isfinite(value) else None

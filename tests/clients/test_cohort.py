@@ -1,0 +1,97 @@
+"""A device trained in a cohort gets what it gets alone: update, structure, scores, losses, cost."""
+
+from itertools import cycle
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import CONFIGS, DECODERS
+from training import adapter, assignment, device_data, narrowed, opened, structure, task
+
+from slimfed.clients.cohort.trainer import train_cohort
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.trainer import DeviceData, train_device
+from slimfed.clients.update import Update
+
+CASES = [(family, causal) for family in CONFIGS for causal in ((False, True) if family in DECODERS else (False,))]
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+devices = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2, 4, 8]),  # rank
+        st.sampled_from([0.0, 0.2, 0.5]),  # sparsity before
+        st.sampled_from([0.0, 0.5, 0.7]),  # sparsity to reach
+        st.sampled_from([1, 3, 50]),  # examples
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def both(
+    family: str, causal: bool, fleet: list[tuple[int, float, float, int]], **options
+) -> list[tuple[Update, Update]]:
+    """Each device's update: alone, and from the cohort."""
+    base, blueprint = opened(family, causal)
+    job = task(causal, **options)
+    whole = adapter(base, blueprint, 3, 8)
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    starts = [structure(blueprint, n, part[1]) for n, part in enumerate(fleet)]
+    parts = [
+        assignment(n, rank, starts[n], max(starts[n].sparsity, goal)) for n, (rank, _, goal, _) in enumerate(fleet)
+    ]
+    sent = [narrowed(whole, a.structure, a.rank) for a in parts]
+    alone = [
+        train_device(base, blueprint, job, a, s, scores, device_data(n, causal, fleet[n][3]))
+        for n, (a, s) in enumerate(zip(parts, sent, strict=True))
+    ]
+    data = [device_data(n, causal, part[3]) for n, part in enumerate(fleet)]
+    return list(zip(alone, train_cohort(base, blueprint, job, parts, sent, scores, data), strict=True))
+
+
+def assert_equal(alone: Update, cohort: Update) -> None:
+    assert alone.structure == cohort.structure
+    for field in ("device", "rank", "examples", "workload"):
+        assert getattr(alone, field) == getattr(cohort, field)
+    for field in ("loss_before", "loss_after", "importance"):
+        assert getattr(alone, field) == pytest.approx(getattr(cohort, field), rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(alone.scores, cohort.scores, rtol=2e-3, atol=1e-4)
+    assert list(alone.adapter.factors) == list(cohort.adapter.factors)
+    for name, factors in alone.adapter.factors.items():
+        np.testing.assert_allclose(factors.a, cohort.adapter.factors[name].a, **TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(factors.b, cohort.adapter.factors[name].b, **TOLERANCE, err_msg=name)
+    for name, tensor in alone.adapter.head.items():
+        np.testing.assert_allclose(tensor, cohort.adapter.head[name], **TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize(("family", "causal"), CASES)
+def test_every_family_trains_alike_alone_and_in_a_cohort(family: str, causal: bool) -> None:
+    fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]
+    for alone, cohort in both(family, causal, fleet):
+        assert_equal(alone, cohort)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(fleet=devices, causal=st.booleans())
+def test_any_mix_of_devices_trains_alike(fleet, causal: bool) -> None:
+    for alone, cohort in both("qwen2" if causal else "bert", causal, fleet):
+        assert_equal(alone, cohort)
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE)
+def test_every_importance_scores_alike(importance: str) -> None:
+    for alone, cohort in both("bert", False, [(2, 0.0, 0.5, 50), (4, 0.2, 0.5, 50)], importance=importance):
+        assert_equal(alone, cohort)
+
+
+def test_training_lowers_the_loss_and_pruning_reaches_its_goal() -> None:
+    base, blueprint = opened("bert", False)
+    part = assignment(0, 4, blueprint.dense(), 0.5, steps=20)
+    data = device_data(0, False, 4)
+    own = DeviceData(cycle(data.probe), data.probe, 8)
+    scores = np.zeros(blueprint.units, dtype=np.float32)
+    update = train_device(base, blueprint, task(False), part, adapter(base, blueprint, 3, 4), scores, own)
+    assert update.loss_after < 0.8 * update.loss_before
+    assert update.structure.sparsity == pytest.approx(0.5, abs=0.03)
+    assert update.importance > 0

@@ -1,0 +1,42 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from slimfed.dashboard.serve import serving
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium without a window. Its absence is a failure where CI says that it must be there."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("SLIMFED_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        reason = "chromium is not installed (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS), timeout=60_000)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """``with serve(home) as address``: the dashboard of that home, on a free port of this computer."""
+    return lambda home: serving({"SLIMFED_HOME": str(home), "SLIMFED_STORE": ""})

@@ -1,0 +1,187 @@
+"""The dashboard as its users meet it: a real server, a real Chromium, a store that is written meanwhile."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+from sample import SampleRun, new_store
+
+from slimfed.dashboard.run import REFRESH_SECONDS
+
+pytestmark = pytest.mark.timeout(240)
+PATIENCE = 30_000
+"""Milliseconds; a page of a busy two-core machine may take its time, but not more than this."""
+
+CHARTS = ".js-plotly-plot"
+WATCH_EVERY_FRAME = """() => {
+    Object.assign(window, { fewest: 99, faintest: 1, frames_seen: 0 });
+    const look = () => {
+        const drawn = [...document.querySelectorAll('.js-plotly-plot .main-svg:first-child')];
+        window.fewest = Math.min(window.fewest, drawn.length);
+        for (const chart of drawn)
+            for (let part = chart; part instanceof Element; part = part.parentElement)
+                window.faintest = Math.min(window.faintest, Number(getComputedStyle(part).opacity));
+        window.frames_seen += 1;
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def store(home):
+    return new_store(home)
+
+
+@pytest.fixture(scope="module")
+def finished(store):
+    return SampleRun(store, name="finished", rounds=6).play(6).end()
+
+
+@pytest.fixture(scope="module")
+def address(serve, home, finished):
+    with serve(home) as served:
+        yield served
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens an address; at the end no page may have asked anything of another computer."""
+    pages, strangers = [], []
+
+    def opened(address, size=DESKTOP, scheme="light"):
+        page = browser.new_page(viewport=size, color_scheme=scheme)
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda asked: strangers.append(asked.url) if "//127.0.0.1" not in asked.url else None)
+        pages.append(page)
+        page.goto(address)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert [url for url in strangers if not url.startswith(("data:", "blob:"))] == []
+
+
+def shows(page, text):
+    expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
+
+
+def charts(page, count):
+    expect(page.locator(f"{CHARTS} .main-svg:first-child")).to_have_count(count, timeout=PATIENCE)
+
+
+def overflow(page):
+    """Pixels by which the page is wider than its window."""
+    return page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - window.innerWidth")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_a_finished_run_is_shown_whole(open_page, address, finished, size, scheme):
+    page = open_page(f"{address}/run?run={finished.id}", size, scheme)
+    for text in ("Round 6 of 6", "Devices' accuracy", "Virtual time"):
+        shows(page, text)
+    for heading in ("Learning", "Sparsity and rank", "Devices", "The slowest device of each round", "Events", "Job"):
+        expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=PATIENCE)
+    charts(page, 5)
+    shows(page, "Accuracy (% of test examples)")
+    shows(page, "Loss (nats)")
+    assert overflow(page) <= 0
+    assert page.title().endswith("6/6 · finished")
+
+
+def test_curves_over_virtual_time(open_page, address, finished):
+    page = open_page(f"{address}/run?run={finished.id}")
+    charts(page, 5)
+    page.get_by_text("Virtual time", exact=True).last.click()
+    expect(page.get_by_text(re.compile(r"^Virtual time \((s|min)\)$"))).to_have_count(2, timeout=PATIENCE)
+
+
+def test_the_list_leads_to_a_run_and_back(open_page, address, finished):
+    page = open_page(address)
+    shows(page, "1 run, newest first.")
+    table = page.get_by_test_id("stDataFrame")
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 60, box["y"] + 35 + 17)
+    page.wait_for_url(f"**/run?run={finished.id}", timeout=PATIENCE)
+    shows(page, "Round 6 of 6")
+    page.go_back()
+    shows(page, "1 run, newest first.")
+    page.go_forward()
+    shows(page, "Round 6 of 6")
+    page.get_by_role("link", name="All runs").click()
+    shows(page, "1 run, newest first.")
+
+
+def test_a_running_run_goes_on_without_a_reload(open_page, address, store):
+    running = SampleRun(store, name="going", rounds=20, seed=8).play(3)
+    page = open_page(f"{address}/run?run={running.id}")
+    shows(page, "Round 3 of 20")
+    charts(page, 5)
+    page.evaluate(WATCH_EVERY_FRAME)
+    points = f"document.querySelector('{CHARTS}').calcdata[0].length"
+    before = page.evaluate(points)
+
+    running.play(2)
+    shows(page, "Round 5 of 20")
+    page.wait_for_function(f"{points} === {before + 2}", timeout=PATIENCE)
+    assert page.evaluate("window.fewest") >= 5, "a chart was missing from a frame: it flickers"
+    assert page.evaluate("window.faintest") == 1, "a chart faded while newer figures were on their way"
+
+    running.end()
+    shows(page, re.compile(r"^done$"))
+    assert page.evaluate("window.frames_seen") > 0, "the page was loaded anew"
+
+
+def test_a_run_that_has_ended_is_asked_for_no_more(browser, address, finished):
+    page = browser.new_page(viewport=DESKTOP)
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    page.goto(f"{address}/run?run={finished.id}")
+    charts(page, 5)
+    page.wait_for_timeout(1000 * REFRESH_SECONDS)
+    before = len(sent)
+    assert before > 0
+    page.wait_for_timeout(1500 * REFRESH_SECONDS)
+    assert len(sent) == before
+    page.close()
+
+
+def test_a_failed_run_says_why_and_what_to_do(open_page, address, store):
+    failed = SampleRun(store, name="failed", seed=9).play(2).end("failed", "The quorum was missed: 3 of 24 answered.")
+    page = open_page(f"{address}/run?run={failed.id}")
+    shows(page, "The quorum was missed: 3 of 24 answered.")
+    shows(page, f"slimfed resume {failed.id}")
+
+
+def test_an_unknown_run_is_explained(open_page, address):
+    page = open_page(f"{address}/run?run=nowhere")
+    shows(page, "This address leads to no run.")
+
+
+def test_an_empty_store_greets_and_shows_the_first_run_by_itself(open_page, serve, tmp_path):
+    with serve(tmp_path / "home") as address:
+        page = open_page(address, PHONE)
+        shows(page, "Welcome to slimfed.")
+        shows(page, "slimfed run")
+        assert not (tmp_path / "home").exists(), "reading must not make a store"
+        engine = new_store(tmp_path / "home")
+        SampleRun(engine, devices=8).play(1)
+        shows(page, "1 run, newest first.")
+
+
+def test_a_broken_store_is_explained_without_a_stack_trace(open_page, serve, tmp_path):
+    (tmp_path / "store.db").write_bytes(b"this is no database" * 100)
+    with serve(tmp_path) as address:
+        for place in ("", "/run?run=any"):
+            page = open_page(f"{address}{place}")
+            shows(page, "is not a slimfed store, or it is damaged")
+            shows(page, "SLIMFED_HOME")
+            assert page.get_by_text("Traceback").count() == 0
+            assert page.get_by_test_id("stException").count() == 0

@@ -1,0 +1,102 @@
+"""What a device's round needs, made of small random parts."""
+
+import numpy as np
+import torch
+from small_models import VOCABULARY, build
+
+from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.blueprint import discover
+from slimfed.clients.models import LoadedModel
+from slimfed.clients.selection import select
+from slimfed.clients.slicing import narrow
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.trainer import Batch, DeviceData
+from slimfed.clients.update import Adapter, Assignment
+from slimfed.strategies.aggregation import initial_adapter
+
+
+class Tokenizer:
+    """The one thing that training asks of a tokenizer."""
+
+    pad_token_id = 0
+
+
+def loaded(family: str, causal: bool) -> LoadedModel:
+    """A small random model with the names of its head.
+
+    In float64: AdamW divides by the gradient's size, which blows the rounding of a vanishing gradient up to a step.
+    """
+    model = build(family, causal).double()
+    prefix = model.base_model_prefix + "."
+    head = () if causal else tuple(name for name, _ in model.named_parameters() if not name.startswith(prefix))
+    return LoadedModel(model, Tokenizer(), None if causal else ("no", "yes"), head, None)
+
+
+def task(causal: bool, **training: object) -> TaskSpec:
+    """A task with a lively learning rate, weight decay and two prune events a round."""
+    options = {"local_steps": 7, "batch_size": 4, "learning_rate": 5e-3, "weight_decay": 0.05, "max_grad_norm": 0.5}
+    pruning = {key: training.pop(key) for key in ("importance", "events", "prior_weight", "scope") if key in training}
+    return TaskSpec(
+        seed=1,
+        devices=3,
+        model=ModelSpec(task="causal-lm" if causal else "classification"),
+        data=DataSpec(),
+        adapter=AdapterSpec(),
+        pruning=PruningSpec(**{"events": 2} | pruning),
+        training=TrainingSpec(**options | training),
+    )
+
+
+def adapter(base: LoadedModel, blueprint: Blueprint, seed: int, rank: int) -> Adapter:
+    """A global adapter that already does something."""
+    shapes = {}
+    for name in blueprint.modules:
+        module = base.model.get_submodule(name)
+        shapes[name] = tuple(module.weight.shape if isinstance(module, torch.nn.Linear) else module.weight.shape[::-1])
+    start = initial_adapter(shapes, rank, head_state(base.model, base.head), seed)
+    draw = np.random.default_rng(seed)
+    for factors in start.factors.values():
+        factors.b[:] = draw.normal(0, 0.05, factors.b.shape)
+    return start
+
+
+def structure(blueprint: Blueprint, seed: int, sparsity: float) -> Structure:
+    """A random structure near a sparsity."""
+    return select(blueprint.dense(), np.random.default_rng(seed).random(blueprint.units), sparsity, "layer")
+
+
+def assignment(device: int, rank: int, start: Structure, sparsity: float, steps: int = 7) -> Assignment:
+    """One device's part of round 1."""
+    return Assignment(device, 1, rank, sparsity, steps, 5e-3, 3e-3, 100 + device, False, start)
+
+
+def narrowed(whole: Adapter, start: Structure, rank: int) -> Adapter:
+    """What the server sends to a device."""
+    return narrow(whole, start.blueprint.dense(), start, rank)
+
+
+def device_data(device: int, causal: bool, examples: int) -> DeviceData:
+    """Batches of unequal length, and of unequal size for a device with few examples."""
+    draw = np.random.default_rng(1000 + device)
+
+    def batch() -> Batch:
+        rows, length = min(4, examples), int(draw.integers(5, 11))
+        ids = torch.from_numpy(draw.integers(3, VOCABULARY, (rows, length)))
+        mask = torch.ones_like(ids)
+        if rows > 1:
+            ids[-1, -2:], mask[-1, -2:] = 0, 0
+        labels = ids.masked_fill(mask == 0, -100) if causal else torch.from_numpy(draw.integers(0, 2, rows))
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def stream():
+        while True:
+            yield batch()
+
+    return DeviceData(stream(), (batch(), batch()), examples)
+
+
+def opened(family: str, causal: bool) -> tuple[LoadedModel, Blueprint]:
+    """A base and its blueprint."""
+    base = loaded(family, causal)
+    return base, discover(base.model)
