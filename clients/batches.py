@@ -116,7 +116,7 @@ def tokenise(
     lengths = np.array([len(example) for example in examples], dtype=np.int64)
     tokens = np.fromiter((token for example in examples for token in example), dtype=np.int32, count=int(lengths.sum()))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    pad_id = int(tokenizer.pad_token_id)  # type: ignore[arg-type]  # load_model makes sure there is one
+    pad_id = int(tokenizer.pad_token_id)  # load_model makes sure there is one
     return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple)
 
 

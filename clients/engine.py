@@ -22,8 +22,6 @@ _log = logging.getLogger("slimfed.engine")
 # A cohort computes the dense model, masked. On a CPU that pays while the cost of a step is its many small operations;
 # with more prunable weights than this, a device's own sliced model is less work (measured: benchmarks/README.md).
 _CPU_COHORT_WEIGHTS = 4_000_000
-_CPU_COHORT_SIZE = 20
-_GPU_COHORT_SIZE = 80
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Engine:
 def choose_engine(task: TaskSpec, base: LoadedModel, blueprint: Blueprint) -> Engine:
     """The engine for a task on this processor. Raises ``ValueError`` if the task asks for one that cannot do it."""
     hindrance = _hindrance(task, base)
-    size = task.cohort_size or (_GPU_COHORT_SIZE if base.model.device.type == "cuda" else _CPU_COHORT_SIZE)
+    size = task.cohort_size
     if task.engine == "sequential":
         return Engine("sequential", 1, "asked for by engine.name")
     if task.engine == "cohort":
@@ -49,7 +47,7 @@ def choose_engine(task: TaskSpec, base: LoadedModel, blueprint: Blueprint) -> En
         return Engine("sequential", 1, hindrance)
     weights = int(blueprint.parameters.sum())
     if base.model.device.type != "cuda" and weights > _CPU_COHORT_WEIGHTS:
-        return Engine("sequential", 1, f"{weights / 1e6:.1f} M prunable weights: slicing saves more than joining, on a CPU")
+        return Engine("sequential", 1, f"on a CPU, slicing {weights / 1e6:.1f} M prunable weights saves more")
     return Engine("cohort", size, f"{weights / 1e6:.1f} M prunable weights on {base.model.device.type}")
 
 

@@ -49,7 +49,7 @@ class LoadedModel:
     @property
     def pad_id(self) -> int:
         """The token that fills batches up."""
-        return int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]  # load_model makes sure there is one
+        return int(self.tokenizer.pad_token_id)  # load_model makes sure there is one
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _check(
             f'model.path = "{source.name}": its weights do not fit its config.json, '
             f"{len(unfilled)} tensors are missing or of another shape, such as {unfilled[0]}"
         )
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
             f'model.path = "{source.name}": its tokenizer has {len(tokenizer)} tokens, its embedding only {rows} rows'

@@ -106,5 +106,5 @@ class TaskSpec(Section):
     pruning: PruningSpec
     training: TrainingSpec
     engine: Literal["auto", "cohort", "sequential"] = "auto"
-    cohort_size: int = Field(0, ge=0, description="devices in one pass; 0: chosen by the engine")
+    cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, the same on every node")
     dtype: Literal["fp32", "bf16"] = "fp32"

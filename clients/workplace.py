@@ -44,9 +44,7 @@ class Workplace:
         assignments = orders.assignments
         adapters = [narrow(orders.adapter, orders.envelope, a.structure, a.rank) for a in assignments]
         data = [self.data(assignment) for assignment in assignments]
-        results = train(
-            self.engine, self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data
-        )
+        results = train(self.engine, self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         return [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
 

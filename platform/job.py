@@ -23,6 +23,7 @@ from slimfed.clients.spec import (
 )
 from slimfed.platform.overrides import merge, parse_sets, read_toml
 from slimfed.platform.presets import PRESETS
+from slimfed.platform.sizing import cohort_size
 from slimfed.platform.validation import validate
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
@@ -167,7 +168,7 @@ class Job(Section):
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,
             engine=self.engine.name,
-            cohort_size=0 if self.engine.cohort_size == "auto" else int(self.engine.cohort_size),
+            cohort_size=cohort_size(self.engine.cohort_size, self.fleet.devices),
             dtype=self.dtype,
         )
 

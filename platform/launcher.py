@@ -140,6 +140,8 @@ class _Watch:
             self._journal.request_stop()  # again if need be: a run that only just began takes no earlier request
         if not self._stop.count and not look.stopping:
             return None
+        if not look.began:
+            return "stopped", "asked to stop before it began"
         if self._stop_deadline is None:
             self._stop_deadline = time.monotonic() + _STOP_SECONDS
         if self._stop.count > 1:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
 from slimfed.clients.engine import choose_engine
@@ -13,7 +11,7 @@ from slimfed.clients.partition import partition
 from slimfed.clients.structure import Blueprint
 from slimfed.platform.fleet import Fleet, load_fleet, load_profile
 from slimfed.platform.job import Job
-from slimfed.platform.sizing import Sizing, processor_count, size_up
+from slimfed.platform.sizing import Sizing, gpu_count, processor_count, size_up
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,12 @@ def check(job: Job) -> Checked:
 
 def size_of(job: Job, base: LoadedModel, blueprint: Blueprint) -> Sizing:
     """How the job is spread over this machine. Raises ``InputError`` if its engine cannot do the task."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpus:
-        base.model.to("cuda")  # where the nodes will have it; the engine looks at that
+    task, gpus = job.task_spec(), gpu_count()
     try:
-        engine = choose_engine(job.task_spec(), base, blueprint)
+        choose_engine(task, base, blueprint)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return size_up(job.fleet.devices, engine.cohort_size, job.engine.workers, processors=processor_count(), gpus=gpus)
+    return size_up(job.fleet.devices, task.cohort_size, job.engine.workers, processors=processor_count(), gpus=gpus)
 
 
 def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -3,11 +3,11 @@
 import os
 from dataclasses import dataclass
 
-# One device after another: enough nodes a worker that one slow node does not hold up a round for long, few enough that
-# messages cost nothing.
-_NODES_PER_WORKER = 4
-# A single device's model does not fill a GPU, several workers share one; a cohort does.
-_WORKERS_PER_GPU = 4
+# On a GPU a cohort fills the card. On a CPU a few devices hide the cost of a step's many small operations; larger
+# cohorts would leave workers without work.
+_GPU_COHORT = 80
+_CPU_COHORT = 10
+_COHORTS_AT_LEAST = 8
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,29 @@ class Sizing:
         return 1.0 / -(-self.workers // self.gpus)
 
 
-def size_up(devices: int, cohort_size: int, workers: int | str, *, processors: int, gpus: int) -> Sizing:
-    """Fill in what the job leaves to the machine (``workers`` = "auto").
+def size_up(devices: int, cohort: int, workers: int | str, *, processors: int, gpus: int) -> Sizing:
+    """Fill in what the job leaves to the machine (``workers`` = "auto"): one node a worker, each with whole cohorts."""
+    automatic = gpus if gpus else processors
+    count = automatic if workers == "auto" else int(workers)
+    nodes = min(count, -(-devices // cohort))
+    return Sizing(nodes, nodes, gpus)
 
-    ``cohort_size`` is 1 if devices are computed one after another. Larger cohorts get a node each, whatever the number
-    of workers: who is computed together decides the last bits of a result.
+
+def cohort_size(asked: int | str, devices: int) -> int:
+    """Devices in one pass, where the job leaves it open (``asked`` = "auto").
+
+    Never a matter of the number of workers: who is computed together decides the last bits of a result.
     """
-    per_gpu = _WORKERS_PER_GPU if cohort_size == 1 else 1
-    count = (min(processors, gpus * per_gpu) if gpus else processors) if workers == "auto" else int(workers)
-    nodes = -(-devices // cohort_size) if cohort_size > 1 else min(devices, count * _NODES_PER_WORKER)
-    return Sizing(nodes, min(count, nodes), gpus)
+    if asked != "auto":
+        return int(asked)
+    return _GPU_COHORT if gpu_count() else max(1, min(_CPU_COHORT, devices // _COHORTS_AT_LEAST))
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use."""
+    import torch  # here, because commands that never compute should not wait seconds for it
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def processor_count() -> int:

@@ -103,12 +103,21 @@ class FedSlim(Strategy):
 
         ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry.
         """
-        for position, node in enumerate(self._nodes):
-            plans = self._plans[position :: len(self._nodes)]
+        for node, plans in zip(self._nodes, self._shares(), strict=True):
             if plans:
                 content = encode_orders(self._orders(plans))
                 ttl = 2 * self.settings.reply_seconds
                 yield Message(content, node, "train", ttl=ttl, group_id=str(server_round))
+
+    def _shares(self) -> list[list[Plan]]:
+        """Each node's plans: whole cohorts, dealt in turn.
+
+        Which devices share a cohort must not depend on the number of nodes, or rounding would.
+        """
+        size = self.settings.task.cohort_size
+        cohorts = [self._plans[start : start + size] for start in range(0, len(self._plans), size)]
+        count = len(self._nodes)
+        return [[plan for cohort in cohorts[position::count] for plan in cohort] for position in range(count)]
 
     def _orders(self, plans: Sequence[Plan]) -> Orders:
         assignments = tuple(plan.assignment for plan in plans)

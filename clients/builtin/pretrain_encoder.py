@@ -19,6 +19,7 @@ from slimfed.clients.builtin.prose import Line, prose
 VOCABULARY = 1200
 POSITIONS = 128
 _MASKED = 0.2
+_COMMON = 5e-3
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -86,15 +87,24 @@ def masked_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
     return functional.cross_entropy(model.cls.predictions(hidden[chosen]), batch["labels"][chosen])
 
 
-def outcome_loss(model: BertForPreTraining, told: Batch, outcome: Batch) -> torch.Tensor:
+def outcome_loss(model: BertForPreTraining, told: Batch, outcome: Batch, weights: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the words of the outcome, all predicted from the pooled vector of what was told.
 
     This is FastSent (arXiv 1602.03483) with a transformer in front: it makes the pooled vector one of the sentence.
+    ``weights`` [vocabulary] says how much a word counts.
     """
     scores = model.cls.predictions(model.bert(**told).pooler_output).log_softmax(-1)
-    words = (outcome["input_ids"] >= len(_SPECIAL)).float()
+    words = weights[outcome["input_ids"]]
     picked = scores.gather(1, outcome["input_ids"])
     return -(picked * words).sum() / words.sum()
+
+
+def rare_words(lines: list[list[int]], vocabulary: int) -> torch.Tensor:
+    """Weights a / (a + frequency), float32 [vocabulary] (SIF, Arora et al. 2017): "the" and "okay" hardly count."""
+    counts = torch.bincount(torch.tensor([token for line in lines for token in line]), minlength=vocabulary)
+    weights = _COMMON / (_COMMON + counts / counts.sum())
+    weights[: len(_SPECIAL)] = 0.0
+    return weights
 
 
 def main() -> None:
@@ -120,6 +130,7 @@ def _two_tasks(
     outcome = encode([line.outcome for line in stories])["input_ids"]
     batches = line_batches(whole, args.batch_size, args.seed)
     story_batches = line_batches(told, args.batch_size // 2, args.seed + 1)
+    weights = rare_words(outcome, len(tokenizer))
     generator = torch.Generator().manual_seed(args.seed)
 
     def loss() -> torch.Tensor:
@@ -128,7 +139,7 @@ def _two_tasks(
         chosen = next(story_batches)
         first, then = ([column[i] for i in chosen] for column in (told, outcome))
         return masked_loss(model, masked) + outcome_loss(
-            model, pad(first, tokenizer.pad_token_id), pad(then, tokenizer.pad_token_id)
+            model, pad(first, tokenizer.pad_token_id), pad(then, tokenizer.pad_token_id), weights
         )
 
     return loss

@@ -25,6 +25,7 @@ class StoreJournal:
         self._display.show(
             Snapshot(
                 began,
+                run.stop_requested,
                 run.rounds_done,
                 run.rounds,
                 run.accuracy,

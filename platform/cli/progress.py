@@ -12,9 +12,12 @@ from slimfed.platform.cli.output import duration, notes, percent
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is. ``began``: the server is at work; ``slowest``: the last round's slowest device, its class."""
+    """Where a run is. ``began``: the server is at work; ``stopping``: somebody asked it to stop; ``slowest``: the last
+    round's slowest device, its class.
+    """
 
     began: bool
+    stopping: bool
     rounds_done: int
     rounds: int
     accuracy: float | None
@@ -56,6 +59,7 @@ class PlainLines:
 
     def __init__(self) -> None:
         self._printed = -1
+        self._stopping = False
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -67,6 +71,9 @@ class PlainLines:
 
     def show(self, snapshot: Snapshot) -> None:
         """Print the round's line when it is new."""
+        if snapshot.stopping and not self._stopping:
+            self._stopping = True
+            sys.stderr.write("stopping\n")
         if snapshot.rounds_done == self._printed or (snapshot.rounds_done == 0 and self._printed >= 0):
             return
         self._printed = snapshot.rounds_done
@@ -103,7 +110,7 @@ class LiveBar:
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw."""
-        label = "round" if snapshot.began else "starting"
+        label = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
         figures = snapshot.describe() if snapshot.rounds_done else ""
         if self._task is None:
             self._task = self._progress.add_task("run", total=snapshot.rounds, label=label, figures=figures)

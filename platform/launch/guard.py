@@ -23,7 +23,7 @@ from queue import SimpleQueue
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
-_POLITE_SECONDS = 3.0
+_POLITE_SECONDS = 1.0
 _TOTAL_SECONDS = 15.0
 
 

@@ -194,7 +194,7 @@ def test_folders_that_cannot_be_loaded(bare: Path, harm, words: str) -> None:
 
 
 def test_tasks_that_do_not_fit() -> None:
-    with pytest.raises(InputError, match='"causal-lm" needs a decoder.*of type bert'):
+    with pytest.raises(InputError, match=r'"causal-lm" needs a decoder.*of type bert'):
         load_model(ModelSpec(path=ENCODER.path, task="causal-lm"), None, 1)
     with pytest.raises(InputError, match="at least two labels"):
         load_model(ENCODER, ("only",), 1)
@@ -215,6 +215,21 @@ def test_a_hub_that_does_not_answer_is_said_within_seconds(offline: str) -> None
     assert name == "InputError"
     assert float(seconds) < 15
     assert 'model.path = "nobody/nothing" is not a folder here, the hub cannot be reached' in text
+
+
+def test_a_hub_id_is_served_from_the_local_cache(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cache = tmp_path_factory.mktemp("cache")
+    repo = cache / "models--some--encoder"
+    shutil.copytree(bare, repo / "snapshots" / "abc123")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc123")
+    code = (
+        "from slimfed.clients.models import load_model; from slimfed.clients.spec import ModelSpec\n"
+        "print(load_model(ModelSpec(path='some/encoder'), ('a', 'b'), 1).head)"
+    )
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert run.stdout.strip() == "('classifier.weight', 'classifier.bias')"
 
 
 def test_a_real_sentence_encoder() -> None:

@@ -1,0 +1,231 @@
+"""The round as a whole, on real parts: the built-in model and text, the real ClientApp, a grid in this process."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message
+
+from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Evaluation, Update
+from slimfed.clients.workplace import open_workplace
+from slimfed.strategies.aggregation import initial_adapter
+from slimfed.strategies.bandits import BanditSpec
+from slimfed.strategies.exchange import StopRequestedError
+from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.local_grid import LocalGrid
+from slimfed.strategies.protocols import Completion, Event, RoundRecord
+from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.strategy import FedSlim, QuorumError
+
+TASK = TaskSpec(
+    seed=5,
+    devices=6,
+    model=ModelSpec(),
+    data=DataSpec(max_length=24),
+    adapter=AdapterSpec(),
+    pruning=PruningSpec(),
+    training=TrainingSpec(rounds=4, local_steps=3, batch_size=4, learning_rate=5e-3),
+    cohort_size=2,
+)
+SETTINGS = StrategySettings(
+    task=TASK,
+    bandit=BanditSpec(ranks=(2, 4)),
+    aggregation="coverage",
+    target_sparsity=0.5,
+    evaluate_every=2,
+    evaluate_devices=0,
+    nodes=2,
+    reply_seconds=120,
+    straggler_seconds=None,
+    quorum=0.5,
+    retries=1,
+)
+
+
+class Memory:
+    """A recorder that keeps everything, and can be told when to ask for a stop."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rounds: list[RoundRecord] = []
+        self.events: list[Event] = []
+        self.checkpoints: list[tuple[dict[str, np.ndarray], str]] = []
+        self.stop_after = stop_after
+
+    def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
+        self.rounds.append(record)
+        self.checkpoints.append(({name: value.copy() for name, value in tensors.items()}, json.dumps(state)))
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and len(self.rounds) >= self.stop_after
+
+
+class Clock:
+    """Device d takes d + 1 seconds; some run out of memory or drop out."""
+
+    def __init__(self, out_of_memory: tuple[int, ...] = (), dropped: tuple[int, ...] = ()) -> None:
+        self.out_of_memory, self.dropped = out_of_memory, dropped
+
+    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+        assert bytes_down > 0
+        assert bytes_up > 0
+        device = update.device
+        return Completion(0.5, device + 0.25, 0.25, device in self.out_of_memory, device in self.dropped)
+
+
+class Evaluator:
+    """Says nothing about accuracy, but checks what it is given."""
+
+    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        assert all(np.isfinite(tensor).all() for tensor in adapter.tensors())
+        return Evaluation(1.0, structure.sparsity, 1)
+
+
+class Tampering(LocalGrid):
+    """A grid on whose way back something happens to the replies."""
+
+    def __init__(self, nodes: int, tamper) -> None:
+        super().__init__(nodes)
+        self.tamper = tamper
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [reply for reply in super().pull_messages(message_ids) if self.tamper(reply)]
+
+
+def new_fleet() -> Fleet:
+    workplace = open_workplace(TASK)
+    base, blueprint = workplace.base, workplace.blueprint
+    shapes = {name: tuple(base.model.get_submodule(name).weight.shape) for name in blueprint.modules}
+    adapter = initial_adapter(shapes, 4, head_state(base.model, base.head), 5)
+    return Fleet.new(blueprint, adapter, TASK.devices, SETTINGS.bandit, 5)
+
+
+def run(recorder: Memory, *, fleet: Fleet | None = None, grid=None, clock=None, **changes) -> FedSlim:
+    settings = replace(SETTINGS, **changes)
+    strategy = FedSlim(settings, fleet or new_fleet(), clock or Clock(), recorder, Evaluator())
+    strategy.start(grid or LocalGrid(settings.nodes))
+    return strategy
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Memory:
+    recorder = Memory()
+    run(recorder)
+    return recorder
+
+
+def assert_same_checkpoint(one, other) -> None:
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    for name, value in one[0].items():
+        np.testing.assert_array_equal(value, other[0][name], err_msg=name)
+
+
+def test_a_run_prunes_to_its_target_and_records_every_round(undisturbed: Memory) -> None:
+    assert [record.round for record in undisturbed.rounds] == [1, 2, 3, 4]
+    sparsities = [record.sparsity for record in undisturbed.rounds]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[-1] == pytest.approx(0.5, abs=1e-3)
+    last = undisturbed.rounds[-1]
+    assert [device.status for device in last.devices] == ["done"] * 6
+    assert all(0 <= device.reward <= 1 for device in last.devices)
+    assert last.virtual_seconds == 6.0
+    assert last.evaluation is not None
+    assert last.device_accuracy_mean is not None
+    assert undisturbed.rounds[0].evaluation is None
+    assert last.train_loss < undisturbed.rounds[0].train_loss
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_the_number_of_nodes_changes_nothing(undisturbed: Memory, nodes: int) -> None:
+    recorder = Memory()
+    run(recorder, nodes=nodes)
+    assert_same_checkpoint(recorder.checkpoints[-1], undisturbed.checkpoints[-1])
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, after: int) -> None:
+    first = Memory(stop_after=after)
+    with pytest.raises(StopRequestedError):
+        run(first)
+    assert len(first.rounds) == after
+    tensors, state = first.checkpoints[-1]
+    rest = Memory()
+    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)))
+    assert [record.round for record in rest.rounds] == list(range(after + 1, 5))
+    assert_same_checkpoint(rest.checkpoints[-1], undisturbed.checkpoints[-1])
+
+
+def test_what_the_clock_rules_out_costs_the_device_its_round_and_no_more() -> None:
+    recorder = Memory()
+    clock = Clock(out_of_memory=(0,), dropped=(1,))
+    strategy = run(recorder, clock=clock, straggler_seconds=5.5, quorum=0.4)
+    statuses = [device.status for device in recorder.rounds[0].devices]
+    assert statuses == ["out-of-memory", "dropout", "done", "done", "done", "late"]
+    assert recorder.rounds[0].virtual_seconds == 5.0
+    assert [event.kind for event in recorder.rounds[0].events] == ["out-of-memory", "dropout", "late"]
+    assert strategy.fleet.devices[0].structure.sparsity == 0.0
+    assert strategy.fleet.devices[2].structure.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert all(device.reward is None for device in recorder.rounds[0].devices if device.status != "done")
+
+
+def test_a_node_that_never_answers_costs_its_devices_the_round() -> None:
+    recorder = Memory()
+    grid = Tampering(2, lambda reply: reply.metadata.src_node_id == 1)
+    run(recorder, grid=grid, reply_seconds=8, quorum=0.5)
+    assert [device.status for device in recorder.rounds[-1].devices] == [*["done"] * 2, *["failed"] * 2, *["done"] * 2]
+    assert {event.kind for event in recorder.rounds[-1].events} == {"no-reply"}
+
+
+def test_an_update_with_nan_changes_nothing_but_its_event(undisturbed: Memory) -> None:
+    def poison(reply: Message) -> bool:
+        if "update-2" in reply.content:
+            record = reply.content["update-2"]
+            values = record["adapter"].numpy().copy()
+            values[7] = np.nan
+            record["adapter"] = type(record["adapter"])(values)
+        return True
+
+    recorder = Memory()
+    strategy = run(recorder, grid=Tampering(2, poison))
+    assert [device.status for device in recorder.rounds[0].devices] == [
+        "done",
+        "done",
+        "rejected",
+        "done",
+        "done",
+        "done",
+    ]
+    assert recorder.rounds[0].events[0].kind == "not-finite"
+    assert all(np.isfinite(tensor).all() for tensor in strategy.fleet.adapter.tensors())
+    assert strategy.fleet.devices[2].structure.sparsity == 0.0
+
+
+def test_below_the_quorum_the_round_is_repeated_and_then_the_run_fails() -> None:
+    recorder = Memory()
+    seen = []
+
+    def lose(reply: Message) -> bool:
+        seen.append(reply)
+        reply.content["failures"] = ConfigRecord({str(device): "no data" for device in range(6)})
+        for device in range(6):
+            reply.content.pop(f"update-{device}", None)
+        return True
+
+    with pytest.raises(QuorumError, match=r"round 1: 0 of 6 updates were usable, 3 are needed; first cause: no data"):
+        run(recorder, grid=Tampering(2, lose))
+    assert len(seen) == 4
+    assert [event.kind for event in recorder.events].count("quorum-missed") == 2
+    assert not recorder.rounds
+
+
+def test_missing_nodes_are_an_error_with_a_deadline() -> None:
+    with pytest.raises(TimeoutError, match="only 1 of 2 nodes came within 1 s"):
+        run(Memory(), grid=LocalGrid(1), reply_seconds=1)
