@@ -71,7 +71,7 @@ class LaunchPlan:
 
     @property
     def logs(self) -> Path:
-        """Folder of the run's logs: superlink.log, server.log."""
+        """Folder of the run's logs: superlink.log, server.log, and app.log if the ServerApp died."""
         return self.folder / "logs"
 
 
@@ -99,7 +99,7 @@ def launch(plan: LaunchPlan, journal: Journal, environment: Mapping[str, str] | 
                 submission = superlink.submit(
                     app, settings, nodes=size.nodes, workers=size.workers, gpus=size.gpus, gpu_share=size.gpu_share
                 )
-                status = _Watch(superlink, submission, journal, stop).until_final()
+                status = _Watch(superlink, submission, journal, stop, plan.logs / "app.log").until_final()
         except LaunchError as error:
             status = "stopped" if stop.count else "failed"
             journal.finish(status, str(error))
@@ -109,11 +109,14 @@ def launch(plan: LaunchPlan, journal: Journal, environment: Mapping[str, str] | 
 class _Watch:
     """Follows one run; every wait in here has a deadline."""
 
-    def __init__(self, superlink: SuperLink, submission: str, journal: Journal, stop: "_StopSignals") -> None:
+    def __init__(
+        self, superlink: SuperLink, submission: str, journal: Journal, stop: "_StopSignals", app_log: Path
+    ) -> None:
         self._superlink = superlink
         self._submission = submission
         self._journal = journal
         self._stop = stop
+        self._app_log = app_log
         self._began = time.monotonic()
         self._next_health_check = 0.0
         self._app_was_there = False
@@ -167,12 +170,14 @@ class _Watch:
 
     def _post_mortem(self) -> str:
         details = self._superlink.status(self._submission).details
-        words = "" if details in ("", "N/A") else f" ({details})"
-        return f"the ServerApp ended before the run did{words}; its last words: {self._app_words()}"
+        self._app_log.write_text(self._superlink.app_log(self._submission), encoding="utf-8")
+        if details in ("", "N/A"):
+            details = "its process ended without a word, killed or out of memory"
+        return f"the ServerApp ended before the run did: {details}"
 
     def _app_words(self) -> str:
         lines = [line.strip() for line in self._superlink.app_log(self._submission).splitlines() if line.strip()]
-        return " | ".join(lines[-_LOG_LINES:]) or "none"
+        return " | ".join(lines[-_LOG_LINES:]) or "it printed nothing"
 
 
 class _StopSignals:

@@ -20,8 +20,6 @@ from slimfed.platform.job import load_job
 from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.store import Store
 
-pytestmark = pytest.mark.timeout(240)
-
 DEVICES, ROUNDS = 6, 3
 JOB = f"""
 name = "end-to-end"
@@ -57,7 +55,7 @@ class Program:
             return
         self.seen |= {process.pid: process for process in below}
 
-    def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"slimfed ended early: {self.process.communicate()}"
@@ -65,7 +63,7 @@ class Program:
             self.watch()
             time.sleep(0.1)
 
-    def end(self, seconds: float = 120.0) -> tuple[int, str, str]:
+    def end(self, seconds: float = 200.0) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
