@@ -115,8 +115,8 @@ class StoreSpec(Section):
 class Job(Section):
     """One job file, with every field filled in."""
 
-    name: str = Field("job", min_length=1, max_length=200)
-    seed: int = Field(0, ge=0, lt=2**31)
+    name: str = Field("job", min_length=1, max_length=200, description="shown in lists")
+    seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
     fleet: FleetSpec = FleetSpec()
