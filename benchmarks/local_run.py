@@ -2,8 +2,8 @@
 
     python benchmarks/local_run.py JOB.toml [--set training.rounds=5 ...] [--out FILE.json]
 
-The strategy, the messages, the node and the engine are those of `slimfed run`; only the transport is a LocalGrid. Prints
-one line a round to standard error and one JSON object at the end.
+The strategy, the messages, the node and the engine are those of `slimfed run`; only the transport is a LocalGrid.
+Prints one line a round to standard error and one JSON object at the end.
 """
 
 import argparse

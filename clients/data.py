@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,8 @@ class TextSplit:
     """Examples as columns of equal length.
 
     ``text``: what is read (classification) or learnt (causal-lm: the completion). ``prompt``: what precedes it and is
-    not learnt. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: who wrote it.
+    not learnt. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: who wrote it (training
+    split of a natural partition only).
     """
 
     text: Sequence[str]
@@ -99,9 +100,10 @@ def load_data(spec: DataSpec, task: Task) -> TextData:
     """
     columns = _columns(spec, task)
     raw = _read(spec, columns)
-    for split in raw:
-        _check_present(spec, split, columns)
-    train, test = (_texts(spec, split, columns) for split in raw)
+    needed = (columns, replace(columns, owner=None))  # who wrote the test split does not matter
+    for split, wanted in zip(raw, needed, strict=True):
+        _check_present(spec, split, wanted)
+    train, test = (_texts(spec, split, wanted) for split, wanted in zip(raw, needed, strict=True))
     if columns.label is None:
         return TextData(train, test, None)
     return _label(spec, columns.label, raw, (train, test))

@@ -12,17 +12,24 @@ _IGNORED = -100
 
 
 def evaluate(
-    model: nn.Module, split: TokenisedSplit, batch_size: int = 128, dtype: torch.dtype = torch.float32
+    model: nn.Module,
+    split: TokenisedSplit,
+    batch_size: int = 128,
+    dtype: torch.dtype = torch.float32,
+    rows: np.ndarray | None = None,
 ) -> Evaluation:
-    """Mean loss and accuracy of ``model`` on ``split``, in evaluation mode and without gradients.
+    """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
 
     Classification counts labels; causal-lm counts target tokens (those after a prompt), each equally. Examples are
     taken in order of length, so that padding is short; the result does not depend on ``batch_size`` but for rounding.
     ``dtype`` other than float32 computes under autocast. The model's mode is put back.
     """
     device = next(model.parameters()).device
-    order = np.argsort(split.lengths, kind="stable")
-    loss, correct, targets = 0.0, 0, 0
+    rows = np.arange(len(split)) if rows is None else rows
+    order = rows[np.argsort(split.lengths[rows], kind="stable")]
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    targets = 0
     was_training = model.training
     model.eval()
     try:
@@ -35,15 +42,18 @@ def evaluate(
                 loss, correct, targets = loss + batch_loss, correct + batch_correct, targets + batch_targets
     finally:
         model.train(was_training)
-    return Evaluation(loss / targets, correct / targets, len(split))
+    return Evaluation(float(loss) / targets, int(correct) / targets, len(rows))
 
 
-def _score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, int, int]:
-    """Summed loss, correct answers and answers of a batch; tokens are predicted from the position before."""
+def _score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Summed loss, correct answers and answers of a batch; tokens are predicted from the position before.
+
+    Sums stay on the model's processor: fetching them would make every batch wait for the one before.
+    """
     if labels.dim() == 2:
         logits, labels = logits[:, :-1], labels[:, 1:]
         learnt = labels != _IGNORED
         logits, labels = logits[learnt], labels[learnt]
     logits = logits.float()
     loss = functional.cross_entropy(logits, labels, reduction="none").double().sum()
-    return float(loss), int((logits.argmax(-1) == labels).sum()), labels.numel()
+    return loss, (logits.argmax(-1) == labels).sum(), labels.numel()

@@ -11,6 +11,7 @@ that finished, and ``failures`` {D: cause} for those that did not.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -61,6 +62,9 @@ _METRICS = (
     "seconds",
     "measured_memory_bytes",
 )
+_WHOLE = frozenset({"round", "rank", "examples", "measured_memory_bytes"})
+_DEVICE = re.compile(r"0|[1-9][0-9]{0,8}")
+_LONGEST_CAUSE = 2000
 _WORKLOAD = tuple(f.name for f in fields(Workload))
 _EVALUATION = tuple(f.name for f in fields(Evaluation))
 
@@ -137,10 +141,10 @@ def decode_results(content: RecordDict, blueprint: Blueprint) -> list[Update | F
     """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure."""
     results: list[Update | Failure] = []
     for key in content:
-        if key.startswith("update-") and key.removeprefix("update-").isdecimal():
+        if key.startswith("update-") and _DEVICE.fullmatch(key.removeprefix("update-")):
             results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint))
     failures: Any = content.get("failures", {})
-    results += [Failure(int(device), str(cause)) for device, cause in failures.items() if device.isdecimal()]
+    results += [Failure(int(name), _clean(cause)) for name, cause in failures.items() if _DEVICE.fullmatch(name)]
     return sorted(results, key=lambda result: result.device)
 
 
@@ -156,10 +160,23 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Up
             scores=arrays["scores"].numpy(),
             workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
             evaluation=evaluation,
-            **{name: metrics[name] for name in _METRICS},
+            **{name: _number(metrics, name) for name in _METRICS},
         )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        return Failure(device, f"malformed update: {type(error).__name__}: {error}")
+    except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
+        return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
+
+
+def _number(metrics: Any, name: str) -> int | float:
+    """A metric of the promised type, and not one that only compares equal to it."""
+    value, wanted = metrics[name], int if name in _WHOLE else float
+    if type(value) is not wanted:
+        raise TypeError(f"{name} is {value!r:.50}, expected {wanted.__name__}")
+    return value
+
+
+def _clean(cause: object) -> str:
+    """A cause that any store takes: not endless, and without the character that PostgreSQL refuses."""
+    return str(cause).replace("\0", "")[:_LONGEST_CAUSE]
 
 
 def _metrics(update: Update) -> dict[str, Any]:
@@ -199,10 +216,10 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
     return Adapter(factors, {name: next(tensors) for name in layout["head"]})
 
 
-def orders_bytes(assignment: Assignment, adapter: Adapter) -> int:
+def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:
     """Bytes a device downloads for its part: the adapter in its own shape, its structure, the fleet's scores."""
     units = assignment.structure.blueprint.units
-    return adapter.nbytes + assignment.structure.pack().nbytes + 4 * units
+    return adapter_bytes + assignment.structure.pack().nbytes + 4 * units
 
 
 def update_bytes(update: Update) -> int:

@@ -182,6 +182,8 @@ def _load_weights(
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                # Not passed on by transformers: it would ask a hub that does not answer, again and again.
+                adapter_kwargs={"local_files_only": source.options.get("local_files_only", False)},
                 **source.options,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

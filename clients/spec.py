@@ -107,4 +107,5 @@ class TaskSpec(Section):
     training: TrainingSpec
     engine: Literal["auto", "cohort", "sequential"] = "auto"
     cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, the same on every node")
+    device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     dtype: Literal["fp32", "bf16"] = "fp32"

@@ -1,12 +1,11 @@
 """One device's round, alone on its physically sliced model: tune, score, prune, recover, report what changed."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from slimfed.clients.adapters.lora import AdaptedModel, attach
 from slimfed.clients.cost import measure, training_workload
@@ -25,9 +24,9 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A device's own data: an endless stream of training batches, fixed batches to measure on, and their number."""
+    """A device's own data: training batches without end, fixed batches to measure on, how much there is."""
 
-    batches: Iterator[Batch]
+    batches: Callable[[], Iterator[Batch]]
     probe: tuple[Batch, ...]
     examples: int
 
@@ -50,13 +49,14 @@ def train_device(
     started = time.perf_counter()
     session = _Session(base, blueprint, task, assignment)
     events = prune_steps(assignment.local_steps, task.pruning.events) if session.prunes else {}
+    batches = data.batches()
     with peak_memory(base.model.device) as memory:
         session.build(assignment.structure, adapter)
         loss_before = session.mean_loss(data.probe)
         for step in range(assignment.local_steps):
             if step in events:
                 session.prune(fleet_scores, events[step])
-            session.step(next(data.batches), step)
+            session.step(next(batches), step)
         loss_after = session.mean_loss(data.probe)
     return Update(
         device=assignment.device,
@@ -152,7 +152,7 @@ def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
 
 def _carry_moments(
     old: AdaptedModel,
-    old_state: dict[nn.Parameter, dict[str, torch.Tensor]],
+    old_state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]],
     new: AdaptedModel,
     optimizer: torch.optim.Optimizer,
     had: Structure,
@@ -162,9 +162,11 @@ def _carry_moments(
     if not old_state:
         return
     step = old_state[old.parameters()[0]]["step"]
-    first, second = (
-        narrow(old.read(lambda p, name=name: old_state[p][name]), had, has) for name in ("exp_avg", "exp_avg_sq")
-    )
+
+    def carried(name: str) -> Adapter:
+        return narrow(old.read(lambda parameter: old_state[parameter][name]), had, has)
+
+    first, second = carried("exp_avg"), carried("exp_avg_sq")
     for parameter, mean, square in zip(new.parameters(), first.tensors(), second.tensors(), strict=True):
         optimizer.state[parameter] = {
             "step": step.clone(),

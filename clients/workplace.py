@@ -7,12 +7,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from slimfed.clients.adapters.lora import attach, merge
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
 from slimfed.clients.engine import Engine, choose_engine, train
 from slimfed.clients.evaluation import evaluate
+from slimfed.clients.folding import fold
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.partition import partition
@@ -38,6 +38,7 @@ class Workplace:
     train: TokenisedSplit
     test: TokenisedSplit
     parts: tuple[np.ndarray, ...]
+    sample: np.ndarray
 
     def serve(self, orders: Orders) -> list[Update | Failure]:
         """Train the assigned devices, and measure the models of those that are to be measured."""
@@ -48,24 +49,24 @@ class Workplace:
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         return [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
 
-    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        """The base, sliced to ``structure``, with ``adapter`` in that shape, on the test split."""
-        model = merge(attach(slice_model(self.base.model, structure), adapter, self.task.adapter))
+    def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
+        model = fold(slice_model(self.base.model, structure), adapter, self.task.adapter.scaling)
         dtype = torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
-        return evaluate(model, self.test, dtype=dtype)
+        return evaluate(model, self.test, dtype=dtype, rows=rows)
 
     def data(self, assignment: Assignment) -> DeviceData:
         """The assigned device's own rows: batches in an order of the round's seed, probe batches that never change."""
         rows, size = self.parts[assignment.device], self.task.training.batch_size
         fixed = derive(self.task.seed, "probe", assignment.device)
         return DeviceData(
-            batches=training_batches(self.train, rows, size, assignment.seed),
+            batches=lambda: training_batches(self.train, rows, size, assignment.seed),
             probe=probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed),
             examples=len(rows),
         )
 
     def _evaluated(self, update: Update) -> Update:
-        return replace(update, evaluation=self.evaluate(update.adapter, update.structure))
+        return replace(update, evaluation=self.evaluate(update.adapter, update.structure, self.sample))
 
 
 @lru_cache(maxsize=2)
@@ -92,4 +93,11 @@ def open_workplace(task: TaskSpec) -> Workplace:
         tokenise(text.train, base.tokenizer, task.data.max_length),
         tokenise(text.test, base.tokenizer, task.data.max_length),
         tuple(partition(text, task.data.partition, task.devices, task.seed)),
+        _sample(len(text.test), task),
     )
+
+
+def _sample(examples: int, task: TaskSpec) -> np.ndarray:
+    """Rows of the test split on which devices' own models are measured, the same for all devices and rounds."""
+    count = min(examples, task.device_examples or examples)
+    return np.sort(np.random.default_rng(derive(task.seed, "sample")).permutation(examples)[:count])

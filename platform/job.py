@@ -81,6 +81,9 @@ class EvaluationSpec(Section):
 
     every: int = Field(1, ge=1, description="rounds from one evaluation to the next")
     devices: int = Field(8, ge=0, description="devices whose own models are evaluated: a seeded sample, all in the end")
+    device_examples: int = Field(
+        500, ge=0, description="test examples for that, a seeded sample; 0: all. The global model always gets all"
+    )
 
 
 class DeadlineSpec(Section):
@@ -169,6 +172,7 @@ class Job(Section):
             training=self.training,
             engine=self.engine.name,
             cohort_size=cohort_size(self.engine.cohort_size, self.fleet.devices),
+            device_examples=self.evaluation.device_examples,
             dtype=self.dtype,
         )
 

@@ -118,7 +118,7 @@ class _Watch:
         self._stop = stop
         self._app_log = app_log
         self._began = time.monotonic()
-        self._next_health_check = 0.0
+        self._next_health_check = self._began + _HEALTH_SECONDS  # it was alive a moment ago, and the app is on its way
         self._app_was_there = False
         self._stop_deadline: float | None = None
 

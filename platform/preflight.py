@@ -35,6 +35,8 @@ def check(job: Job) -> Checked:
     base = load_model(job.model, text.labels, job.seed)
     blueprint = discover(base.model)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
+    check_length(job, base)
+    check_method(job)
     sizing = size_of(job, base, blueprint)
     return Checked(job, load_fleet(job.fleet, job.seed), tuple(len(part) for part in parts), sizing)
 
@@ -54,3 +56,25 @@ def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, 
     smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
     if max(ranks) > smallest:
         raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
+
+
+def check_length(job: Job, base: LoadedModel) -> None:
+    """Texts must not be longer than the model can read. Raises ``InputError``."""
+    if base.positions is not None and job.data.max_length > base.positions:
+        raise InputError(f"data.max_length = {job.data.max_length}: the model can take at most {base.positions} tokens")
+
+
+def check_method(job: Job) -> None:
+    """Parts of a method that cannot go together. Raises ``InputError``."""
+    prunes = job.method.target_sparsity > 0
+    unequal_ranks = len(job.bandit.ranks) > 1 and job.bandit.name != "fixed"
+    if job.method.aggregation == "fedavg" and (prunes or unequal_ranks):
+        raise InputError(
+            'method.aggregation = "fedavg" needs equal structures and ranks: set method.target_sparsity = 0 and give '
+            'bandit.ranks one value, or use "coverage"'
+        )
+    if prunes and job.pruning.events >= job.training.local_steps:
+        raise InputError(
+            f"pruning.events = {job.pruning.events}: must be less than training.local_steps "
+            f"({job.training.local_steps}), so that scores are there before units go"
+        )

@@ -31,6 +31,7 @@ def create_run(store: Store, home: Path, checked: "Checked") -> tuple[str, RunFo
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither."""
     run_id, folder = create_run_folder(home)
     try:
+        folder.job.touch(mode=0o600)  # the store's URL may hold a password
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
         folder.logs.mkdir()
         store.create_run(run_id, checked.job, folder.path)

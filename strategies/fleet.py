@@ -60,8 +60,10 @@ class Fleet:
         """Take in the scores of one round, in device order."""
         if scores:
             total = np.sum(scores, axis=0, dtype=np.float64)
-            self.score_sum = (_SCORE_MEMORY * self.score_sum + total).astype(np.float32)
-            self.score_weight = _SCORE_MEMORY * self.score_weight + len(scores)
+            # What the few that still prune report must not drown what the many reported before.
+            memory = 1 - (1 - _SCORE_MEMORY) * len(scores) / len(self.devices)
+            self.score_sum = (memory * self.score_sum + total).astype(np.float32)
+            self.score_weight = memory * self.score_weight + len(scores)
 
     def checkpoint(self) -> tuple[dict[str, np.ndarray], dict]:
         """Tensors and a JSON-able state that together restore this fleet exactly."""

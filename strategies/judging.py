@@ -1,13 +1,13 @@
 """From the nodes' replies to a verdict on every device: an accepted update, or a status and an event with the cause."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
 
 from slimfed.clients.messages import Failure, decode_results, orders_bytes, update_bytes
-from slimfed.clients.slicing import narrow
-from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.clients.update import Assignment, Update
+from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.fitness import find_unfit
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.planning import Plan
@@ -36,12 +36,20 @@ class _Problem:
 
 
 def judge(
-    fleet: Fleet, plans: Sequence[Plan], replies: Iterable[Message], clock: Clock, straggler_seconds: float | None
+    fleet: Fleet,
+    shares: Mapping[int, Sequence[Plan]],
+    replies: Iterable[Message],
+    clock: Clock,
+    straggler_seconds: float | None,
 ) -> Verdict:
-    """Decide for every planned device; nothing is learnt from an update that is not accepted."""
+    """Decide for every planned device; nothing is learnt from an update that is not accepted.
+
+    ``shares`` says which node was given which devices: only that node may answer for them.
+    """
+    plans = sorted((plan for share in shares.values() for plan in share), key=lambda plan: plan.assignment.device)
     number = plans[0].assignment.round
     assignments = {plan.assignment.device: plan.assignment for plan in plans}
-    updates, problems, events = _read(fleet, replies, number)
+    updates, problems, events = _read(fleet, shares, replies, number)
     unfit = find_unfit(updates, assignments, fleet.adapter)
     refused = {reason.index for reason in unfit}
     fit = {update.device: update for index, update in enumerate(updates) if index not in refused}
@@ -56,11 +64,13 @@ def judge(
         update = fit.get(device)
         problem = None if update is not None else problems.get(device) or _silent(assignment)
         completion = None
-        bytes_down = orders_bytes(assignment, sent_adapter(fleet, assignment))
+        bytes_down = orders_bytes(assignment, device_bytes(fleet.adapter, assignment.structure, assignment.rank))
         bytes_up = 0 if update is None else update_bytes(update)
         if update is not None:
             completion = clock.completion(update, bytes_down, bytes_up)
             problem = _too_much(assignment, completion, straggler_seconds)
+            if completion.out_of_memory or completion.dropped:
+                bytes_up = 0
         accepted = update if problem is None else None
         status: DeviceStatus = "done" if problem is None else problem.status
         records.append(DeviceRecord(assignment, status, completion, accepted, None, bytes_down, bytes_up))
@@ -69,29 +79,35 @@ def judge(
     return Verdict(tuple(records), tuple(events))
 
 
-def sent_adapter(fleet: Fleet, assignment: Assignment) -> Adapter:
-    """The global adapter in the shape of one device: what it trained from."""
-    return narrow(fleet.adapter, fleet.blueprint.dense(), assignment.structure, assignment.rank)
-
-
 def _read(
-    fleet: Fleet, replies: Iterable[Message], number: int
+    fleet: Fleet, shares: Mapping[int, Sequence[Plan]], replies: Iterable[Message], number: int
 ) -> tuple[list[Update], dict[int, _Problem], list[Event]]:
-    """Updates as they were sent, problems by device, and events of whole nodes that failed."""
+    """Updates as they were sent, problems by device, and events that belong to no device."""
     updates: list[Update] = []
     problems: dict[int, _Problem] = {}
     events: list[Event] = []
     for reply in replies:
+        node = reply.metadata.src_node_id
+        given = {plan.assignment.device for plan in shares.get(node, ())}
         if reply.has_error():
-            cause = f"node {reply.metadata.src_node_id}: {reply.error.reason} (code {reply.error.code})"
-            events.append(Event(number, "node-failed", cause, "read the node's log in the run's folder"))
+            cause = f"node {node}: {_last_line(reply.error.reason)} (code {reply.error.code})"
+            problems |= {device: _failed(number, Failure(device, cause)) for device in given}
             continue
         for result in decode_results(reply.content, fleet.blueprint):
-            if isinstance(result, Update):
+            if result.device not in given:
+                cause = f"node {node} answered for device {result.device}, which it was not given"
+                events.append(Event(number, "foreign-device", cause, "check what runs on that node", result.device))
+            elif isinstance(result, Update):
                 updates.append(result)
             else:
                 problems[result.device] = _failed(number, result)
     return sorted(updates, key=lambda update: update.device), problems, events
+
+
+def _last_line(reason: str | None) -> str:
+    """What went wrong, without the traceback that leads there."""
+    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
 
 
 def _failed(number: int, failure: Failure) -> _Problem:

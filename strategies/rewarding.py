@@ -12,7 +12,11 @@ from slimfed.strategies.settings import StrategySettings
 
 
 def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings) -> Verdict:
-    """The verdict with every accepted device's reward, after its agent has observed it."""
+    """The verdict with the devices' rewards, after their agents have observed them.
+
+    Running out of memory and coming late are what the arm did: they earn 0, so that the agent turns to another one.
+    Dropouts, failures and refused updates say nothing of the arm and teach nothing.
+    """
     accepted = [
         (r, r.update, r.completion) for r in verdict.devices if r.update is not None and r.completion is not None
     ]
@@ -31,4 +35,9 @@ def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settin
     for (record, update, _), value in zip(accepted, values.tolist(), strict=True):
         fleet.devices[update.device].bandit.observe(update.round, arms[update.device], value)
         paid[update.device] = replace(record, reward=value)
+    for record in verdict.devices:
+        if record.status in ("out-of-memory", "late"):
+            device = record.assignment.device
+            fleet.devices[device].bandit.observe(record.assignment.round, arms[device], 0.0)
+            paid[device] = replace(record, reward=0.0)
     return replace(verdict, devices=tuple(paid.get(record.assignment.device, record) for record in verdict.devices))

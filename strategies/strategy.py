@@ -22,7 +22,7 @@ from slimfed.strategies.protocols import Clock, Evaluator, Event, Recorder, Roun
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.settings import StrategySettings
 
-_QUORUM_REMEDY = "read the causes above; lower deadlines.quorum or raise deadlines.reply_seconds, then `slimfed resume`"
+_QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
 
 
 class QuorumError(RuntimeError):
@@ -44,7 +44,7 @@ class FedSlim(Strategy):
         self.recorder = recorder
         self.evaluator = evaluator
         self._plans: tuple[Plan, ...] = ()
-        self._nodes: list[int] = []
+        self._shares: dict[int, list[Plan]] = {}
         self._verdict = Verdict((), ())
 
     def summary(self) -> None:
@@ -59,7 +59,7 @@ class FedSlim(Strategy):
         stands as it did after the last finished round.
         """
         settings = self.settings
-        self._nodes = wait_for_nodes(grid, settings.nodes, settings.reply_seconds, self.recorder.stop_requested)
+        wait_for_nodes(grid, settings.nodes, settings.reply_seconds, self.recorder.stop_requested)
         result = Result()
         for number in range(first_round or self.fleet.round + 1, settings.task.training.rounds + 1):
             record = self._round(number, grid)
@@ -78,13 +78,17 @@ class FedSlim(Strategy):
         return record
 
     def _train(self, number: int, grid: Grid) -> None:
-        """Send the round, again if a quorum was missed, and learn from the attempt that reached it."""
+        """Send the round, again if a quorum was missed, and learn from the attempt that reached it.
+
+        The nodes are those that are there at each attempt. What the clock rules out (memory, dropouts, deadlines) it
+        would rule out again: then nothing is repeated.
+        """
         settings = self.settings
         needed = max(1, math.ceil(settings.quorum * len(self.fleet.devices)))
         for _attempt in range(settings.retries + 1):
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
             replies = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
-            self._verdict = judge(self.fleet, self._plans, replies, self.clock, settings.straggler_seconds)
+            self._verdict = judge(self.fleet, self._shares, replies, self.clock, settings.straggler_seconds)
             if len(self._verdict.accepted) >= needed:
                 self.aggregate_train(number, replies)
                 return
@@ -93,6 +97,8 @@ class FedSlim(Strategy):
             )
             for event in (*self._verdict.events, Event(number, "quorum-missed", cause, _QUORUM_REMEDY)):
                 self.recorder.event(event)
+            if not any(record.status in ("failed", "rejected") for record in self._verdict.devices):
+                break
         first = next((event.cause for event in self._verdict.events), "no node replied in time")
         raise QuorumError(f"round {number}: {cause}; first cause: {first}")
 
@@ -103,21 +109,21 @@ class FedSlim(Strategy):
 
         ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry.
         """
-        for node, plans in zip(self._nodes, self._shares(), strict=True):
-            if plans:
-                content = encode_orders(self._orders(plans))
-                ttl = 2 * self.settings.reply_seconds
-                yield Message(content, node, "train", ttl=ttl, group_id=str(server_round))
+        nodes = wait_for_nodes(grid, 1, self.settings.reply_seconds, self.recorder.stop_requested)
+        self._shares = self._deal(nodes)
+        for node, plans in self._shares.items():
+            content = encode_orders(self._orders(plans))
+            yield Message(content, node, "train", ttl=2 * self.settings.reply_seconds, group_id=str(server_round))
 
-    def _shares(self) -> list[list[Plan]]:
-        """Each node's plans: whole cohorts, dealt in turn.
+    def _deal(self, nodes: Sequence[int]) -> dict[int, list[Plan]]:
+        """The plans of each node that gets any: whole cohorts, dealt in turn.
 
         Which devices share a cohort must not depend on the number of nodes, or rounding would.
         """
         size = self.settings.task.cohort_size
         cohorts = [self._plans[start : start + size] for start in range(0, len(self._plans), size)]
-        count = len(self._nodes)
-        return [[plan for cohort in cohorts[position::count] for plan in cohort] for position in range(count)]
+        dealt = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}
+        return {node: [plan for cohort in share for plan in cohort] for node, share in dealt.items() if share}
 
     def _orders(self, plans: Sequence[Plan]) -> Orders:
         assignments = tuple(plan.assignment for plan in plans)
@@ -163,8 +169,12 @@ class FedSlim(Strategy):
         return self.evaluator.evaluate(self.fleet.adapter, self.fleet.structure)
 
     def _virtual_seconds(self) -> float:
-        """A round lasts as long as its slowest accepted device."""
-        return max(r.completion.seconds for r in self._verdict.accepted if r.completion is not None)
+        """A round lasts as long as its slowest device, or until the deadline if the server waited for one in vain."""
+        slowest = max(r.completion.seconds for r in self._verdict.accepted if r.completion is not None)
+        deadline = self.settings.straggler_seconds
+        if deadline is not None and any(record.status != "done" for record in self._verdict.devices):
+            return max(slowest, deadline)
+        return slowest
 
     def _record(self, number: int, evaluation: Evaluation | None, started: float) -> RoundRecord:
         records = self._verdict.devices

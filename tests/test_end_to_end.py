@@ -1,4 +1,7 @@
-"""Whole runs through the real Flower runtime and Ray, as a user starts, stops and resumes them."""
+"""Whole runs through the real Flower runtime and Ray, as a user starts, stops and resumes them.
+
+Starting takes most of a run's time here, so the runs are started two at a time, in one story that the tests ask about.
+"""
 
 import json
 import os
@@ -15,16 +18,23 @@ import numpy as np
 import psutil
 import pytest
 
+from slimfed.clients.builtin.commands import commands
 from slimfed.platform import checkpoint
 from slimfed.platform.job import load_job
 from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.store import Store
 
-DEVICES, ROUNDS = 6, 3
+pytestmark = pytest.mark.timeout(900)
+
+DEVICES, ROUNDS, EXAMPLES = 6, 6, 240
+PATIENCE = 300.0
+"""Seconds; enough for the start of two runs on two cores that have other work, too."""
+
 JOB = f"""
 name = "end-to-end"
 seed = 11
 [data]
+path = "./data"
 max_length = 32
 [fleet]
 devices = {DEVICES}
@@ -32,7 +42,7 @@ devices = {DEVICES}
 target_sparsity = 0.4
 [training]
 rounds = {ROUNDS}
-local_steps = 8
+local_steps = 4
 batch_size = 4
 [evaluation]
 devices = 2
@@ -55,27 +65,43 @@ class Program:
             return
         self.seen |= {process.pid: process for process in below}
 
-    def until(self, condition: Callable[[], object], seconds: float = 200.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, f"slimfed ended early: {self.process.communicate()}"
             assert time.monotonic() < deadline, "condition was not met in time"
             self.watch()
-            time.sleep(0.1)
+            time.sleep(0.2)
 
-    def end(self, seconds: float = 200.0) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
+    def end(self, seconds: float = PATIENCE) -> "Ended":
+        """Wait for it."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < deadline:
             self.watch()
-            time.sleep(0.1)
+            time.sleep(0.2)
         out, err = self.process.communicate(timeout=max(deadline - time.monotonic(), 1.0))
-        return self.process.returncode, out, err
+        return Ended(self.process.returncode, json.loads(out) if out else {}, err, self._left_over())
 
-    def left_over(self) -> list[str]:
+    def kill_superlink(self) -> None:
+        """As if the system had run out of memory."""
+        self.watch()
+        (superlink,) = [process for process in self.seen.values() if process.is_running() and _is_superlink(process)]
+        superlink.kill()
+
+    def _left_over(self) -> list[str]:
         """What still runs of all that it started."""
         alive = [p for p in self.seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         return [" ".join(p.cmdline()) for p in alive]
+
+
+@dataclass
+class Ended:
+    """A program that has ended: exit code, the JSON object it printed, standard error, processes left over."""
+
+    code: int
+    summary: dict[str, Any]
+    notes: str
+    left_over: list[str]
 
 
 @dataclass
@@ -83,6 +109,8 @@ class House:
     """A home with a job file."""
 
     home: Path
+    store: Store
+    programs: list[Program] = field(default_factory=list)
 
     def start(self, *arguments: str) -> Program:
         command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", *arguments]
@@ -91,75 +119,104 @@ class House:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
-        return Program(process)
+        self.programs.append(Program(process))
+        return self.programs[-1]
 
     def run(self, *sets: str) -> Program:
         options = [option for each in sets for option in ("--set", each)]
         return self.start("run", str(self.home.parent / "job.toml"), "--json", *options)
 
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.store.engine)
+
     def row(self, name: str) -> Any:
         """The run with this name; None before it is made."""
-        if not (self.home / "store.db").exists():
-            return None
-        with Store.open("sqlite", self.home) as store:
-            found = Reader(store.engine).runs(name=name)
-            return found[0] if found else None
+        found = self.reader.runs(name=name)
+        return found[0] if found else None
+
+    def rounds_done(self, name: str) -> int:
+        row = self.row(name)
+        return row.rounds_done if row else 0
 
     def checkpoint(self, run_id: str, round: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return checkpoint.load(checkpoint.path_of(self.home / run_id / "checkpoints", round))
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     (folder / "job.toml").write_text(JOB)
-    return House(folder / "runs")
+    (folder / "data").mkdir()
+    for split, rows in zip(("train", "test"), commands(), strict=True):
+        lines = [json.dumps({"text": row.text, "label": row.label}) for row in rows[:EXAMPLES]]
+        (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines))
+    with Store.open("sqlite", folder / "runs") as store:
+        house = House(folder / "runs", store)
+        yield house
+    for program in house.programs:
+        if program.process.poll() is None:
+            program.process.kill()
 
 
 @dataclass
-class Ended:
-    """A run that has ended: exit code, the JSON object it printed, standard error, processes left over."""
+class Story:
+    """What became of four runs.
 
-    code: int
-    summary: dict[str, Any]
-    notes: str
-    left_over: list[str]
+    ``undisturbed``: two workers, nothing happens. ``interrupted``: one worker, Ctrl-C after its first round;
+    ``resumed``: the same run, resumed. ``stopped``: from another terminal. ``orphaned``: its SuperLink dies.
+    """
 
-
-def _end(program: Program) -> Ended:
-    code, out, err = program.end()
-    return Ended(code, json.loads(out) if out else {}, err, program.left_over())
-
-
-@pytest.fixture(scope="module")
-def undisturbed(house: House) -> Ended:
-    return _end(house.run("name=straight", "engine.workers=2"))
-
-
-@dataclass
-class Disturbed:
-    """A run with one worker that was stopped after its first round, and then resumed."""
-
-    stopped: Ended
-    status: str
-    rounds: int
+    undisturbed: Ended
+    interrupted: Ended
+    rounds_when_interrupted: int
+    status_when_interrupted: str
     resumed: Ended
+    stopped: Ended
+    stop_command: Ended
+    orphaned: Ended
 
 
 @pytest.fixture(scope="module")
-def disturbed(house: House, undisturbed: Ended) -> Disturbed:
-    program = house.run("name=broken-off", "engine.workers=1")
-    program.until(lambda: (row := house.row("broken-off")) and row.rounds_done >= 1)
-    program.process.send_signal(signal.SIGINT)
-    stopped = _end(program)
-    row = house.row("broken-off")
-    return Disturbed(stopped, row.status, row.rounds_done, _end(house.start("resume", row.id, "--json")))
+def story(house: House) -> Story:
+    """Never more than two runs at once."""
+    long = ("training.rounds=200", "engine.workers=1")
+
+    undisturbed = house.run("name=undisturbed", "engine.workers=2")
+    interrupted = house.run("name=interrupted", "engine.workers=1")
+    interrupted.until(lambda: house.rounds_done("interrupted"))
+    interrupted.process.send_signal(signal.SIGINT)
+    interrupted_end = interrupted.end()
+    row = house.row("interrupted")
+
+    stopped = house.run("name=stopped", *long)
+    undisturbed_end = undisturbed.end()
+
+    resumed = house.start("resume", row.id, "--json")
+    stopped.until(lambda: house.rounds_done("stopped"))
+    stop_command = house.start("stop", house.row("stopped").id).end()
+    stopped_end = stopped.end()
+
+    orphaned = house.run("name=orphaned", *long)
+    resumed_end = resumed.end()
+    orphaned.until(lambda: house.rounds_done("orphaned"))
+    orphaned.kill_superlink()
+    return Story(
+        undisturbed_end,
+        interrupted_end,
+        row.rounds_done,
+        row.status,
+        resumed_end,
+        stopped_end,
+        stop_command,
+        orphaned.end(),
+    )
 
 
-def test_a_run_ends_well_and_prints_one_object(undisturbed: Ended) -> None:
-    assert undisturbed.code == 0, undisturbed.notes
-    assert undisturbed.left_over == []
-    summary = undisturbed.summary
+def test_a_run_ends_well_and_prints_one_object(story: Story) -> None:
+    assert story.undisturbed.code == 0, story.undisturbed.notes
+    assert story.undisturbed.left_over == []
+    summary = story.undisturbed.summary
     assert summary["status"] == "done"
     assert (summary["rounds"], summary["devices"]) == (ROUNDS, DEVICES)
     assert 0 <= summary["accuracy"] <= 1
@@ -168,22 +225,20 @@ def test_a_run_ends_well_and_prints_one_object(undisturbed: Ended) -> None:
     assert summary["virtual_seconds"] > 0
     assert summary["bytes_up"] > 0
     assert summary["bytes_down"] > 0
-    assert "round 3/3: accuracy" in undisturbed.notes
-    assert "slowest #" in undisturbed.notes
+    assert f"round {ROUNDS}/{ROUNDS}: accuracy" in story.undisturbed.notes
+    assert "slowest #" in story.undisturbed.notes
 
 
-def test_the_store_holds_the_whole_run(house: House, undisturbed: Ended) -> None:
-    run_id = undisturbed.summary["run_id"]
-    with Store.open("sqlite", house.home) as store:
-        reader = Reader(store.engine)
-        run = reader.find_run(run_id)
-        rounds = reader.rounds(run_id)
-        assert [row.round for row in rounds] == [1, 2, 3]
-        assert [row.round for row in reader.evaluations(run_id)] == [1, 2, 3]
-        assert [row.device for row in reader.devices(run_id)] == list(range(DEVICES))
-        assert all(row.examples > 0 for row in reader.devices(run_id))
-        by_round = [reader.device_rows(run_id, number) for number in (1, 2, 3)]
-        assert reader.checkpoints(run_id)[0].round == ROUNDS
+def test_the_store_holds_the_whole_run(house: House, story: Story) -> None:
+    run_id, numbers = story.undisturbed.summary["run_id"], list(range(1, ROUNDS + 1))
+    reader = house.reader
+    run, rounds = reader.find_run(run_id), reader.rounds(run_id)
+    assert [row.round for row in rounds] == numbers
+    assert [row.round for row in reader.evaluations(run_id)] == numbers
+    assert [row.device for row in reader.devices(run_id)] == list(range(DEVICES))
+    assert sum(row.examples for row in reader.devices(run_id)) == EXAMPLES
+    by_round = [reader.device_rows(run_id, number) for number in numbers]
+    assert reader.checkpoints(run_id)[0].round == ROUNDS
     assert run.status == "done"
     assert run.finished_at is not None
     for rows in by_round:
@@ -199,31 +254,29 @@ def test_the_store_holds_the_whole_run(house: House, undisturbed: Ended) -> None
         assert row.slowest_device == int(np.argmax(times))
 
 
-def test_the_run_folder_has_the_job_and_the_logs(house: House, undisturbed: Ended) -> None:
-    folder = house.home / undisturbed.summary["run_id"]
+def test_the_run_folder_has_the_job_and_the_logs(house: House, story: Story) -> None:
+    folder = house.home / story.undisturbed.summary["run_id"]
     job = load_job(folder / "job.toml")
-    assert (job.name, job.seed, job.training.rounds) == ("straight", 11, ROUNDS)
+    assert (job.name, job.seed, job.training.rounds) == ("undisturbed", 11, ROUNDS)
     assert "done" in (folder / "logs" / "server.log").read_text()
     assert "Traceback" not in (folder / "logs" / "server.log").read_text()
     assert (folder / "logs" / "superlink.log").read_text()
 
 
-def test_ctrl_c_stops_the_run_and_leaves_no_process(disturbed: Disturbed) -> None:
-    assert disturbed.stopped.code == 130, disturbed.stopped.notes
-    assert disturbed.stopped.left_over == []
-    assert disturbed.status == "stopped"
-    assert disturbed.stopped.summary["status"] == "stopped"
-    assert 1 <= disturbed.rounds < ROUNDS
-    assert "slimfed resume" in disturbed.stopped.notes
+def test_ctrl_c_stops_the_run_and_leaves_no_process(story: Story) -> None:
+    assert story.interrupted.code == 130, story.interrupted.notes
+    assert story.interrupted.left_over == []
+    assert story.status_when_interrupted == "stopped"
+    assert story.interrupted.summary["status"] == "stopped"
+    assert 1 <= story.rounds_when_interrupted < ROUNDS
+    assert "slimfed resume" in story.interrupted.notes
 
 
-def test_a_resumed_run_equals_the_undisturbed_one_to_the_bit(
-    house: House, undisturbed: Ended, disturbed: Disturbed
-) -> None:
+def test_a_resumed_run_equals_the_undisturbed_one_to_the_bit(house: House, story: Story) -> None:
     """One worker and an interruption against two workers and none."""
-    assert disturbed.resumed.code == 0, disturbed.resumed.notes
-    assert disturbed.resumed.left_over == []
-    first, second = undisturbed.summary, disturbed.resumed.summary
+    assert story.resumed.code == 0, story.resumed.notes
+    assert story.resumed.left_over == []
+    first, second = story.undisturbed.summary, story.resumed.summary
     for name in ("status", "rounds", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds", "bytes_up"):
         assert first[name] == second[name], name
     tensors, state = house.checkpoint(first["run_id"], ROUNDS)
@@ -234,42 +287,19 @@ def test_a_resumed_run_equals_the_undisturbed_one_to_the_bit(
     assert state == other
 
 
-@pytest.fixture(scope="module")
-def two_at_once(house: House, disturbed: Disturbed) -> Iterator[tuple[Program, Program]]:
-    """Two runs at once; each is at work in Flower and Ray."""
-    long = ("training.rounds=200", "engine.workers=1")
-    programs = house.run("name=first", *long), house.run("name=second", *long)
-    for name, program in zip(("first", "second"), programs, strict=True):
-        program.until(lambda name=name: (row := house.row(name)) and row.rounds_done >= 1)  # type: ignore[misc]
-    yield programs
-    for program in programs:
-        if program.process.poll() is None:
-            program.process.kill()
+def test_stop_from_another_terminal_stops_one_run_of_two(house: House, story: Story) -> None:
+    assert story.stop_command.code == 0, story.stop_command.notes
+    assert story.stopped.code == 1
+    assert story.stopped.left_over == []
+    assert house.row("stopped").status == "stopped"
+    assert house.row("interrupted").status == "done", "it was being resumed meanwhile"
 
 
-def test_stop_from_another_terminal(house: House, two_at_once: tuple[Program, Program]) -> None:
-    program, other = two_at_once
-    program.watch()
-    code, _, notes = house.start("stop", house.row("first").id).end()
-    assert code == 0, notes
-    ended = _end(program)
-    assert ended.code == 1
-    assert ended.left_over == []
-    assert house.row("first").status == "stopped"
-    assert house.row("second").status == "running"
-    assert other.process.poll() is None
-
-
-def test_a_dead_superlink_fails_the_run_with_its_cause(house: House, two_at_once: tuple[Program, Program]) -> None:
-    program = two_at_once[1]
-    program.watch()
-    (superlink,) = [p for p in program.seen.values() if p.is_running() and _is_superlink(p)]
-    superlink.kill()
-    ended = _end(program)
-    assert ended.code == 1
-    assert ended.left_over == []
-    assert house.row("second").status == "failed"
-    assert "SuperLink ended unexpectedly" in house.row("second").cause
+def test_a_dead_superlink_fails_the_run_with_its_cause(house: House, story: Story) -> None:
+    assert story.orphaned.code == 1
+    assert story.orphaned.left_over == []
+    assert house.row("orphaned").status == "failed"
+    assert "SuperLink ended unexpectedly" in house.row("orphaned").cause
 
 
 def _is_superlink(process: psutil.Process) -> bool:

@@ -70,10 +70,9 @@ def next_token_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 
 def main() -> None:
     """Generate, tokenise, train, save."""
-    args = arguments(__doc__ or "", steps=4000)
+    args = arguments(__doc__ or "", steps=5000)
     torch.manual_seed(args.seed)
-    # Without what followed: the answers of devices are what a run is to teach.
-    texts = [line.told for line in prose(args.lines)]
+    texts = prose(args.lines)
     tokenizer = train_tokenizer(texts)
     lines = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
     model = build(len(tokenizer))

@@ -1,4 +1,4 @@
-"""Pre-train ``builtin:tiny-encoder``: a small BERT on generated text, by guessing masked words and outcomes.
+"""Pre-train ``builtin:tiny-encoder``: a small BERT on generated text, by guessing masked words and matching stories.
 
 ``python -m slimfed.clients.builtin.pretrain_encoder --out FOLDER`` makes the folder that is shipped.
 """
@@ -6,20 +6,19 @@
 import argparse
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
-from transformers import BertConfig, BertForPreTraining, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from slimfed.clients.builtin.pretraining import Batch, arguments, line_batches, optimise, pad, save
-from slimfed.clients.builtin.prose import Line, prose
+from slimfed.clients.builtin.prose import prose, retellings
 
 VOCABULARY = 1200
 POSITIONS = 128
 _MASKED = 0.2
-_COMMON = 5e-3
+_TEMPERATURE = 0.05
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -50,7 +49,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build(vocabulary: int) -> BertForPreTraining:
+def build(vocabulary: int) -> BertForMaskedLM:
     """The untrained model."""
     config = BertConfig(
         vocab_size=vocabulary,
@@ -63,7 +62,7 @@ def build(vocabulary: int) -> BertForPreTraining:
         attention_probs_dropout_prob=0.0,
         pad_token_id=0,
     )
-    return BertForPreTraining(config)
+    return BertForMaskedLM(config)
 
 
 def mask(batch: Batch, mask_id: int, vocabulary: int, generator: torch.Generator) -> Batch:
@@ -80,67 +79,75 @@ def mask(batch: Batch, mask_id: int, vocabulary: int, generator: torch.Generator
     return {**batch, "input_ids": masked, "labels": torch.where(chosen, ids, -100)}
 
 
-def masked_loss(model: BertForPreTraining, batch: Batch) -> torch.Tensor:
+def masked_loss(model: BertForMaskedLM, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy of the masked tokens; the vocabulary is only computed where a token is masked."""
     hidden = model.bert(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     chosen = batch["labels"] != -100
     return functional.cross_entropy(model.cls.predictions(hidden[chosen]), batch["labels"][chosen])
 
 
-def outcome_loss(model: BertForPreTraining, told: Batch, outcome: Batch, weights: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the words of the outcome, all predicted from the pooled vector of what was told.
+def contrast_loss(
+    model: BertForMaskedLM, told: Batch, others: Batch, events: torch.Tensor, other_events: torch.Tensor
+) -> torch.Tensor:
+    """Which of ``others`` tells the same event? Mean cross-entropy over ``told`` (InfoNCE, as in arXiv 2104.08821).
 
-    This is FastSent (arXiv 1602.03483) with a transformer in front: it makes the pooled vector one of the sentence.
-    ``weights`` [vocabulary] says how much a word counts.
+    ``others`` are the retellings, then the contrary tellings, [2 * batch]; sentences are compared by the cosine of
+    their [CLS] vectors. ``events`` [batch] and ``other_events`` [2 * batch]: a sentence of another row about the same
+    kind of event is no wrong answer and is left out.
     """
-    scores = model.cls.predictions(model.bert(**told).pooler_output).log_softmax(-1)
-    words = weights[outcome["input_ids"]]
-    picked = scores.gather(1, outcome["input_ids"])
-    return -(picked * words).sum() / words.sum()
-
-
-def rare_words(lines: list[list[int]], vocabulary: int) -> torch.Tensor:
-    """Weights a / (a + frequency), float32 [vocabulary] (SIF, Arora et al. 2017): "the" and "okay" hardly count."""
-    counts = torch.bincount(torch.tensor([token for line in lines for token in line]), minlength=vocabulary)
-    weights = _COMMON / (_COMMON + counts / counts.sum())
-    weights[: len(_SPECIAL)] = 0.0
-    return weights
+    anchors, candidates = (
+        functional.normalize(model.bert(**b).last_hidden_state[:, 0], dim=-1) for b in (told, others)
+    )
+    scores = anchors @ candidates.T / _TEMPERATURE
+    own = torch.eye(*scores.shape, dtype=torch.bool)
+    alike = (events[:, None] == other_events) & ~own
+    return functional.cross_entropy(scores.masked_fill(alike, float("-inf")), torch.arange(len(events)))
 
 
 def main() -> None:
     """Generate, tokenise, train, save."""
-    args = arguments(__doc__ or "", steps=4000)
+    args = arguments(__doc__ or "", steps=3500)
     torch.manual_seed(args.seed)
-    lines = prose(args.lines)
-    tokenizer = train_tokenizer([line.text for line in lines])
+    texts = prose(args.lines)
+    tokenizer = train_tokenizer(texts)
     model = build(len(tokenizer))
-    loss = optimise(model, _two_tasks(model, tokenizer, lines, args), args.steps, args.learning_rate)
+    masked, contrasted = _masked_words(model, tokenizer, texts, args), _contrasts(model, tokenizer, args)
+    loss = optimise(model, lambda: masked() + contrasted(), args.steps, args.learning_rate)
     save(model, tokenizer, args.out)
     print(f"{args.out}: {sum(p.numel() for p in model.parameters())} parameters, loss {loss:.4f}", file=sys.stderr)
 
 
-def _two_tasks(
-    model: BertForPreTraining, tokenizer: PreTrainedTokenizerFast, lines: list[Line], args: argparse.Namespace
+def _masked_words(
+    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, texts: list[str], args: argparse.Namespace
 ) -> Callable[[], torch.Tensor]:
-    """The loss of a step: masked words in all lines, and outcomes of half as many lines that have one."""
-    encode = partial(tokenizer, truncation=True, max_length=POSITIONS)
-    stories = [line for line in lines if line.outcome]
-    whole = encode([line.text for line in lines])["input_ids"]
-    told = encode([line.told for line in stories])["input_ids"]
-    outcome = encode([line.outcome for line in stories])["input_ids"]
-    batches = line_batches(whole, args.batch_size, args.seed)
-    story_batches = line_batches(told, args.batch_size // 2, args.seed + 1)
-    weights = rare_words(outcome, len(tokenizer))
+    lines = tokenizer(texts, truncation=True, max_length=POSITIONS)["input_ids"]
+    batches = line_batches(lines, args.batch_size, args.seed)
     generator = torch.Generator().manual_seed(args.seed)
 
     def loss() -> torch.Tensor:
-        batch = pad([whole[i] for i in next(batches)], tokenizer.pad_token_id)
-        masked = mask(batch, tokenizer.mask_token_id, len(tokenizer), generator)
-        chosen = next(story_batches)
-        first, then = ([column[i] for i in chosen] for column in (told, outcome))
-        return masked_loss(model, masked) + outcome_loss(
-            model, pad(first, tokenizer.pad_token_id), pad(then, tokenizer.pad_token_id), weights
-        )
+        batch = pad([lines[i] for i in next(batches)], tokenizer.pad_token_id)
+        return masked_loss(model, mask(batch, tokenizer.mask_token_id, len(tokenizer), generator))
+
+    return loss
+
+
+def _contrasts(
+    model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace
+) -> Callable[[], torch.Tensor]:
+    stories = retellings(args.lines)
+    told, retold, contrary = (
+        tokenizer([getattr(story, name) for story in stories])["input_ids"] for name in ("told", "retold", "contrary")
+    )
+    events, contrary_events = (
+        torch.tensor([getattr(story, name) for story in stories]) for name in ("event", "contrary_event")
+    )
+    batches = line_batches(told, args.batch_size // 2, args.seed + 1)
+
+    def loss() -> torch.Tensor:
+        rows = next(batches)
+        anchors = pad([told[i] for i in rows], tokenizer.pad_token_id)
+        others = pad([column[i] for column in (retold, contrary) for i in rows], tokenizer.pad_token_id)
+        return contrast_loss(model, anchors, others, events[rows], torch.cat([events[rows], contrary_events[rows]]))
 
     return loss
 

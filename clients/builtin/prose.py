@@ -1,19 +1,20 @@
 """Unlabelled text about life at home, for pre-training: what people tell each other, and what they say to devices.
 
-Two kinds of lines, half each: stories in the third person (who did what, in which order, why, and how things stood
-afterwards) and requests of strangers, made like those of :mod:`commands` by users that the data set does not have. Some
-requests were overheard together with the device's answer. Texts of the data set's test split never occur.
+Two kinds of lines: requests of strangers, made like those of :mod:`commands` by users that the data set does not have,
+and stories in the third person (who did what, in which order, why, and how things stood afterwards). Nothing says what
+a request led to, and texts of the data set's test split never occur.
 """
 
 import random
 from dataclasses import dataclass
 
-from slimfed.clients.builtin.commands import User, commands, make_row, make_user, normalise
+from slimfed.clients.builtin.commands import commands, make_row, make_user, normalise
 from slimfed.clients.builtin.household import PEOPLE, ROOMS, THINGS, Action, Form, Noun, Thing
 
 _SEED = 20250211
 _STRANGERS = 400
-_ANSWERED = 0.3
+_REQUESTS = 0.6
+_OUTCOMES = 0.7
 
 
 class _Deed:
@@ -36,55 +37,78 @@ class _Deed:
         return f"{self.name} {self._be} {self.action.state}"
 
 
-@dataclass(frozen=True)
-class Line:
-    """Something told, and how it went on ("" where it ends there)."""
-
-    told: str
-    outcome: str = ""
-
-    @property
-    def text(self) -> str:
-        """The whole line."""
-        return f"{self.told} {self.outcome}".strip()
-
-
-def prose(lines: int, seed: int = _SEED) -> list[Line]:
-    """``lines`` different lines, the same ones for the same seed."""
+def prose(lines: int, seed: int = _SEED) -> list[str]:
+    """``lines`` different texts, the same ones for the same seed."""
     rng = random.Random(seed)
     strangers = [make_user(rng, f"stranger-{number}") for number in range(_STRANGERS)]
-    tell = (_story, lambda rng: _overheard(rng, rng.choice(strangers)))
     seen = {normalise(row.text) for row in commands()[1]}
-    made: list[Line] = []
-    while len(made) < lines:
-        line = rng.choice(tell)(rng)
-        key = normalise(line.told)
+    texts: list[str] = []
+    while len(texts) < lines:
+        text = make_row(rng, rng.choice(strangers)).text if rng.random() < _REQUESTS else _story(rng)
+        key = normalise(text)
         if key not in seen:
             seen.add(key)
-            made.append(line)
-    return made
+            texts.append(text)
+    return texts
 
 
-def _overheard(rng: random.Random, stranger: User) -> Line:
-    row = make_row(rng, stranger)
-    return Line(row.text, row.answer) if rng.random() < _ANSWERED else Line(row.text)
+@dataclass(frozen=True)
+class Retelling:
+    """An event told twice in different words, and a contrary event told in much the same words."""
+
+    told: str
+    retold: str
+    event: int
+    contrary: str
+    contrary_event: int
 
 
-def _story(rng: random.Random) -> Line:
+def retellings(count: int, seed: int = _SEED) -> list[Retelling]:
+    """``count`` events told three times over, the same ones for the same seed. Events are numbered: a kind each."""
+    rng = random.Random(seed + 1)
+    return [_retelling(rng) for _ in range(count)]
+
+
+def _retelling(rng: random.Random) -> Retelling:
     first, second = rng.sample(range(len(THINGS)), 2)
-    deed, undo = _pair(rng, THINGS[first])
-    aside, _ = _pair(rng, THINGS[second])
+    side = rng.randrange(2)
+    deed, undo = _pair(rng, THINGS[first], side)
+    again, undo_again = _pair(rng, THINGS[first], side)
+    other_side = rng.randrange(2)
+    aside, aside_undo = _pair(rng, THINGS[second], other_side)
+    who, whom = rng.sample(PEOPLE, 2)
+    one, two = rng.choice(_STORIES), rng.choice(_STORIES)
+    undone = rng.random() < 0.6
+    contrary = (undo, deed, aside) if undone else (aside, aside_undo, deed)
+    return Retelling(
+        told=one(rng, who, whom, deed, undo, aside),
+        retold=two(rng, whom, who, again, undo_again, aside),
+        event=_event(first, side),
+        contrary=rng.choice((one, two))(rng, who, whom, *contrary),
+        contrary_event=_event(first, 1 - side) if undone else _event(second, other_side),
+    )
+
+
+def _event(thing: int, side: int) -> int:
+    return 2 * thing + side
+
+
+def _story(rng: random.Random) -> str:
+    first, second = rng.sample(range(len(THINGS)), 2)
+    deed, undo = _pair(rng, THINGS[first], rng.randrange(2))
+    aside, _ = _pair(rng, THINGS[second], rng.randrange(2))
     who, whom = rng.sample(PEOPLE, 2)
     told = rng.choice(_STORIES)(rng, who, whom, deed, undo, aside)
-    return Line(told, f"so {deed.result}")
+    return f"{told}, so {deed.result}" if rng.random() < _OUTCOMES else told
 
 
-def _pair(rng: random.Random, thing: Thing) -> tuple[_Deed, _Deed]:
+def _pair(rng: random.Random, thing: Thing, side: int) -> tuple[_Deed, _Deed]:
+    """Action ``side`` on a thing and its opposite, under the same name."""
     noun = rng.choice(thing.nouns)
     name = f"the {noun.word}"
     if thing.in_rooms and rng.random() < 0.3:
         name = f"the {rng.choice(ROOMS)} {noun.word}" if rng.random() < 0.5 else f"{name} in the {rng.choice(ROOMS)}"
-    one, two = rng.sample(thing.actions, 2)
+    one, two = thing.actions[side], thing.actions[1 - side]
     return _Deed(rng, thing, one, name, noun), _Deed(rng, thing, two, name, noun)
 
 

@@ -8,12 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.cohort.layers import CohortHead, CohortLinear
-from slimfed.clients.slicing import narrow, widen
+from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Factors
+
+_Kept = dict[tuple[str, str], np.ndarray]
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,18 @@ class CohortModel:
                     if moment in optimizer.state.get(parameter, {}):
                         optimizer.state[parameter][moment].mul_(spread)
 
-    def read(self, index: int, structure: Structure) -> Adapter:
-        """A copy of device ``index``'s adapter, in its own shape."""
-        rank = self.ranks[index]
-        factors = {
-            name: Factors(_array(layer.a[index, :rank]), _array(layer.b[index, :, :rank]))
-            for name, layer in self.layers.items()
-        }
-        whole = Adapter(factors, {name: _array(parameter[index]) for name, parameter in self.head.items()})
-        return narrow(whole, self.blueprint.dense(), structure)
+    def read(self, structures: Sequence[Structure]) -> list[Adapter]:
+        """Copies of the devices' adapters, each in its own shape. Every parameter is fetched once, for all devices."""
+        a = {name: _array(layer.a) for name, layer in self.layers.items()}
+        b = {name: _array(layer.b) for name, layer in self.layers.items()}
+        head = {name: _array(parameter) for name, parameter in self.head.items()}
+        dense = self.blueprint.dense()
+        adapters = []
+        for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
+            factors = {name: Factors(a[name][n], b[name][n]) for name in self.layers}
+            whole = Adapter(factors, {name: tensor[n].copy() for name, tensor in head.items()})
+            adapters.append(narrow(whole, dense, structure, rank))
+        return adapters
 
     def _masks(self, structures: Sequence[Structure]) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
         """``(module, side)`` and its 0/1 mask [devices, size]."""
@@ -98,8 +105,8 @@ def attach_cohort(
     shared = [*base.parameters(), *base.buffers()]
     model = copy.deepcopy(base, {id(tensor): tensor for tensor in shared})
     ranks = tuple(next(iter(adapter.factors.values())).a.shape[0] for adapter in adapters)
-    whole = [widen(adapter, structure) for adapter, structure in zip(adapters, structures, strict=True)]
-    layers = {name: _adapted(model, name, whole, max(ranks), spec.scaling) for name in blueprint.modules}
+    kept = [structure.indices() for structure in structures]
+    layers = {name: _adapted(model, name, adapters, kept, max(ranks), spec.scaling) for name in blueprint.modules}
     head: dict[str, nn.Parameter] = {}
     for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in adapters[0].head):
         module = _head(model, name, adapters)
@@ -115,20 +122,23 @@ def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
     return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
 
 
-def _adapted(model: PreTrainedModel, name: str, dense: Sequence[Adapter], rank: int, scaling: float) -> CohortLinear:
-    a = torch.from_numpy(np.stack([_padded(adapter.factors[name].a, rank, 0) for adapter in dense]))
-    b = torch.from_numpy(np.stack([_padded(adapter.factors[name].b, rank, 1) for adapter in dense]))
-    layer = CohortLinear(
-        model.get_submodule(name), a.to(model.device, model.dtype), b.to(model.device, model.dtype), scaling
-    )
+def _adapted(
+    model: PreTrainedModel, name: str, adapters: Sequence[Adapter], kept: Sequence[_Kept], rank: int, scaling: float
+) -> CohortLinear:
+    """The module called ``name`` with every device's factors where they lie in the unpruned one, zeros elsewhere."""
+    module = model.get_submodule(name)
+    rows, columns = module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape
+    a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
+    b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
+    for n, adapter in enumerate(adapters):
+        factors = adapter.factors[name]
+        own = len(factors.a)
+        a[n][:own, kept[n].get((name, "in"), _ALL)] = factors.a
+        b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
+    there = (model.device, model.dtype)
+    layer = CohortLinear(module, torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there), scaling)
     _put(model, name, layer)
     return layer
-
-
-def _padded(factor: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    widths = [(0, 0), (0, 0)]
-    widths[axis] = (0, rank - factor.shape[axis])
-    return np.pad(factor, widths)
 
 
 def _head(model: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> CohortHead:

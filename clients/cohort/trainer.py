@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.linalg import vector_norm
 
 from slimfed.clients.adapters.base import gradient
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.model import attach_cohort
-from slimfed.clients.cost import measure, training_workload
+from slimfed.clients.cost import Dimensions, measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
 from slimfed.clients.spec import TaskSpec
-from slimfed.clients.structure import Blueprint
+from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Update, Workload
 
@@ -40,14 +41,16 @@ def train_cohort(
     session = _Session(base, blueprint, task, assignments, adapters)
     steps = assignments[0].local_steps
     events = prune_steps(steps, task.pruning.events) if any(session.prunes) else {}
+    streams = [part.batches() for part in data]
     with peak_memory(base.model.device) as memory:
         before = session.mean_losses([part.probe for part in data])
         for step in range(steps):
             if step in events:
                 session.prune(fleet_scores, events[step])
-            session.step([next(part.batches) for part in data], step)
+            session.step([next(stream) for stream in streams], step)
         after = session.mean_losses([part.probe for part in data])
     scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
+    learnt = session.cohort.read(session.structures)
     seconds = (time.perf_counter() - started) / len(assignments)
     return [
         Update(
@@ -55,7 +58,7 @@ def train_cohort(
             round=assignment.round,
             rank=assignment.rank,
             structure=session.structures[n],
-            adapter=session.cohort.read(n, session.structures[n]),
+            adapter=learnt[n],
             scores=np.where(session.structures[n].keep & session.prunes[n], scores[n], np.float32(0.0)),
             loss_before=before[n],
             loss_after=after[n],
@@ -92,7 +95,8 @@ class _Session:
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         self.importance.watch(self.cohort, self.structures)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
-        self.sizes = [measure(base.model, blueprint, structure) for structure in self.structures]
+        self.measured: dict[bytes, Dimensions] = {}
+        self.sizes = [self.size(structure) for structure in self.structures]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = torch.optim.AdamW(
             self.cohort.parameters(),
@@ -100,6 +104,13 @@ class _Session:
             weight_decay=task.training.weight_decay,
             fused=self.device.type == "cuda",
         )
+
+    def size(self, structure: Structure) -> Dimensions:
+        """Sizes of the model in ``structure``, measured once for all devices that have it."""
+        key = structure.keep.tobytes()
+        if key not in self.measured:
+            self.measured[key] = measure(self.base.model, structure.blueprint, structure)
+        return self.measured[key]
 
     def prune(self, fleet_scores: np.ndarray, share: float) -> None:
         """Remove what the event asks of each device that prunes; masks, factors and moments follow."""
@@ -109,7 +120,7 @@ class _Session:
                 structure = prune(assignment, self.structures[n], scores[n], fleet_scores, share, self.task.pruning)
                 if structure is not self.structures[n]:
                     self.structures[n] = structure
-                    self.sizes[n] = measure(self.base.model, structure.blueprint, structure)
+                    self.sizes[n] = self.size(structure)
         self.cohort.set_structures(self.structures)
         self.cohort.clear_removed(self.structures, self.optimizer)
         self.importance.restrict(self.structures)
@@ -152,7 +163,7 @@ class _Session:
     def _clip(self) -> None:
         """Scale each device's gradients to its own norm, as ``clip_grad_norm_`` does for one."""
         gradients = [gradient(p) for p in self.cohort.parameters()]
-        norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norms = vector_norm(torch.stack([vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0)
         scale = (self.task.training.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
         for g in gradients:
             g.mul_(scale.reshape(-1, *[1] * (g.dim() - 1)))
@@ -160,5 +171,5 @@ class _Session:
     def _measure_sensitivity(self) -> None:
         """Sum of |A * gA| + |B * gB| of each device (algorithms section 1, step 4)."""
         with torch.no_grad():
-            parts = [(p * gradient(p)).abs().flatten(1).sum(1) for p in self.cohort.factors()]
+            parts = [vector_norm((p * gradient(p)).flatten(1), ord=1, dim=1) for p in self.cohort.factors()]
             self.sensitivity += torch.stack(parts).sum(0)

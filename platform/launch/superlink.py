@@ -30,12 +30,13 @@ _STOP_SECONDS = 20.0
 _PORT_ATTEMPTS = 3
 _PROBE_SECONDS = 0.05
 
-# Quiet, private and quick: nothing is reported or looked up, tasks are picked up at once, Ray keeps to itself and keeps
-# its object store small (a round's messages are a few MB; its default is 30% of the memory).
+# Quiet, private and quick: nothing is reported or looked up, tasks are picked up soon (every look of Flower's, all
+# through the run, costs 2 ms), Ray keeps to itself and keeps its object store small (a round's messages are a few MB;
+# its default is 30% of the memory).
 _SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.1",
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(2 * 1024**3),

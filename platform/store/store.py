@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import URL, Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import URL, Connection, Engine, delete, func, insert, make_url, select, update
 
 from slimfed.platform.job import Job, job_to_dict
 from slimfed.platform.store import migrating
@@ -76,7 +76,7 @@ class Store:
             "name": job.name,
             "method": job.method.name,
             "status": "created",
-            "job": job_to_dict(job),
+            "job": _without_password(job_to_dict(job)),
             "folder": str(folder),
             "seed": job.seed,
             "rounds": job.training.rounds,
@@ -189,6 +189,12 @@ def upgrade(url: str, home: Path) -> tuple[str | None, str]:
         return migrating.migrate(engine, address)
     finally:
         engine.dispose()
+
+
+def _without_password(job: dict[str, Any]) -> dict[str, Any]:
+    """The job as everybody who reads the store may see it."""
+    url = job["store"]["url"]
+    return {**job, "store": {**job["store"], "url": shown(make_url(url)) if "://" in url else url}}
 
 
 def _now() -> datetime:

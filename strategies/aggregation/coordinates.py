@@ -1,6 +1,7 @@
 """Where a device's factors lie among the global ones."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,13 @@ def device_shapes(
         module: ((rank, _length(place.columns, f.a.shape[1])), (_length(place.rows, f.b.shape[0]), rank))
         for (module, f), place in zip(adapter.factors.items(), places(adapter, structure, rank).values(), strict=True)
     }
+
+
+def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
+    """Bytes of the part of the global ``adapter`` that a device of this ``structure`` and ``rank`` is sent."""
+    head = sum(tensor.nbytes for tensor in adapter.head.values())
+    shapes = device_shapes(adapter, structure, rank).values()
+    return head + sum(4 * (prod(a) + prod(b)) for a, b in shapes)  # factors are float32
 
 
 def _length(index: np.ndarray | slice, whole: int) -> int:

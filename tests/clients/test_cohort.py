@@ -87,11 +87,11 @@ def test_every_importance_scores_alike(importance: str) -> None:
 
 def test_training_lowers_the_loss_and_pruning_reaches_its_goal() -> None:
     base, blueprint = opened("bert", False)
-    part = assignment(0, 4, blueprint.dense(), 0.5, steps=20)
+    part = assignment(0, 4, blueprint.dense(), 0.5, steps=40)
     data = device_data(0, False, 4)
-    own = DeviceData(cycle(data.probe), data.probe, 8)
+    own = DeviceData(lambda: cycle(data.probe), data.probe, 8)
     scores = np.zeros(blueprint.units, dtype=np.float32)
     update = train_device(base, blueprint, task(False), part, adapter(base, blueprint, 3, 4), scores, own)
-    assert update.loss_after < 0.8 * update.loss_before
+    assert update.loss_after < 0.3 * update.loss_before
     assert update.structure.sparsity == pytest.approx(0.5, abs=0.03)
     assert update.importance > 0

@@ -157,7 +157,43 @@ def not_json(content: RecordDict) -> None:
     content["layout-3"] = ConfigRecord({"json": "{"})
 
 
-@pytest.mark.parametrize("damage", [broken_layout, negative_size, no_metrics, wrong_structure, not_json])
+def not_a_mapping(content: RecordDict) -> None:
+    content["layout-3"] = ConfigRecord({"json": '{"factors": [1], "head": {}}'})
+
+
+def deeply_nested(content: RecordDict) -> None:
+    content["layout-3"] = ConfigRecord({"json": "[" * 100_000})
+
+
+def rank_of_another_type(content: RecordDict) -> None:
+    content["metrics-3"]["rank"] = 2.0
+
+
+def loss_as_list(content: RecordDict) -> None:
+    content["metrics-3"]["loss_before"] = [1.0]
+
+
+def huge_promise(content: RecordDict) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999,), }"
+    array = content["update-3"]["adapter"]
+    array.data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+DAMAGES = (
+    broken_layout,
+    negative_size,
+    no_metrics,
+    wrong_structure,
+    not_json,
+    not_a_mapping,
+    deeply_nested,
+    rank_of_another_type,
+    loss_as_list,
+    huge_promise,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_malformed_update_becomes_a_failure_and_spares_the_others(damage) -> None:
     content = encode_results([update(3), update(4)])
     damage(content)

@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,7 +51,7 @@ def test_the_encoder_is_frozen_exact_and_ready(bare: Path) -> None:
         assert not loaded.model.training
         assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
         assert not any(p.requires_grad for p in loaded.model.parameters())
-        assert loaded.head == ("classifier.weight", "classifier.bias")
+        assert loaded.head[-2:] == ("classifier.weight", "classifier.bias")
         batch = loaded.tokenizer(["stop", "do not stop it"], padding=True, return_tensors="pt")
         with torch.no_grad():
             calm = loaded.model(**batch).logits
@@ -198,38 +195,6 @@ def test_tasks_that_do_not_fit() -> None:
         load_model(ModelSpec(path=ENCODER.path, task="causal-lm"), None, 1)
     with pytest.raises(InputError, match="at least two labels"):
         load_model(ENCODER, ("only",), 1)
-
-
-@pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_hub_that_does_not_answer_is_said_within_seconds(offline: str) -> None:
-    code = (
-        "from slimfed.clients.models import load_model; from slimfed.clients.spec import ModelSpec\n"
-        "import time; started = time.monotonic()\n"
-        "try: load_model(ModelSpec(path='nobody/nothing'), ('a', 'b'), 1)\n"
-        "except Exception as error: print(type(error).__name__, time.monotonic() - started, error)"
-    )
-    # Nothing listens on port 9, so that the hub is unreachable on a machine with a network, too.
-    env = {**os.environ, "HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=True)
-    name, seconds, text = run.stdout.split(" ", 2)
-    assert name == "InputError"
-    assert float(seconds) < 15
-    assert 'model.path = "nobody/nothing" is not a folder here, the hub cannot be reached' in text
-
-
-def test_a_hub_id_is_served_from_the_local_cache(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    cache = tmp_path_factory.mktemp("cache")
-    repo = cache / "models--some--encoder"
-    shutil.copytree(bare, repo / "snapshots" / "abc123")
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("abc123")
-    code = (
-        "from slimfed.clients.models import load_model; from slimfed.clients.spec import ModelSpec\n"
-        "print(load_model(ModelSpec(path='some/encoder'), ('a', 'b'), 1).head)"
-    )
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)}
-    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=True)
-    assert run.stdout.strip() == "('classifier.weight', 'classifier.bias')"
 
 
 def test_a_real_sentence_encoder() -> None:

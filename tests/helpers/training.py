@@ -93,7 +93,7 @@ def device_data(device: int, causal: bool, examples: int) -> DeviceData:
         while True:
             yield batch()
 
-    return DeviceData(stream(), (batch(), batch()), examples)
+    return DeviceData(stream, (batch(), batch()), examples)
 
 
 def opened(family: str, causal: bool) -> tuple[LoadedModel, Blueprint]:

@@ -1,0 +1,42 @@
+"""An adapter folded into the weights it belongs to: the plain model that is measured."""
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.update import Adapter
+
+
+def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrainedModel:
+    """W <- W + scaling * B A for every adapted module, and the trained head, in place; returns ``model``.
+
+    ``adapter`` must have the (sliced) model's shape. Parameters are replaced, not written to, so that a base whose
+    parameters ``model`` shares stays as it is. The same as attaching the adapter and merging it, without the time that
+    PEFT takes to inject its layers. Raises ``ValueError`` if a tensor does not fit.
+    """
+    for name, factors in adapter.factors.items():
+        module = model.get_submodule(name)
+        weight: torch.Tensor = module.weight.detach()
+        change = scaling * (_like(factors.b, weight) @ _like(factors.a, weight))
+        _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
+    for name, value in adapter.head.items():
+        parent, _, leaf = name.rpartition(".")
+        old = model.get_parameter(name)
+        _replace(model.get_submodule(parent), leaf, _fitting(name, _like(value, old), old))
+    return model
+
+
+def _like(value: np.ndarray, other: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(value, dtype=other.dtype, device=other.device)
+
+
+def _fitting(name: str, tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    if tensor.shape != other.shape:
+        raise ValueError(f"{name}: shape {list(tensor.shape)} does not fit the model's {list(other.shape)}")
+    return tensor
+
+
+def _replace(module: nn.Module, leaf: str, value: torch.Tensor) -> None:
+    setattr(module, leaf, nn.Parameter(value, requires_grad=False))
