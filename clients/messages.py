@@ -166,7 +166,7 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Up
         return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
 
 
-def _number(metrics: Any, name: str) -> int | float:
+def _number(metrics: Any, name: str) -> Any:
     """A metric of the promised type, and not one that only compares equal to it."""
     value, wanted = metrics[name], int if name in _WHOLE else float
     if type(value) is not wanted:
