@@ -1,6 +1,6 @@
 """How hard is ``builtin:commands``? Bag of words against the tuned ``builtin:tiny-encoder``, both trained centrally.
 
-``python benchmarks/builtin_task.py`` prints the table of docs/builtin.md; one thread, about two minutes.
+``python benchmarks/builtin_task.py`` prints the table of docs/builtin.md; one thread, about five minutes.
 """
 
 import argparse
