@@ -24,6 +24,7 @@ Ending = tuple[FinalStatus, str]
 FINAL: tuple[FinalStatus, ...] = ("done", "failed", "stopped")
 
 _POLL_SECONDS = 0.25
+_GOING_SECONDS = 10.0
 _HEALTH_SECONDS = 2.0
 _START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
@@ -159,14 +160,23 @@ class _Watch:
             return None
         self._next_health_check = now + _HEALTH_SECONDS
         if not self._superlink.alive:
-            return "failed", f"the Flower SuperLink ended unexpectedly: {self._superlink.last_lines()}"
-        if self._superlink.app_process() is not None:
-            self._app_was_there = True
-        elif self._app_was_there or self._superlink.status(self._submission).finished:
-            return "failed", self._post_mortem()
+            return self._superlink_ended()
+        try:
+            if self._superlink.app_process() is not None:
+                self._app_was_there = True
+            elif self._app_was_there or self._superlink.status(self._submission).finished:
+                return "failed", self._post_mortem()
+        except LaunchError:
+            # A SuperLink that is going down answers no more before its guard has seen it.
+            if self._superlink.ended_within(_GOING_SECONDS):
+                return self._superlink_ended()
+            raise
         if not look.began and now - self._began > _START_SECONDS:
             return "failed", f"the ServerApp did not begin within {_START_SECONDS:.0f} s: {self._app_words()}"
         return None
+
+    def _superlink_ended(self) -> Ending:
+        return "failed", f"the Flower SuperLink ended unexpectedly: {self._superlink.last_lines()}"
 
     def _post_mortem(self) -> str:
         details = self._superlink.status(self._submission).details

@@ -1,8 +1,14 @@
-"""How hypothesis works in every test: no verdict on speed, and on a build server the same examples each time."""
+"""What holds for every test.
+
+One thread: the tests' models are so small that threads only wait for each other. Hypothesis passes no verdict on speed,
+and draws the same examples each time on a build server.
+"""
 
 import os
 
-from hypothesis import HealthCheck, settings
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
+
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile(
     "slimfed",

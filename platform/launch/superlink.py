@@ -148,6 +148,16 @@ class SuperLink:
         """True while the SuperLink runs."""
         return self._guard is not None and self._guard.poll() is None
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the SuperLink to be gone; True if it is."""
+        if self._guard is None:
+            return True
+        try:
+            self._guard.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> None:
         """End the SuperLink and all it started. Harmless if it does not run."""
         if self._guard is None:

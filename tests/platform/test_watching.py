@@ -21,6 +21,8 @@ class FakeSuperLink:
     process: object | None = object()
     app = AppStatus("running", "N/A")
     refusal: str | None = None
+    going = False
+    silent = False
     stopped = 0
 
     def __init__(self, home: Path, log: Path, environment: object) -> None:
@@ -42,7 +44,12 @@ class FakeSuperLink:
         return self.process
 
     def status(self, _run: str) -> AppStatus:
+        if self.silent:
+            raise LaunchError("flwr ls failed: unavailable")
         return self.app
+
+    def ended_within(self, _seconds: float) -> bool:
+        return self.going
 
     def app_log(self, _run: str) -> str:
         return "one\ntwo\n"
@@ -102,6 +109,17 @@ def test_a_dead_superlink_is_the_cause(superlink: type[FakeSuperLink], plan: Lau
     journal = FakeJournal(lambda _: RUNNING)
     assert launch(plan, journal).status == "failed"
     assert journal.ended == ("failed", "the Flower SuperLink ended unexpectedly: address in use")
+
+
+@pytest.mark.parametrize(("going", "cause"), [(True, "SuperLink ended unexpectedly"), (False, "flwr ls failed")])
+def test_a_superlink_that_is_going_down_is_the_cause_not_its_silence(
+    superlink: type[FakeSuperLink], plan: LaunchPlan, going: bool, cause: str
+) -> None:
+    superlink.process, superlink.silent, superlink.going = None, True, going
+    journal = FakeJournal(lambda _: RUNNING)
+    assert launch(plan, journal).status == "failed"
+    assert journal.ended is not None
+    assert cause in journal.ended[1]
 
 
 @pytest.mark.parametrize(
