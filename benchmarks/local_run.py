@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
     recorder = PrintingRecorder()
     assemble(job, workplace, new_fleet(workplace, job), nodes, recorder).start(LocalGrid(nodes))
     last = recorder.rounds[-1]
-    walls = sorted(record.wall_seconds for record in recorder.rounds[1:]) or [last.wall_seconds]
+    walls = [record.wall_seconds for record in recorder.rounds]
     return {
         "name": job.name,
         "sets": sets,
@@ -72,7 +73,8 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
         "device_accuracy_mean": last.device_accuracy_mean,
         "sparsity": last.sparsity,
         "virtual_seconds": sum(record.virtual_seconds for record in recorder.rounds),
-        "seconds_per_round": walls[len(walls) // 2],
+        "seconds_per_round": median(walls[1:] or walls),
+        "round_seconds": walls,
         "wall_seconds": time.monotonic() - started,
         "accuracies": [r.evaluation.accuracy if r.evaluation else None for r in recorder.rounds],
         "events": recorder.events,
