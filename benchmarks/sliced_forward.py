@@ -65,8 +65,8 @@ def compare(folder: str, sparsity: float, repeats: int) -> str:
     lines.append("")
     lines.append(
         f"Sparsity {structure.sparsity:.1%}; {processor()}, one thread; torch {version('torch')}; medians of {repeats} "
-        f"forward passes each, in turns; the machine was shared (load average {load:.1f} on "
-        f"{os.cpu_count()} cores when it began)."
+        f"forward passes each, in turns; load average {load:.1f} on {os.cpu_count()} cores "
+        "when it began."
     )
     return "\n".join(lines)
 
