@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace) -> None:
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "flwr")},
         "weights": stored_dtype(Path(options.model)),
         "processes": options.processes,
-        "alone": timed,
+        "alone": _without_paths(timed),
         "runs": [],
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> None:
         }
         for future in as_completed(waiting):
             sparsity, seed = waiting[future]
-            results["runs"].append({"target": sparsity, "seed": seed} | future.result())
+            results["runs"].append({"target": sparsity, "seed": seed} | _without_paths(future.result()))
             results["runs"].sort(key=lambda result: (result["target"], result["seed"]))
             options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -102,6 +102,11 @@ def table(results: dict[str, Any]) -> str:
         "one also measures all 80 devices' own models)."
     )
     return "\n".join(lines)
+
+
+def _without_paths(result: dict[str, Any]) -> dict[str, Any]:
+    """Where somebody keeps model and data is nobody's business."""
+    return result | {"sets": [each for each in result["sets"] if not each.startswith(("model.path", "data.path"))]}
 
 
 def _spread(values: list[float]) -> str:
