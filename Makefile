@@ -17,7 +17,7 @@ dashboard: $(STAMP)
 	$(BIN)/slimfed dashboard
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Tools that read folders see the package through .floors/, where the four floors stand as slimfed.*
 check: $(TEST_STAMP)
