@@ -10,6 +10,8 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,16 +26,19 @@ from slimfed.strategies.protocols import Event, RoundRecord
 
 
 class PrintingRecorder:
-    """Keeps the rounds and prints a line for each."""
+    """Keeps the rounds, without the updates that their devices sent, and prints a line for each."""
 
     def __init__(self) -> None:
         self.rounds: list[RoundRecord] = []
+        self.peak_memory_bytes = 0.0
         self.events = 0
 
     def record(self, record: RoundRecord, tensors: dict[str, Any], state: dict[str, Any]) -> None:
         """Print the round."""
-        self.rounds.append(record)
+        self.rounds.append(replace(record, devices=()))
         self.events += len(record.events)
+        needed = [device.update.workload.peak_memory_bytes for device in record.devices if device.update]
+        self.peak_memory_bytes = max([self.peak_memory_bytes, *needed])
         accuracy = record.evaluation.accuracy if record.evaluation else float("nan")
         own = record.device_accuracy_mean or float("nan")
         print(
@@ -73,10 +78,15 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
         "device_accuracy_mean": last.device_accuracy_mean,
         "sparsity": last.sparsity,
         "virtual_seconds": sum(record.virtual_seconds for record in recorder.rounds),
+        "bytes": sum(record.bytes_up + record.bytes_down for record in recorder.rounds),
+        "peak_memory_bytes": recorder.peak_memory_bytes,
         "seconds_per_round": median(walls[1:] or walls),
         "round_seconds": walls,
         "wall_seconds": time.monotonic() - started,
         "accuracies": [r.evaluation.accuracy if r.evaluation else None for r in recorder.rounds],
+        "sparsities": [r.sparsity for r in recorder.rounds],
+        "virtual_seconds_after": list(accumulate(r.virtual_seconds for r in recorder.rounds)),
+        "bytes_after": list(accumulate(r.bytes_up + r.bytes_down for r in recorder.rounds)),
         "events": recorder.events,
     }
 
