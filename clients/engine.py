@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.cohort.model import supports
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.messages import Failure
@@ -91,8 +92,9 @@ def train(
 
 def _hindrance(task: TaskSpec, base: LoadedModel) -> str:
     """Why this task cannot be trained in cohorts; empty if it can."""
-    if task.adapter.dropout > 0:
-        return "adapter.dropout draws from one random state, which devices of a cohort cannot share"
+    hindrance = ADAPTERS[task.adapter.name].hindrance(task.adapter)
+    if hindrance:
+        return hindrance
     if not supports(base.model, base.head):
         return "the task head is more than linear modules"
     return ""

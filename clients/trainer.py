@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from slimfed.clients.adapters.lora import AdaptedModel, attach
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.cost import measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
@@ -95,7 +96,8 @@ class _Session:
         """(Re)build the sliced model with its adapter and a fresh optimiser."""
         self.structure = structure
         self.size = measure(self.base.model, self.blueprint, structure)
-        self.adapted = attach(slice_model(self.base.model, structure), adapter, self.task.adapter)
+        sliced = slice_model(self.base.model, structure)
+        self.adapted = ADAPTERS[self.task.adapter.name].attach(sliced, structure, adapter, self.task)
         self.importance.watch(self.adapted, [structure])
         self.optimizer = torch.optim.AdamW(
             self.adapted.parameters(),
@@ -144,10 +146,10 @@ class _Session:
 
 
 def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
-    """Sum of |A * gA| + |B * gB|: how much the loss leans on the adapter (algorithms section 1, step 4)."""
-    factors = [p for layer in adapted.layers.values() for p in (layer.a, layer.b)]
+    """Sum of |p * gp| over what the adapter trains: how much the loss leans on it (algorithms section 1, step 4)."""
     with torch.no_grad():
-        return torch.stack([(p * p.grad).abs().sum() for p in factors if p.grad is not None]).sum()
+        parts = [(p * p.grad).abs().sum() for p in adapted.adapter_parameters() if p.grad is not None]
+        return torch.stack(parts).sum()
 
 
 def _carry_moments(

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.adapters.model import head_state
 from slimfed.clients.errors import InputError
 from slimfed.clients.workplace import Workplace
 from slimfed.platform import checkpoint

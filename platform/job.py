@@ -55,7 +55,9 @@ class MethodSpec(Section):
     """What is done. ``name`` is a preset that fills in the rest; every field can be set by itself."""
 
     name: str = Field("fedspine", description="name in the preset registry")
-    adapter: Literal["lora"] = Field("lora", description="what a device trains beside the frozen base")
+    adapter: str = Field(
+        "lora", description="name in the adapter registry: what a device trains beside the frozen base"
+    )
     target_sparsity: Fraction = Field(0.5, description="share of the prunable parameters to remove; 0: no pruning")
     importance: str = Field("lora-gradient", description="name in the importance registry")
     aggregation: str = Field("coverage", description="name in the aggregation registry")
@@ -68,6 +70,16 @@ class MethodSpec(Section):
             from slimfed.clients.importance import IMPORTANCE
 
             _known(name, IMPORTANCE)
+        return name
+
+    @field_validator("adapter")
+    @classmethod
+    def _adapter_is_known(cls, name: str) -> str:
+        if name != cls.model_fields["adapter"].default:
+            # Only here, as above.
+            from slimfed.clients.adapters import ADAPTERS
+
+            _known(name, ADAPTERS)
         return name
 
     @field_validator("aggregation")

@@ -1,1 +1,10 @@
-"""Adapters: what a device trains beside the frozen base."""
+"""Adapters by name: what a device trains beside the frozen base. A new one is one file here and one line below."""
+
+from slimfed.clients.adapters.base import AdapterMethod
+from slimfed.clients.adapters.lora import Lora
+
+ADAPTERS: dict[str, AdapterMethod] = {
+    "lora": Lora(),
+}
+
+__all__ = ["ADAPTERS", "AdapterMethod"]

@@ -1,13 +1,28 @@
-"""What importance and the trainers see of adapted linears, whoever holds them: one device's model or a cohort's."""
+"""What an adapter is, and what importance and the trainers see of it: in one device's model or in a cohort's."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Factors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from slimfed.clients.adapters.model import AdaptedModel
+    from slimfed.clients.spec import AdapterSpec, TaskSpec
+
+Kept = Mapping[tuple[str, str], np.ndarray]
+"""``(module, side)`` -> rows or columns that a device has kept of it, as ``Structure.indices`` gives them."""
+
 
 class AdaptedLayer(Protocol):
-    """y = W x + scaling * B (A x): W [out, in], A [..., r, in], B [..., out, r], with a leading axis for a cohort."""
+    """A frozen linear module W [out, in] and the change that is trained beside it; a cohort's has a leading axis."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -15,23 +30,37 @@ class AdaptedLayer(Protocol):
         ...
 
     @property
-    def a(self) -> nn.Parameter:
-        """Factor A, [..., r, in]."""
-        ...
-
-    @property
-    def b(self) -> nn.Parameter:
-        """Factor B, [..., out, r]."""
-        ...
-
-    @property
-    def scaling(self) -> float:
-        """alpha / r, the same for every rank."""
-        ...
-
-    @property
     def module(self) -> nn.Module:
         """The module itself, to hook."""
+        ...
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """What is trained here, each [..., its own shape], in the order of the update's tensors."""
+        ...
+
+    def merged(self) -> torch.Tensor:
+        """W with the change in it, [..., out, in]."""
+        ...
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """|sum of G * merged| over each row (``side`` "out") or column ("in"), [..., out] or [..., in].
+
+        G is the gradient of the merged weight as far as the gradients of what is trained tell it.
+        """
+        ...
+
+
+class CohortLayer(AdaptedLayer, Protocol):
+    """An adapted linear of a cohort. ``mask``, 0/1 [devices, in], zeroes the inputs that a device has not."""
+
+    mask: torch.Tensor | None
+
+    def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Zero what lies in rows ("out") or columns ("in") that ``mask`` [devices, size] removes, and its moments."""
+        ...
+
+    def read(self) -> list[Factors]:
+        """What every device has learnt, in the coordinates of the unpruned module and at the cohort's largest rank."""
         ...
 
 
@@ -53,6 +82,29 @@ class Adapted(Protocol):
         ...
 
 
-def gradient(parameter: nn.Parameter) -> torch.Tensor:
-    """Gradient of the last backward pass; zeros if there was none."""
-    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+class AdapterMethod(ABC):
+    """One way to adapt: what a device trains beside the frozen base. A new one is one file here and one registry line.
+
+    The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`; both must train alike.
+    """
+
+    @abstractmethod
+    def attach(
+        self, model: "PreTrainedModel", structure: Structure, adapter: Adapter, task: "TaskSpec"
+    ) -> "AdaptedModel":
+        """Put ``adapter`` onto ``model``, both in the shape of ``structure``, in place.
+
+        Raises ``ValueError`` if a tensor does not fit.
+        """
+
+    @abstractmethod
+    def cohort_layer(
+        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: "AdapterSpec"
+    ) -> CohortLayer:
+        """The module ``name`` (``base``, unpruned) for devices whose adapters are in their own shapes."""
+
+    def hindrance(self, spec: "AdapterSpec") -> str:
+        """Why devices with this adapter cannot be trained in cohorts; empty if they can."""
+        if spec.dropout > 0:
+            return "adapter.dropout draws from one random state, which devices of a cohort cannot share"
+        return ""

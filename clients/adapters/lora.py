@@ -1,7 +1,7 @@
 """LoRA through PEFT, with a rank of its own for every device, and the task head trained in full beside it."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,32 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.spec import AdapterSpec
+from slimfed.clients import low_rank
+from slimfed.clients.adapters.base import AdapterMethod, Kept
+from slimfed.clients.adapters.model import AdaptedModel, Read, attach_head, fill
+from slimfed.clients.cohort.layers import CohortLinear
+from slimfed.clients.spec import AdapterSpec, TaskSpec
+from slimfed.clients.structure import Structure
+from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Adapter, Factors
 
 _NAME = "default"
+_ALL = slice(None)
+
+
+class Lora(AdapterMethod):
+    """y = W x + scaling * B (A x) (Hu et al., arXiv 2106.09685)."""
+
+    def attach(self, model: PreTrainedModel, structure: Structure, adapter: Adapter, task: TaskSpec) -> AdaptedModel:
+        """Through PEFT's own layers."""
+        return attach(model, adapter, task.adapter)
+
+    def cohort_layer(
+        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: AdapterSpec
+    ) -> CohortLinear:
+        """Every device's factors in one batched product."""
+        a, b = stacked(base, name, adapters, kept)
+        return CohortLinear(base, a, b, spec.scaling)
 
 
 @dataclass(frozen=True)
@@ -45,37 +67,21 @@ class LayerView:
         """alpha / r, the same for every rank."""
         return self.module.scaling[_NAME]
 
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """A and B."""
+        return self.a, self.b
 
-@dataclass(frozen=True)
-class AdaptedModel:
-    """A (sliced) model that carries an adapter: what the trainer moves and what comes back in an update."""
+    def merged(self) -> torch.Tensor:
+        """W + scaling * B A."""
+        return low_rank.merged(self.weight, self.a, self.b, self.scaling)
 
-    model: PreTrainedModel
-    layers: dict[str, LayerView]
-    head: dict[str, nn.Parameter]
+    def first_order(self, side: str) -> torch.Tensor:
+        """LoRAPrune's importance."""
+        return low_rank.first_order(self.weight, self.a, self.b, self.scaling, side)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        return self.model.device
-
-    @property
-    def lead(self) -> tuple[int, ...]:
-        """One device: no leading axis."""
-        return ()
-
-    def layer(self, name: str) -> LayerView:
-        """The adapted linear called ``name`` in the unadapted model."""
-        return self.layers[name]
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: factors in module order, then the head."""
-        return [p for layer in self.layers.values() for p in (layer.a, layer.b)] + list(self.head.values())
-
-    def read(self, of: Callable[[nn.Parameter], torch.Tensor] = torch.Tensor.detach) -> Adapter:
-        """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
-        factors = {name: Factors(_array(of(layer.a)), _array(of(layer.b))) for name, layer in self.layers.items()}
-        return Adapter(factors, {name: _array(of(p)) for name, p in self.head.items()})
+    def read(self, of: Read) -> Factors:
+        """A copy of what ``of`` gives for A and B."""
+        return Factors(to_array(of(self.a)), to_array(of(self.b)))
 
 
 def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> AdaptedModel:
@@ -98,10 +104,9 @@ def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> Adapt
             inject_adapter_in_model(config, model)
     layers = {name: LayerView(model.get_submodule(name)) for name in adapter.factors}
     for name, factors in adapter.factors.items():
-        _fill(layers[name].a, factors.a, f"{name}.a")
-        _fill(layers[name].b, factors.b, f"{name}.b")
-    head = {name: _replace(model, name, value) for name, value in adapter.head.items()}
-    return AdaptedModel(model, layers, head)
+        fill(layers[name].a, factors.a, f"{name}.a")
+        fill(layers[name].b, factors.b, f"{name}.b")
+    return AdaptedModel(model, dict(layers), attach_head(model, adapter.head))
 
 
 def merge(adapted: AdaptedModel) -> PreTrainedModel:
@@ -109,34 +114,30 @@ def merge(adapted: AdaptedModel) -> PreTrainedModel:
     model = adapted.model
     with torch.no_grad():
         for name, layer in adapted.layers.items():
-            base = layer.module.get_base_layer()
-            merged = layer.weight + layer.scaling * (layer.b @ layer.a)
+            base = layer.module.get_base_layer()  # type: ignore[operator]  # attached by PEFT
+            merged = layer.merged()
             base.weight = nn.Parameter(merged.T if isinstance(base, Conv1D) else merged, requires_grad=False)
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, base)
     return model
 
 
-def head_state(model: PreTrainedModel, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named parameters as float32 arrays: the head an untrained model starts from."""
-    return {name: _array(model.get_parameter(name)) for name in names}
+def stacked(
+    base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors [devices, r, in] and [devices, out, r] of module ``name``, at the place they have in the unpruned one.
 
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
-
-
-def _fill(parameter: nn.Parameter, value: np.ndarray, name: str) -> None:
-    if tuple(parameter.shape) != value.shape:
-        raise ValueError(f"{name}: shape {list(value.shape)} does not fit the module's {list(parameter.shape)}")
-    with torch.no_grad():
-        parameter.copy_(torch.from_numpy(value))
-
-
-def _replace(model: PreTrainedModel, name: str, value: np.ndarray) -> nn.Parameter:
-    parent, _, leaf = name.rpartition(".")
-    old = model.get_parameter(name)
-    fresh = nn.Parameter(torch.empty_like(old))
-    _fill(fresh, value, name)
-    setattr(model.get_submodule(parent), leaf, fresh)
-    return fresh
+    Zeros elsewhere; r is the devices' largest rank.
+    """
+    weight: torch.Tensor = base.weight  # type: ignore[assignment]
+    rows, columns = weight.T.shape if isinstance(base, Conv1D) else weight.shape
+    rank = max(len(adapter.factors[name].a) for adapter in adapters)
+    a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
+    b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
+    for n, adapter in enumerate(adapters):
+        factors = adapter.factors[name]
+        own = len(factors.a)
+        a[n][:own, kept[n].get((name, "in"), _ALL)] = factors.a
+        b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
+    there = (weight.device, weight.dtype)
+    return torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there)

@@ -7,6 +7,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients import low_rank
+from slimfed.clients.tensors import to_array
+from slimfed.clients.update import Factors
+
 
 class CohortLinear(nn.Module):
     """y_n = W (m_n * x_n) + bias + scaling * B_n (A_n (m_n * x_n)) for device n.
@@ -34,6 +38,32 @@ class CohortLinear(nn.Module):
     def module(self) -> nn.Module:
         """The module itself, to hook."""
         return self
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """A and B."""
+        return self.a, self.b
+
+    def merged(self) -> torch.Tensor:
+        """W + scaling * B A of every device."""
+        return low_rank.merged(self.weight, self.a, self.b, self.scaling)
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """LoRAPrune's importance."""
+        return low_rank.first_order(self.weight, self.a, self.b, self.scaling, side)
+
+    def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Zero the rows of B or columns of A that devices have lost, and their moments, so that they stay zero."""
+        parameter = self.a if side == "in" else self.b
+        spread = mask[:, None, :] if side == "in" else mask[:, :, None]
+        with torch.no_grad():
+            parameter.mul_(spread)
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment in optimizer.state.get(parameter, {}):
+                    optimizer.state[parameter][moment].mul_(spread)
+
+    def read(self) -> list[Factors]:
+        """The devices' factors, unpruned and at the cohort's rank. Each parameter is fetched once, for all devices."""
+        return [Factors(a, b) for a, b in zip(to_array(self.a), to_array(self.b), strict=True)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""

@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.cohort.layers import CohortHead, CohortLinear
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.base import CohortLayer
+from slimfed.clients.cohort.layers import CohortHead
 from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Factors
-
-_Kept = dict[tuple[str, str], np.ndarray]
-_ALL = slice(None)
+from slimfed.clients.tensors import to_array
+from slimfed.clients.update import Adapter
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class CohortModel:
 
     model: PreTrainedModel
     blueprint: Blueprint
-    layers: dict[str, CohortLinear]
+    layers: dict[str, CohortLayer]
     head: dict[str, nn.Parameter]
     ranks: tuple[int, ...]
 
@@ -40,17 +39,17 @@ class CohortModel:
         """One leading axis: the devices."""
         return (len(self.ranks),)
 
-    def layer(self, name: str) -> CohortLinear:
+    def layer(self, name: str) -> CohortLayer:
         """The adapted linear called ``name`` in the base."""
         return self.layers[name]
 
-    def factors(self) -> list[nn.Parameter]:
-        """A and B of every module, in order; each [devices, ...]."""
-        return [p for layer in self.layers.values() for p in (layer.a, layer.b)]
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the frozen weights, in module order; each [devices, ...]."""
+        return [p for layer in self.layers.values() for p in layer.trained()]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: factors, then the head; each [devices, ...]."""
-        return self.factors() + list(self.head.values())
+        """All that is trained: the adapters, then the head; each [devices, ...]."""
+        return self.adapter_parameters() + list(self.head.values())
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
         """Mask what the devices have not."""
@@ -59,25 +58,18 @@ class CohortModel:
                 self.layers[name].mask = mask
 
     def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
-        """Zero the factors' rows and columns that the devices have lost, and their moments, so that they stay zero."""
-        with torch.no_grad():
-            for (name, side), mask in self._masks(structures):
-                parameter = self.layers[name].a if side == "in" else self.layers[name].b
-                spread = mask[:, None, :] if side == "in" else mask[:, :, None]
-                parameter.mul_(spread)
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    if moment in optimizer.state.get(parameter, {}):
-                        optimizer.state[parameter][moment].mul_(spread)
+        """Zero what lies in rows and columns that the devices have lost, and its moments, so that it stays zero."""
+        for (name, side), mask in self._masks(structures):
+            self.layers[name].clear(side, mask, optimizer)
 
     def read(self, structures: Sequence[Structure]) -> list[Adapter]:
         """Copies of the devices' adapters, each in its own shape. Every parameter is fetched once, for all devices."""
-        a = {name: _array(layer.a) for name, layer in self.layers.items()}
-        b = {name: _array(layer.b) for name, layer in self.layers.items()}
-        head = {name: _array(parameter) for name, parameter in self.head.items()}
+        learnt = {name: layer.read() for name, layer in self.layers.items()}
+        head = {name: to_array(parameter) for name, parameter in self.head.items()}
         dense = self.blueprint.dense()
         adapters = []
         for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
-            factors = {name: Factors(a[name][n], b[name][n]) for name in self.layers}
+            factors = {name: parts[n] for name, parts in learnt.items()}
             whole = Adapter(factors, {name: tensor[n].copy() for name, tensor in head.items()})
             adapters.append(narrow(whole, dense, structure, rank))
         return adapters
@@ -86,8 +78,7 @@ class CohortModel:
         """``(module, side)`` and its 0/1 mask [devices, size]."""
         kept = [structure.indices() for structure in structures]
         for name, side in kept[0]:
-            layer = self.layers[name]
-            size = layer.a.shape[-1] if side == "in" else layer.b.shape[-2]
+            size = self.layers[name].weight.shape[side == "in"]
             mask = np.zeros((len(kept), size), dtype=np.float32)
             for row, indices in zip(mask, kept, strict=True):
                 row[indices[name, side]] = 1.0
@@ -106,7 +97,10 @@ def attach_cohort(
     model = copy.deepcopy(base, {id(tensor): tensor for tensor in shared})
     ranks = tuple(next(iter(adapter.factors.values())).a.shape[0] for adapter in adapters)
     kept = [structure.indices() for structure in structures]
-    layers = {name: _adapted(model, name, adapters, kept, max(ranks), spec.scaling) for name in blueprint.modules}
+    layers = {}
+    for name in blueprint.modules:
+        layers[name] = ADAPTERS[spec.name].cohort_layer(model.get_submodule(name), name, adapters, kept, spec)
+        _put(model, name, layers[name].module)
     head: dict[str, nn.Parameter] = {}
     for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in adapters[0].head):
         module = _head(model, name, adapters)
@@ -120,25 +114,6 @@ def attach_cohort(
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
     """True if every head parameter belongs to a linear module, which is all that a cohort can train in full."""
     return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
-
-
-def _adapted(
-    model: PreTrainedModel, name: str, adapters: Sequence[Adapter], kept: Sequence[_Kept], rank: int, scaling: float
-) -> CohortLinear:
-    """The module called ``name`` with every device's factors where they lie in the unpruned one, zeros elsewhere."""
-    module = model.get_submodule(name)
-    rows, columns = module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape
-    a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
-    b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
-    for n, adapter in enumerate(adapters):
-        factors = adapter.factors[name]
-        own = len(factors.a)
-        a[n][:own, kept[n].get((name, "in"), _ALL)] = factors.a
-        b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
-    there = (model.device, model.dtype)
-    layer = CohortLinear(module, torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there), scaling)
-    _put(model, name, layer)
-    return layer
 
 
 def _head(model: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> CohortHead:
@@ -156,7 +131,3 @@ def _head(model: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> Coh
 def _put(model: PreTrainedModel, name: str, module: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()

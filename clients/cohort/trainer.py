@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.linalg import vector_norm
 
-from slimfed.clients.adapters.base import gradient
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cost import Dimensions, measure, training_workload
@@ -18,6 +17,7 @@ from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.tensors import gradient
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Update, Workload
 
@@ -169,7 +169,7 @@ class _Session:
             g.mul_(scale.reshape(-1, *[1] * (g.dim() - 1)))
 
     def _measure_sensitivity(self) -> None:
-        """Sum of |A * gA| + |B * gB| of each device (algorithms section 1, step 4)."""
+        """Sum of |p * gp| over what each device's adapter trains (algorithms section 1, step 4)."""
         with torch.no_grad():
-            parts = [vector_norm((p * gradient(p)).flatten(1), ord=1, dim=1) for p in self.cohort.factors()]
+            parts = [vector_norm((p * gradient(p)).flatten(1), ord=1, dim=1) for p in self.cohort.adapter_parameters()]
             self.sensitivity += torch.stack(parts).sum(0)

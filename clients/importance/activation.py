@@ -35,9 +35,7 @@ class Activation(Importance):
             return self.by_block(self._along, sides=("in",))
 
     def _along(self, cut: Cut) -> torch.Tensor:
-        layer = self.model.layer(cut.module)
-        merged = layer.weight + layer.scaling * layer.b @ layer.a
-        return merged.abs().sum(-2) * self._norms[cut.module]
+        return self.model.layer(cut.module).merged().abs().sum(-2) * self._norms[cut.module]
 
     def _keep_norm(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

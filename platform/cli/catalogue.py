@@ -57,6 +57,7 @@ def _class_row(each: dict[str, Any]) -> dict[str, str]:
 
 def methods(as_json: Json = False) -> None:
     """List the methods and the parts that a job file can name."""
+    from slimfed.clients.adapters import ADAPTERS
     from slimfed.clients.importance import IMPORTANCE
     from slimfed.platform.presets import PRESETS
     from slimfed.strategies.aggregation import AGGREGATIONS
@@ -64,6 +65,7 @@ def methods(as_json: Json = False) -> None:
 
     presets = [{"name": p.name, "summary": p.summary, "source": p.source} for p in PRESETS.values()]
     parts = {
+        "method.adapter": list(ADAPTERS),
         "bandit.name": list(BANDITS),
         "method.aggregation": list(AGGREGATIONS),
         "method.importance": list(IMPORTANCE),

@@ -10,7 +10,8 @@ from small_structures import CASES, draw_adapter, draw_structure
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedModel
 
-from slimfed.clients.adapters.lora import AdaptedModel, attach
+from slimfed.clients.adapters.lora import attach
+from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.blueprint import discover
 from slimfed.clients.cost import inference_flops, measure, training_workload
 from slimfed.clients.slicing import narrow, slice_model

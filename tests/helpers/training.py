@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from small_models import VOCABULARY, build
 
-from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.adapters.model import head_state
 from slimfed.clients.blueprint import discover
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.selection import select

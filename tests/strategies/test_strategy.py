@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message
 
-from slimfed.clients.adapters.lora import head_state
+from slimfed.clients.adapters.model import head_state
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter, Evaluation, Update

@@ -1,0 +1,87 @@
+"""One device's model with an adapter on it: what the trainer moves and what comes back in an update."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from slimfed.clients.adapters.base import AdaptedLayer
+from slimfed.clients.tensors import to_array
+from slimfed.clients.update import Adapter, Factors
+
+Read = Callable[[nn.Parameter], torch.Tensor]
+
+
+class DeviceLayer(AdaptedLayer, Protocol):
+    """An adapted linear of one device's model."""
+
+    def read(self, of: Read) -> Factors:
+        """A copy of what ``of`` gives for each trained parameter."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A (sliced) model that carries an adapter."""
+
+    model: PreTrainedModel
+    layers: dict[str, DeviceLayer]
+    head: dict[str, nn.Parameter]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """One device: no leading axis."""
+        return ()
+
+    def layer(self, name: str) -> DeviceLayer:
+        """The adapted linear called ``name`` in the unadapted model."""
+        return self.layers[name]
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the frozen weights, in module order."""
+        return [p for layer in self.layers.values() for p in layer.trained()]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the adapter, then the head."""
+        return self.adapter_parameters() + list(self.head.values())
+
+    def read(self, of: Read = torch.Tensor.detach) -> Adapter:
+        """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
+        factors = {name: layer.read(of) for name, layer in self.layers.items()}
+        return Adapter(factors, {name: to_array(of(p)) for name, p in self.head.items()})
+
+
+def attach_head(model: PreTrainedModel, head: dict[str, np.ndarray]) -> dict[str, nn.Parameter]:
+    """Replace the head's parameters by trainable copies, so that a base shared with other devices stays as it is."""
+    return {name: _replace(model, name, value) for name, value in head.items()}
+
+
+def head_state(model: PreTrainedModel, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named parameters as float32 arrays: the head an untrained model starts from."""
+    return {name: to_array(model.get_parameter(name)) for name in names}
+
+
+def fill(parameter: nn.Parameter, value: np.ndarray, name: str) -> None:
+    """Write ``value`` into ``parameter``. Raises ``ValueError`` if it does not fit."""
+    if tuple(parameter.shape) != value.shape:
+        raise ValueError(f"{name}: shape {list(value.shape)} does not fit the module's {list(parameter.shape)}")
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(value))
+
+
+def _replace(model: PreTrainedModel, name: str, value: np.ndarray) -> nn.Parameter:
+    parent, _, leaf = name.rpartition(".")
+    old = model.get_parameter(name)
+    fresh = nn.Parameter(torch.empty_like(old))
+    fill(fresh, value, name)
+    setattr(model.get_submodule(parent), leaf, fresh)
+    return fresh

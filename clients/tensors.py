@@ -1,0 +1,15 @@
+"""Small things that are done to tensors in many places."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def gradient(parameter: nn.Parameter) -> torch.Tensor:
+    """Gradient of the last backward pass; zeros if there was none."""
+    return parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+
+
+def to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A float32 copy in main memory."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
