@@ -1,5 +1,7 @@
 """How good a model is on labelled text."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -7,6 +9,9 @@ from torch.nn import functional
 
 from slimfed.clients.batches import TokenisedSplit
 from slimfed.clients.update import Evaluation
+
+CONFIDENCE_BINS = 15
+"""Bins of equal width that the calibration error is measured in; as many as Guo et al. (2017) take."""
 
 _IGNORED = -100
 
@@ -20,16 +25,15 @@ def evaluate(
 ) -> Evaluation:
     """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
 
-    Classification counts labels; causal-lm counts target tokens (those after a prompt), each equally. Examples are
-    taken in order of length, so that padding is short; the result does not depend on ``batch_size`` but for rounding.
-    ``dtype`` other than float32 computes under autocast. The model's mode is put back.
+    Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
+    after a prompt), each equally. Examples are taken in order of length, so that padding is short; the result does not
+    depend on ``batch_size`` but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is
+    put back.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(split)) if rows is None else rows
     order = rows[np.argsort(split.lengths[rows], kind="stable")]
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    targets = 0
+    tally: _Tally | None = None
     was_training = model.training
     model.eval()
     try:
@@ -38,22 +42,89 @@ def evaluate(
                 batch = split.collate(order[start : start + batch_size])
                 labels = batch.pop("labels").to(device)
                 logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-                batch_loss, batch_correct, batch_targets = _score(logits, labels)
-                loss, correct, targets = loss + batch_loss, correct + batch_correct, targets + batch_targets
+                counted = _count(logits, labels)
+                tally = counted if tally is None else tally + counted
     finally:
         model.train(was_training)
-    return Evaluation(float(loss) / targets, int(correct) / targets, len(rows))
+    if tally is None:
+        raise ValueError("there is nothing to evaluate on: no rows")
+    return tally.evaluation(len(rows))
 
 
-def _score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Summed loss, correct answers and answers of a batch; tokens are predicted from the position before.
+@dataclass(frozen=True)
+class _Tally:
+    """Sums over the answers of some batches, on the model's processor: fetching them would make every batch wait.
 
-    Sums stay on the model's processor: fetching them would make every batch wait for the one before.
+    ``loss``: float64 []. ``right`` and ``answers``: int64 []. ``classes``: int64 [3, classes], how often each was
+    predicted rightly, predicted, and true. ``confidence``: float64 [3, bins], the answers in each bin, how many of them
+    were right, and the sum of their confidences. Both are None for tokens.
     """
-    if labels.dim() == 2:
+
+    loss: torch.Tensor
+    right: torch.Tensor
+    answers: int
+    classes: torch.Tensor | None
+    confidence: torch.Tensor | None
+
+    def __add__(self, other: "_Tally") -> "_Tally":
+        return _Tally(
+            self.loss + other.loss,
+            self.right + other.right,
+            self.answers + other.answers,
+            _both(self.classes, other.classes),
+            _both(self.confidence, other.confidence),
+        )
+
+    def evaluation(self, examples: int) -> Evaluation:
+        return Evaluation(
+            float(self.loss) / self.answers,
+            int(self.right) / self.answers,
+            examples,
+            None if self.classes is None else _macro_f1(self.classes.cpu().numpy()),
+            None if self.confidence is None else _calibration_error(self.confidence.cpu().numpy()),
+        )
+
+
+def _count(logits: torch.Tensor, labels: torch.Tensor) -> _Tally:
+    """The sums of one batch; tokens are predicted from the position before."""
+    tokens = labels.dim() == 2
+    if tokens:
         logits, labels = logits[:, :-1], labels[:, 1:]
         learnt = labels != _IGNORED
         logits, labels = logits[learnt], labels[learnt]
     logits = logits.float()
     loss = functional.cross_entropy(logits, labels, reduction="none").double().sum()
-    return loss, (logits.argmax(-1) == labels).sum(), labels.numel()
+    predicted = logits.argmax(-1)
+    right = predicted == labels
+    if tokens:
+        return _Tally(loss, right.sum(), labels.numel(), None, None)
+    width = logits.shape[-1]
+    classes = [torch.bincount(each, minlength=width) for each in (labels[right], predicted, labels)]
+    surest = logits.softmax(-1).amax(-1).double()
+    # A bin holds its upper edge, as in the definition: (0, 1/M], (1/M, 2/M], ...
+    places = (surest * CONFIDENCE_BINS).ceil().long().clamp(1, CONFIDENCE_BINS) - 1
+    # As a product: a weighted bincount on a GPU adds in an order that differs from run to run.
+    bins = functional.one_hot(places, CONFIDENCE_BINS).double()
+    confidence = torch.stack([torch.ones_like(surest), right.double(), surest]) @ bins
+    return _Tally(loss, right.sum(), labels.numel(), torch.stack(classes), confidence)
+
+
+def _macro_f1(classes: np.ndarray) -> float:
+    """Mean over the classes of 2 TP / (predicted + true); a class that neither occurs nor is predicted has no part."""
+    right, predicted, true = classes
+    there = predicted + true > 0
+    return float(np.mean(2 * right[there] / (predicted + true)[there]))
+
+
+def _calibration_error(confidence: np.ndarray) -> float:
+    """Expected calibration error: mean distance of accuracy from confidence over the bins, by answers in them.
+
+    Guo et al., On Calibration of Modern Neural Networks (ICML 2017), equation 3; the confidence is the probability of
+    the predicted class, in :data:`CONFIDENCE_BINS` bins of equal width.
+    """
+    answers, right, sure = confidence
+    return float(np.abs(right - sure).sum() / answers.sum())
+
+
+def _both(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+    return None if one is None or other is None else one + other

@@ -12,7 +12,7 @@ that finished, and ``failures`` {D: cause} for those that did not.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -67,6 +67,7 @@ _DEVICE = re.compile(r"0|[1-9][0-9]{0,8}")
 _LONGEST_CAUSE = 2000
 _WORKLOAD = tuple(f.name for f in fields(Workload))
 _EVALUATION = tuple(f.name for f in fields(Evaluation))
+_COUNTS = frozenset({"examples", "generated"})
 
 
 def envelope(structures: Iterable[Structure]) -> Structure:
@@ -152,23 +153,29 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Up
     try:
         arrays: Any = content[f"update-{device}"]
         metrics: Any = content[f"metrics-{device}"]
-        evaluation = Evaluation(*(metrics[f"test_{name}"] for name in _EVALUATION)) if "test_loss" in metrics else None
         return Update(
             device=device,
             structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
             adapter=_unflatten(arrays["adapter"].numpy(), str(content[f"layout-{device}"]["json"])),
             scores=arrays["scores"].numpy(),
             workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
-            evaluation=evaluation,
+            evaluation=_evaluation(metrics),
             **{name: _number(metrics, name) for name in _METRICS},
         )
     except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
         return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
 
 
-def _number(metrics: Any, name: str) -> Any:
+def _evaluation(metrics: Any) -> Evaluation | None:
+    """What the node measured of the device's own model: nothing at all, or at least loss and accuracy."""
+    there = {name: f"test_{name}" for name in _EVALUATION if f"test_{name}" in metrics}
+    whole = {f"test_{name}" for name in _COUNTS}
+    return Evaluation(**{name: _number(metrics, key, whole) for name, key in there.items()}) if there else None
+
+
+def _number(metrics: Any, name: str, whole: Set[str] = _WHOLE) -> Any:
     """A metric of the promised type, and not one that only compares equal to it."""
-    value, wanted = metrics[name], int if name in _WHOLE else float
+    value, wanted = metrics[name], int if name in whole else float
     if type(value) is not wanted:
         raise TypeError(f"{name} is {value!r:.50}, expected {wanted.__name__}")
     return value
@@ -183,7 +190,8 @@ def _metrics(update: Update) -> dict[str, Any]:
     metrics = {name: getattr(update, name) for name in _METRICS}
     metrics |= {name: getattr(update.workload, name) for name in _WORKLOAD}
     if update.evaluation is not None:
-        metrics |= {f"test_{name}": getattr(update.evaluation, name) for name in _EVALUATION}
+        measured = {name: getattr(update.evaluation, name) for name in _EVALUATION}
+        metrics |= {f"test_{name}": value for name, value in measured.items() if value is not None}
     return metrics
 
 

@@ -71,11 +71,22 @@ class Workload:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples."""
+    """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples.
+
+    What follows is in [0, 1], too, and None where it was not measured. Classification: ``macro_f1`` and
+    ``calibration_error`` (``evaluation.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the
+    completions that the model wrote for ``generated`` prompts (``generation.py``).
+    """
 
     loss: float
     accuracy: float
     examples: int
+    macro_f1: float | None = None
+    calibration_error: float | None = None
+    exact_match: float | None = None
+    rouge_l: float | None = None
+    bleu: float | None = None
+    generated: int | None = None
 
 
 @dataclass(frozen=True)

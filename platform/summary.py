@@ -1,16 +1,35 @@
 """A run in one JSON object: what ``slimfed run --json`` and ``slimfed runs --json`` print."""
 
+import math
 from collections.abc import Iterable
+from sys import float_info
 from typing import Any
 
 from slimfed.platform.store.queries import Reader
+
+MEASURES = ("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu")
+"""What is measured of the global model beside its accuracy; None where it does not belong to the task."""
+
+
+def perplexity(task: str, loss: float | None) -> float | None:
+    """e^loss of a language model; None for a classifier, before an evaluation, and where it is no number any more."""
+    if task != "causal-lm" or loss is None:
+        return None
+    return math.exp(loss) if loss < math.log(float_info.max) else None
+
+
+def measures(task: str, row: Any) -> dict[str, float | None]:
+    """:data:`MEASURES` of a row of ``runs`` or ``evaluations``, for the run's ``task``."""
+    found = {name: getattr(row, name, None) for name in MEASURES}
+    return found | {"perplexity": perplexity(task, row.loss)}
 
 
 def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[str, Any]:
     """The object for one run. ``run``: a row of ``Reader.runs`` or ``Reader.find_run``.
 
     ``rounds``: those finished. ``accuracy``: the pruned global model on the test split; ``device_accuracy_mean``: the
-    devices' own pruned models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round.
+    devices' own pruned models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round;
+    ``joules``: estimated energy of all devices; ``sweep``: the sweep that made the run, if any.
     """
     return {
         "run_id": run.id,
@@ -26,6 +45,10 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
         "bytes_up": run.bytes_up,
         "bytes_down": run.bytes_down,
         "rejected_updates": run.rejected_updates,
+        "joules": run.joules,
+        "task": run.task,
+        **measures(run.task, run),
+        "sweep": run.sweep,
         "store": store,
     }
 

@@ -180,7 +180,8 @@ def _check_values(update: Update) -> _Finding | None:
         "workload.peak_memory_bytes": update.workload.peak_memory_bytes,
     }
     if update.evaluation is not None:
-        numbers |= {"evaluation.loss": update.evaluation.loss, "evaluation.accuracy": update.evaluation.accuracy}
+        measured = vars(update.evaluation).items()
+        numbers |= {f"evaluation.{name}": number for name, number in measured if number is not None}
     for name, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
             return "not-finite", f"{name} is {number}, expected a finite number that is not negative", _DIVERGED

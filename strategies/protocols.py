@@ -11,18 +11,29 @@ DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "
 
 @dataclass(frozen=True)
 class Completion:
-    """How long a device took for its part of a round, in (virtual or measured) seconds."""
+    """How long a device took for its part of a round, in (virtual or measured) seconds, and what that cost.
+
+    ``joules``: energy of its own part; ``waiting_watts``: what it draws afterwards. Both are None if nobody knows.
+    """
 
     download_seconds: float
     compute_seconds: float
     upload_seconds: float
     out_of_memory: bool = False
     dropped: bool = False
+    joules: float | None = None
+    waiting_watts: float | None = None
 
     @property
     def seconds(self) -> float:
         """From the server's send to its receipt of the update."""
         return self.download_seconds + self.compute_seconds + self.upload_seconds
+
+    def joules_in(self, round_seconds: float) -> float | None:
+        """Energy of the device in a round that lasts so long: its own part, then waiting for the others."""
+        if self.joules is None or self.waiting_watts is None:
+            return None
+        return self.joules + self.waiting_watts * max(0.0, round_seconds - self.seconds)
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,10 @@ class Event:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """One device in one round. ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt."""
+    """One device in one round. ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt.
+
+    ``joules``: its energy until the end of the round; None if nobody knows.
+    """
 
     assignment: Assignment
     status: DeviceStatus
@@ -47,11 +61,15 @@ class DeviceRecord:
     reward: float | None
     bytes_down: int
     bytes_up: int
+    joules: float | None = None
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet."""
+    """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet.
+
+    ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them.
+    """
 
     round: int
     devices: tuple[DeviceRecord, ...]
@@ -65,6 +83,7 @@ class RoundRecord:
     bytes_down: int
     bytes_up: int
     train_loss: float | None
+    joules: float | None = None
 
 
 class Clock(Protocol):

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -18,7 +19,7 @@ from slimfed.strategies.exchange import exchange, wait_for_nodes
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import Verdict, judge
 from slimfed.strategies.planning import Plan, evaluates, plan_round
-from slimfed.strategies.protocols import Clock, Evaluator, Event, Recorder, RoundRecord
+from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Recorder, RoundRecord
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.settings import StrategySettings
 
@@ -177,7 +178,8 @@ class FedSlim(Strategy):
         return slowest
 
     def _record(self, number: int, evaluation: Evaluation | None, started: float) -> RoundRecord:
-        records = self._verdict.devices
+        seconds = self._virtual_seconds()
+        records = tuple(_with_energy(record, seconds) for record in self._verdict.devices)
         updates = [record.update for record in self._verdict.accepted if record.update is not None]
         own = [update.evaluation.accuracy for update in updates if update.evaluation is not None]
         examples = np.array([update.examples for update in updates], dtype=np.float64)
@@ -190,9 +192,22 @@ class FedSlim(Strategy):
             device_accuracy_mean=float(np.mean(own)) if own else None,
             sparsity=self.fleet.sparsity,
             global_sparsity=self.fleet.structure.sparsity,
-            virtual_seconds=self._virtual_seconds(),
+            virtual_seconds=seconds,
             wall_seconds=time.monotonic() - started,
             bytes_down=sum(record.bytes_down for record in records),
             bytes_up=sum(record.bytes_up for record in records),
             train_loss=float((losses * examples).sum() / examples.sum()),
+            joules=_energy(records),
         )
+
+
+def _energy(records: Sequence[DeviceRecord]) -> float | None:
+    """Of all devices that the clock has a completion of; None rather than a part of the sum."""
+    parts = [record.joules for record in records if record.completion is not None]
+    known = [part for part in parts if part is not None]
+    return math.fsum(known) if known and len(known) == len(parts) else None
+
+
+def _with_energy(record: DeviceRecord, seconds: float) -> DeviceRecord:
+    """The record of a device in a round that lasted ``seconds``, with the energy that this took."""
+    return record if record.completion is None else replace(record, joules=record.completion.joules_in(seconds))

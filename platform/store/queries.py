@@ -51,8 +51,9 @@ class Reader:
         status: Collection[str] = (),
         method: str | None = None,
         name: str | None = None,
+        sweep: str | None = None,
     ) -> Rows:
-        """Runs without their jobs, newest first. ``name``: part of the run's name."""
+        """Runs without their jobs, newest first. ``name``: part of the run's name; ``sweep``: exactly its sweep."""
         query = select(*_RUN_COLUMNS).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit).offset(offset)
         if status:
             query = query.where(Run.status.in_(status))
@@ -60,6 +61,8 @@ class Reader:
             query = query.where(Run.method == method)
         if name is not None:
             query = query.where(Run.name.contains(name, autoescape=True))
+        if sweep is not None:
+            query = query.where(Run.sweep == sweep)
         return self._rows(query)
 
     def find_run(self, wanted: str) -> AnyRow:
@@ -138,6 +141,12 @@ class Reader:
         """Events with an id above ``after``, newest first."""
         query = select(Event.__table__).where(Event.run_id == run_id, Event.id > after)
         return self._rows(query.order_by(Event.id.desc()).limit(limit))
+
+    def courses(self, run_ids: Collection[str]) -> tuple[Rows, Rows]:
+        """Rounds and evaluations of several runs, by run and round: what a comparison is made of."""
+        rounds = select(Round.__table__).where(Round.run_id.in_(run_ids)).order_by(Round.run_id, Round.round)
+        measured = select(Evaluation.__table__).where(Evaluation.run_id.in_(run_ids))
+        return self._rows(rounds), self._rows(measured.order_by(Evaluation.run_id, Evaluation.round))
 
     def checkpoints(self, run_id: str) -> Rows:
         """Complete checkpoints on disk, newest first."""

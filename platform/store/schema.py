@@ -39,13 +39,20 @@ class Base(DeclarativeBase):
 
 
 class Run(Base):
-    """One job execution. ``status``: created, running, done, failed, stopped."""
+    """One job execution. ``status``: created, running, done, failed, stopped. ``task``: classification or causal-lm.
+
+    Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured; those from
+    ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``sweep``: the
+    name of the sweep that made the run.
+    """
 
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     method: Mapped[str] = mapped_column(String(40))
+    task: Mapped[str] = mapped_column(String(20), server_default="classification")
+    sweep: Mapped[str | None] = mapped_column(String(200), index=True)
     status: Mapped[str] = mapped_column(String(20), index=True)
     cause: Mapped[str | None] = mapped_column(Text)
     job: Mapped[dict[str, Any]]
@@ -63,10 +70,17 @@ class Run(Base):
     pid: Mapped[int | None]
     host: Mapped[str | None] = mapped_column(String(200))
     accuracy: Mapped[float | None]
+    loss: Mapped[float | None]
+    macro_f1: Mapped[float | None]
+    calibration_error: Mapped[float | None]
+    exact_match: Mapped[float | None]
+    rouge_l: Mapped[float | None]
+    bleu: Mapped[float | None]
     device_accuracy_mean: Mapped[float | None]
     sparsity: Mapped[float | None]
     virtual_seconds: Mapped[float] = mapped_column(default=0.0)
     wall_seconds: Mapped[float] = mapped_column(default=0.0)
+    joules: Mapped[float | None]
     bytes_up: Mapped[Bytes] = mapped_column(default=0)
     bytes_down: Mapped[Bytes] = mapped_column(default=0)
     rejected_updates: Mapped[int] = mapped_column(default=0)
@@ -84,7 +98,10 @@ class Device(Base):
 
 
 class Round(Base):
-    """One finished round, with the fleet's totals of that round (not cumulative, but for ``virtual_clock``)."""
+    """One finished round, with the fleet's totals of that round (not cumulative, but for ``virtual_clock``).
+
+    ``joules``: NULL if the clock does not know the energy. ``peak_memory_bytes``: of the device that needed most.
+    """
 
     __tablename__ = "rounds"
 
@@ -100,13 +117,18 @@ class Round(Base):
     wall_seconds: Mapped[float]
     bytes_up: Mapped[Bytes]
     bytes_down: Mapped[Bytes]
+    joules: Mapped[float | None]
+    peak_memory_bytes: Mapped[Bytes | None]
     accepted: Mapped[int]
     rejected: Mapped[int]
     slowest_device: Mapped[int | None]
 
 
 class Assignment(Base):
-    """One device in one round: what it was given, how it went, what it reached."""
+    """One device in one round: what it was given, how it went, what it reached.
+
+    ``accuracy``, ``test_loss``, ``macro_f1``, ``calibration_error``: its own model on the test split, where measured.
+    """
 
     __tablename__ = "assignments"
     # Covers the heat map, which then need not visit the rows themselves.
@@ -123,6 +145,9 @@ class Assignment(Base):
     loss_before: Mapped[float | None]
     loss_after: Mapped[float | None]
     accuracy: Mapped[float | None]
+    test_loss: Mapped[float | None]
+    macro_f1: Mapped[float | None]
+    calibration_error: Mapped[float | None]
     examples: Mapped[int | None]
     download_seconds: Mapped[float | None]
     compute_seconds: Mapped[float | None]
@@ -130,12 +155,16 @@ class Assignment(Base):
     measured_seconds: Mapped[float | None]
     flops: Mapped[float | None]
     peak_memory_bytes: Mapped[Bytes | None]
+    joules: Mapped[float | None]
     bytes_down: Mapped[Bytes]
     bytes_up: Mapped[Bytes]
 
 
 class Evaluation(Base):
-    """The pruned global model on the test split after a round (round 0: before training)."""
+    """The pruned global model on the test split after a round (round 0: before training).
+
+    The columns are those of ``clients.update.Evaluation``; NULL where a measure does not belong to the task.
+    """
 
     __tablename__ = "evaluations"
 
@@ -144,6 +173,12 @@ class Evaluation(Base):
     loss: Mapped[float]
     accuracy: Mapped[float]
     examples: Mapped[int]
+    macro_f1: Mapped[float | None]
+    calibration_error: Mapped[float | None]
+    exact_match: Mapped[float | None]
+    rouge_l: Mapped[float | None]
+    bleu: Mapped[float | None]
+    generated: Mapped[int | None]
     sparsity: Mapped[float]
 
 

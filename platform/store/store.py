@@ -21,6 +21,8 @@ FinalStatus = Literal["done", "failed", "stopped"]
 
 UNFINISHED = ("created", "running")
 
+_MEASURES = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")
+
 
 @dataclass(frozen=True)
 class CheckpointRow:
@@ -69,12 +71,14 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def create_run(self, run_id: str, job: Job, folder: Path) -> None:
-        """Add a run with status "created"."""
+    def create_run(self, run_id: str, job: Job, folder: Path, sweep: str | None = None) -> None:
+        """Add a run with status "created"; ``sweep`` is the name of the sweep that it belongs to."""
         row = {
             "id": run_id,
             "name": job.name,
             "method": job.method.name,
+            "task": job.model.task,
+            "sweep": sweep,
             "status": "created",
             "job": _without_password(job_to_dict(job)),
             "folder": str(folder),
@@ -239,8 +243,10 @@ def _sum_up(connection: Connection, run_id: str) -> None:
         func.coalesce(func.sum(Round.bytes_up), 0),
         func.coalesce(func.sum(Round.bytes_down), 0),
         func.coalesce(func.sum(Round.rejected), 0),
+        func.sum(Round.joules),
+        func.count(Round.joules),
     ).where(Round.run_id == run_id)
-    done, virtual, wall, up, down, rejected = connection.execute(rounds).one()
+    done, virtual, wall, up, down, rejected, joules, known = connection.execute(rounds).one()
     values = {
         "rounds_done": int(done),
         "virtual_seconds": float(virtual),
@@ -248,10 +254,11 @@ def _sum_up(connection: Connection, run_id: str) -> None:
         "bytes_up": int(up),
         "bytes_down": int(down),
         "rejected_updates": int(rejected),
+        "joules": float(joules) if joules is not None and known == done else None,
         "sparsity": _newest(connection, run_id, Round.sparsity),
         "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
-        "accuracy": _newest(connection, run_id, Evaluation.accuracy),
     }
+    values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in _MEASURES}
     connection.execute(update(Run).where(Run.id == run_id).values(**values))
 
 
@@ -278,10 +285,17 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "wall_seconds": float(record.wall_seconds),
         "bytes_up": int(record.bytes_up),
         "bytes_down": int(record.bytes_down),
+        "joules": _finite(record.joules),
+        "peak_memory_bytes": max((int(memory) for memory in _peaks(record.devices)), default=None),
         "accepted": sum(each.update is not None for each in record.devices),
         "rejected": sum(each.status == "rejected" for each in record.devices),
         "slowest_device": _slowest(record.devices),
     }
+
+
+def _peaks(devices: Sequence[protocols.DeviceRecord]) -> list[float]:
+    """Bytes that the accepted devices' training needed."""
+    return [each.update.workload.peak_memory_bytes for each in devices if each.update]
 
 
 def _slowest(devices: Sequence[protocols.DeviceRecord]) -> int | None:
@@ -306,6 +320,9 @@ def _device_row(run_id: str, record: protocols.DeviceRecord) -> dict[str, Any]:
         "loss_before": _finite(result.loss_before) if result else None,
         "loss_after": _finite(result.loss_after) if result else None,
         "accuracy": _finite(evaluation.accuracy) if evaluation else None,
+        "test_loss": _finite(evaluation.loss) if evaluation else None,
+        "macro_f1": _finite(evaluation.macro_f1) if evaluation else None,
+        "calibration_error": _finite(evaluation.calibration_error) if evaluation else None,
         "examples": int(result.examples) if result else None,
         "download_seconds": _finite(completion.download_seconds) if completion else None,
         "compute_seconds": _finite(completion.compute_seconds) if completion else None,
@@ -313,6 +330,7 @@ def _device_row(run_id: str, record: protocols.DeviceRecord) -> dict[str, Any]:
         "measured_seconds": _finite(result.seconds) if result else None,
         "flops": _finite(result.workload.flops) if result else None,
         "peak_memory_bytes": int(result.workload.peak_memory_bytes) if result else None,
+        "joules": _finite(record.joules),
         "bytes_down": int(record.bytes_down),
         "bytes_up": int(record.bytes_up),
     }
@@ -327,6 +345,12 @@ def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any)
         "loss": math.inf if loss is None else loss,
         "accuracy": float(evaluation.accuracy),
         "examples": int(evaluation.examples),
+        "macro_f1": _finite(evaluation.macro_f1),
+        "calibration_error": _finite(evaluation.calibration_error),
+        "exact_match": _finite(evaluation.exact_match),
+        "rouge_l": _finite(evaluation.rouge_l),
+        "bleu": _finite(evaluation.bleu),
+        "generated": evaluation.generated,
         "sparsity": float(record.global_sparsity),
     }
 

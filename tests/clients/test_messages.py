@@ -103,7 +103,11 @@ def test_orders_come_back_the_same(devices: set[int]) -> None:
 
 
 def test_results_come_back_the_same_and_in_device_order() -> None:
-    sent = [update(11, Evaluation(0.5, 0.75, 100)), Failure(7, "no data"), update(2)]
+    sent = [
+        update(11, Evaluation(0.5, 0.75, 100, macro_f1=0.7, calibration_error=0.1)),
+        Failure(7, "no data"),
+        update(2),
+    ]
     back = decode_results(encode_results(sent), BLUEPRINT)
     assert [result.device for result in back] == [2, 7, 11]
     assert back[1] == Failure(7, "no data")

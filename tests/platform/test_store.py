@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import postgres
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from round_records import device_record, round_record
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.update import Evaluation
 from slimfed.platform.job import job_to_dict, load_job, parse_job
+from slimfed.platform.store import migrating
 from slimfed.platform.store.database import writing
 from slimfed.platform.store.migrating import newest_revision
 from slimfed.platform.store.queries import Reader
@@ -39,6 +42,16 @@ KEYS = [
     "bytes_up",
     "bytes_down",
     "rejected_updates",
+    "joules",
+    "task",
+    "loss",
+    "macro_f1",
+    "calibration_error",
+    "perplexity",
+    "exact_match",
+    "rouge_l",
+    "bleu",
+    "sweep",
     "store",
 ]
 
@@ -260,6 +273,25 @@ def test_upgrade_is_idempotent(store_url: str, tmp_path: Path) -> None:
     assert upgrade(store_url, tmp_path) == (None, newest_revision())
     assert upgrade(store_url, tmp_path) == (newest_revision(), newest_revision())
     Store.open(store_url, tmp_path).close()
+
+
+def test_an_older_store_keeps_what_is_in_it(store: Store, store_url: str, run: str, tmp_path: Path) -> None:
+    """Back to the first revision and forth again; what can be told from older rows is filled in."""
+    store.record_round(run, round_record(1, three(1)), CheckpointRow(1, Path("/c"), 1, "0" * 64), kept=[1])
+    with writing(store.engine) as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrating.__file__).parent / "migrations"))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        assert "task" not in {column["name"] for column in inspect(connection).get_columns("runs")}
+    assert upgrade(store_url, tmp_path) == ("0001", newest_revision())
+    reader = Reader(store.engine)
+    found = reader.find_run(run)
+    assert (found.task, found.loss, found.rounds_done) == ("classification", 0.6, 1)
+    assert [row.peak_memory_bytes for row in reader.rounds(run)] == [5_000_000_000]
+    assert len(reader.devices(run)) == len(reader.device_rows(run)) == 3
+    assert len(reader.checkpoints(run)) == len(reader.evaluations(run)) == 1
 
 
 def test_a_newer_store_is_refused(store: Store, store_url: str, tmp_path: Path) -> None:

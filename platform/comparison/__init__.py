@@ -1,0 +1,1 @@
+"""Runs against each other: what a target costs, what a budget buys, what disturbances do."""

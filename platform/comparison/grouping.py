@@ -1,0 +1,125 @@
+"""Which runs are the same job with another seed, and what a group of them is called."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.comparison.course import Course
+from slimfed.platform.job import job_to_dict, parse_job
+
+_NOT_THE_JOB = ("seed", "name", "store.url")
+"""Fields that say which run it is and where it is kept, not what it does."""
+
+DISTURBANCES = ("fleet.dropout", "disturbance.")
+"""Fields that make life hard for the fleet; a name that ends in a dot is a whole section."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Courses that differ in their seed only.
+
+    ``fields``: every field of the job that counts, by its dotted name. ``differences``: those in which the compared
+    groups differ. ``name``: the differences that a reader needs.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    differences: Mapping[str, Any]
+    courses: tuple[Course, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of its runs."""
+        return tuple(course.seed for course in self.courses)
+
+    @property
+    def undisturbed(self) -> Mapping[str, Any]:
+        """The fields without those of a disturbance."""
+        return {path: value for path, value in self.fields.items() if not is_disturbance(path)}
+
+    @property
+    def disturbance(self) -> Mapping[str, Any]:
+        """The fields of a disturbance."""
+        return {path: value for path, value in self.fields.items() if is_disturbance(path)}
+
+
+def is_disturbance(path: str) -> bool:
+    """True for a field that makes life hard for the fleet."""
+    return any(path.startswith(each) if each.endswith(".") else path == each for each in DISTURBANCES)
+
+
+def grouped(runs: Iterable[Course]) -> tuple[Group, ...]:
+    """The groups in order of their first run, each named by what sets it apart.
+
+    A field that every method's preset sets for itself is implied by ``method.name`` and not part of the name.
+    """
+    groups: dict[str, list[Course]] = {}
+    for course in runs:
+        groups.setdefault(json.dumps(job_fields(course.job), sort_keys=True), []).append(course)
+    fields = [job_fields(group[0].job) for group in groups.values()]
+    different = [path for path in _paths(fields) if len({_key(each.get(path)) for each in fields}) > 1]
+    named = [path for path in different if not _implied(path, fields)]
+    return tuple(
+        Group(
+            _name(each, named),
+            each,
+            {path: each.get(path) for path in different},
+            tuple(sorted(courses, key=lambda course: (course.seed, course.run_id))),
+        )
+        for each, courses in zip(fields, groups.values(), strict=True)
+    )
+
+
+def job_fields(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of a job as it is in the store, by dotted name; without seed, name and store."""
+    return {path: value for path, value in _leaves(job) if path not in _NOT_THE_JOB}
+
+
+def _implied(path: str, fields: Sequence[Mapping[str, Any]]) -> bool:
+    """True if each of the jobs has in ``path`` what its method's preset, or else the default, says."""
+    if path == "method.name":
+        return False
+    return all(_key(each.get(path)) == _key(_preset(str(each["method.name"])).get(path)) for each in fields)
+
+
+@lru_cache(maxsize=64)
+def _preset(name: str) -> Mapping[str, Any]:
+    """The fields of a job that names nothing but its method; none for a method that this slimfed does not know."""
+    try:
+        return job_fields(job_to_dict(parse_job({"method": {"name": name}})))
+    except InputError:
+        return {}
+
+
+def _name(fields: Mapping[str, Any], paths: Sequence[str]) -> str:
+    """Such as ``fedspine, method.target_sparsity=0.5``."""
+    rest = [f"{path}={shown(fields.get(path))}" for path in paths if path != "method.name"]
+    return ", ".join([str(fields["method.name"]), *rest])
+
+
+def shown(value: Any) -> str:
+    """A value as a job file would have it, or as close as one line allows."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _paths(every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All fields, the method's name first, then in the order of the job file."""
+    paths = list(dict.fromkeys(path for fields in every for path in fields))
+    return sorted(paths, key=lambda path: path != "method.name")
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,157 @@
+"""The comparison itself: pure functions from courses to frozen tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.comparison.course import PRICES, Cost, Course, Quality, cost_to_target, courses, under_budget
+from slimfed.platform.comparison.grouping import Group, grouped
+from slimfed.platform.comparison.robustness import Robustness, robustness
+from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.store.queries import Reader
+
+SHARE_OF_BEST = 0.9
+"""The target where none is given: this share of the best quality among the runs, or of the reference run."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A quality to reach, and in words where it comes from."""
+
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class UnderBudget:
+    """What a group has when a budget is spent: quality and sparsity of the model in hand."""
+
+    cost: Cost
+    budget: float
+    quality: Statistic
+    sparsity: Statistic
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What is to be said of a group. ``prices``: what the target cost, a statistic for each of ``PRICES``.
+
+    ``final`` and ``best``: quality after the last evaluation, and the best on the way. ``memory``: the most bytes that
+    a device needed. ``slower``: mean virtual time to the target, as a multiple of the fastest group's; None unless
+    every run reached the target.
+    """
+
+    group: Group
+    final: Statistic
+    best: Statistic
+    sparsity: Statistic
+    memory: Statistic
+    prices: Mapping[Cost, Statistic]
+    slower: float | None
+    budgets: tuple[UnderBudget, ...]
+
+    @property
+    def reached(self) -> Statistic:
+        """Virtual seconds to the target of the runs that reached it."""
+        return self.prices["virtual_seconds"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All groups by the same measures. ``remarks``: what a reader must know before believing it."""
+
+    quality: Quality
+    target: Target | None
+    groups: tuple[GroupResult, ...]
+    robustness: tuple[Robustness, ...]
+    remarks: tuple[str, ...]
+
+
+def load_courses(reader: Reader, run_ids: Sequence[str], quality: Quality = "accuracy") -> tuple[Course, ...]:
+    """The courses of the runs with these ids (or their beginnings), each once. Raises ``InputError`` for strangers."""
+    runs = {run.id: run for run in map(reader.find_run, run_ids)}
+    rounds, evaluations = reader.courses(list(runs))
+    return courses(runs.values(), rounds, evaluations, quality)
+
+
+def choose_target(runs: Sequence[Course], given: float | None = None, reference: Course | None = None) -> Target | None:
+    """The quality to reach: as given, else 90% of the reference's best, else of the best of all; None without any."""
+    if given is not None:
+        return Target(given, "as given")
+    compared = runs if reference is None else [reference]
+    best = max((course.best for course in compared if course.best is not None), default=None)
+    if best is None:
+        return None
+    whose = "the best of these runs" if reference is None else f"run {reference.run_id}"
+    return Target(SHARE_OF_BEST * best, f"{SHARE_OF_BEST:.0%} of {best:.4f}, {whose}")
+
+
+def compare(
+    runs: Sequence[Course],
+    quality: Quality = "accuracy",
+    target: Target | None = None,
+    budgets: Mapping[Cost, float] | None = None,
+) -> Comparison:
+    """Compare ``runs``, over the seeds where they differ in nothing else. Raises ``InputError`` if there are none."""
+    if not runs:
+        raise InputError("there are no runs to compare")
+    groups = grouped(runs)
+    wanted = target or choose_target(runs)
+    results = tuple(_result(group, wanted, budgets or {}) for group in groups)
+    fastest = min((r.reached.mean for r in results if r.reached.complete and r.reached.mean), default=None)
+    return Comparison(
+        quality,
+        wanted,
+        tuple(_against(result, fastest) for result in results),
+        robustness(groups, wanted.value if wanted else None),
+        tuple(_remarks(groups, quality)),
+    )
+
+
+def _result(group: Group, target: Target | None, budgets: Mapping[Cost, float]) -> GroupResult:
+    runs = group.courses
+    last = [course.last for course in runs if course.last is not None]
+
+    def price(course: Course, cost: Cost) -> float | None:
+        return None if target is None else cost_to_target(course.points, cost, target.value)
+
+    return GroupResult(
+        group,
+        Statistic(tuple(point.quality for point in last), len(runs)),
+        Statistic.over(course.best for course in runs),
+        Statistic(tuple(point.sparsity for point in last), len(runs)),
+        Statistic.over(None if course.last is None else course.last.memory_bytes for course in runs),
+        {cost: Statistic.over(price(course, cost) for course in runs) for cost in PRICES},
+        None,
+        tuple(_under_budget(runs, cost, budget) for cost, budget in budgets.items()),
+    )
+
+
+def _under_budget(runs: Sequence[Course], cost: Cost, budget: float) -> UnderBudget:
+    found = [under_budget(course.points, cost, budget) for course in runs]
+    points = [point for point in found if point is not None]
+    return UnderBudget(
+        cost,
+        budget,
+        Statistic(tuple(point.quality for point in points), len(runs)),
+        Statistic(tuple(point.sparsity for point in points), len(runs)),
+    )
+
+
+def _against(result: GroupResult, fastest: float | None) -> GroupResult:
+    mean = result.reached.mean
+    slower = mean / fastest if fastest and mean is not None and result.reached.complete else None
+    return replace(result, slower=slower)
+
+
+def _remarks(groups: Sequence[Group], quality: Quality) -> list[str]:
+    every = [course for group in groups for course in group.courses]
+    remarks = [
+        f"run {course.run_id} is {course.status}, after round {course.last.round if course.last else 0}"
+        for course in every
+        if course.status != "done"
+    ]
+    remarks += [f"run {course.run_id} has no {quality}" for course in every if not course.points]
+    if len({group.seeds for group in groups}) > 1:
+        remarks.append("the groups have unlike seeds")
+    return remarks
