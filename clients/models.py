@@ -76,7 +76,7 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     Raises :class:`InputError` for anything that cannot be loaded, within seconds if the hub does not answer.
     """
     source = _locate(spec)
-    with _quiet():
+    with quiet():
         tokenizer = _load_tokenizer(source)
         config = _load_config(source, spec, labels, tokenizer)
         model, missing = _load_weights(source, spec, config, seed)
@@ -242,7 +242,7 @@ def _unreadable(source: _Source, what: str, error: Exception) -> InputError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No loading reports and bars: what is missing is judged here, not by a reader of the log."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)

@@ -1,0 +1,53 @@
+"""The model card: what a reader finds in the folder's README.md."""
+
+import json
+from collections.abc import Mapping
+
+from slimfed.clients.export.manifest import Manifest
+
+_PIPELINES = {"classification": "text-classification", "causal-lm": "text-generation"}
+_TAGS = ("slimfed", "federated-learning", "structured-pruning")
+
+
+def card(manifest: Manifest, figures: Mapping[str, str], opening: str) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    ``figures``: what the run measured, by name. ``opening``: Python that opens the folder.
+    """
+    base, source = manifest.base, manifest.provenance
+    front = {
+        "library_name": "transformers" if manifest.kind == "safetensors" else manifest.kind,
+        "pipeline_tag": _PIPELINES[manifest.task],
+        "base_model": base.path,
+        "tags": list(_TAGS),
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
+    lines += [f"# {source.name}: {source.subject} model", "", _summary(manifest), ""]
+    lines += ["```python", opening.strip(), "```", ""]
+    lines += ["| | |", "|---|---|"]
+    facts = {
+        "base": f"{base.path}" + (f" at {base.revision}" if base.revision else ""),
+        "base's weights, SHA-256": f"`{base.sha256}`",
+        "task": manifest.task,
+        "labels": ", ".join(manifest.labels or ()) or "-",
+        "longest text": f"{manifest.max_length} tokens",
+        "sparsity": f"{source.sparsity:.1%} of the prunable parameters",
+        "run": f"{source.run} ({source.method}, seed {source.seed}), after round {source.round}",
+        "exported": source.created,
+        "with": ", ".join(f"{name} {version}" for name, version in source.versions.items()),
+    }
+    lines += [f"| {name} | {_cell(value)} |" for name, value in {**facts, **figures}.items()]
+    lines += ["", "The units that were kept, module by module, are in `slimfed.json`.", ""]
+    return "\n".join(lines)
+
+
+def _summary(manifest: Manifest) -> str:
+    what = "its adapter alone, for the unpruned base" if manifest.kind == "peft" else "its adapter folded into it"
+    return (
+        f"{manifest.base.path}, tuned by devices of a federation with slimfed, whole attention heads and FFN channels "
+        f"removed; {what}."
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,160 @@
+"""What an exported folder says of itself: ``slimfed.json``."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+from transformers import PreTrainedModel
+
+from slimfed.clients.errors import InputError
+from slimfed.clients.spec import Section
+from slimfed.clients.structure import Blueprint, Structure
+
+NAME = "slimfed.json"
+CARD = "README.md"
+Kind = Literal["safetensors", "peft", "onnx", "gguf"]
+
+
+class Base(Section):
+    """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`)."""
+
+    path: str
+    revision: str | None
+    model_type: str
+    sha256: str
+    config: dict[str, Any]
+
+
+class Provenance(Section):
+    """Where the model comes from: a run of slimfed, and whose model it is ("global", "device 17")."""
+
+    run: str
+    name: str
+    method: str
+    subject: str
+    round: int
+    seed: int
+    sparsity: float
+    created: str
+    versions: dict[str, str]
+
+
+class FileEntry(Section):
+    """One file of the folder as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Section):
+    """All that is needed to open the folder without the run.
+
+    ``kept``: module -> side ("out": rows, "in": columns) -> kept indices, in the coordinates of the unpruned module.
+    ``head``: parameters beside the adapter that were trained in full. ``stock``: plain ``from_pretrained`` opens it.
+    ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``files``: every file that
+    must be as it was written (the model card may be edited).
+    """
+
+    format: Literal[1] = 1
+    kind: Kind
+    task: Literal["classification", "causal-lm"]
+    labels: tuple[str, ...] | None
+    max_length: int
+    base: Base
+    kept: dict[str, dict[str, list[int]]]
+    head: tuple[str, ...] = ()
+    stock: bool = False
+    quantised: str = ""
+    provenance: Provenance
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+    def structure(self, blueprint: Blueprint) -> Structure:
+        """The kept units of ``blueprint``. Raises ``InputError`` naming a module whose indices are no whole units."""
+        keep = np.zeros(blueprint.units, dtype=bool)
+        for index, block in enumerate(blueprint.blocks):
+            cut = block.cuts[0]
+            rows = np.asarray(self.kept.get(cut.module, {}).get(cut.side, ()), dtype=np.int64)
+            units = np.unique(rows[: len(rows) // len(cut.starts)] // cut.width)
+            if not len(units) or units[-1] >= block.units:
+                raise InputError(f"{NAME}: kept rows of {cut.module} do not fit its block of {block.units} units")
+            keep[blueprint.span(index)][units] = True
+        structure = Structure(blueprint, keep)
+        expected = kept_indices(structure)
+        wrong = next((name for name in {**expected, **self.kept} if expected.get(name) != self.kept.get(name)), None)
+        if wrong is not None:
+            raise InputError(f"{NAME}: kept indices of {wrong} are not whole units of its block")
+        return structure
+
+
+def kept_indices(structure: Structure) -> dict[str, dict[str, list[int]]]:
+    """Module -> side -> kept indices, as a manifest holds them."""
+    kept: dict[str, dict[str, list[int]]] = {}
+    for (module, side), indices in structure.indices().items():
+        kept.setdefault(module, {})[side] = indices.tolist()
+    return kept
+
+
+def weights_digest(model: PreTrainedModel, without: tuple[str, ...] = ()) -> str:
+    """SHA-256 over names, shapes and float32 values of a model's parameters but those in ``without`` (its new head)."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if name not in without:
+            digest.update(f"{name} {list(parameter.shape)}\n".encode())
+            digest.update(parameter.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Enter every file of ``folder`` into the manifest and write it there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (NAME, CARD))
+    files = {path.relative_to(folder).as_posix(): _entry(path) for path in paths}
+    complete = manifest.model_copy(update={"files": files})
+    text = json.dumps(complete.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
+    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+    return complete
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an exported folder, every file of which is as it was written.
+
+    Raises ``InputError`` that names what is missing, changed or not understood.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r}: there is no such folder; `slimfed export` writes one")
+    try:
+        document = json.loads((folder / NAME).read_bytes())
+    except OSError:
+        raise InputError(f"{str(folder)!r} has no {NAME}: it was not written by `slimfed export`") from None
+    except ValueError:
+        raise InputError(f"{str(folder / NAME)!r} is no JSON: export the model again") from None
+    if isinstance(document, Mapping) and document.get("format") != 1:
+        raise InputError(f"{str(folder / NAME)!r} has format {document.get('format')!r}; valid: 1; upgrade slimfed")
+    try:
+        manifest = Manifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{str(folder / NAME)!r}: {where}: {first['msg']}; export the model again") from None
+    for name, entry in manifest.files.items():
+        _check(folder, name, entry)
+    return manifest
+
+
+def _check(folder: Path, name: str, entry: FileEntry) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{str(folder / NAME)!r} names {name!r}, which is outside the folder")
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r}: {name} is missing; export the model again")
+    if _entry(path) != entry:
+        raise InputError(f"{str(folder)!r}: {name} is not what was exported (SHA-256 differs); export the model again")
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(bytes=path.stat().st_size, sha256=digest)

@@ -1,0 +1,70 @@
+"""What is exported, before a format is chosen: a base, a structure, and the adapter that was trained."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedModel
+
+from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices, weights_digest
+from slimfed.clients.export.slim import SlimModel
+from slimfed.clients.folding import fold
+from slimfed.clients.models import LoadedModel
+from slimfed.clients.slicing import narrow, slice_model
+from slimfed.clients.spec import ModelSpec
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter
+
+
+@dataclass(frozen=True)
+class Source:
+    """``adapter`` is in the coordinates of the base; ``figures`` is what the run measured, for the model card."""
+
+    base: LoadedModel
+    spec: ModelSpec
+    structure: Structure
+    adapter: Adapter
+    scaling: float
+    max_length: int
+    provenance: Provenance
+    figures: dict[str, str]
+    base_digest: str
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, without kind and files."""
+        config = self.base.model.config
+        return Manifest(
+            kind="safetensors",
+            task=self.spec.task,
+            labels=self.base.labels,
+            max_length=self.max_length,
+            base=Base(
+                path=self.spec.path,
+                revision=self.spec.revision,
+                model_type=config.model_type,
+                sha256=self.base_digest,
+                config=json.loads(config.to_json_string(use_diff=False)),
+            ),
+            kept=kept_indices(self.structure),
+            head=self.base.head,
+            provenance=self.provenance,
+        )
+
+    @property
+    def narrowed(self) -> Adapter:
+        """The adapter in the shape of the structure."""
+        return narrow(self.adapter, self.structure.blueprint.dense(), self.structure)
+
+    def model(self) -> PreTrainedModel:
+        """The sliced model with the adapter folded in; the base keeps its weights."""
+        return fold(slice_model(self.base.model, self.structure), self.narrowed, self.scaling).eval()
+
+    def slim(self) -> SlimModel:
+        """The same, with what belongs to it."""
+        return SlimModel(self.model(), self.base.tokenizer, self.manifest)
+
+
+def digest(base: LoadedModel) -> str:
+    """The hash of a base's weights, its new head left out."""
+    return weights_digest(base.model, base.head)

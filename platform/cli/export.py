@@ -1,0 +1,74 @@
+"""``export``: a run's models as folders."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.output import notes, percent, print_json, print_table, size
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")],
+    device: Annotated[int | None, typer.Option(min=0, help="the model in this device's structure")] = None,
+    globally: Annotated[bool, typer.Option("--global", help="the global model (default)")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="the global model and every device's")] = False,
+    format: Annotated[str, typer.Option(help="what to write: safetensors", metavar="FORMAT")] = "safetensors",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder to make; with --all, one for each model goes into it; default: in the run's"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's pruned models as folders that open elsewhere."""
+    chosen = [device is not None, globally, everything]
+    if sum(chosen) > 1:
+        raise InputError("--device, --global and --all: give one of them")
+    from slimfed.clients.export.formats import FORMATS
+
+    if format not in FORMATS:
+        raise InputError(f"--format = {format!r}: must be one of {', '.join(FORMATS)}")
+    if out is not None and not everything and out.exists():
+        raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.export import GLOBAL, Exporter
+    from slimfed.platform.store.queries import Reader
+
+    with existing() as store:
+        found = Reader(store.engine).find_run(run)
+    with notes().status("opening the run"):
+        exporter = Exporter(found, _figures(found))
+    subjects = [GLOBAL, *exporter.devices()] if everything else [device]
+    written = []
+    for subject in subjects:
+        name = "global" if subject is None else f"device-{subject}"
+        with notes().status(f"writing {name} as {format}"):
+            written.append(exporter.export(subject, format, out / name if out and everything else out))
+    if as_json:
+        print_json([{**asdict(each), "folder": str(each.folder), "format": format} for each in written])
+        return
+    columns = {"subject": "model", "sparsity": "sparsity>", "size": "size>", "folder": "folder"}
+    rows = [
+        {
+            "subject": each.subject,
+            "sparsity": percent(each.sparsity),
+            "size": size(each.bytes),
+            "folder": str(each.folder),
+        }
+        for each in written
+    ]
+    print_table("Exported", columns, rows)
+
+
+def _figures(run: Any) -> dict[str, str]:
+    """What a run measured, for a model card. ``run``: a row of the store."""
+    return {
+        "accuracy of the global model on the test split": percent(run.accuracy),
+        "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
+        "sparsity of the devices (mean)": percent(run.sparsity),
+        "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
+    }

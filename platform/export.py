@@ -1,0 +1,109 @@
+"""From a run to models that leave it: the newest checkpoint, put together with the base and written as a format."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from slimfed.clients.blueprint import discover
+from slimfed.clients.data import load_data
+from slimfed.clients.errors import InputError
+from slimfed.clients.export.formats import FORMATS
+from slimfed.clients.export.manifest import Provenance
+from slimfed.clients.export.source import Source, digest
+from slimfed.clients.models import load_model
+from slimfed.platform import checkpoint
+from slimfed.platform.home import RunFolder
+from slimfed.platform.job import Job, load_job
+from slimfed.strategies.fleet import Fleet
+
+GLOBAL = None
+"""The subject that is no device: the global model in the structure that the server decided."""
+
+_PACKAGES = ("slimfed", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One folder that was written."""
+
+    subject: str
+    folder: Path
+    sparsity: float
+    bytes: int
+
+
+class Exporter:
+    """A run's newest state, opened once, from which any number of models can be exported."""
+
+    def __init__(self, run: Any, figures: dict[str, str]) -> None:
+        """``run``: a row of the store. Raises ``InputError`` if there is no checkpoint, or base or data are gone."""
+        self.run = run
+        self.figures = figures
+        self.folder = RunFolder(Path(run.folder))
+        newest = checkpoint.newest(self.folder.checkpoints)
+        if newest is None:
+            raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
+        self.job: Job = load_job(self.folder.job)
+        labels = load_data(self.job.data, self.job.model.task).labels
+        self.base = load_model(self.job.model, labels, self.job.seed)
+        self.digest = digest(self.base)
+        try:
+            self.fleet = Fleet.restore(discover(self.base.model), *checkpoint.load(newest))
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"model.path = {self.job.model.path!r} is not the base that run {run.id} tuned: {error}"
+            ) from None
+
+    def devices(self) -> Sequence[int]:
+        """The devices of the run."""
+        return range(len(self.fleet.devices))
+
+    def source(self, device: int | None) -> Source:
+        """What is exported for a device, or for :data:`GLOBAL`.
+
+        The global adapter, narrowed to the structure that the device has kept, at its full rank: folding a lower rank
+        would not make the model smaller. What a device learnt for itself since the last aggregation stays with it; a
+        checkpoint does not hold it. Raises ``InputError`` if there is no such device.
+        """
+        if device is not None and device not in self.devices():
+            raise InputError(f"--device = {device}: run {self.run.id} has devices 0 to {len(self.fleet.devices) - 1}")
+        structure = self.fleet.structure if device is None else self.fleet.devices[device].structure
+        return Source(
+            base=self.base,
+            spec=self.job.model,
+            structure=structure,
+            adapter=self.fleet.adapter,
+            scaling=self.job.adapter.scaling,
+            max_length=self.job.data.max_length,
+            provenance=Provenance(
+                run=self.run.id,
+                name=self.run.name,
+                method=self.run.method,
+                subject="global" if device is None else f"device {device}",
+                round=self.fleet.round,
+                seed=self.job.seed,
+                sparsity=structure.sparsity,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                versions={name: version(name) for name in _PACKAGES},
+            ),
+            figures=self.figures if device is None else _of_fleet(self.figures),
+            base_digest=self.digest,
+        )
+
+    def export(self, device: int | None, format: str, out: Path | None) -> Exported:
+        """Write one model. ``out``: its folder; default: one in the run's own, named for what is in it."""
+        source = self.source(device)
+        subject = source.provenance.subject.replace(" ", "-")
+        folder = out or self.folder.exports / f"{subject}-{format}"
+        manifest = FORMATS[format].write(source, folder)
+        return Exported(
+            subject, folder, source.structure.sparsity, sum(entry.bytes for entry in manifest.files.values())
+        )
+
+
+def _of_fleet(figures: dict[str, str]) -> dict[str, str]:
+    """The same on a device's card, where they must not be read as the device's own."""
+    return {f"run: {name}": value for name, value in figures.items()}

@@ -1,0 +1,70 @@
+"""Small models of every family, ready to be exported."""
+
+import numpy as np
+from small_models import VOCABULARY, build
+from small_structures import draw_adapter, draw_structure
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from slimfed.clients.blueprint import discover
+from slimfed.clients.export.manifest import Provenance
+from slimfed.clients.export.source import Source, digest
+from slimfed.clients.models import LoadedModel
+from slimfed.clients.spec import ModelSpec
+from slimfed.clients.structure import Blueprint, Structure
+
+SCALING = 1.5
+LABELS = ("no", "yes")
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words w0, w1 and so on, one token each."""
+    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(VOCABULARY - 3))]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def uniform_structure(blueprint: Blueprint, units: int, channels: int, seed: int = 0) -> Structure:
+    """Random units, as many in every layer."""
+    draw = np.random.default_rng(seed)
+    keep = np.zeros(blueprint.units, dtype=bool)
+    for index, block in enumerate(blueprint.blocks):
+        count = units if block.kind == "attention" else channels
+        keep[blueprint.span(index)][draw.permutation(block.units)[:count]] = True
+    return Structure(blueprint, keep)
+
+
+def source(family: str, causal: bool, seed: int = 0, structure: Structure | None = None) -> Source:
+    """A random base with a random adapter and head, in a random structure with unlike layers."""
+    model = build(family, causal, seed)
+    blueprint = discover(model)
+    prefix = model.base_model_prefix + "."
+    head = () if causal else tuple(name for name, _ in model.named_parameters() if not name.startswith(prefix))
+    base = LoadedModel(model, tokenizer(), None if causal else LABELS, head, 64)
+    draw = np.random.default_rng(seed)
+    adapter = draw_adapter(model, blueprint, seed)
+    for name in head:
+        adapter.head[name] = draw.normal(0, 0.3, model.get_parameter(name).shape).astype(np.float32)
+    structure = structure or draw_structure(blueprint, seed)
+    return Source(
+        base=base,
+        spec=ModelSpec(path=f"{family}-base", task="causal-lm" if causal else "classification"),
+        structure=structure,
+        adapter=adapter,
+        scaling=SCALING,
+        max_length=32,
+        provenance=Provenance(
+            run="20260101-000000-abc",
+            name="small",
+            method="fedspine",
+            subject="global",
+            round=3,
+            seed=seed,
+            sparsity=structure.sparsity,
+            created="2026-01-01T00:00:00+00:00",
+            versions={"slimfed": "0"},
+        ),
+        figures={"accuracy": "50.0%"},
+        base_digest=digest(base),
+    )
