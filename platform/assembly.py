@@ -46,7 +46,7 @@ def restored_fleet(workplace: Workplace, folder: RunFolder, finished: int) -> Fl
 def _clock(job: Job) -> Clock:
     if job.fleet.clock == "measured":
         return MeasuredClock()
-    return VirtualClock(load_fleet(job.fleet, job.seed), job.seed)
+    return VirtualClock(load_fleet(job.fleet, job.seed), job.seed, job.disturbance)
 
 
 def _shape(module: Any) -> tuple[int, int]:

@@ -1,14 +1,18 @@
 """How long a device's round took: computed from its profile (virtual), or as the node measured it (real devices)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from slimfed.clients.seeds import derive
 from slimfed.clients.update import Update, Workload
 from slimfed.platform.fleet import DeviceProfile, Fleet, PowerMode
+from slimfed.platform.job import DisturbanceSpec
 from slimfed.strategies.protocols import Completion
+
+_CALM = DisturbanceSpec()
 
 
 @dataclass(frozen=True)
@@ -17,11 +21,14 @@ class VirtualClock:
 
     compute = max(FLOPs / rate, bytes moved / memory bandwidth) * jitter / speed of the power mode
     link = (latency + bits / link speed) * jitter
+    energy = watts of the power mode * compute + watts of the link in use * link, then idle watts till the round's end
     Every draw comes from (seed, round, device) alone, so times do not depend on the order or number of questions.
+    Stragglers compute longer, and a drop of bandwidth slows links, as the ``disturbance`` says.
     """
 
     fleet: Fleet
     seed: int
+    disturbance: DisturbanceSpec = _CALM
 
     def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``update.device`` in ``update.round``.
@@ -36,14 +43,25 @@ class VirtualClock:
         draw = np.random.default_rng(derive(self.seed, "clock", round, device))
         compute_noise, down_noise, up_noise = (math.exp(sigma * draw.standard_normal()) for sigma in _sigmas(profile))
         dropped = bool(draw.random() < self.fleet.dropout)
-        download = _link_seconds(profile, bytes_down, profile.down_bits_per_second) * down_noise
+        left = self.disturbance.bandwidth(round)
+        download = _link_seconds(profile, bytes_down, left * profile.down_bits_per_second) * down_noise
         if workload.peak_memory_bytes > profile.memory_bytes:
-            return Completion(download, 0.0, 0.0, out_of_memory=True)
-        compute = _compute_seconds(profile, workload) * compute_noise / self.mode(device, round).speed
+            return _powered(Completion(download, 0.0, 0.0, out_of_memory=True), profile, None)
+        mode = self.mode(device, round)
+        compute = _compute_seconds(profile, workload) * compute_noise / mode.speed
+        if device in self.stragglers:
+            compute *= self.disturbance.straggler_factor
         if dropped:
-            return Completion(download, compute, 0.0, dropped=True)
-        upload = _link_seconds(profile, bytes_up, profile.up_bits_per_second) * up_noise
-        return Completion(download, compute, upload)
+            return _powered(Completion(download, compute, 0.0, dropped=True), profile, mode)
+        upload = _link_seconds(profile, bytes_up, left * profile.up_bits_per_second) * up_noise
+        return _powered(Completion(download, compute, upload), profile, mode)
+
+    @cached_property
+    def stragglers(self) -> frozenset[int]:
+        """The devices that straggle in every round; a larger share adds devices and takes none away."""
+        devices = len(self.fleet.devices)
+        order = np.random.default_rng(derive(self.seed, "stragglers")).permutation(devices)
+        return frozenset(order[: round(self.disturbance.stragglers * devices)].tolist())
 
     def mode(self, device: int, round: int) -> PowerMode:
         """The power mode of a device in a round; devices change at different rounds."""
@@ -59,7 +77,10 @@ class VirtualClock:
 
 @dataclass(frozen=True)
 class MeasuredClock:
-    """Real devices: the seconds that the node measured while training. Link time is not measured and counts as 0."""
+    """Real devices: the seconds that the node measured while training. Link time is not measured and counts as 0.
+
+    Nobody measures energy there, so none is told.
+    """
 
     def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``update.device`` in ``update.round``."""
@@ -73,6 +94,17 @@ def _sigmas(profile: DeviceProfile) -> tuple[float, float, float]:
 def _compute_seconds(profile: DeviceProfile, workload: Workload) -> float:
     """At full power, without jitter: whichever of arithmetic and memory traffic takes longer."""
     return max(workload.flops / profile.rate, workload.traffic_bytes / profile.bandwidth)
+
+
+def _powered(completion: Completion, profile: DeviceProfile, mode: PowerMode | None) -> Completion:
+    """With the energy of its parts, if the profile knows the device's watts. ``mode``: None if nothing was computed."""
+    power = profile.power
+    if power is None:
+        return completion
+    computing = (mode.watts if mode else None) or power.compute
+    linked = completion.download_seconds + completion.upload_seconds
+    joules = computing * completion.compute_seconds + power.transmit * linked
+    return replace(completion, joules=joules, waiting_watts=power.idle)
 
 
 def _link_seconds(profile: DeviceProfile, count: int, bits_per_second: float) -> float:

@@ -21,11 +21,15 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class PowerMode(Section):
-    """A power mode: compute runs at ``speed`` times the full one, and the mode is drawn with ``probability``."""
+    """A power mode: compute runs at ``speed`` times the full one, and the mode is drawn with ``probability``.
+
+    ``watts``: what the device draws while it computes in this mode; as the class says where it is left out.
+    """
 
     name: str
     speed: float = Field(gt=0)
     probability: float = Field(ge=0, le=1)
+    watts: Positive | None = None
 
 
 class DeviceClass(Section):
@@ -33,7 +37,8 @@ class DeviceClass(Section):
 
     ``efficiency``: share of the peak that training reaches. ``memory_gib``: what training may use. The jitters are the
     sigma of a lognormal factor with median 1 drawn every round; ``link_spread`` is that of a factor drawn once for
-    each device. A power mode is kept for ``mode_rounds`` rounds.
+    each device. A power mode is kept for ``mode_rounds`` rounds. The watts are those of the whole device while it
+    waits, computes at full power, and uses its link; without them nothing is known of its energy.
     """
 
     name: str = Field(min_length=1, max_length=60)
@@ -50,6 +55,9 @@ class DeviceClass(Section):
     compute_jitter: float = Field(0.0, ge=0, le=2)
     link_jitter: float = Field(0.0, ge=0, le=2)
     link_spread: float = Field(0.0, ge=0, le=2)
+    idle_watts: Positive | None = None
+    compute_watts: Positive | None = None
+    transmit_watts: Positive | None = None
     mode_rounds: int = Field(1, ge=1)
     modes: tuple[PowerMode, ...] = (PowerMode(name="full", speed=1.0, probability=1.0),)
     sources: dict[str, str] = Field({})
@@ -70,6 +78,14 @@ class DeviceClass(Section):
             raise ValueError(f"there is no field {strangers[0]!r}; valid: {', '.join(cls.model_fields)}")
         return sources
 
+    @model_validator(mode="after")
+    def _watts_are_complete(self) -> "DeviceClass":
+        watts = {name: getattr(self, name) for name in ("idle_watts", "compute_watts", "transmit_watts")}
+        missing = [name for name, value in watts.items() if value is None]
+        if missing and (len(missing) < len(watts) or any(mode.watts for mode in self.modes)):
+            raise ValueError(f"{missing[0]} is missing: give all of {', '.join(watts)}, or no watts at all")
+        return self
+
 
 class FleetProfile(Section):
     """A mix of device classes. The file writes each class as one ``[[class]]`` table."""
@@ -87,8 +103,20 @@ class FleetProfile(Section):
 
 
 @dataclass(frozen=True)
+class Power:
+    """What one device draws, in watts: while it waits, computes at full power, and uses its link."""
+
+    idle: float
+    compute: float
+    transmit: float
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
-    """The hardware of one device in SI units; ``rate`` is the FLOP/s that training reaches at full power."""
+    """The hardware of one device in SI units; ``rate`` is the FLOP/s that training reaches at full power.
+
+    ``power`` is None if the profile does not say.
+    """
 
     device: int
     profile: str
@@ -102,6 +130,7 @@ class DeviceProfile:
     link_jitter: float
     mode_rounds: int
     modes: tuple[PowerMode, ...]
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -182,4 +211,11 @@ def _device(number: int, kind: DeviceClass, seed: int, *, varied: bool) -> Devic
         link_jitter=kind.link_jitter if varied else 0.0,
         mode_rounds=kind.mode_rounds,
         modes=kind.modes if varied else (PowerMode(name="full", speed=1.0, probability=1.0),),
+        power=_power(kind),
     )
+
+
+def _power(kind: DeviceClass) -> Power | None:
+    if kind.idle_watts is None or kind.compute_watts is None or kind.transmit_watts is None:
+        return None
+    return Power(kind.idle_watts, kind.compute_watts, kind.transmit_watts)

@@ -1,5 +1,6 @@
 """The job file: everything a run needs, checked once, before anything starts."""
 
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,38 @@ class FleetSpec(Section):
     clock: Literal["virtual", "measured"] = Field(
         "virtual", description="virtual: times from the profile; measured: seconds that the node took (real devices)"
     )
+
+
+class DisturbanceSpec(Section):
+    """What makes life harder for a simulated fleet than its profile says, to see what a method bears.
+
+    Dropouts are ``fleet.dropout``. The virtual clock implements all of it; on real devices nothing is disturbed.
+    """
+
+    stragglers: float = Field(0.0, ge=0.0, le=1.0, description="share of the devices that straggle, a seeded choice")
+    straggler_factor: float = Field(4.0, ge=1.0, description="how many times as long a straggler computes, every round")
+    bandwidth_factor: float = Field(1.0, gt=0.0, le=1.0, description="what is left of every link's speed for a while")
+    bandwidth_from: int = Field(1, ge=1, description="first round with that bandwidth")
+    bandwidth_until: int | None = Field(None, ge=1, description="last round with that bandwidth; default: the run's")
+
+    @model_validator(mode="after")
+    def _span_is_in_order(self) -> "DisturbanceSpec":
+        if self.bandwidth_until is not None and self.bandwidth_until < self.bandwidth_from:
+            raise ValueError(
+                f"disturbance.bandwidth_until = {self.bandwidth_until}: must not be before "
+                f"disturbance.bandwidth_from ({self.bandwidth_from})"
+            )
+        return self
+
+    @property
+    def active(self) -> bool:
+        """True if anything is disturbed at all."""
+        return self.stragglers > 0 or self.bandwidth_factor < 1
+
+    def bandwidth(self, round: int) -> float:
+        """What is left of the links' speed in a round."""
+        last = math.inf if self.bandwidth_until is None else self.bandwidth_until
+        return self.bandwidth_factor if self.bandwidth_from <= round <= last else 1.0
 
 
 class MethodSpec(Section):
@@ -135,6 +168,7 @@ class Job(Section):
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
     fleet: FleetSpec = FleetSpec()
+    disturbance: DisturbanceSpec = DisturbanceSpec()
     method: MethodSpec = MethodSpec()
     adapter: AdapterOptions = AdapterOptions()
     pruning: PruningOptions = PruningOptions()

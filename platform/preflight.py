@@ -30,6 +30,7 @@ def check(job: Job) -> Checked:
     Cheap checks come first, so that most mistakes are answered at once.
     """
     load_profile(job.fleet.profile)
+    check_disturbance(job)
     text = load_data(job.data, job.model.task)
     parts = partition(text, job.data.partition, job.fleet.devices, job.seed)
     base = load_model(job.model, text.labels, job.seed)
@@ -62,6 +63,18 @@ def check_length(job: Job, base: LoadedModel) -> None:
     """Texts must not be longer than the model can read. Raises ``InputError``."""
     if base.positions is not None and job.data.max_length > base.positions:
         raise InputError(f"data.max_length = {job.data.max_length}: the model can take at most {base.positions} tokens")
+
+
+def check_disturbance(job: Job) -> None:
+    """Only a virtual clock can be disturbed. Raises ``InputError``."""
+    asked = "disturbance" if job.disturbance.active else "fleet.dropout" if job.fleet.dropout else None
+    if asked and job.fleet.clock == "measured":
+        raise InputError(f'{asked}: real devices are not disturbed; set fleet.clock = "virtual" or leave it out')
+    if job.disturbance.bandwidth_factor < 1 and job.disturbance.bandwidth_from > job.training.rounds:
+        raise InputError(
+            f"disturbance.bandwidth_from = {job.disturbance.bandwidth_from}: the run has only {job.training.rounds} "
+            "rounds (training.rounds)"
+        )
 
 
 def check_method(job: Job) -> None:

@@ -19,9 +19,9 @@ def perplexity(task: str, loss: float | None) -> float | None:
 
 
 def measures(task: str, row: Any) -> dict[str, float | None]:
-    """:data:`MEASURES` of a row of ``runs`` or ``evaluations``, for the run's ``task``."""
+    """:data:`MEASURES` of a row of ``runs`` or ``evaluations``, for the run's ``task``; all None without a row."""
     found = {name: getattr(row, name, None) for name in MEASURES}
-    return found | {"perplexity": perplexity(task, row.loss)}
+    return found | {"perplexity": perplexity(task, found["loss"])}
 
 
 def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def fleet(
         "down": "down>",
         "up": "up>",
         "modes": "power modes",
+        "power": "waiting / computing / sending",
     }
     print_table(found.description or profile, columns, [_class_row(each.model_dump()) for each in found.classes])
 
@@ -52,7 +53,14 @@ def _class_row(each: dict[str, Any]) -> dict[str, str]:
         "down": f"{each['down_mbit_s']:g} Mbit/s",
         "up": f"{each['up_mbit_s']:g} Mbit/s",
         "modes": ", ".join(f"{mode['name']} {mode['speed']:g}x" for mode in each["modes"]),
+        "power": _watts(each),
     }
+
+
+def _watts(each: dict[str, Any]) -> str:
+    if each["idle_watts"] is None:
+        return "not known"
+    return f"{each['idle_watts']:g} / {each['compute_watts']:g} / {each['transmit_watts']:g} W"
 
 
 def methods(as_json: Json = False) -> None:

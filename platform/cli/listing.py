@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from slimfed.platform.cli.output import duration, percent, print_json, print_table, results, size
+from slimfed.platform.cli.output import (
+    describe_measures,
+    duration,
+    energy,
+    percent,
+    print_json,
+    print_table,
+    results,
+    size,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -59,21 +68,25 @@ def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or 
     """Show one run: its figures, its rounds and its latest events."""
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.store.queries import Reader
-    from slimfed.platform.summary import run_summaries
+    from slimfed.platform.summary import measures, run_summaries
 
     with existing() as store:
         reader = Reader(store.engine)
         found = reader.find_run(run)
         summary = run_summaries([found], reader, store.address)[0]
         rounds, events = reader.rounds(found.id), reader.events(found.id, limit=None if as_json else _EVENTS_SHOWN)
-        accuracies = {row.round: row.accuracy for row in reader.evaluations(found.id)}
+        evaluations = {row.round: row for row in reader.evaluations(found.id)}
+        accuracies = {number: row.accuracy for number, row in evaluations.items()}
     if as_json:
         detail = {
             "name": found.name,
             "cause": found.cause,
             "folder": found.folder,
             "job": found.job,
-            "round_list": [_plain(row) | {"accuracy": accuracies.get(row.round)} for row in rounds],
+            "round_list": [
+                _plain(row) | {"accuracy": accuracies.get(row.round)} | measures(found.task, evaluations.get(row.round))
+                for row in rounds
+            ],
             "events": [_plain(row) for row in events],
         }
         print_json(summary | detail)
@@ -87,19 +100,25 @@ def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or 
 
 def print_summary(run: Any, summary: dict[str, Any]) -> None:
     """The figures of one run, one a line."""
+    from slimfed.platform.summary import measures
+
     lines = {
         "run": f"{run.id} ({run.name}, {run.method})",
         "status": run.status + (f": {run.cause}" if run.cause else ""),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
         "accuracy": f"{percent(run.accuracy)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
+        "measures": describe_measures(measures(run.task, run)) or "-",
         "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
         "virtual time": duration(run.virtual_seconds),
         "wall time": f"{duration(run.wall_seconds)}, {duration(summary['seconds_per_round'])} a round",
         "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
+        "energy": "not known" if run.joules is None else f"{energy(run.joules)} (estimate)",
         "rejected": f"{run.rejected_updates} updates",
         "store": summary["store"],
         "folder": run.folder,
     }
+    if summary["sweep"]:
+        lines["sweep"] = summary["sweep"]
     console = results()
     width = max(len(name) for name in lines)
     for name, text in lines.items():

@@ -63,3 +63,24 @@ def size(count: float | None) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def energy(joules: float | None) -> str:
+    """Joules as people say them: 812 J, 3.4 kJ, 1.2 MJ."""
+    if joules is None:
+        return "-"
+    for unit in ("J", "kJ", "MJ"):
+        if joules < 1000:
+            return f"{joules:.0f} J" if unit == "J" else f"{joules:.1f} {unit}"
+        joules /= 1000
+    return f"{joules:.1f} GJ"
+
+
+def describe_measures(measures: Mapping[str, float | None]) -> str:
+    """What was measured beside the accuracy, in one line; losses and perplexity as numbers, shares as percents."""
+    plain = ("loss", "perplexity")
+    known = {name: value for name, value in measures.items() if value is not None}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.3f}" if name in plain else f"{name.replace('_', ' ')} {percent(value)}"
+        for name, value in known.items()
+    )

@@ -9,8 +9,8 @@ from round_records import update
 
 from slimfed.clients.update import Workload
 from slimfed.platform.clock import MeasuredClock, VirtualClock
-from slimfed.platform.fleet import Fleet, load_fleet
-from slimfed.platform.job import FleetSpec
+from slimfed.platform.fleet import Fleet, Power, load_fleet
+from slimfed.platform.job import DisturbanceSpec, FleetSpec
 from slimfed.strategies.protocols import Clock
 
 STEADY = load_fleet(FleetSpec(profile="uniform", devices=3), seed=1)
@@ -117,3 +117,60 @@ def test_no_jitter_is_no_variation() -> None:
 
 def test_measured_time_is_the_node_s() -> None:
     assert MeasuredClock().completion(update(0), 10**9, 10**9).seconds == 0.25
+
+
+POWERED = replace(STEADY.devices[0], power=Power(idle=2.0, compute=10.0, transmit=4.0))
+
+
+def test_energy_is_power_times_time() -> None:
+    completion = VirtualClock(Fleet("one", (POWERED,)), 1).completion(update(0), 10**6, 10**6)
+    linked = completion.download_seconds + completion.upload_seconds
+    assert completion.joules == pytest.approx(10 * completion.compute_seconds + 4 * linked)
+    assert completion.joules_in(completion.seconds) == completion.joules
+    assert completion.joules_in(completion.seconds + 5) == pytest.approx((completion.joules or 0) + 2 * 5)
+
+
+def test_a_power_mode_has_its_own_watts() -> None:
+    saving = POWERED.modes[0].model_copy(update={"speed": 0.5, "watts": 3.0})
+    completion = VirtualClock(Fleet("one", (replace(POWERED, modes=(saving,)),)), 1).completion(update(0), 0, 0)
+    linked = completion.download_seconds + completion.upload_seconds
+    assert completion.joules == pytest.approx(3 * completion.compute_seconds + 4 * linked)
+
+
+def test_what_was_in_vain_costs_energy_too() -> None:
+    lost = VirtualClock(Fleet("one", (POWERED,), dropout=0.999), 1).completion(update(0), 0, 0)
+    assert lost.dropped
+    assert (lost.joules or 0) > 10 * lost.compute_seconds
+    large = Workload(1.0, 1.0, POWERED.memory_bytes + 1)
+    full = VirtualClock(Fleet("one", (POWERED,)), 1).completion(update(0, workload=large), 0, 0)
+    assert full.joules == pytest.approx(4 * full.download_seconds)
+
+
+def test_energy_that_nobody_knows_is_not_made_up() -> None:
+    for clock in (VirtualClock(Fleet("one", (replace(POWERED, power=None),)), 1), MeasuredClock()):
+        assert clock.completion(update(0), 0, 0).joules_in(100.0) is None
+
+
+def test_stragglers_are_a_seeded_share_and_compute_longer() -> None:
+    def clock(share: float, seed: int = 1) -> VirtualClock:
+        return VirtualClock(MIXED, seed, DisturbanceSpec(stragglers=share, straggler_factor=3.0))
+
+    assert len(clock(0.25).stragglers) == 4
+    assert clock(0.25).stragglers < clock(0.5).stragglers
+    assert clock(0.25).stragglers != clock(0.25, seed=2).stragglers
+    for device in range(16):
+        calm, disturbed = (each.completion(update(device), 10, 10) for each in (clock(0.0), clock(0.25)))
+        factor = 3.0 if device in clock(0.25).stragglers else 1.0
+        assert disturbed.compute_seconds == pytest.approx(factor * calm.compute_seconds)
+        assert (disturbed.download_seconds, disturbed.upload_seconds) == (calm.download_seconds, calm.upload_seconds)
+
+
+def test_bandwidth_drops_in_its_span_of_rounds_alone() -> None:
+    spec = DisturbanceSpec(bandwidth_factor=0.25, bandwidth_from=2, bandwidth_until=3)
+    for number in (1, 2, 3, 4):
+        calm = VirtualClock(STEADY, 1).completion(update(0, number), 10**6, 10**6)
+        disturbed = VirtualClock(STEADY, 1, spec).completion(update(0, number), 10**6, 10**6)
+        factor = 4 if number in (2, 3) else 1
+        assert disturbed.upload_seconds - 0.02 == pytest.approx(factor * (calm.upload_seconds - 0.02))
+        assert disturbed.download_seconds - 0.02 == pytest.approx(factor * (calm.download_seconds - 0.02))
+        assert disturbed.compute_seconds == calm.compute_seconds

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.fleet import DeviceClass, apportion, interleave, load_fleet, load_profile, profile_names
+from slimfed.platform.fleet import DeviceClass, Power, apportion, interleave, load_fleet, load_profile, profile_names
 from slimfed.platform.job import FleetSpec
 
 CLASS = {
@@ -128,3 +128,15 @@ def test_an_unknown_profile_lists_the_known_ones() -> None:
 def test_defaults_are_a_steady_device() -> None:
     device = DeviceClass(**CLASS)
     assert (device.compute_jitter, device.link_jitter, device.modes[0].speed) == (0.0, 0.0, 1.0)
+
+
+def test_watts_are_given_together_or_not_at_all(tmp_path: Path) -> None:
+    watts = {"idle_watts": 1.0, "compute_watts": 9.0, "transmit_watts": 3.0}
+    fleet = load_fleet(FleetSpec(profile=profile_file(tmp_path, CLASS | watts), devices=1), seed=1)
+    assert fleet.devices[0].power == Power(1.0, 9.0, 3.0)
+    assert load_fleet(FleetSpec(profile=profile_file(tmp_path, CLASS), devices=1), seed=1).devices[0].power is None
+    with pytest.raises(InputError, match="transmit_watts is missing"):
+        load_profile(profile_file(tmp_path, CLASS | {"idle_watts": 1.0, "compute_watts": 9.0}))
+    modes = [{"name": "full", "speed": 1.0, "probability": 1.0, "watts": 4.0}]
+    with pytest.raises(InputError, match="idle_watts is missing"):
+        load_profile(profile_file(tmp_path, CLASS | {"modes": modes}))
