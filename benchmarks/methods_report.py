@@ -1,0 +1,142 @@
+"""The tables of methods_table.py as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from slimfed.platform.comparison.course import Point, cost_to_target, under_budget
+from slimfed.platform.comparison.statistic import Statistic
+
+Results = dict[str, Any]
+
+PRESETS = ("fedspine", "fedit", "hetlora", "flexlora", "flora", "fedmp", "oneshot", "pat", "sora", "sparse")
+BANDITS = ("s-ucb", "e-ucb", "thompson", "random", "fixed", "oracle")
+SPARSITIES = (0.3, 0.5, 0.7)
+_TARGET_SHARE = 0.9
+"""Of the unpruned federated accuracy."""
+_METHODS = (
+    "sparsity", "method", "pruned global model", "devices' own models", "virtual seconds to target", "times fedspine's",
+    "virtual seconds in all", "GB sent", "peak memory of a device, MB",
+)  # fmt: skip
+
+
+def render(results: Results) -> dict[str, str]:
+    """The tables as Markdown by their names in the README."""
+    runs = [result for result in results["runs"] if "error" not in result]
+    failed = [result for result in results["runs"] if "error" in result]
+    unpruned = _where(runs, table="unpruned")
+    targets = {
+        dataset: _TARGET_SHARE * _mean(_where(unpruned, dataset=dataset), "accuracy")
+        for dataset in dict.fromkeys(run["cell"]["dataset"] for run in unpruned)
+    }
+    return {
+        "methods": "\n\n".join(_methods(runs, failed, dataset, target) for dataset, target in targets.items()),
+        "bandits": "\n\n".join(_bandits(runs, dataset, target) for dataset, target in targets.items()),
+        "methods-machine": _machine(results),
+    }
+
+
+def _methods(runs: list[Results], failed: list[Results], dataset: str, target: float) -> str:
+    dense = _where(runs, table="unpruned", dataset=dataset)
+    lines = [f"**{dataset}**, unpruned: {_percent(dense, 'accuracy')}; target {target:.1%}", "", *_head(_METHODS)]
+    for sparsity in SPARSITIES:
+        ours = _time(_where(runs, table="methods", dataset=dataset, sparsity=sparsity, preset="fedspine"), target)
+        for preset in PRESETS:
+            cells = {"table": "methods", "dataset": dataset, "sparsity": sparsity, "preset": preset}
+            rows, lost = _where(runs, **cells), len(_where(failed, **cells))
+            if not rows:
+                continue
+            needed = _time(rows, target)
+            columns = [
+                f"{_mean(rows, 'sparsity'):.1%}",
+                preset + (f" ({lost} failed)" if lost else ""),
+                _percent(rows, "accuracy"),
+                _percent(rows, "device_accuracy_mean"),
+                _seconds(needed),
+                f"{needed.mean / ours.mean:.2f}" if needed.complete and needed.mean and ours.mean else "-",
+                f"{_mean(rows, 'virtual_seconds'):.0f}",
+                f"{_mean(rows, 'bytes') / 1e9:.2f}",
+                f"{_mean(rows, 'peak_memory_bytes') / 1e6:.0f}",
+            ]
+            lines.append(_row(columns))
+    return "\n".join(lines)
+
+
+def _bandits(runs: list[Results], dataset: str, target: float) -> str:
+    rows = _where(runs, table="bandits", dataset=dataset)
+    shared = min((r["virtual_seconds"] for r in rows), default=0.0)
+    lines = [
+        f"**{dataset}**, fedspine at 50% with another agent; target {target:.1%}",
+        "",
+        *_head(
+            (
+                "agent",
+                "virtual seconds to target",
+                f"accuracy after {shared:.0f} virtual seconds",
+                "accuracy in the end",
+                "virtual seconds in all",
+            )
+        ),
+    ]
+    for bandit in BANDITS:
+        own = _where(rows, bandit=bandit)
+        if own:
+            at = [p.quality for r in own if (p := under_budget(_points(r), "virtual_seconds", shared)) is not None]
+            spent = Statistic(tuple(at), len(own))
+            columns = [bandit, _seconds(_time(own, target)), _spread(spent), _percent(own, "accuracy")]
+            lines.append(_row([*columns, f"{_mean(own, 'virtual_seconds'):.0f}"]))
+    return "\n".join(lines)
+
+
+def _machine(results: Results) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    cards = ", ".join(sorted({r["processor"] for r in results["runs"] if "error" not in r}))
+    seeds = ", ".join(str(seed) for seed in sorted({r["cell"]["seed"] for r in results["runs"]}))
+    return f"{len(results['runs'])} runs, seeds {seeds}; {cards}; {versions}."
+
+
+def _where(runs: list[Results], **cell: Any) -> list[Results]:
+    return [r for r in runs if all(r["cell"][name] == value for name, value in cell.items())]
+
+
+def _points(result: Results) -> list[Point]:
+    """The evaluated rounds of a run as a course."""
+    columns = zip(
+        result["accuracies"], result["sparsities"], result["virtual_seconds_after"], result["bytes_after"], strict=True
+    )
+    return [
+        Point(number, accuracy, sparsity, virtual, 0.0, sent, None, None)
+        for number, (accuracy, sparsity, virtual, sent) in enumerate(columns, 1)
+        if accuracy is not None
+    ]
+
+
+def _time(rows: list[Results], target: float) -> Statistic:
+    return Statistic.over(cost_to_target(_points(row), "virtual_seconds", target) for row in rows)
+
+
+def _mean(rows: list[Results], name: str) -> float:
+    return Statistic.over(row[name] for row in rows).mean or 0.0
+
+
+def _percent(rows: list[Results], name: str) -> str:
+    return _spread(Statistic.over(row[name] for row in rows))
+
+
+def _spread(values: Statistic) -> str:
+    return "-" if values.mean is None else f"{values.mean:.1%} ± {100 * (values.spread or 0.0):.1f}"
+
+
+def _seconds(values: Statistic) -> str:
+    """Mean and spread; how many runs reached the target, if not all did."""
+    if values.mean is None:
+        return "not reached"
+    text = f"{values.mean:.1f} ± {values.spread or 0.0:.1f}"
+    return text if values.complete else f"{text} ({len(values.values)} of {values.of} reached it)"
+
+
+def _head(columns: tuple[str, ...]) -> list[str]:
+    return [_row(columns), "|" + "---|" * len(columns)]
+
+
+def _row(columns: Sequence[str]) -> str:
+    return "| " + " | ".join(columns) + " |"
