@@ -72,9 +72,8 @@ def tune(loaded: LoadedModel, train: TokenisedSplit, steps: int, rate: float) ->
     parameters = [p for p in loaded.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 20) * (1 - s / steps))
-    batches = training_batches(train, np.arange(len(train)), _BATCH, seed=7)
-    for _ in range(steps):
-        loaded.model(**next(batches)).loss.backward()
+    for batch in training_batches(train, np.arange(len(train)), _BATCH, steps, seed=7, turn=7):
+        loaded.model(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

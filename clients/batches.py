@@ -1,7 +1,8 @@
-"""Text as tokens, and tokens as batches: tokenised once, padded to the longest text of a batch."""
+"""Text as tokens, and tokens as batches: tokenised once, texts of like length together, padded to the longest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class TokenisedSplit:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, int64 [examples]."""
         return np.diff(self.offsets)
@@ -66,9 +67,24 @@ class TokenisedSplit:
         }
 
 
-def training_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Endless batches of exactly ``batch_size`` of ``rows``; see :func:`row_batches`."""
-    return (split.collate(chosen) for chosen in row_batches(rows, batch_size, seed))
+def training_batches(
+    split: TokenisedSplit, rows: np.ndarray, batch_size: int, steps: int, seed: int, turn: int
+) -> Iterator[Batch]:
+    """``steps`` batches of exactly ``batch_size`` of ``rows``, texts of like length in one batch.
+
+    Rows are drawn by :func:`row_batches`; those of one pass over the device's rows are sorted by length and dealt to
+    the steps of that pass. Which step gets the short ones and which the long ones follows from ``turn``: devices that
+    share it have texts of like length at the same step, so that a cohort's batches need little padding as well.
+    """
+    order = np.random.default_rng(turn).permutation(steps)
+    drawn = row_batches(rows, batch_size, seed)
+    window = max(1, len(rows) // batch_size)
+    for start in range(0, steps, window):
+        places = order[start : start + window]
+        chosen = np.concatenate([next(drawn) for _ in places])
+        chosen = chosen[np.argsort(split.lengths[chosen], kind="stable")].reshape(len(places), batch_size)
+        for rank in np.argsort(np.argsort(places)):
+            yield split.collate(chosen[rank])
 
 
 def probe_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, count: int, seed: int) -> tuple[Batch, ...]:

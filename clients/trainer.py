@@ -25,7 +25,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A device's own data: training batches without end, fixed batches to measure on, how much there is."""
+    """A device's own data: training batches for a round, fixed batches to measure on, how much there is."""
 
     batches: Callable[[], Iterator[Batch]]
     probe: tuple[Batch, ...]

@@ -56,11 +56,12 @@ class Workplace:
         return evaluate(model, self.test, dtype=dtype, rows=rows)
 
     def data(self, assignment: Assignment) -> DeviceData:
-        """The assigned device's own rows: batches in an order of the round's seed, probe batches that never change."""
+        """The assigned device's own rows: batches drawn by its seed of the round, probe batches that never change."""
         rows, size = self.parts[assignment.device], self.task.training.batch_size
+        steps, turn = assignment.local_steps, derive(self.task.seed, "lengths", assignment.round)
         fixed = derive(self.task.seed, "probe", assignment.device)
         return DeviceData(
-            batches=lambda: training_batches(self.train, rows, size, assignment.seed),
+            batches=lambda: training_batches(self.train, rows, size, steps, assignment.seed, turn),
             probe=probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed),
             examples=len(rows),
         )

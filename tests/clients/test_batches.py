@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfed.clients.batches import PROMPT_END, probe_batches, row_batches, tokenise, training_batches
+from slimfed.clients.batches import PROMPT_END, TokenisedSplit, probe_batches, row_batches, tokenise, training_batches
 from slimfed.clients.data import TextSplit, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
@@ -38,6 +38,41 @@ def test_every_row_once_before_any_row_again(rows: int, size: int, seed: int) ->
     for start in range(0, len(stream) - rows + 1, rows):
         assert np.array_equal(np.sort(stream[start : start + rows]), own)
     assert np.array_equal(stream, np.concatenate(list(islice(row_batches(own, size, seed), 3 * rows))))
+
+
+def drawn_lengths(rows: np.ndarray, lengths: np.ndarray, size: int, steps: int, seed: int, turn: int) -> np.ndarray:
+    """Lengths of the texts of every step, [steps, size]; a text is its row's number, as often as it is long."""
+    tokens = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    labels = np.arange(len(lengths))
+    split = TokenisedSplit(tokens, offsets, labels, np.zeros(len(lengths), dtype=np.int64), pad_id=0)
+    batches = list(training_batches(split, rows, size, steps, seed, turn))
+    chosen = np.stack([batch["labels"].numpy() for batch in batches])
+    expected = np.concatenate(list(islice(row_batches(rows, size, seed), steps)))
+    assert np.array_equal(np.sort(chosen, axis=None), np.sort(expected))
+    assert [batch["input_ids"].shape[1] for batch in batches] == lengths[chosen].max(axis=1).tolist()
+    return lengths[chosen]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 60), size=st.integers(1, 9), steps=st.integers(1, 12), seed=st.integers(0, 2**31 - 1))
+def test_texts_of_like_length_come_together(rows: int, size: int, steps: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 40, rows)
+    drawn = drawn_lengths(np.arange(rows), lengths, size, steps, seed, turn=3)
+    for start in range(0, steps, max(1, rows // size)):
+        within = drawn[start : start + max(1, rows // size)]
+        within = within[np.argsort(within.min(axis=1), kind="stable")]
+        assert (within[:-1].max(axis=1) <= within[1:].min(axis=1)).all()
+
+
+def test_devices_that_share_a_turn_have_their_short_texts_at_the_same_step() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 400)
+    one, other = (
+        drawn_lengths(own, lengths, 4, 10, seed, 5) for own, seed in ((np.arange(200), 1), (np.arange(200, 400), 2))
+    )
+    assert np.array_equal(np.argsort(one.max(axis=1)), np.argsort(other.max(axis=1)))
+    elsewhere = drawn_lengths(np.arange(200), lengths, 4, 10, 1, 6)
+    assert not np.array_equal(np.argsort(one.max(axis=1)), np.argsort(elsewhere.max(axis=1)))
 
 
 def test_classification_batches_are_the_tokenizers_own(encoder: LoadedModel) -> None:
@@ -92,7 +127,7 @@ def test_probes_stay_the_same_and_fit_small_devices(encoder: LoadedModel) -> Non
     assert [len(batch["labels"]) for batch in first] == [3, 1]
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(first, second, strict=True))
     assert len(probe_batches(split, np.array([2]), 8, 2, seed=9)) == 1
-    assert len(next(training_batches(split, np.array([2]), 8, seed=9))["labels"]) == 8
+    assert len(next(training_batches(split, np.array([2]), 8, 1, seed=9, turn=1))["labels"]) == 8
 
 
 @pytest.mark.parametrize("task", ["classification", "causal-lm"])
