@@ -136,6 +136,14 @@ def tokenise(
     return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple)
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
+    """What stands before each prompt's completion in :func:`tokenise`: at most ``max_length`` tokens, the last ones."""
+    begin = _begin(tokenizer)
+    heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False)["input_ids"]
+    room = max_length - len(begin)
+    return [begin + head[max(0, len(head) - room) :] for head in heads]
+
+
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
     begin, end = _begin(tokenizer), _end(tokenizer)
     bodies = tokenizer(list(texts), add_special_tokens=False)["input_ids"]

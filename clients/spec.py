@@ -95,6 +95,15 @@ class TrainingSpec(Section):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
+class GenerationSpec(Section):
+    """What a causal-lm writes when the global model is evaluated; only where the data has prompts."""
+
+    examples: int = Field(
+        100, ge=0, description="different prompts of the test split to complete, a seeded sample; 0: none"
+    )
+    max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens; it is chosen greedily")
+
+
 class TaskSpec(Section):
     """All of the above: what a node needs to serve any device of a run."""
 
@@ -108,4 +117,5 @@ class TaskSpec(Section):
     engine: Literal["auto", "cohort", "sequential"] = "auto"
     cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, the same on every node")
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
+    generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"

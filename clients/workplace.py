@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
@@ -13,6 +14,7 @@ from slimfed.clients.data import load_data
 from slimfed.clients.engine import Engine, choose_engine, train
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.folding import fold
+from slimfed.clients.generation import Prompts, collect, complete, likeness
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.partition import partition
@@ -39,6 +41,7 @@ class Workplace:
     test: TokenisedSplit
     parts: tuple[np.ndarray, ...]
     sample: np.ndarray
+    prompts: Prompts | None
 
     def serve(self, orders: Orders) -> list[Update | Failure]:
         """Train the assigned devices, and measure the models of those that are to be measured."""
@@ -51,9 +54,17 @@ class Workplace:
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
-        model = fold(slice_model(self.base.model, structure), adapter, self.task.adapter.scaling)
-        dtype = torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
-        return evaluate(model, self.test, dtype=dtype, rows=rows)
+        return evaluate(self._sliced(adapter, structure), self.test, dtype=self._dtype, rows=rows)
+
+    def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        """As :meth:`evaluate` on the whole test split, and what the model writes, if the test split has prompts."""
+        model = self._sliced(adapter, structure)
+        found = evaluate(model, self.test, dtype=self._dtype)
+        if self.prompts is None:
+            return found
+        longest = self.task.generate.max_new_tokens
+        written = complete(model, self.base.tokenizer, self.prompts, longest, self._dtype)
+        return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
 
     def data(self, assignment: Assignment) -> DeviceData:
         """The assigned device's own rows: batches drawn by its seed of the round, probe batches that never change."""
@@ -65,6 +76,13 @@ class Workplace:
             probe=probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed),
             examples=len(rows),
         )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
+
+    def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
+        return fold(slice_model(self.base.model, structure), adapter, self.task.adapter.scaling)
 
     def _evaluated(self, update: Update) -> Update:
         return replace(update, evaluation=self.evaluate(update.adapter, update.structure, self.sample))
@@ -95,6 +113,7 @@ def open_workplace(task: TaskSpec) -> Workplace:
         tokenise(text.test, base.tokenizer, task.data.max_length),
         tuple(partition(text, task.data.partition, task.devices, task.seed)),
         _sample(len(text.test), task),
+        collect(text.test, base.tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts")),
     )
 
 

@@ -20,4 +20,4 @@ class GlobalEvaluator:
     def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it."""
         torch.set_num_threads(self.threads)
-        return self.workplace.evaluate(narrow(adapter, self.workplace.blueprint.dense(), structure), structure)
+        return self.workplace.examine(narrow(adapter, self.workplace.blueprint.dense(), structure), structure)

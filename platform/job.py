@@ -15,6 +15,7 @@ from slimfed.clients.spec import (
     AdapterSpec,
     DataSpec,
     Fraction,
+    GenerationSpec,
     ModelSpec,
     PruningOptions,
     PruningSpec,
@@ -129,6 +130,7 @@ class EvaluationSpec(Section):
     device_examples: int = Field(
         500, ge=0, description="test examples for that, a seeded sample; 0: all. The global model always gets all"
     )
+    generate: GenerationSpec = GenerationSpec()
 
 
 class DeadlineSpec(Section):
@@ -219,6 +221,7 @@ class Job(Section):
             engine=self.engine.name,
             cohort_size=cohort_size(self.engine.cohort_size, self.fleet.devices),
             device_examples=self.evaluation.device_examples,
+            generate=self.evaluation.generate,
             dtype=self.dtype,
         )
 

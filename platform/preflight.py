@@ -63,6 +63,12 @@ def check_length(job: Job, base: LoadedModel) -> None:
     """Texts must not be longer than the model can read. Raises ``InputError``."""
     if base.positions is not None and job.data.max_length > base.positions:
         raise InputError(f"data.max_length = {job.data.max_length}: the model can take at most {base.positions} tokens")
+    longest, writes = job.evaluation.generate.max_new_tokens, job.evaluation.generate.examples > 0
+    if job.model.task == "causal-lm" and writes and base.positions is not None and longest >= base.positions:
+        raise InputError(
+            f"evaluation.generate.max_new_tokens = {longest}: the model can take {base.positions} tokens, and a prompt "
+            "needs some of them; give less, or evaluation.generate.examples = 0"
+        )
 
 
 def check_disturbance(job: Job) -> None:
