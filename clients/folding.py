@@ -1,4 +1,7 @@
-"""An adapter folded into the weights it belongs to: the plain model that is measured."""
+"""An adapter folded into the weights it belongs to: the plain model that is measured, and the base that all share."""
+
+import copy
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,7 +13,7 @@ from slimfed.clients.update import Adapter
 
 
 def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrainedModel:
-    """W <- W + scaling * B A for every adapted module, and the trained head, in place; returns ``model``.
+    """W <- W + residual + scaling * B A for every adapted module, and the trained head, in place; returns ``model``.
 
     ``adapter`` must have the (sliced) model's shape. Parameters are replaced, not written to, so that a base whose
     parameters ``model`` shares stays as it is. The same as attaching the adapter and merging it, without the time that
@@ -20,12 +23,26 @@ def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrained
         module = model.get_submodule(name)
         weight: torch.Tensor = module.weight.detach()
         change = scaling * (_like(factors.b, weight) @ _like(factors.a, weight))
+        if name in adapter.residual:
+            change += _fitting(name, _like(adapter.residual[name], weight), change)
         _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
     for name, value in adapter.head.items():
         parent, _, leaf = name.rpartition(".")
         old = model.get_parameter(name)
         _replace(model.get_submodule(parent), leaf, _fitting(name, _like(value, old), old))
     return model
+
+
+def changed(model: PreTrainedModel, residual: Mapping[str, np.ndarray]) -> PreTrainedModel:
+    """A copy of an unpruned ``model`` with W + residual (float32 [out, in]) where there is one; shares the rest."""
+    shared = [*model.parameters(), *model.buffers()]
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    for name, value in residual.items():
+        module = copied.get_submodule(name)
+        weight: torch.Tensor = module.weight.detach()
+        change = _like(value, weight)
+        _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
+    return copied
 
 
 def _like(value: np.ndarray, other: torch.Tensor) -> torch.Tensor:

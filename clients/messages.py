@@ -200,6 +200,7 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
         "head": {name: list(t.shape) for name, t in adapter.head.items()},
+        "residual": {name: list(t.shape) for name, t in adapter.residual.items()},
     }
     parts = [tensor.ravel() for tensor in adapter.tensors()]
     vector = np.concatenate(parts) if parts else np.zeros(0)
@@ -212,7 +213,7 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
     if vector.dtype != np.float32 or vector.ndim != 1:
         raise ValueError(f"adapter must be a float32 vector, got {vector.dtype} {list(vector.shape)}")
     shapes = [shape for rank, i, o in layout["factors"].values() for shape in ((rank, i), (o, rank))]
-    shapes += [tuple(shape) for shape in layout["head"].values()]
+    shapes += [tuple(shape) for part in ("head", "residual") for shape in layout[part].values()]
     if any(not isinstance(n, int) or n < 0 for shape in shapes for n in shape):
         raise ValueError("adapter layout has a size that is not a natural number")
     sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
@@ -221,7 +222,8 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
     ends = np.cumsum([0, *sizes])
     tensors = iter([vector[a:b].reshape(s) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)])
     factors = {name: Factors(next(tensors), next(tensors)) for name in layout["factors"]}
-    return Adapter(factors, {name: next(tensors) for name in layout["head"]})
+    head, residual = ({name: next(tensors) for name in layout[part]} for part in ("head", "residual"))
+    return Adapter(factors, head, residual)
 
 
 def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:

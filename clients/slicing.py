@@ -33,7 +33,8 @@ def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel
 def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None = None) -> Adapter:
     """Cut an adapter in the shape of ``has`` to that of ``wants`` (within ``has``), and to its first ``rank`` ranks.
 
-    The factors' tensors are copies; the head is passed on. ``has`` is ``blueprint.dense()`` for the global adapter.
+    The residual is cut like the weights it belongs to. Tensors that belong to modules are copies; the head is passed
+    on. ``has`` is ``blueprint.dense()`` for the global adapter.
     Raises ``ValueError`` if ``wants`` keeps what ``has`` has not.
     """
     if not wants.within(has):
@@ -48,7 +49,11 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
             np.array(a if columns is None else a[:, columns], order="C"),
             np.array(b if rows is None else b[rows], order="C"),
         )
-    return Adapter(factors, adapter.head)
+    residual = {
+        module: np.array(_part(change, positions.get((module, "out")), positions.get((module, "in"))), order="C")
+        for module, change in adapter.residual.items()
+    }
+    return Adapter(factors, adapter.head, residual)
 
 
 def widen(adapter: Adapter, has: Structure) -> Adapter:
@@ -67,7 +72,21 @@ def widen(adapter: Adapter, has: Structure) -> Adapter:
             b = np.zeros((len(full[module, "out"]), f.b.shape[1]), dtype=np.float32)
             b[kept[module, "out"]] = f.b
         factors[module] = Factors(a, b)
-    return Adapter(factors, adapter.head)
+    residual = {}
+    for module, change in adapter.residual.items():
+        rows, columns = (
+            len(full.get((module, side), range(n))) for side, n in zip(("out", "in"), change.shape, strict=True)
+        )
+        whole = np.zeros((rows, columns), dtype=np.float32)
+        whole[np.ix_(kept.get((module, "out"), np.arange(rows)), kept.get((module, "in"), np.arange(columns)))] = change
+        residual[module] = whole
+    return Adapter(factors, adapter.head, residual)
+
+
+def _part(matrix: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None) -> np.ndarray:
+    """The given rows and columns of a matrix; None: all."""
+    matrix = matrix if rows is None else matrix[rows]
+    return matrix if columns is None else matrix[:, columns]
 
 
 def _cut(module: nn.Module, side: str, kept: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
 """What goes to a device for a round (assignment) and what comes back (update)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,14 +37,21 @@ class Factors:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A trained state: LoRA factors by module name and head tensors by parameter name."""
+    """A trained state: LoRA factors by module name and head tensors by parameter name.
+
+    ``residual``: a change of the frozen weights that is the same for all devices, by module name, float32 [out, in];
+    W becomes W + residual. The server alone makes it (aggregations that are exact in the product need it), devices are
+    sent it and send none back.
+    """
 
     factors: dict[str, Factors]
     head: dict[str, np.ndarray]
+    residual: dict[str, np.ndarray] = field(default_factory=dict)
 
     def tensors(self) -> list[np.ndarray]:
-        """All tensors: a and b of every module in order, then the head."""
-        return [part for f in self.factors.values() for part in (f.a, f.b)] + list(self.head.values())
+        """All tensors: a and b of every module in order, then the head, then the residual."""
+        factors = [part for f in self.factors.values() for part in (f.a, f.b)]
+        return [*factors, *self.head.values(), *self.residual.values()]
 
     @property
     def nbytes(self) -> int:

@@ -13,13 +13,13 @@ from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
 from slimfed.clients.engine import Engine, choose_engine, train
 from slimfed.clients.evaluation import evaluate
-from slimfed.clients.folding import fold
+from slimfed.clients.folding import changed, fold
 from slimfed.clients.generation import Prompts, collect, complete, likeness
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.partition import partition
 from slimfed.clients.seeds import derive
-from slimfed.clients.slicing import narrow, slice_model
+from slimfed.clients.slicing import narrow, slice_model, widen
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
@@ -44,7 +44,14 @@ class Workplace:
     prompts: Prompts | None
 
     def serve(self, orders: Orders) -> list[Update | Failure]:
-        """Train the assigned devices, and measure the models of those that are to be measured."""
+        """Train the assigned devices, and measure the models of those that are to be measured.
+
+        A residual is the same for all of them, so it goes into the base that they share, once a message.
+        """
+        if orders.adapter.residual:
+            base = changed(self.base.model, widen(orders.adapter, orders.envelope).residual)
+            there = replace(self, base=replace(self.base, model=base))
+            return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})))
         assignments = orders.assignments
         adapters = [narrow(orders.adapter, orders.envelope, a.structure, a.rank) for a in assignments]
         data = [self.data(assignment) for assignment in assignments]

@@ -152,6 +152,8 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
         if odd:
             state = "is missing" if odd[0] in known else "is not part of the model"
             return "names", f"{what} {odd[0]} {state} ({len(odd)} such in all)", _REINSTALL
+    if update.adapter.residual:
+        return "names", "brings a residual, which only the server makes", _REINSTALL
     shapes = device_shapes(before, update.structure, update.rank)
     tensors = [(f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()]
     tensors += [(f"{name} (b)", f.b, shapes[name][1]) for name, f in factors.items()]

@@ -70,6 +70,7 @@ class Fleet:
         tensors = {f"a/{name}": f.a for name, f in self.adapter.factors.items()}
         tensors |= {f"b/{name}": f.b for name, f in self.adapter.factors.items()}
         tensors |= {f"head/{name}": value for name, value in self.adapter.head.items()}
+        tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
@@ -79,6 +80,7 @@ class Fleet:
             "score_weight": self.score_weight,
             "modules": list(self.adapter.factors),
             "head": list(self.adapter.head),
+            "residual": list(self.adapter.residual),
             "bandits": [device.bandit.state() for device in self.devices],
         }
         return tensors, state
@@ -87,7 +89,8 @@ class Fleet:
     def restore(blueprint: Blueprint, tensors: dict[str, np.ndarray], state: dict) -> "Fleet":
         """Inverse of :meth:`checkpoint`. Raises ``KeyError`` or ``ValueError`` if the parts do not fit."""
         factors = {name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"]) for name in state["modules"]}
-        adapter = Adapter(factors, {name: tensors[f"head/{name}"] for name in state["head"]})
+        head, residual = ({name: tensors[f"{part}/{name}"] for name in state[part]} for part in ("head", "residual"))
+        adapter = Adapter(factors, head, residual)
         devices = [
             DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent))
             for bits, agent in zip(tensors["structures"], state["bandits"], strict=True)

@@ -52,9 +52,11 @@ def device_shapes(
 
 def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
     """Bytes of the part of the global ``adapter`` that a device of this ``structure`` and ``rank`` is sent."""
-    head = sum(tensor.nbytes for tensor in adapter.head.values())
-    shapes = device_shapes(adapter, structure, rank).values()
-    return head + sum(4 * (prod(a) + prod(b)) for a, b in shapes)  # factors are float32
+    shapes = device_shapes(adapter, structure, rank)
+    numbers = sum(tensor.size for tensor in adapter.head.values())
+    numbers += sum(prod(a) + prod(b) for a, b in shapes.values())
+    numbers += sum(shapes[module][1][0] * shapes[module][0][1] for module in adapter.residual)
+    return 4 * numbers  # all are float32
 
 
 def _length(index: np.ndarray | slice, whole: int) -> int:

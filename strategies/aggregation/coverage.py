@@ -52,7 +52,7 @@ class _CoverageSum:
     def result(self) -> Adapter:
         """Weighted means where there are owners, previous values elsewhere."""
         factors = {module: Factors(self._a[module].value(), self._b[module].value()) for module in self._a}
-        return Adapter(factors, {name: mean.value() for name, mean in self._head.items()})
+        return Adapter(factors, {name: mean.value() for name, mean in self._head.items()}, self._before.residual)
 
 
 class _Mean:

@@ -53,7 +53,8 @@ def adapter(seed: int, rank: int = 2) -> Adapter:
         name: Factors(draw.normal(size=(rank, 6)).astype(np.float32), draw.normal(size=(5, rank)).astype(np.float32))
         for name in BLUEPRINT.modules
     }
-    return Adapter(factors, {"classifier.bias": draw.normal(size=3).astype(np.float32)})
+    residual = {BLUEPRINT.modules[0]: draw.normal(size=(5, 6)).astype(np.float32)}
+    return Adapter(factors, {"classifier.bias": draw.normal(size=3).astype(np.float32)}, residual)
 
 
 def assignment(device: int) -> Assignment:
@@ -87,6 +88,9 @@ def assert_same(one: Adapter, other: Adapter) -> None:
     assert list(one.head) == list(other.head)
     for name in one.head:
         np.testing.assert_array_equal(one.head[name], other.head[name])
+    assert list(one.residual) == list(other.residual)
+    for name in one.residual:
+        np.testing.assert_array_equal(one.residual[name], other.residual[name])
 
 
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=6))
