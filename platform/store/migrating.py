@@ -49,9 +49,10 @@ def migrate(engine: Engine, url: URL) -> tuple[str | None, str]:
 
 def _revision(connection: Connection, url: URL) -> str | None:
     """The database's revision, None if it is empty. Raises ``InputError`` for one that this slimfed does not know."""
+    # The tables first: another process that makes them meanwhile then shows its revision too, never tables alone.
+    strangers = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
     found = MigrationContext.configure(connection).get_current_revision()
     if found is None:
-        strangers = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
         if strangers:
             tables = ", ".join(sorted(strangers))
             raise InputError(f"store.url = {shown(url)!r}: has tables ({tables}) that slimfed did not make")

@@ -34,6 +34,7 @@ class Pulse:
 
     status: str
     stop_requested: bool
+    archived: bool
     newest_round: int
     newest_event: int
 
@@ -52,6 +53,7 @@ class Reader:
         method: str | None = None,
         name: str | None = None,
         sweep: str | None = None,
+        archived: bool | None = None,
     ) -> Rows:
         """Runs without their jobs, newest first. ``name``: part of the run's name; ``sweep``: exactly its sweep."""
         query = select(*_RUN_COLUMNS).order_by(Run.created_at.desc(), Run.id.desc()).limit(limit).offset(offset)
@@ -63,6 +65,8 @@ class Reader:
             query = query.where(Run.name.contains(name, autoescape=True))
         if sweep is not None:
             query = query.where(Run.sweep == sweep)
+        if archived is not None:
+            query = query.where(Run.archived.is_(archived))
         return self._rows(query)
 
     def find_run(self, wanted: str) -> AnyRow:
@@ -201,7 +205,11 @@ class Reader:
         newest_round = select(func.max(Round.round)).where(Round.run_id == run_id).scalar_subquery()
         newest_event = select(func.max(Event.id)).where(Event.run_id == run_id).scalar_subquery()
         query = select(
-            Run.status, Run.stop_requested, func.coalesce(newest_round, 0), func.coalesce(newest_event, 0)
+            Run.status,
+            Run.stop_requested,
+            Run.archived,
+            func.coalesce(newest_round, 0),
+            func.coalesce(newest_event, 0),
         ).where(Run.id == run_id)
         return next((Pulse(*row) for row in self._rows(query)), None)
 

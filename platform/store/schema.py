@@ -6,7 +6,19 @@ Changing a table means a new Alembic revision in ``migrations/``; a test compare
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, String, Text, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Bytes outgrow the 32 bits that PostgreSQL gives an INTEGER.
@@ -35,15 +47,17 @@ class Moment(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Declarative base of all tables."""
 
-    type_annotation_map: ClassVar = {dict[str, Any]: JSON, datetime: Moment()}
+    type_annotation_map: ClassVar = {dict[str, Any]: JSON, list[str]: JSON, list[float]: JSON, datetime: Moment()}
 
 
 class Run(Base):
-    """One job execution. ``status``: created, running, done, failed, stopped. ``task``: classification or causal-lm.
+    """One job execution. ``status``: queued, created, running, done, failed, stopped. ``task``: classification or
+    causal-lm.
 
     Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured; those from
     ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``sweep``: the
-    name of the sweep that made the run.
+    name of the sweep that made the run. ``course``: the global model's accuracies, oldest first, thinned to a few
+    dozen, for lists. ``tags``, ``notes`` and ``archived`` are the reader's own.
     """
 
     __tablename__ = "runs"
@@ -84,6 +98,10 @@ class Run(Base):
     bytes_up: Mapped[Bytes] = mapped_column(default=0)
     bytes_down: Mapped[Bytes] = mapped_column(default=0)
     rejected_updates: Mapped[int] = mapped_column(default=0)
+    course: Mapped[list[float] | None]
+    tags: Mapped[list[str] | None]
+    notes: Mapped[str | None] = mapped_column(Text)
+    archived: Mapped[bool] = mapped_column(server_default=false())
 
 
 class Device(Base):
@@ -158,6 +176,65 @@ class Assignment(Base):
     joules: Mapped[float | None]
     bytes_down: Mapped[Bytes]
     bytes_up: Mapped[Bytes]
+
+
+class ClassRound(Base):
+    """The devices of one class in one round, summed up from ``assignments`` when the round is written.
+
+    ``devices``: how many took part; ``done``: how many finished. The rest are means over those of whom it is known:
+    over all for sparsity and rank, over those with a completion time for the seconds; ``slowest_seconds`` is a maximum.
+    """
+
+    __tablename__ = "class_rounds"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    profile: Mapped[str] = mapped_column(String(60), primary_key=True)
+    devices: Mapped[int]
+    done: Mapped[int]
+    sparsity: Mapped[float]
+    rank: Mapped[float]
+    reward: Mapped[float | None]
+    download_seconds: Mapped[float | None]
+    compute_seconds: Mapped[float | None]
+    upload_seconds: Mapped[float | None]
+    slowest_seconds: Mapped[float | None]
+
+
+class Pull(Base):
+    """What the bandits of one class pulled in one round: how often, and the sum of the rewards.
+
+    ``step`` counts pruning steps in 40ths, to the nearest: 4 stands for steps of about 0.1.
+    """
+
+    __tablename__ = "pulls"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    profile: Mapped[str] = mapped_column(String(60), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    pulls: Mapped[int]
+    reward: Mapped[float]
+
+
+class BlockLeft(Base):
+    """What the fleet has left of one block of the model after a round.
+
+    ``kept``: mean units of a device; ``shares``: one byte for each of at most 64 equal stretches of the block's units,
+    in order: the share of (device, unit) pairs that are kept, 255 for all of them.
+    """
+
+    __tablename__ = "blocks"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    round: Mapped[int] = mapped_column(primary_key=True)
+    block: Mapped[int] = mapped_column(primary_key=True)
+    layer: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(20))
+    units: Mapped[int]
+    kept: Mapped[float]
+    shares: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Evaluation(Base):

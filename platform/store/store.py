@@ -3,7 +3,7 @@
 import math
 import os
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,16 @@ from sqlalchemy import URL, Connection, Engine, delete, func, insert, make_url, 
 from slimfed.platform.job import Job, job_to_dict
 from slimfed.platform.store import migrating
 from slimfed.platform.store.database import open_engine, resolve_url, shown, writing
-from slimfed.platform.store.schema import Assignment, Checkpoint, Device, Evaluation, Event, Round, Run
+from slimfed.platform.store.schema import Assignment, BlockLeft, Checkpoint, Device, Evaluation, Event, Round, Run
+from slimfed.platform.store.sums import block_rows, forget_sums, sum_up_round
 from slimfed.strategies import protocols
 
 FinalStatus = Literal["done", "failed", "stopped"]
+FirstStatus = Literal["queued", "created"]
 
-UNFINISHED = ("created", "running")
+UNFINISHED = ("queued", "created", "running")
 
+_COURSE_POINTS = 32
 _MEASURES = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")
 
 
@@ -71,15 +74,18 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def create_run(self, run_id: str, job: Job, folder: Path, sweep: str | None = None) -> None:
-        """Add a run with status "created"; ``sweep`` is the name of the sweep that it belongs to."""
+    def create_run(
+        self, run_id: str, job: Job, folder: Path, sweep: str | None = None, status: FirstStatus = "created"
+    ) -> None:
+        """Add a run; ``sweep`` is the name of the sweep that it belongs to. A queued one waits for this computer."""
         row = {
             "id": run_id,
             "name": job.name,
             "method": job.method.name,
             "task": job.model.task,
             "sweep": sweep,
-            "status": "created",
+            "status": status,
+            "host": socket.gethostname(),
             "job": _without_password(job_to_dict(job)),
             "folder": str(folder),
             "seed": job.seed,
@@ -116,6 +122,22 @@ class Store:
         }
         self._update(run_id, **values)
 
+    def enqueue(self, run_id: str) -> bool:
+        """Let a run that has stopped or failed wait for this computer again. False if it is in any other state."""
+        values = {"status": "queued", "cause": None, "finished_at": None, "host": socket.gethostname()}
+        return self._change(run_id, ("stopped", "failed"), values)
+
+    def claim(self, run_id: str) -> bool:
+        """Take a run from the queue in order to start it. False if somebody else did, or took it out."""
+        return self._change(run_id, ("queued",), {"status": "created", "pid": None, "heartbeat_at": None})
+
+    def label(
+        self, run_id: str, tags: Sequence[str] | None = None, notes: str | None = None, archived: bool | None = None
+    ) -> None:
+        """Write what a reader says of a run; None leaves a thing as it is. Tags are kept once each, in order."""
+        given = {"tags": None if tags is None else list(dict.fromkeys(tags)), "notes": notes, "archived": archived}
+        self._update(run_id, **{name: value for name, value in given.items() if value is not None})
+
     def heartbeat(self, run_id: str) -> None:
         """The run's process is alive."""
         self._update(run_id, heartbeat_at=_now())
@@ -123,15 +145,11 @@ class Store:
     def finish(self, run_id: str, status: FinalStatus, cause: str | None = None) -> bool:
         """Give an unfinished run its final status and, in words, why. False if it had ended already."""
         values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
-        with writing(self.engine) as connection:
-            query = update(Run).where(Run.id == run_id, Run.status.in_(UNFINISHED)).values(**values)
-            return connection.execute(query).rowcount > 0
+        return self._change(run_id, UNFINISHED, values)
 
     def request_stop(self, run_id: str) -> bool:
         """Ask the run's process to stop. False if the run has ended already (or does not exist)."""
-        with writing(self.engine) as connection:
-            query = update(Run).where(Run.id == run_id, Run.status.in_(UNFINISHED)).values(stop_requested=True)
-            return connection.execute(query).rowcount > 0
+        return self._change(run_id, UNFINISHED, {"stop_requested": True})
 
     def stop_requested(self, run_id: str) -> bool:
         """True once somebody called :meth:`request_stop`."""
@@ -168,6 +186,8 @@ class Store:
             connection.execute(insert(Round), [_round_row(connection, run_id, record, now)])
             if record.devices:
                 connection.execute(insert(Assignment), [_device_row(run_id, each) for each in record.devices])
+                connection.execute(insert(BlockLeft), block_rows(run_id, record.round, record.devices))
+                sum_up_round(connection, run_id, record.round)
             if record.evaluation is not None:
                 connection.execute(insert(Evaluation), [_evaluation_row(run_id, record, record.evaluation)])
             if record.events:
@@ -176,6 +196,12 @@ class Store:
                 _replace_checkpoints(connection, run_id, checkpoint, kept)
             _sum_up(connection, run_id)
             connection.execute(update(Run).where(Run.id == run_id).values(heartbeat_at=now))
+
+    def _change(self, run_id: str, states: Sequence[str], values: Mapping[str, Any]) -> bool:
+        """Change a run that is in one of ``states``; False if it is not."""
+        with writing(self.engine) as connection:
+            query = update(Run).where(Run.id == run_id, Run.status.in_(states)).values(**values)
+            return connection.execute(query).rowcount > 0
 
     def _update(self, run_id: str, **values: Any) -> None:
         with writing(self.engine) as connection:
@@ -208,6 +234,7 @@ def _now() -> datetime:
 def _forget(connection: Connection, run_id: str, after: int) -> None:
     for table in (Round, Assignment, Evaluation, Checkpoint):
         connection.execute(delete(table).where(table.run_id == run_id, table.round > after))
+    forget_sums(connection, run_id, after)
 
 
 def _forget_events(connection: Connection, run_id: str, round: int) -> None:
@@ -257,9 +284,18 @@ def _sum_up(connection: Connection, run_id: str) -> None:
         "joules": float(joules) if joules is not None and known == done else None,
         "sparsity": _newest(connection, run_id, Round.sparsity),
         "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
+        "course": _course(connection, run_id),
     }
     values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in _MEASURES}
     connection.execute(update(Run).where(Run.id == run_id).values(**values))
+
+
+def _course(connection: Connection, run_id: str) -> list[float]:
+    """Every k-th accuracy of the global model, counted back from the newest."""
+    query = select(Evaluation.accuracy).where(Evaluation.run_id == run_id).order_by(Evaluation.round)
+    accuracies = list(connection.scalars(query))
+    step = max(-(-len(accuracies) // _COURSE_POINTS), 1)
+    return accuracies[::-1][::step][::-1]
 
 
 def _newest(connection: Connection, run_id: str, column: Any) -> Any:

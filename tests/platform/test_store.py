@@ -20,6 +20,7 @@ from slimfed.clients.update import Evaluation
 from slimfed.platform.job import job_to_dict, load_job, parse_job
 from slimfed.platform.store import migrating
 from slimfed.platform.store.database import writing
+from slimfed.platform.store.insight import Insight
 from slimfed.platform.store.migrating import newest_revision
 from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.schema import Base
@@ -278,6 +279,7 @@ def test_upgrade_is_idempotent(store_url: str, tmp_path: Path) -> None:
 def test_an_older_store_keeps_what_is_in_it(store: Store, store_url: str, run: str, tmp_path: Path) -> None:
     """Back to the first revision and forth again; what can be told from older rows is filled in."""
     store.record_round(run, round_record(1, three(1)), CheckpointRow(1, Path("/c"), 1, "0" * 64), kept=[1])
+    sums = Insight(store.engine).class_rounds(run), Insight(store.engine).pulls(run)
     with writing(store.engine) as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(migrating.__file__).parent / "migrations"))
@@ -286,9 +288,11 @@ def test_an_older_store_keeps_what_is_in_it(store: Store, store_url: str, run: s
         command.downgrade(config, "0001")
         assert "task" not in {column["name"] for column in inspect(connection).get_columns("runs")}
     assert upgrade(store_url, tmp_path) == ("0001", newest_revision())
-    reader = Reader(store.engine)
+    reader = Insight(store.engine)
     found = reader.find_run(run)
     assert (found.task, found.loss, found.rounds_done) == ("classification", 0.6, 1)
+    assert (found.course, found.tags, found.archived) == ([pytest.approx(0.51)], None, False)
+    assert (reader.class_rounds(run), reader.pulls(run)) == sums
     assert [row.peak_memory_bytes for row in reader.rounds(run)] == [5_000_000_000]
     assert len(reader.devices(run)) == len(reader.device_rows(run)) == 3
     assert len(reader.checkpoints(run)) == len(reader.evaluations(run)) == 1
