@@ -199,6 +199,7 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
     """All tensors as one float32 vector, and their names and shapes as JSON."""
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
+        "gated": any(f.gate is not None for f in adapter.factors.values()),
         "head": {name: list(t.shape) for name, t in adapter.head.items()},
         "residual": {name: list(t.shape) for name, t in adapter.residual.items()},
     }
@@ -212,7 +213,12 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
     layout = json.loads(text)
     if vector.dtype != np.float32 or vector.ndim != 1:
         raise ValueError(f"adapter must be a float32 vector, got {vector.dtype} {list(vector.shape)}")
-    shapes = [shape for rank, i, o in layout["factors"].values() for shape in ((rank, i), (o, rank))]
+    gated = layout["gated"] is True
+    shapes = [
+        shape
+        for rank, i, o in layout["factors"].values()
+        for shape in (((rank, i), (o, rank), (rank,)) if gated else ((rank, i), (o, rank)))
+    ]
     shapes += [tuple(shape) for part in ("head", "residual") for shape in layout[part].values()]
     if any(not isinstance(n, int) or n < 0 for shape in shapes for n in shape):
         raise ValueError("adapter layout has a size that is not a natural number")
@@ -221,7 +227,9 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
         raise ValueError(f"adapter layout promises {sum(sizes)} values, the vector has {vector.size}")
     ends = np.cumsum([0, *sizes])
     tensors = iter([vector[a:b].reshape(s) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)])
-    factors = {name: Factors(next(tensors), next(tensors)) for name in layout["factors"]}
+    factors = {
+        name: Factors(next(tensors), next(tensors), next(tensors) if gated else None) for name in layout["factors"]
+    }
     head, residual = ({name: next(tensors) for name in layout[part]} for part in ("head", "residual"))
     return Adapter(factors, head, residual)
 

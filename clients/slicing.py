@@ -48,6 +48,7 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
         factors[module] = Factors(
             np.array(a if columns is None else a[:, columns], order="C"),
             np.array(b if rows is None else b[rows], order="C"),
+            None if f.gate is None else f.gate[:rank].copy(),
         )
     residual = {
         module: np.array(_part(change, positions.get((module, "out")), positions.get((module, "in"))), order="C")
@@ -71,7 +72,7 @@ def widen(adapter: Adapter, has: Structure) -> Adapter:
         if (module, "out") in kept:
             b = np.zeros((len(full[module, "out"]), f.b.shape[1]), dtype=np.float32)
             b[kept[module, "out"]] = f.b
-        factors[module] = Factors(a, b)
+        factors[module] = Factors(a, b, f.gate)
     residual = {}
     for module, change in adapter.residual.items():
         rows, columns = (

@@ -59,6 +59,11 @@ class AdapterOptions(Section):
 
     scaling: float = Field(2.0, gt=0, description="alpha / r, equal for all ranks so that factors can be averaged")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    threshold: float = Field(
+        3.0,
+        ge=0.0,
+        description="sora: what a step takes off every gate, in learning rates; rises from 0 over the rounds",
+    )
 
 
 class AdapterSpec(AdapterOptions):

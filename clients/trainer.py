@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.cost import measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
@@ -52,7 +53,7 @@ def train_device(
     events = prune_steps(assignment.local_steps, task.pruning.events) if session.prunes else {}
     batches = data.batches()
     with peak_memory(base.model.device) as memory:
-        session.build(assignment.structure, adapter)
+        session.build(assignment.structure, session.method.opened(adapter))
         loss_before = session.mean_loss(data.probe)
         for step in range(assignment.local_steps):
             if step in events:
@@ -64,7 +65,7 @@ def train_device(
         round=assignment.round,
         rank=assignment.rank,
         structure=session.structure,
-        adapter=session.adapted.read(),
+        adapter=session.method.closed(session.adapted.read()),
         scores=np.where(session.structure.keep, session.scores.value(), np.float32(0.0)),
         loss_before=loss_before,
         loss_after=loss_after,
@@ -85,6 +86,7 @@ class _Session:
         self.blueprint = blueprint
         self.task = task
         self.assignment = assignment
+        self.method = ADAPTERS[task.adapter.name]
         self.device = base.model.device
         self.prunes = can_prune(assignment, task.pruning)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, (), self.device)
@@ -97,12 +99,12 @@ class _Session:
         self.structure = structure
         self.size = measure(self.base.model, self.blueprint, structure)
         sliced = slice_model(self.base.model, structure)
-        self.adapted = ADAPTERS[self.task.adapter.name].attach(sliced, structure, adapter, self.task)
+        self.adapted = self.method.attach(sliced, structure, adapter, self.task)
+        self.companion = self.method.companion(self.adapted, self.task, self.assignment.round)
         self.importance.watch(self.adapted, [structure])
         self.optimizer = torch.optim.AdamW(
-            self.adapted.parameters(),
+            parameter_groups(self.adapted, self.task.training.weight_decay),
             lr=self.assignment.learning_rate,
-            weight_decay=self.task.training.weight_decay,
             fused=self.device.type == "cuda",
         )
 
@@ -119,14 +121,16 @@ class _Session:
         """One optimiser step, scored while the device still has something to prune."""
         self.adapted.model.train()
         begin, end = self.assignment.learning_rate, self.assignment.learning_rate_end
+        rate = begin + (end - begin) * step / self.assignment.local_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = begin + (end - begin) * step / self.assignment.local_steps
+            group["lr"] = rate
         self._loss(batch).backward()
         if self.prunes:
             self.scores.add(self.importance.units, self.importance.score())
         torch.nn.utils.clip_grad_norm_(self.adapted.parameters(), self.task.training.max_grad_norm)
         self.sensitivity += _sensitivity(self.adapted)
         self.optimizer.step()
+        self.companion.end(rate)
         self.optimizer.zero_grad()
         self.workload = self.workload + training_workload(self.size, self.assignment.rank, 1, *batch["input_ids"].shape)
 

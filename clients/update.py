@@ -29,10 +29,19 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Factors:
-    """LoRA factors of one module: ``a`` is float32 [rank, in], ``b`` is float32 [out, rank]; dW = scaling * b @ a."""
+    """LoRA factors of one module: ``a`` is float32 [rank, in], ``b`` is float32 [out, rank]; dW = scaling * b @ a.
+
+    ``gate``: float32 [rank], SoRA's, already within ``b`` wherever an adapter is not being trained; else None.
+    """
 
     a: np.ndarray
     b: np.ndarray
+    gate: np.ndarray | None = None
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """The tensors by their names."""
+        named = {"a": self.a, "b": self.b}
+        return named if self.gate is None else named | {"gate": self.gate}
 
 
 @dataclass(frozen=True)
@@ -49,14 +58,20 @@ class Adapter:
     residual: dict[str, np.ndarray] = field(default_factory=dict)
 
     def tensors(self) -> list[np.ndarray]:
-        """All tensors: a and b of every module in order, then the head, then the residual."""
-        factors = [part for f in self.factors.values() for part in (f.a, f.b)]
+        """All tensors: the factors of every module in order, then the head, then the residual."""
+        factors = [part for f in self.factors.values() for part in f.parts().values()]
         return [*factors, *self.head.values(), *self.residual.values()]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors())
+
+    @property
+    def effective_rank(self) -> float:
+        """Mean over the modules of the ranks that are not switched off."""
+        ranks = [len(f.a) if f.gate is None else int(np.count_nonzero(f.gate)) for f in self.factors.values()]
+        return float(np.mean(ranks)) if ranks else 0.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
@@ -89,7 +90,8 @@ class Workplace:
         return torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
 
     def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
-        return fold(slice_model(self.base.model, structure), adapter, self.task.adapter.scaling)
+        whole = ADAPTERS[self.task.adapter.name].finished(adapter)
+        return fold(slice_model(self.base.model, structure), whole, self.task.adapter.scaling)
 
     def _evaluated(self, update: Update) -> Update:
         return replace(update, evaluation=self.evaluate(update.adapter, update.structure, self.sample))

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.model import head_state
 from slimfed.clients.errors import InputError
 from slimfed.clients.workplace import Workplace
@@ -31,7 +32,8 @@ def new_fleet(workplace: Workplace, job: Job) -> Fleet:
     base, blueprint = workplace.base, workplace.blueprint
     shapes = {name: _shape(base.model.get_submodule(name)) for name in blueprint.modules}
     head = head_state(base.model, base.head)
-    adapter = initial_adapter(shapes, max(job.bandit.ranks), head, job.seed)
+    plain = initial_adapter(shapes, max(job.bandit.ranks), head, job.seed)
+    adapter = ADAPTERS[job.method.adapter].begin(plain, job.seed)
     return Fleet.new(blueprint, adapter, job.fleet.devices, job.bandit, job.seed)
 
 

@@ -28,6 +28,16 @@ _ALL = (
             "bandit": {"name": "s-ucb"},
         },
     ),
+    Preset(
+        name="sora",
+        summary="FedSpine's pruning with gated ranks: a proximal step switches off the ones that the loss can spare",
+        source="SoRA, arXiv 2311.11696 (gate, threshold ladder, weight decay, clipping); its federation is ours",
+        fields={
+            "method": {"adapter": "sora", "importance": "lora-gradient", "aggregation": "coverage"},
+            "bandit": {"name": "s-ucb"},
+            "training": {"weight_decay": 0.1, "max_grad_norm": 0.1},
+        },
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

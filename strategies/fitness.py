@@ -83,8 +83,8 @@ def distance(update: Update, before: Adapter) -> float:
     parts = places(before, update.structure, update.rank)
     for module, factors in update.adapter.factors.items():
         sent, place = before.factors[module], parts[module]
-        for now, then in ((factors.a, sent.a[place.a]), (factors.b, sent.b[place.b])):
-            squares += _square_difference(now, then)
+        for part, now in factors.parts().items():
+            squares += _square_difference(now, sent.parts()[part][place.of(part)])
             count += now.size
     for name, tensor in update.adapter.head.items():
         squares += _square_difference(tensor, before.head[name])
@@ -154,9 +154,17 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
             return "names", f"{what} {odd[0]} {state} ({len(odd)} such in all)", _REINSTALL
     if update.adapter.residual:
         return "names", "brings a residual, which only the server makes", _REINSTALL
+    for name, f in factors.items():
+        odd = sorted(set(f.parts()) ^ set(before.factors[name].parts()))
+        if odd:
+            return "names", f"{name}: part {odd[0]} is there or missing, unlike in what was sent", _REINSTALL
     shapes = device_shapes(before, update.structure, update.rank)
-    tensors = [(f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()]
+    tensors: list[tuple[str, np.ndarray, tuple[int, ...]]] = [
+        (f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()
+    ]
     tensors += [(f"{name} (b)", f.b, shapes[name][1]) for name, f in factors.items()]
+    gates = {f"{name} (gate)": f.gate for name, f in factors.items() if f.gate is not None}
+    tensors += [(name, gate, (update.rank,)) for name, gate in gates.items()]
     tensors += [(name, tensor, before.head[name].shape) for name, tensor in head.items()]
     tensors += [("scores", update.scores, update.structure.keep.shape)]
     for name, tensor, shape in tensors:
@@ -168,10 +176,12 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
 
 
 def _check_values(update: Update) -> _Finding | None:
-    tensors = {f"{name} ({side})": getattr(f, side) for name, f in update.adapter.factors.items() for side in "ab"}
+    tensors = {f"{name} ({part})": t for name, f in update.adapter.factors.items() for part, t in f.parts().items()}
     for name, tensor in (tensors | update.adapter.head | {"scores": update.scores}).items():
         if not np.isfinite(tensor).all():
             return "not-finite", f"{name} has NaN or infinite values", _DIVERGED
+        if name.endswith("(gate)") and (tensor < 0).any():
+            return "not-finite", f"{name} has negative values, which the size of a gate cannot have", _REINSTALL
     numbers = {
         "loss_before": update.loss_before,
         "loss_after": update.loss_after,

@@ -67,8 +67,7 @@ class Fleet:
 
     def checkpoint(self) -> tuple[dict[str, np.ndarray], dict]:
         """Tensors and a JSON-able state that together restore this fleet exactly."""
-        tensors = {f"a/{name}": f.a for name, f in self.adapter.factors.items()}
-        tensors |= {f"b/{name}": f.b for name, f in self.adapter.factors.items()}
+        tensors = {f"{part}/{name}": t for name, f in self.adapter.factors.items() for part, t in f.parts().items()}
         tensors |= {f"head/{name}": value for name, value in self.adapter.head.items()}
         tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
@@ -88,7 +87,10 @@ class Fleet:
     @staticmethod
     def restore(blueprint: Blueprint, tensors: dict[str, np.ndarray], state: dict) -> "Fleet":
         """Inverse of :meth:`checkpoint`. Raises ``KeyError`` or ``ValueError`` if the parts do not fit."""
-        factors = {name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"]) for name in state["modules"]}
+        factors = {
+            name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"], tensors.get(f"gate/{name}"))
+            for name in state["modules"]
+        }
         head, residual = ({name: tensors[f"{part}/{name}"] for name in state[part]} for part in ("head", "residual"))
         adapter = Adapter(factors, head, residual)
         devices = [

@@ -2,9 +2,11 @@
 
 from slimfed.clients.adapters.base import AdapterMethod
 from slimfed.clients.adapters.lora import Lora
+from slimfed.clients.adapters.sora import Sora
 
 ADAPTERS: dict[str, AdapterMethod] = {
     "lora": Lora(),
+    "sora": Sora(),
 }
 
 __all__ = ["ADAPTERS", "AdapterMethod"]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ class AdaptedLayer(Protocol):
 
     def trained(self) -> tuple[nn.Parameter, ...]:
         """What is trained here, each [..., its own shape], in the order of the update's tensors."""
+        ...
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """Those of them that weight decay spares."""
         ...
 
     def merged(self) -> torch.Tensor:
@@ -77,16 +81,54 @@ class Adapted(Protocol):
         """Leading axes of all that is trained."""
         ...
 
+    @property
+    def layers(self) -> Mapping[str, AdaptedLayer]:
+        """The adapted linears by their names in the unadapted model."""
+        ...
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the adapter, then the head."""
+        ...
+
     def layer(self, name: str) -> AdaptedLayer:
         """The adapted linear called ``name`` in the unadapted model."""
         ...
 
 
+class Companion:
+    """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
+
+    def end(self, learning_rate: float) -> None:
+        """Told after the optimiser has moved by ``learning_rate``."""
+
+
 class AdapterMethod(ABC):
     """One way to adapt: what a device trains beside the frozen base. A new one is one file here and one registry line.
 
-    The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`; both must train alike.
+    An adapter has three forms: as it travels and is averaged, as it is trained (:meth:`opened`), and at last as plain
+    factors (:meth:`finished`). The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`; both must
+    train alike.
     """
+
+    def begin(self, adapter: Adapter, seed: int) -> Adapter:
+        """What a run starts from, given plain factors of the largest rank that change nothing."""
+        return adapter
+
+    def opened(self, adapter: Adapter) -> Adapter:
+        """A device's adapter as it is trained, from what the server sent."""
+        return adapter
+
+    def closed(self, adapter: Adapter) -> Adapter:
+        """Inverse of :meth:`opened`: what is sent back."""
+        return adapter
+
+    def finished(self, adapter: Adapter) -> Adapter:
+        """What is left when no more training comes: plain LoRA factors that say the same."""
+        return adapter
+
+    def companion(self, adapted: Adapted, task: "TaskSpec", round: int) -> Companion:
+        """What goes along with the training of ``adapted`` in a round (1-based)."""
+        return Companion()
 
     @abstractmethod
     def attach(
@@ -108,3 +150,13 @@ class AdapterMethod(ABC):
         if spec.dropout > 0:
             return "adapter.dropout draws from one random state, which devices of a cohort cannot share"
         return ""
+
+
+def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
+    """All that is trained, for the optimiser: what decays, and what does not."""
+    spared = [p for layer in adapted.layers.values() for p in layer.undecayed()]
+    known = {id(p) for p in spared}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay}
+    ]
+    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups

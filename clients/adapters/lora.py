@@ -71,6 +71,10 @@ class LayerView:
         """A and B."""
         return self.a, self.b
 
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """None: both decay."""
+        return ()
+
     def merged(self) -> torch.Tensor:
         """W + scaling * B A."""
         return low_rank.merged(self.weight, self.a, self.b, self.scaling)

@@ -39,13 +39,21 @@ class CohortLinear(nn.Module):
         """The module itself, to hook."""
         return self
 
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B as they act."""
+        return self.a, self.b
+
     def trained(self) -> tuple[nn.Parameter, ...]:
         """A and B."""
         return self.a, self.b
 
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """None: both decay."""
+        return ()
+
     def merged(self) -> torch.Tensor:
         """W + scaling * B A of every device."""
-        return low_rank.merged(self.weight, self.a, self.b, self.scaling)
+        return low_rank.merged(self.weight, *self.factors(), self.scaling)
 
     def first_order(self, side: str) -> torch.Tensor:
         """LoRAPrune's importance."""
@@ -71,8 +79,9 @@ class CohortLinear(nn.Module):
         if self.mask is not None:
             rows = rows * self.mask[:, None, :].to(rows.dtype)
         y = self.base(rows)
-        hidden = torch.bmm(rows, self.a.mT.to(rows.dtype))
-        y = torch.baddbmm(y, hidden, self.b.mT.to(hidden.dtype), alpha=self.scaling)
+        a, b = self.factors()
+        hidden = torch.bmm(rows, a.mT.to(rows.dtype))
+        y = torch.baddbmm(y, hidden, b.mT.to(hidden.dtype), alpha=self.scaling)
         return y.reshape(*x.shape[:-1], -1)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.linalg import vector_norm
 
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cost import Dimensions, measure, training_workload
@@ -58,7 +60,7 @@ def train_cohort(
             round=assignment.round,
             rank=assignment.rank,
             structure=session.structures[n],
-            adapter=learnt[n],
+            adapter=session.method.closed(learnt[n]),
             scores=np.where(session.structures[n].keep & session.prunes[n], scores[n], np.float32(0.0)),
             loss_before=before[n],
             loss_after=after[n],
@@ -89,7 +91,10 @@ class _Session:
         self.assignments = assignments
         self.device = base.model.device
         self.structures = [assignment.structure for assignment in assignments]
-        self.cohort = attach_cohort(base.model, blueprint, adapters, self.structures, task.adapter)
+        self.method = ADAPTERS[task.adapter.name]
+        opened = [self.method.opened(adapter) for adapter in adapters]
+        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, task.adapter)
+        self.companion = self.method.companion(self.cohort, task, assignments[0].round)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
@@ -99,9 +104,8 @@ class _Session:
         self.sizes = [self.size(structure) for structure in self.structures]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = torch.optim.AdamW(
-            self.cohort.parameters(),
+            parameter_groups(self.cohort, task.training.weight_decay),
             lr=assignments[0].learning_rate,
-            weight_decay=task.training.weight_decay,
             fused=self.device.type == "cuda",
         )
 
@@ -129,14 +133,16 @@ class _Session:
         """One optimiser step of every device."""
         self.cohort.model.train()
         begin, end = self.assignments[0].learning_rate, self.assignments[0].learning_rate_end
+        rate = begin + (end - begin) * step / self.assignments[0].local_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = begin + (end - begin) * step / self.assignments[0].local_steps
+            group["lr"] = rate
         self._losses(batches).sum().backward()
         if any(self.prunes):
             self.scores.add(self.importance.units, self.importance.score())
         self._clip()
         self._measure_sensitivity()
         self.optimizer.step()
+        self.companion.end(rate)
         self.optimizer.zero_grad()
         for n, batch in enumerate(batches):
             work = training_workload(self.sizes[n], self.assignments[n].rank, 1, *batch["input_ids"].shape)

@@ -145,6 +145,8 @@ class Round(Base):
 class Assignment(Base):
     """One device in one round: what it was given, how it went, what it reached.
 
+    ``effective_rank``: mean over the modules of the ranks that its adapter has not switched off (SoRA's gates).
+
     ``accuracy``, ``test_loss``, ``macro_f1``, ``calibration_error``: its own model on the test split, where measured.
     """
 
@@ -157,6 +159,7 @@ class Assignment(Base):
     device: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[str] = mapped_column(String(20))
     rank: Mapped[int]
+    effective_rank: Mapped[float | None]
     pruning_step: Mapped[float]
     sparsity: Mapped[float]
     reward: Mapped[float | None]

@@ -20,6 +20,10 @@ class Place:
     rows: np.ndarray | slice
     columns: np.ndarray | slice
 
+    def of(self, part: str) -> Any:
+        """Index of the device's ``part`` ("a", "b" or "gate") within the global one."""
+        return {"a": self.a, "b": self.b, "gate": slice(self.rank)}[part]
+
     @property
     def a(self) -> tuple[Any, Any]:
         """Index of the device's a within the global a [r_max, in]."""
@@ -55,6 +59,7 @@ def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
     shapes = device_shapes(adapter, structure, rank)
     numbers = sum(tensor.size for tensor in adapter.head.values())
     numbers += sum(prod(a) + prod(b) for a, b in shapes.values())
+    numbers += rank * sum(f.gate is not None for f in adapter.factors.values())
     numbers += sum(shapes[module][1][0] * shapes[module][0][1] for module in adapter.residual)
     return 4 * numbers  # all are float32
 

@@ -32,26 +32,32 @@ class _CoverageSum:
 
     def __init__(self, before: Adapter) -> None:
         self._before = before
-        self._a = {module: _Mean(f.a) for module, f in before.factors.items()}
-        self._b = {module: _Mean(f.b) for module, f in before.factors.items()}
+        self._factors = {
+            module: {part: _Mean(tensor) for part, tensor in f.parts().items()} for module, f in before.factors.items()
+        }
         self._head = {name: _Mean(tensor) for name, tensor in before.head.items()}
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Scatter one update. Raises ``ValueError`` if names, shapes, types or the weight do not fit."""
         adapter = update.adapter
-        if adapter.factors.keys() != self._a.keys() or adapter.head.keys() != self._head.keys():
+        if adapter.factors.keys() != self._factors.keys() or adapter.head.keys() != self._head.keys():
             raise ValueError(f"the update of device {update.device} has other modules than the global adapter")
         weight = update.examples if weight is None else weight
         for module, place in places(self._before, update.structure, update.rank).items():
-            factors = adapter.factors[module]
-            self._a[module].add(factors.a, weight, place.a)
-            self._b[module].add(factors.b, weight, place.b)
+            parts = adapter.factors[module].parts()
+            if parts.keys() != self._factors[module].keys():
+                raise ValueError(f"the update of device {update.device} has other parts of {module} than it was sent")
+            for part, tensor in parts.items():
+                self._factors[module][part].add(tensor, weight, place.of(part))
         for name, tensor in adapter.head.items():
             self._head[name].add(tensor, weight, ...)
 
     def result(self) -> Adapter:
         """Weighted means where there are owners, previous values elsewhere."""
-        factors = {module: Factors(self._a[module].value(), self._b[module].value()) for module in self._a}
+        factors = {
+            module: Factors(**{part: mean.value() for part, mean in parts.items()})
+            for module, parts in self._factors.items()
+        }
         return Adapter(factors, {name: mean.value() for name, mean in self._head.items()}, self._before.residual)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.trainer import DeviceData, train_device
@@ -35,7 +36,7 @@ def both(
     """Each device's update: alone, and from the cohort."""
     base, blueprint = opened(family, causal)
     job = task(causal, **options)
-    whole = adapter(base, blueprint, 3, 8)
+    whole = ADAPTERS[job.adapter.name].begin(adapter(base, blueprint, 3, 8), 3)
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
     starts = [structure(blueprint, n, part[1]) for n, part in enumerate(fleet)]
     parts = [
@@ -59,8 +60,9 @@ def assert_equal(alone: Update, cohort: Update) -> None:
     np.testing.assert_allclose(alone.scores, cohort.scores, rtol=2e-3, atol=1e-4)
     assert list(alone.adapter.factors) == list(cohort.adapter.factors)
     for name, factors in alone.adapter.factors.items():
-        np.testing.assert_allclose(factors.a, cohort.adapter.factors[name].a, **TOLERANCE, err_msg=name)
-        np.testing.assert_allclose(factors.b, cohort.adapter.factors[name].b, **TOLERANCE, err_msg=name)
+        assert factors.parts().keys() == cohort.adapter.factors[name].parts().keys()
+        for part, tensor in factors.parts().items():
+            np.testing.assert_allclose(tensor, cohort.adapter.factors[name].parts()[part], **TOLERANCE, err_msg=name)
     for name, tensor in alone.adapter.head.items():
         np.testing.assert_allclose(tensor, cohort.adapter.head[name], **TOLERANCE, err_msg=name)
 
@@ -76,6 +78,14 @@ def test_every_family_trains_alike_alone_and_in_a_cohort(family: str, causal: bo
 @given(fleet=devices, causal=st.booleans())
 def test_any_mix_of_devices_trains_alike(fleet, causal: bool) -> None:
     for alone, cohort in both("qwen2" if causal else "bert", causal, fleet):
+        assert_equal(alone, cohort)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind != "lora"])
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("qwen2", True), ("gpt2", True)])
+def test_every_adapter_trains_alike_alone_and_in_a_cohort(kind: str, family: str, causal: bool) -> None:
+    fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]
+    for alone, cohort in both(family, causal, fleet, adapter=kind):
         assert_equal(alone, cohort)
 
 

@@ -36,13 +36,14 @@ def loaded(family: str, causal: bool) -> LoadedModel:
 def task(causal: bool, **training: object) -> TaskSpec:
     """A task with a lively learning rate, weight decay and two prune events a round."""
     options = {"local_steps": 7, "batch_size": 4, "learning_rate": 5e-3, "weight_decay": 0.05, "max_grad_norm": 0.5}
+    spec = AdapterSpec(name=training.pop("adapter", "lora"))
     pruning = {key: training.pop(key) for key in ("importance", "events", "prior_weight", "scope") if key in training}
     return TaskSpec(
         seed=1,
         devices=3,
         model=ModelSpec(task="causal-lm" if causal else "classification"),
         data=DataSpec(),
-        adapter=AdapterSpec(),
+        adapter=spec,
         pruning=PruningSpec(**{"events": 2} | pruning),
         training=TrainingSpec(**options | training),
     )

@@ -110,7 +110,7 @@ def test_auto_precision_is_fp32() -> None:
         (["data.partition.alfa=1"], "data.partition.alfa = 1: unknown field; did you mean data.partition.alpha?"),
         (["engine.workers=zero"], "engine.workers = 'zero': must be \"auto\" or a whole number of at least 1"),
         (["engine.workers=0"], 'engine.workers = 0: must be "auto" or a whole number of at least 1'),
-        (["method.name=fedspline"], "method.name = 'fedspline': must be one of 'fedspine'"),
+        (["method.name=fedspline"], f"method.name = 'fedspline': must be one of {', '.join(map(repr, PRESETS))}"),
         (["bandit.name=ucb"], "bandit.name = 'ucb': must be one of 's-ucb', 'fixed', 'random'"),
         (["method.aggregation=sum"], "method.aggregation = 'sum': must be one of 'coverage', 'fedavg'"),
         (["bandit.ranks=[]"], "bandit.ranks = []: needs at least 1 value(s)"),

@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message
+from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters.model import head_state
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Evaluation, Update
 from slimfed.clients.workplace import open_workplace
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.exchange import StopRequestedError
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.protocols import Completion, Event, RoundRecord
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim, QuorumError
 
@@ -45,47 +43,6 @@ SETTINGS = StrategySettings(
     quorum=0.5,
     retries=1,
 )
-
-
-class Memory:
-    """A recorder that keeps everything, and can be told when to ask for a stop."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.rounds: list[RoundRecord] = []
-        self.events: list[Event] = []
-        self.checkpoints: list[tuple[dict[str, np.ndarray], str]] = []
-        self.stop_after = stop_after
-
-    def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
-        self.rounds.append(record)
-        self.checkpoints.append(({name: value.copy() for name, value in tensors.items()}, json.dumps(state)))
-
-    def event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def stop_requested(self) -> bool:
-        return self.stop_after is not None and len(self.rounds) >= self.stop_after
-
-
-class Clock:
-    """Device d takes d + 1 seconds; some run out of memory or drop out."""
-
-    def __init__(self, out_of_memory: tuple[int, ...] = (), dropped: tuple[int, ...] = ()) -> None:
-        self.out_of_memory, self.dropped = out_of_memory, dropped
-
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
-        assert bytes_down > 0
-        assert bytes_up > 0
-        device = update.device
-        return Completion(0.5, device + 0.25, 0.25, device in self.out_of_memory, device in self.dropped)
-
-
-class Evaluator:
-    """Says nothing about accuracy, but checks what it is given."""
-
-    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        assert all(np.isfinite(tensor).all() for tensor in adapter.tensors())
-        return Evaluation(1.0, structure.sparsity, 1)
 
 
 class Tampering(LocalGrid):
@@ -119,13 +76,6 @@ def undisturbed() -> Memory:
     recorder = Memory()
     run(recorder)
     return recorder
-
-
-def assert_same_checkpoint(one, other) -> None:
-    assert one[1] == other[1]
-    assert one[0].keys() == other[0].keys()
-    for name, value in one[0].items():
-        np.testing.assert_array_equal(value, other[0][name], err_msg=name)
 
 
 def test_a_run_prunes_to_its_target_and_records_every_round(undisturbed: Memory) -> None:

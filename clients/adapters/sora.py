@@ -1,0 +1,175 @@
+"""SoRA: LoRA whose ranks are switched off one by one by a gate, through PEFT's layers with the gate beside them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import softshrink
+from transformers import PreTrainedModel
+
+from slimfed.clients import low_rank
+from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
+from slimfed.clients.adapters.lora import LayerView, attach, stacked
+from slimfed.clients.adapters.model import AdaptedModel, DeviceLayer, Read
+from slimfed.clients.cohort.layers import CohortLinear
+from slimfed.clients.seeds import derive
+from slimfed.clients.spec import AdapterSpec, TaskSpec
+from slimfed.clients.structure import Structure
+from slimfed.clients.tensors import to_array
+from slimfed.clients.update import Adapter, Factors
+
+_LADDER = 7
+
+
+class Sora(AdapterMethod):
+    """y = W x + scaling * B (g * (A x)), with a gate g [r] for every module (Ding et al., arXiv 2311.11696).
+
+    After every optimiser step the gate passes the proximal operator of its L1 norm, soft(g, xi): an entry that the loss
+    does not hold up reaches 0 and its rank is off. Paper: equations 6 to 8 and algorithm 1, the schedule of xi.
+
+    Between device and server B carries the gate, B diag(g), since the sign of g and the size of B are a matter of
+    taste; |g| travels with it. A device starts a round from g = |g| and B diag(1 / |g|), the fleet's gate-weighted mean
+    of B. A rank that is off on every device stays off; what is averaged is what LoRA would average.
+    """
+
+    def begin(self, adapter: Adapter, seed: int) -> Adapter:
+        """Gates of size |N(0, 1)| (the paper's N(0, 1); B is 0, so signs do not matter)."""
+        factors = {}
+        for name, f in adapter.factors.items():
+            draw = np.random.default_rng(derive(seed, "gate", name))
+            factors[name] = Factors(f.a, f.b, np.abs(draw.standard_normal(len(f.a))).astype(np.float32))
+        return replace(adapter, factors=factors)
+
+    def opened(self, adapter: Adapter) -> Adapter:
+        """B without the gate, as it is trained."""
+        factors = {name: Factors(f.a, _without(f.b, f.gate), f.gate) for name, f in adapter.factors.items()}
+        return replace(adapter, factors=factors)
+
+    def closed(self, adapter: Adapter) -> Adapter:
+        """B with the gate, and the gate's size, as it travels."""
+        factors = {}
+        for name, f in adapter.factors.items():
+            if f.gate is None:
+                raise ValueError(f"{name}: a sora adapter needs a gate")
+            factors[name] = Factors(f.a, f.b * f.gate, np.abs(f.gate))
+        return replace(adapter, factors=factors)
+
+    def finished(self, adapter: Adapter) -> Adapter:
+        """Plain factors of the ranks J that are on, per module: B diag(g) [out, J] and A [J, in]; scaling as it was."""
+        factors = {}
+        for name, f in adapter.factors.items():
+            on = slice(None) if f.gate is None else np.flatnonzero(f.gate)
+            factors[name] = Factors(np.array(f.a[on], order="C"), np.array(f.b[:, on], order="C"))
+        return replace(adapter, factors=factors)
+
+    def attach(self, model: PreTrainedModel, structure: Structure, adapter: Adapter, task: TaskSpec) -> AdaptedModel:
+        """PEFT's layers, with the gate between A and B."""
+        plain = attach(model, adapter, task.adapter)
+        layers: dict[str, DeviceLayer] = {}
+        for name, f in adapter.factors.items():
+            gate = nn.Parameter(torch.from_numpy(np.array(f.gate)).to(model.device, model.dtype))
+            model.get_submodule(f"{name}.lora_A.default").register_forward_hook(_times(gate))
+            layers[name] = GatedView(model.get_submodule(name), gate)
+        return AdaptedModel(model, layers, plain.head)
+
+    def cohort_layer(
+        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: AdapterSpec
+    ) -> CohortLinear:
+        """LoRA's batched products, with every device's gate between them."""
+        a, b = stacked(base, name, adapters, kept)
+        gate = torch.zeros(a.shape[:2], dtype=a.dtype)
+        for row, adapter in zip(gate, adapters, strict=True):
+            own = torch.from_numpy(np.array(adapter.factors[name].gate))
+            row[: len(own)] = own
+        return CohortGatedLinear(base, a, b, gate.to(a.device), spec.scaling)
+
+    def companion(self, adapted: Adapted, task: TaskSpec, round: int) -> Companion:
+        """The proximal step."""
+        rung = (round - 1) * _LADDER // task.training.rounds
+        return _Proximal(adapted, task.adapter.threshold * rung / (_LADDER - 1))
+
+
+@dataclass(frozen=True)
+class GatedView(LayerView):
+    """An adapted linear with a gate [r] between A and B: y = W x + scaling * B (g * (A x))."""
+
+    gate: nn.Parameter
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """A, B and the gate."""
+        return self.a, self.b, self.gate
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """The gate, which has a threshold instead."""
+        return (self.gate,)
+
+    def merged(self) -> torch.Tensor:
+        """W + scaling * B diag(g) A."""
+        return low_rank.merged(self.weight, self.gate[:, None] * self.a, self.b, self.scaling)
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """LoRAPrune's importance of the gated product."""
+        return low_rank.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
+
+    def read(self, of: Read) -> Factors:
+        """A copy of what ``of`` gives for A, B and the gate."""
+        return Factors(to_array(of(self.a)), to_array(of(self.b)), to_array(of(self.gate)))
+
+
+class CohortGatedLinear(CohortLinear):
+    """The same for a cohort: gate [devices, r]. Ranks that a device has not are 0 in all three, and so stay."""
+
+    def __init__(self, base: nn.Module, a: torch.Tensor, b: torch.Tensor, gate: torch.Tensor, scaling: float) -> None:
+        super().__init__(base, a, b, scaling)
+        self.gate = nn.Parameter(gate)
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """diag(g) A and B."""
+        return self.gate[:, :, None] * self.a, self.b
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """A, B and the gates."""
+        return self.a, self.b, self.gate
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """The gates."""
+        return (self.gate,)
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """LoRAPrune's importance of the gated product."""
+        return low_rank.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
+
+    def read(self) -> list[Factors]:
+        """The devices' factors and gates."""
+        return [Factors(*parts) for parts in zip(*map(to_array, self.trained()), strict=True)]
+
+
+@dataclass(frozen=True)
+class _Proximal(Companion):
+    """g <- soft(g, xi) after every step, with xi = ``threshold`` * learning rate."""
+
+    adapted: Adapted
+    threshold: float
+
+    def end(self, learning_rate: float) -> None:
+        """One true soft threshold: |g| <= xi becomes 0, all else moves by xi towards 0."""
+        with torch.no_grad():
+            for layer in self.adapted.layers.values():
+                for gate in layer.undecayed():
+                    gate.copy_(softshrink(gate, self.threshold * learning_rate))
+
+
+def _times(gate: nn.Parameter) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
+    def hook(_module: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output * gate.to(output.dtype)
+
+    return hook
+
+
+def _without(b: np.ndarray, gate: np.ndarray | None) -> np.ndarray:
+    """B diag(1 / g); 0 where the gate is shut."""
+    if gate is None:
+        raise ValueError("a sora adapter needs a gate")
+    return np.divide(b, gate, out=np.zeros_like(b), where=gate != 0)

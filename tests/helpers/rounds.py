@@ -1,0 +1,57 @@
+"""Stand-ins for what a strategy needs from above, which remember what they were told."""
+
+import json
+
+import numpy as np
+
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Evaluation, Update
+from slimfed.strategies.protocols import Completion, Event, RoundRecord
+
+
+class Memory:
+    """A recorder that keeps everything, and can be told when to ask for a stop."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rounds: list[RoundRecord] = []
+        self.events: list[Event] = []
+        self.checkpoints: list[tuple[dict[str, np.ndarray], str]] = []
+        self.stop_after = stop_after
+
+    def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
+        self.rounds.append(record)
+        self.checkpoints.append(({name: value.copy() for name, value in tensors.items()}, json.dumps(state)))
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def stop_requested(self) -> bool:
+        return self.stop_after is not None and len(self.rounds) >= self.stop_after
+
+
+class Clock:
+    """Device d takes d + 1 seconds; some run out of memory or drop out."""
+
+    def __init__(self, out_of_memory: tuple[int, ...] = (), dropped: tuple[int, ...] = ()) -> None:
+        self.out_of_memory, self.dropped = out_of_memory, dropped
+
+    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+        assert bytes_down > 0
+        assert bytes_up > 0
+        device = update.device
+        return Completion(0.5, device + 0.25, 0.25, device in self.out_of_memory, device in self.dropped)
+
+
+class Evaluator:
+    """Says nothing about accuracy, but checks what it is given."""
+
+    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        assert all(np.isfinite(tensor).all() for tensor in adapter.tensors())
+        return Evaluation(1.0, structure.sparsity, 1)
+
+
+def assert_same_checkpoint(one, other) -> None:
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    for name, value in one[0].items():
+        np.testing.assert_array_equal(value, other[0][name], err_msg=name)
