@@ -98,8 +98,8 @@ class Adapted(Protocol):
 class Companion:
     """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
 
-    def end(self, learning_rate: float) -> None:
-        """Told after the optimiser has moved by ``learning_rate``."""
+    def end(self, learning_rate: float | torch.Tensor) -> None:
+        """Told after the optimiser has moved by ``learning_rate``; on a GPU that may be a tensor [] (do not read it)."""
 
 
 class AdapterMethod(ABC):

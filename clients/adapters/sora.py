@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import softshrink
 from transformers import PreTrainedModel
 
 from slimfed.clients import low_rank
@@ -153,12 +152,13 @@ class _Proximal(Companion):
     adapted: Adapted
     threshold: float
 
-    def end(self, learning_rate: float) -> None:
+    def end(self, learning_rate: float | torch.Tensor) -> None:
         """One true soft threshold: |g| <= xi becomes 0, all else moves by xi towards 0."""
+        xi = self.threshold * learning_rate
         with torch.no_grad():
             for layer in self.adapted.layers.values():
                 for gate in layer.undecayed():
-                    gate.copy_(softshrink(gate, self.threshold * learning_rate))
+                    gate.copy_(gate.sign() * (gate.abs() - xi).clamp_min(0.0))
 
 
 def _times(gate: nn.Parameter) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:

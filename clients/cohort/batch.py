@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch.nn.functional import pad
 
 from slimfed.clients.losses import IGNORED
 
@@ -11,26 +11,32 @@ Batch = dict[str, torch.Tensor]
 
 
 def join(batches: Sequence[Batch], pad_id: int) -> Batch:
-    """Stack the devices' batches, padded to the most rows and the longest text among them: [devices * rows, ...].
+    """Join the devices' batches, padded to the most rows and the longest text among them: [devices * rows, ...].
 
     A device with fewer rows repeats its first one with targets that do not count: a row of nothing but padding would
     leave attention nothing to attend to.
     """
-    rows = max(len(batch["input_ids"]) for batch in batches)
-    length = max(batch["input_ids"].shape[1] for batch in batches)
+    return {name: tensor[0] for name, tensor in stack([batches], pad_id).items()}
+
+
+def stack(steps: Sequence[Sequence[Batch]], pad_id: int, multiple: int = 1) -> Batch:
+    """The batches of several steps, one a device and step, joined as :func:`join` does: [steps, devices * rows, ...].
+
+    All steps are padded alike, to a multiple of ``multiple`` tokens.
+    """
+    every = [batch for batches in steps for batch in batches]
+    rows = max(len(batch["input_ids"]) for batch in every)
+    length = max(batch["input_ids"].shape[1] for batch in every)
+    length = -(-length // multiple) * multiple
     fill = {"input_ids": pad_id, "labels": IGNORED}
-    joined = {}
-    for name in batches[0]:
-        parts = [_shape(batch[name], rows, length, fill.get(name, 0), name == "labels") for batch in batches]
-        joined[name] = torch.cat(parts)
-    return joined
-
-
-def _shape(tensor: torch.Tensor, rows: int, length: int, fill: int, ignore: bool) -> torch.Tensor:
-    if tensor.dim() == 2:
-        tensor = pad(tensor, (0, length - tensor.shape[1]), value=fill)
-    missing = rows - len(tensor)
-    if missing == 0:
-        return tensor
-    extra = tensor[:1].expand(missing, *tensor.shape[1:])
-    return torch.cat([tensor, torch.full_like(extra, IGNORED) if ignore else extra])
+    stacked = {}
+    for name, first in every[0].items():
+        shape = (len(every), rows, length)[: first.dim() + 1]
+        whole = np.full(shape, fill.get(name, 0), dtype=np.int64)
+        for place, batch in zip(whole, every, strict=True):
+            part = batch[name].numpy()
+            place[tuple(slice(size) for size in part.shape)] = part
+            if len(part) < rows and name != "labels":
+                place[len(part) :] = place[:1]
+        stacked[name] = torch.from_numpy(whole.reshape(len(steps), -1, *shape[2:]))
+    return stacked

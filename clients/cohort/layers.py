@@ -8,6 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients import low_rank
+from slimfed.clients.cohort.product import AdaptedProduct
 from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Factors
 
@@ -18,7 +19,8 @@ class CohortLinear(nn.Module):
     W [out, in] is shared and frozen; A is [devices, r, in], B [devices, out, r]. Smaller ranks are padded with zeros,
     which stay zero: the gradient of a zero row of A is made of the zero column of B, and the other way round. ``mask``,
     0/1 [devices, in], is set on the modules whose inputs are cut: with it, the factors' entries of a removed unit get
-    no gradient either, so that masking trains what slicing would.
+    no gradient either, so that masking trains what slicing would. Computes in the type of x; weights and factors keep
+    their own.
     """
 
     def __init__(self, base: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> None:
@@ -77,11 +79,16 @@ class CohortLinear(nn.Module):
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
         rows = x.reshape(len(self.a), -1, x.shape[-1])
         if self.mask is not None:
-            rows = rows * self.mask[:, None, :].to(rows.dtype)
-        y = self.base(rows)
+            rows = rows * self.mask[:, None, :]
         a, b = self.factors()
-        hidden = torch.bmm(rows, a.mT.to(rows.dtype))
-        y = torch.baddbmm(y, hidden, b.mT.to(hidden.dtype), alpha=self.scaling)
+        bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
+        y = AdaptedProduct.apply(
+            rows,
+            self.weight.to(rows.dtype),
+            None if bias is None else bias.to(rows.dtype),
+            a.to(rows.dtype),
+            (self.scaling * b).to(rows.dtype),
+        )
         return y.reshape(*x.shape[:-1], -1)
 
 

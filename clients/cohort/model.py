@@ -52,10 +52,13 @@ class CohortModel:
         return self.adapter_parameters() + list(self.head.values())
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
-        """Mask what the devices have not."""
+        """Mask what the devices have not. Masks that are there change in place."""
         for (name, side), mask in self._masks(structures):
-            if side == "in":
-                self.layers[name].mask = mask
+            layer = self.layers[name]
+            if side == "in" and layer.mask is None:
+                layer.mask = mask.to(self.model.dtype)
+            elif side == "in":
+                layer.mask.copy_(mask)
 
     def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
         """Zero what lies in rows and columns that the devices have lost, and its moments, so that it stays zero."""
@@ -91,24 +94,26 @@ def attach_cohort(
     adapters: Sequence[Adapter],
     structures: Sequence[Structure],
     spec: AdapterSpec,
+    dtype: torch.dtype | None = None,
 ) -> CohortModel:
-    """Build the model of a cohort from its devices' adapters, each in its own shape. ``base`` is not changed."""
-    shared = [*base.parameters(), *base.buffers()]
-    model = copy.deepcopy(base, {id(tensor): tensor for tensor in shared})
+    """Build the model of a cohort from its devices' adapters, each in its own shape. ``base`` is not changed.
+
+    It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
+    are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
+    """
+    model = _copy(base, blueprint, dtype or base.dtype)
     ranks = tuple(next(iter(adapter.factors.values())).a.shape[0] for adapter in adapters)
     kept = [structure.indices() for structure in structures]
     layers = {}
     for name in blueprint.modules:
-        layers[name] = ADAPTERS[spec.name].cohort_layer(model.get_submodule(name), name, adapters, kept, spec)
+        layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
         _put(model, name, layers[name].module)
     head: dict[str, nn.Parameter] = {}
     for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in adapters[0].head):
-        module = _head(model, name, adapters)
+        module = _head(base, name, adapters)
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    cohort = CohortModel(model, blueprint, layers, {name: head[name] for name in adapters[0].head}, ranks)
-    cohort.set_structures(structures)
-    return cohort
+    return CohortModel(model, blueprint, layers, {name: head[name] for name in adapters[0].head}, ranks)
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
@@ -116,9 +121,20 @@ def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
     return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
 
 
-def _head(model: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> CohortHead:
+def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> PreTrainedModel:
+    """The modules of ``base`` anew around the same tensors. Other than in ``dtype``: none but what gets an adapter."""
+    cast = {} if dtype == base.dtype else {id(p): p for p in base.parameters() if p.is_floating_point()}
+    for name in blueprint.modules:
+        for parameter in base.get_submodule(name).parameters():
+            cast.pop(id(parameter), None)
+    shared = {id(thing): thing for thing in (*base.parameters(), *base.buffers(), base.config)}
+    fresh = {key: nn.Parameter(p.detach().to(dtype), requires_grad=False) for key, p in cast.items()}
+    return copy.deepcopy(base, shared | fresh)
+
+
+def _head(base: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> CohortHead:
     weight, bias = (
-        torch.from_numpy(np.stack([a.head[f"{name}.{leaf}"] for a in adapters])).to(model.device, model.dtype)
+        torch.from_numpy(np.stack([a.head[f"{name}.{leaf}"] for a in adapters])).to(base.device, base.dtype)
         if f"{name}.{leaf}" in adapters[0].head
         else None
         for leaf in ("weight", "bias")

@@ -1,16 +1,16 @@
 """A cohort's round: the steps of ``clients.trainer``, taken by all of its devices at once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.linalg import vector_norm
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.cohort.batch import Batch, join
+from slimfed.clients.cohort.launch import launcher
 from slimfed.clients.cohort.model import attach_cohort
+from slimfed.clients.cohort.trained import Trained
 from slimfed.clients.cost import Dimensions, measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
@@ -19,7 +19,6 @@ from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.tensors import gradient
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Update, Workload
 
@@ -43,14 +42,15 @@ def train_cohort(
     session = _Session(base, blueprint, task, assignments, adapters)
     steps = assignments[0].local_steps
     events = prune_steps(steps, task.pruning.events) if any(session.prunes) else {}
-    streams = [part.batches() for part in data]
+    probes = [part.probe for part in data]
     with peak_memory(base.model.device) as memory:
-        before = session.mean_losses([part.probe for part in data])
+        before = session.mean_losses(probes)
+        session.load([part.batches() for part in data])
         for step in range(steps):
             if step in events:
                 session.prune(fleet_scores, events[step])
-            session.step([next(stream) for stream in streams], step)
-        after = session.mean_losses([part.probe for part in data])
+            session.step(step)
+        after = session.mean_losses(probes)
     scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
     learnt = session.cohort.read(session.structures)
     seconds = (time.perf_counter() - started) / len(assignments)
@@ -93,9 +93,13 @@ class _Session:
         self.structures = [assignment.structure for assignment in assignments]
         self.method = ADAPTERS[task.adapter.name]
         opened = [self.method.opened(adapter) for adapter in adapters]
-        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, task.adapter)
+        dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
+        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, task.adapter, dtype)
         self.companion = self.method.companion(self.cohort, task, assignments[0].round)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
+        if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
+            self.cohort.set_structures(self.structures)
+        self.trained = Trained(self.cohort, task.training.weight_decay)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         self.importance.watch(self.cohort, self.structures)
@@ -103,11 +107,7 @@ class _Session:
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.cohort, task.training.weight_decay),
-            lr=assignments[0].learning_rate,
-            fused=self.device.type == "cuda",
-        )
+        self.optimizer = self.trained.optimizer(assignments[0].learning_rate)
 
     def size(self, structure: Structure) -> Dimensions:
         """Sizes of the model in ``structure``, measured once for all devices that have it."""
@@ -129,53 +129,46 @@ class _Session:
         self.cohort.clear_removed(self.structures, self.optimizer)
         self.importance.restrict(self.structures)
 
-    def step(self, batches: Sequence[Batch], step: int) -> None:
-        """One optimiser step of every device."""
+    def load(self, streams: Sequence[Iterator[Batch]]) -> None:
+        """Draw all batches of the round and prepare to take its steps."""
+        first = self.assignments[0]
+        begin, end, steps = first.learning_rate, first.learning_rate_end, first.local_steps
+        rates = [begin + (end - begin) * step / steps for step in range(steps)]
+        self.batches = [[next(stream) for stream in streams] for _ in range(steps)]
+        self.launcher = launcher(self.advance, self.batches, self.base.pad_id, rates, self.optimizer, self.device)
         self.cohort.model.train()
-        begin, end = self.assignments[0].learning_rate, self.assignments[0].learning_rate_end
-        rate = begin + (end - begin) * step / self.assignments[0].local_steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self._losses(batches).sum().backward()
-        if any(self.prunes):
-            self.scores.add(self.importance.units, self.importance.score())
-        self._clip()
-        self._measure_sensitivity()
-        self.optimizer.step()
-        self.companion.end(rate)
-        self.optimizer.zero_grad()
-        for n, batch in enumerate(batches):
+
+    def step(self, step: int) -> None:
+        """One optimiser step of every device, and what it would have cost each alone."""
+        self.launcher.take()
+        for n, batch in enumerate(self.batches[step]):
             work = training_workload(self.sizes[n], self.assignments[n].rank, 1, *batch["input_ids"].shape)
             self.workloads[n] = self.workloads[n] + work
+
+    def advance(self, batch: Batch) -> None:
+        """One optimiser step with a joined batch; all that it changes, it changes in place."""
+        self.trained.differentiate(self._losses(batch, len(self.assignments)).sum())
+        if any(self.prunes):
+            self.scores.add(self.importance.units, self.importance.score())
+        self.trained.clip(self.task.training.max_grad_norm)
+        self.sensitivity += self.trained.sensitivity()
+        self.trained.move(self.optimizer)
+        self.companion.end(self.optimizer.param_groups[0]["lr"])
 
     def mean_losses(self, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
         """Each device's mean loss over its fixed batches; devices may have unequally many."""
         self.cohort.model.eval()
-        rounds = max(len(probe) for probe in probes)
+        count = max(len(probe) for probe in probes)
+        joined = join([probe[min(i, len(probe) - 1)] for probe in probes for i in range(count)], self.base.pad_id)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in joined.items()}
         with torch.no_grad():
-            losses = [self._losses([probe[min(i, len(probe) - 1)] for probe in probes]) for i in range(rounds)]
-        columns = torch.stack(losses).double().cpu().numpy()
-        return [float(columns[: len(probe), n].mean()) for n, probe in enumerate(probes)]
+            losses = self._losses(batch, len(probes) * count).reshape(len(probes), count)
+        rows = losses.double().cpu().numpy()
+        return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
 
-    def _losses(self, batches: Sequence[Batch]) -> torch.Tensor:
-        joined = join(batches, self.base.pad_id)
-        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in joined.items()}
+    def _losses(self, batch: Batch, parts: int) -> torch.Tensor:
+        """Mean losses of ``parts`` equal parts of a joined batch."""
+        inputs = dict(batch)
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
-            logits = self.cohort.model(**inputs).logits
-        return device_losses(logits, labels, len(batches))
-
-    def _clip(self) -> None:
-        """Scale each device's gradients to its own norm, as ``clip_grad_norm_`` does for one."""
-        gradients = [gradient(p) for p in self.cohort.parameters()]
-        norms = vector_norm(torch.stack([vector_norm(g.flatten(1), dim=1) for g in gradients]), dim=0)
-        scale = (self.task.training.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        for g in gradients:
-            g.mul_(scale.reshape(-1, *[1] * (g.dim() - 1)))
-
-    def _measure_sensitivity(self) -> None:
-        """Sum of |p * gp| over what each device's adapter trains (algorithms section 1, step 4)."""
-        with torch.no_grad():
-            parts = [vector_norm((p * gradient(p)).flatten(1), ord=1, dim=1) for p in self.cohort.adapter_parameters()]
-            self.sensitivity += torch.stack(parts).sum(0)
+        return device_losses(self.cohort.model(**inputs).logits, labels, parts)

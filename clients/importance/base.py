@@ -29,12 +29,13 @@ class Importance(ABC):
         self.model = model
         units = np.arange(self.blueprint.units) if model.lead else np.flatnonzero(structures[0].keep)
         self.units = torch.from_numpy(units).to(model.device)
+        self.keep = torch.ones(*model.lead, len(units), dtype=torch.bool, device=model.device)
         self.restrict(structures)
 
     def restrict(self, structures: Sequence[Structure]) -> None:
-        """The watched devices have pruned, without a new model."""
+        """The watched devices have pruned, without a new model: what they have changes in place."""
         keep = torch.from_numpy(np.stack([structure.keep for structure in structures])).to(self.model.device)
-        self.keep = keep[:, self.units].reshape(*self.model.lead, -1)
+        self.keep.copy_(keep[:, self.units].reshape(*self.model.lead, -1))
 
     def see(self, tokens: torch.Tensor) -> None:  # noqa: B027 - most criteria do not care
         """Told before every forward pass which tokens count, 0/1 [rows, length]; for criteria that use activations."""
@@ -81,8 +82,8 @@ class SmoothedScores:
         usable = torch.isfinite(scores).all(dim=-1, keepdim=True)
         decay = torch.where(usable, self.smoothing, 1.0)
         fresh = torch.where(usable, scores.float() * (1.0 - self.smoothing), 0.0)
-        self._sum = (self._sum * decay).index_add(-1, units, fresh)
-        self._weight = self._weight * decay + torch.where(usable, 1.0 - self.smoothing, 0.0)
+        self._sum.mul_(decay).index_add_(-1, units, fresh)
+        self._weight.mul_(decay).add_(torch.where(usable, 1.0 - self.smoothing, 0.0))
 
     def value(self) -> np.ndarray:
         """The averages now, float32 [*lead, units]."""

@@ -1,15 +1,24 @@
 """Random importance: the control that any criterion must beat."""
 
+from collections.abc import Sequence
+
 import torch
 
+from slimfed.clients.adapters.base import Adapted
 from slimfed.clients.importance.base import Importance
+from slimfed.clients.structure import Structure
 
 
 class Random(Importance):
     """Uniform noise, drawn once per device and round, so that smoothing does not level it."""
 
-    def score(self) -> torch.Tensor:
-        """The same draw at every step, whatever has been removed meanwhile."""
+    def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
+        """Draw for all units of the model, whatever has been removed from it."""
+        super().watch(model, structures)
         units = self.blueprint.units
         noise = torch.stack([torch.rand(units, generator=torch.Generator().manual_seed(s)) for s in self.seeds])
-        return noise.reshape(*self.model.lead, units).to(self.model.device)[..., self.units]
+        self._noise = noise.reshape(*model.lead, units).to(model.device)[..., self.units]
+
+    def score(self) -> torch.Tensor:
+        """The same draw at every step."""
+        return self._noise

@@ -1,0 +1,75 @@
+"""Hold the cohort on a GPU against each device alone on the CPU: updates, structures, scores and losses, fp32 weights.
+
+    python benchmarks/gpu_exactness.py
+
+Small random models of every family, unequal ranks, structures, amounts and lengths of data, two prune events, in float64
+as in tests/clients/test_cohort.py, which does the same on a CPU. Fails if anything differs by more than 1e-5.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
+
+from small_models import CONFIGS, DECODERS
+from training import adapter, assignment, device_data, narrowed, opened, structure, task
+
+from slimfed.clients.cohort.trainer import train_cohort
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.trainer import train_device
+from slimfed.clients.update import Update
+
+_FLEET = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]  # rank, sparsity before and after, examples
+_LARGEST = 1e-5
+
+
+def main() -> None:
+    """Print a line a case."""
+    worst = 0.0
+    cases = [(family, causal, "lora-gradient") for family in CONFIGS for causal in (False, True)]
+    cases = [case for case in cases if not case[1] or case[0] in DECODERS]
+    cases += [("bert", False, name) for name in IMPORTANCE if name != "lora-gradient"]
+    for family, causal, importance in cases:
+        for attempt in (1, 2):  # the first step of a process is not recorded
+            largest = difference(family, causal, importance)
+            worst = max(worst, largest)
+            print(f"{family:12} {'causal-lm' if causal else 'classifier':10} {importance:14} {attempt} {largest:.1e}")
+    print(f"largest difference {worst:.1e} on {torch.cuda.get_device_name()}")
+    if not worst <= _LARGEST:
+        raise SystemExit(1)
+
+
+def difference(family: str, causal: bool, importance: str) -> float:
+    """The largest difference between the fleet's updates from the CPU, one by one, and those of a cohort on the GPU."""
+    base, blueprint = opened(family, causal)
+    job = task(causal, importance=importance)
+    whole = adapter(base, blueprint, 3, 8)
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    starts = [structure(blueprint, n, part[1]) for n, part in enumerate(_FLEET)]
+    parts = [
+        assignment(n, rank, starts[n], max(starts[n].sparsity, goal)) for n, (rank, _, goal, _) in enumerate(_FLEET)
+    ]
+    sent = [narrowed(whole, a.structure, a.rank) for a in parts]
+    alone = [
+        train_device(base, blueprint, job, a, s, scores, device_data(n, causal, _FLEET[n][3]))
+        for n, (a, s) in enumerate(zip(parts, sent, strict=True))
+    ]
+    base.model.to("cuda")
+    data = [device_data(n, causal, part[3]) for n, part in enumerate(_FLEET)]
+    cohort = train_cohort(base, blueprint, job, parts, sent, scores, data)
+    return max(_between(a, b) for a, b in zip(alone, cohort, strict=True))
+
+
+def _between(one: Update, other: Update) -> float:
+    if one.structure != other.structure:
+        return float("inf")
+    pairs = [(one.loss_before, other.loss_before), (one.loss_after, other.loss_after), (one.scores, other.scores)]
+    pairs += list(zip(one.adapter.tensors(), other.adapter.tensors(), strict=True))
+    return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+
+
+if __name__ == "__main__":
+    main()
