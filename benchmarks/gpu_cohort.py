@@ -3,10 +3,10 @@
     python benchmarks/gpu_cohort.py [--cases roberta-64 roberta-128 llama-256]
     python benchmarks/gpu_cohort.py --render        # only table and figure again, from results/gpu-cohort.json
 
-Random weights of the published shapes, random tokens, rank 8 on every linear module of every layer, AdamW, bf16. A cohort's
-time is that of a whole ``train_cohort`` call: batches, losses before and after, steps, updates read back. PEFT's is that
-of the steps and of reading the factors, for ``--peer-devices`` devices, scaled to all. Operations are counted over the
-model's shapes (clients/cost.py); the peak is a bf16 matrix product measured in the same run.
+Random weights of the published shapes, random tokens, rank 8 on every linear module of every layer, AdamW, bf16. A
+cohort's time is that of a whole ``train_cohort`` call: batches, losses before and after, steps, updates read back.
+PEFT's is that of the steps and of reading the factors, for ``--peer-devices`` devices, scaled to all. Operations are
+counted over the model's shapes (clients/cost.py); the peak is a bf16 matrix product measured in the same run.
 """
 
 import argparse
@@ -191,9 +191,7 @@ def prepare(case: Case) -> Round:
         training=TrainingSpec(local_steps=case.steps, batch_size=case.batch),
         dtype="bf16",
     )
-    assignments = [
-        Assignment(n, 1, _RANK, 0.0, case.steps, 2e-3, 2e-3, n, False, dense) for n in range(case.devices)
-    ]
+    assignments = [Assignment(n, 1, _RANK, 0.0, case.steps, 2e-3, 2e-3, n, False, dense) for n in range(case.devices)]
     data = [_device(case, n) for n in range(case.devices)]
     return Round(base, blueprint, task, assignments, [adapter] * case.devices, data)
 
@@ -245,7 +243,7 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: one row a case."""
     peak = results["peak_flops"]
     lines = [
-        "| round of | cohort, s | PEFT, one after another, s | times faster | tokens/s | TFLOP/s | of the peak | GPU memory |",
+        "| round of | cohort, s | PEFT, one after another, s | times faster | tokens/s | TFLOP/s | of the peak | memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in results["cases"].values():
@@ -258,8 +256,8 @@ def table(results: dict[str, Any]) -> str:
         )
     lines.append("")
     lines.append(
-        f"{results['processor']}; torch {results['torch']}; measured bf16 matrix peak {peak / 1e12:.0f} TFLOP/s. Where the "
-        "GPU's time goes: "
+        f"{results['processor']}; torch {results['torch']}; measured bf16 matrix peak {peak / 1e12:.0f} TFLOP/s. "
+        "Where the GPU's time goes: "
         + "; ".join(
             f"{name}: "
             + ", ".join(f"{kind} {share:.0%}" for kind, share in case["kernels"].items() if kind != "busy")

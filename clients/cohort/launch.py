@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -126,8 +127,9 @@ class _Studio:
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """``work`` as a graph, not yet done; ``None`` if it does something that cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
+        pool: Any = self._pool.id  # torch's annotation knows only handles of graphs
         try:
-            with torch.cuda.graph(graph, pool=self._pool.id, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                 work()
         except torch.OutOfMemoryError:
             raise

@@ -55,10 +55,10 @@ class CohortModel:
         """Mask what the devices have not. Masks that are there change in place."""
         for (name, side), mask in self._masks(structures):
             layer = self.layers[name]
-            if side == "in" and layer.mask is None:
-                layer.mask = mask.to(self.model.dtype)
-            elif side == "in":
+            if side == "in" and layer.mask is not None:
                 layer.mask.copy_(mask)
+            elif side == "in":
+                layer.mask = mask.to(self.model.dtype)
 
     def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
         """Zero what lies in rows and columns that the devices have lost, and its moments, so that it stays zero."""
