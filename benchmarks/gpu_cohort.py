@@ -243,7 +243,7 @@ def table(results: dict[str, Any]) -> str:
     """Markdown: one row a case."""
     peak = results["peak_flops"]
     lines = [
-        "| round of | cohort, s | PEFT, one after another, s | times faster | tokens/s | TFLOP/s | of the peak | memory |",
+        "| round of | cohort, s | PEFT in turn, s | times faster | tokens/s | TFLOP/s | of the peak | memory |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for case in results["cases"].values():

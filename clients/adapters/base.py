@@ -99,7 +99,7 @@ class Companion:
     """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
 
     def end(self, learning_rate: float | torch.Tensor) -> None:
-        """Told after the optimiser has moved by ``learning_rate``; on a GPU that may be a tensor [] (do not read it)."""
+        """Told after the optimiser has moved by ``learning_rate``; on a GPU perhaps a tensor []."""
 
 
 class AdapterMethod(ABC):
