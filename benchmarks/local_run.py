@@ -21,6 +21,7 @@ import torch
 from slimfed.clients.workplace import open_workplace
 from slimfed.platform.assembly import assemble, new_fleet
 from slimfed.platform.job import load_job
+from slimfed.platform.preflight import check
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.protocols import Event, RoundRecord
 
@@ -60,7 +61,7 @@ class PrintingRecorder:
 
 def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]:
     """Run the job and return its summary."""
-    job = load_job(job_file, sets)
+    job = check(load_job(job_file, sets)).job
     started = time.monotonic()
     workplace = open_workplace(job.task_spec())
     recorder = PrintingRecorder()
@@ -70,8 +71,9 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
     return {
         "name": job.name,
         "sets": sets,
-        "engine": workplace.engine.name,
-        "cohort_size": workplace.engine.cohort_size,
+        "engine": job.engine.name,
+        "dtype": job.engine.dtype,
+        "cohort_size": job.engine.cohort_size,
         "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "rounds": len(recorder.rounds),
         "accuracy": last.evaluation.accuracy if last.evaluation else None,

@@ -1,9 +1,7 @@
 """How a node's devices are computed: in cohorts over the shared base, or one after another on sliced models."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,40 +18,17 @@ from slimfed.clients.update import Adapter, Assignment, Update
 
 _log = logging.getLogger("slimfed.engine")
 
-# A cohort computes the dense model, masked. On a CPU that pays while the cost of a step is its many small operations;
-# with more prunable weights than this, a device's own sliced model is less work (measured: benchmarks/README.md).
-_CPU_COHORT_WEIGHTS = 4_000_000
+_Train = Callable[[slice], list[Update]]
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What was chosen, and why."""
-
-    name: Literal["cohort", "sequential"]
-    cohort_size: int
-    reason: str
-
-
-def choose_engine(task: TaskSpec, base: LoadedModel, blueprint: Blueprint) -> Engine:
-    """The engine for a task on this processor. Raises ``ValueError`` if the task asks for one that cannot do it."""
-    hindrance = _hindrance(task, base)
-    size = task.cohort_size
-    if task.engine == "sequential":
-        return Engine("sequential", 1, "asked for by engine.name")
-    if task.engine == "cohort":
-        if hindrance:
-            raise ValueError(f"engine.name = cohort: {hindrance}; use sequential or auto")
-        return Engine("cohort", size, "asked for by engine.name")
-    if hindrance:
-        return Engine("sequential", 1, hindrance)
-    weights = int(blueprint.parameters.sum())
-    if base.model.device.type != "cuda" and weights > _CPU_COHORT_WEIGHTS:
-        return Engine("sequential", 1, f"on a CPU, slicing {weights / 1e6:.1f} M prunable weights saves more")
-    return Engine("cohort", size, f"{weights / 1e6:.1f} M prunable weights on {base.model.device.type}")
+def hindrance(task: TaskSpec, base: LoadedModel) -> str:
+    """Why this task cannot be trained in cohorts; empty if it can."""
+    if not supports(base.model, base.head):
+        return "the task head is more than linear modules"
+    return ADAPTERS[task.adapter.name].hindrance(task.adapter)
 
 
 def train(
-    engine: Engine,
     base: LoadedModel,
     blueprint: Blueprint,
     task: TaskSpec,
@@ -64,37 +39,55 @@ def train(
 ) -> list[Update | Failure]:
     """Train the assigned devices, in order. A device that fails on its own does not harm the others.
 
-    A cohort that runs out of memory is halved until it fits; one device that does not fit is a failure.
+    A cohort that runs out of memory is halved until it fits, and so are those after it; one device that does not fit
+    is a failure. A cohort that fails in another way is halved too, until what fails is alone.
     """
+
+    def cohort(part: slice) -> list[Update]:
+        return train_cohort(base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part])
+
+    def alone(part: slice) -> list[Update]:
+        only = part.start
+        return [train_device(base, blueprint, task, assignments[only], adapters[only], fleet_scores, data[only])]
+
     results: list[Update | Failure] = []
-    size = engine.cohort_size
+    size = task.cohort_size if task.engine == "cohort" else 1
     while len(results) < len(assignments):
-        part = slice(len(results), len(results) + size)
-        try:
-            if engine.name == "cohort":
-                results += train_cohort(
-                    base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part]
-                )
-            else:
-                only = len(results)
-                results.append(
-                    train_device(base, blueprint, task, assignments[only], adapters[only], fleet_scores, data[only])
-                )
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if size == 1:
-                results.append(Failure(assignments[len(results)].device, f"out of memory on the node: {error}"))
-            else:
-                size //= 2
-                _log.warning("out of memory: cohorts of %d devices from here on", size)
+        part = slice(len(results), min(len(results) + size, len(assignments)))
+        done, size = _attempt(cohort if task.engine == "cohort" else alone, part, size, assignments)
+        results += done
     return results
 
 
-def _hindrance(task: TaskSpec, base: LoadedModel) -> str:
-    """Why this task cannot be trained in cohorts; empty if it can."""
-    hindrance = ADAPTERS[task.adapter.name].hindrance(task.adapter)
-    if hindrance:
-        return hindrance
-    if not supports(base.model, base.head):
-        return "the task head is more than linear modules"
-    return ""
+def _attempt(
+    train_part: _Train, part: slice, size: int, assignments: Sequence[Assignment]
+) -> tuple[list[Update | Failure], int]:
+    """Results of the devices ``part``, and the size of the cohorts after it."""
+    try:
+        return list(train_part(part)), size
+    except Exception as error:
+        cause, starved = _in_words(error), is_out_of_memory(error)
+        if part.stop - part.start == 1:
+            device = assignments[part.start].device
+            _log.warning("device %d failed: %s", device, cause, exc_info=not starved)
+            return [Failure(device, cause)], size
+    if starved and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = (part.stop - part.start + 1) // 2
+    _log.warning("a cohort of %d devices failed, two halves are tried: %s", part.stop - part.start, cause)
+    size = min(size, half) if starved else size
+    first, size = _attempt(train_part, slice(part.start, part.start + half), size, assignments)
+    second, size = _attempt(train_part, slice(part.start + half, part.stop), size, assignments)
+    return first + second, size
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if ``error`` says that memory ran out, on whichever processor. PyTorch has no type for that on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _in_words(error: Exception) -> str:
+    text = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"out of memory on the node: {text}" if is_out_of_memory(error) else f"{type(error).__name__}: {text}"

@@ -119,7 +119,7 @@ class TaskSpec(Section):
     adapter: AdapterSpec
     pruning: PruningSpec
     training: TrainingSpec
-    engine: Literal["auto", "cohort", "sequential"] = "auto"
+    engine: Literal["cohort", "sequential"] = "cohort"
     cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, the same on every node")
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     generate: GenerationSpec = GenerationSpec()

@@ -12,7 +12,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
-from slimfed.clients.engine import Engine, choose_engine, train
+from slimfed.clients.engine import train
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.folding import changed, fold
 from slimfed.clients.generation import Prompts, collect, complete, likeness
@@ -37,7 +37,6 @@ class Workplace:
     task: TaskSpec
     base: LoadedModel
     blueprint: Blueprint
-    engine: Engine
     train: TokenisedSplit
     test: TokenisedSplit
     parts: tuple[np.ndarray, ...]
@@ -56,7 +55,7 @@ class Workplace:
         assignments = orders.assignments
         adapters = [narrow(orders.adapter, orders.envelope, a.structure, a.rank) for a in assignments]
         data = [self.data(assignment) for assignment in assignments]
-        results = train(self.engine, self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
+        results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         return [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
 
@@ -111,13 +110,10 @@ def open_workplace(task: TaskSpec) -> Workplace:
     else:
         torch.set_num_threads(1)
     blueprint = discover(base.model)
-    engine = choose_engine(task, base, blueprint)
-    _log.info("engine %s, cohorts of %d: %s", engine.name, engine.cohort_size, engine.reason)
     return Workplace(
         task,
         base,
         blueprint,
-        engine,
         tokenise(text.train, base.tokenizer, task.data.max_length),
         tokenise(text.test, base.tokenizer, task.data.max_length),
         tuple(partition(text, task.data.partition, task.devices, task.seed)),

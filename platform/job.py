@@ -25,7 +25,6 @@ from slimfed.clients.spec import (
 )
 from slimfed.platform.overrides import merge, parse_sets, read_toml
 from slimfed.platform.presets import PRESETS
-from slimfed.platform.sizing import cohort_size
 from slimfed.platform.validation import validate
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
@@ -145,15 +144,17 @@ class DeadlineSpec(Section):
 
 
 class EngineSpec(Section):
-    """How devices are computed on this machine."""
+    """How devices are computed. What is left "auto" is chosen from a short measurement when a run is made."""
 
     name: Literal["auto", "cohort", "sequential"] = Field(
         "auto",
-        description="cohort: many devices in one pass over the shared base; sequential: each on its sliced model",
+        description="cohort: devices share passes over the base; sequential: one after another, each through PEFT",
     )
-    workers: AutoCount = Field("auto", description="processes; auto: one per processor core")
-    cohort_size: AutoCount = Field("auto", description="devices in one pass of the cohort engine")
-    dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: fp32")
+    workers: AutoCount = Field("auto", description="processes; auto: one per processor core or GPU, if memory allows")
+    cohort_size: AutoCount = Field("auto", description="devices in one pass; auto: as launch cost and memory ask for")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="precision of the passes; auto: bf16 if the processor multiplies it faster, else fp32"
+    )
 
 
 class StoreSpec(Section):
@@ -209,7 +210,8 @@ class Job(Section):
         return "fp32" if self.engine.dtype == "auto" else self.engine.dtype
 
     def task_spec(self) -> TaskSpec:
-        """What the nodes are told."""
+        """What the nodes are told. A run's job leaves nothing open in ``engine`` (``choosing.py``)."""
+        engine = self.engine
         return TaskSpec(
             seed=self.seed,
             devices=self.fleet.devices,
@@ -218,8 +220,8 @@ class Job(Section):
             adapter=AdapterSpec(name=self.method.adapter, **self.adapter.model_dump()),
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,
-            engine=self.engine.name,
-            cohort_size=cohort_size(self.engine.cohort_size, self.fleet.devices),
+            engine="cohort" if engine.name == "auto" else engine.name,
+            cohort_size=1 if engine.cohort_size == "auto" else engine.cohort_size,
             device_examples=self.evaluation.device_examples,
             generate=self.evaluation.generate,
             dtype=self.dtype,

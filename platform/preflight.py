@@ -4,24 +4,28 @@ from dataclasses import dataclass
 
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
-from slimfed.clients.engine import choose_engine
 from slimfed.clients.errors import InputError
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.partition import partition
 from slimfed.clients.structure import Blueprint
+from slimfed.platform.choosing import choose
 from slimfed.platform.fleet import Fleet, load_fleet, load_profile
 from slimfed.platform.job import Job
-from slimfed.platform.sizing import Sizing, gpu_count, processor_count, size_up
+from slimfed.platform.sizing import Sizing
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A job that can run: its fleet, the examples of each device, and how it is spread over this machine."""
+    """A job that can run: nothing left open in ``engine``, its fleet, and the examples of each device.
+
+    ``sizing`` is how it is spread over this machine, ``reasons`` why the engine is what it is, a line a decision.
+    """
 
     job: Job
     fleet: Fleet
     examples: tuple[int, ...]
     sizing: Sizing
+    reasons: tuple[str, ...]
 
 
 def check(job: Job) -> Checked:
@@ -38,18 +42,9 @@ def check(job: Job) -> Checked:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     check_method(job)
-    sizing = size_of(job, base, blueprint)
-    return Checked(job, load_fleet(job.fleet, job.seed), tuple(len(part) for part in parts), sizing)
-
-
-def size_of(job: Job, base: LoadedModel, blueprint: Blueprint) -> Sizing:
-    """How the job is spread over this machine. Raises ``InputError`` if its engine cannot do the task."""
-    task, gpus = job.task_spec(), gpu_count()
-    try:
-        choose_engine(task, base, blueprint)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return size_up(job.fleet.devices, task.cohort_size, job.engine.workers, processors=processor_count(), gpus=gpus)
+    choice = choose(job, base, blueprint)
+    examples = tuple(len(part) for part in parts)
+    return Checked(choice.job, load_fleet(job.fleet, job.seed), examples, choice.sizing, choice.reasons)
 
 
 def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -28,12 +28,16 @@ def store_url(job: Job | None = None) -> str:
 
 
 def create_run(store: Store, home: Path, checked: "Checked") -> tuple[str, RunFolder]:
-    """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither."""
+    """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
+
+    Why the engine is what it is stands in the folder too, ``logs/engine.log``.
+    """
     run_id, folder = create_run_folder(home)
     try:
         folder.job.touch(mode=0o600)  # the store's URL may hold a password
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
         folder.logs.mkdir()
+        (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
         store.create_run(run_id, checked.job, folder.path)
         store.set_devices(
             run_id,

@@ -33,9 +33,10 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
         run_id, folder = str(settings["slimfed.run"]), run_folder(place, str(settings["slimfed.run"]))
         job = load_job(folder.job)
     else:
-        job = load_job(str(settings["slimfed.job"]) or None)
+        checked = check(load_job(str(settings["slimfed.job"]) or None))
+        job = checked.job
         with Store.open(store_url(job), place) as store:
-            run_id, folder = create_run(store, place, check(job))
+            run_id, folder = create_run(store, place, checked)
     with (
         Store.open(store_url(job), place) as store,
         _logging_to(folder.logs / "server.log"),
@@ -49,6 +50,7 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
         strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder)
         store.rewind(run_id, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
+        _log.info("run %s: engine %s", run_id, job.engine)
         strategy.start(grid)
 
 

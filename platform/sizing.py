@@ -3,12 +3,6 @@
 import os
 from dataclasses import dataclass
 
-# On a GPU a cohort fills the card. On a CPU a few devices hide the cost of a step's many small operations; larger
-# cohorts would leave workers without work.
-_GPU_COHORT = 80
-_CPU_COHORT = 10
-_COHORTS_AT_LEAST = 8
-
 
 @dataclass(frozen=True)
 class Sizing:
@@ -34,16 +28,6 @@ def size_up(devices: int, cohort: int, workers: int | str, *, processors: int, g
     count = automatic if workers == "auto" else int(workers)
     nodes = min(count, -(-devices // cohort))
     return Sizing(nodes, nodes, gpus)
-
-
-def cohort_size(asked: int | str, devices: int) -> int:
-    """Devices in one pass, where the job leaves it open (``asked`` = "auto").
-
-    Never a matter of the number of workers: who is computed together decides the last bits of a result.
-    """
-    if asked != "auto":
-        return int(asked)
-    return _GPU_COHORT if gpu_count() else max(1, min(_CPU_COHORT, devices // _COHORTS_AT_LEAST))
 
 
 def gpu_count() -> int:

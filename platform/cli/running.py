@@ -37,6 +37,8 @@ def run(
 
     wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else [])])
     checked = _check(wanted)
+    for reason in checked.reasons:
+        notes().print(reason, markup=False, highlight=False, soft_wrap=True)
     with Store.open(store_url(wanted), home()) as store:
         run_id, folder = create_run(store, home(), checked)
         raise typer.Exit(_drive(store, run_id, folder.path, checked.sizing, as_json))

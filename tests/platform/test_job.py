@@ -88,10 +88,6 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
     assert (settings.evaluate_devices, settings.quorum, settings.aggregation) == (5, 0.5, "coverage")
 
 
-def test_auto_precision_is_fp32() -> None:
-    assert load_job().task_spec().dtype == "fp32"
-
-
 @pytest.mark.parametrize(
     ("sets", "text"),
     [

@@ -1,0 +1,88 @@
+"""What goes wrong with one device, or with the memory of one pass, costs the other devices nothing."""
+
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from training import adapter, assignment, device_data, narrowed, opened, task
+
+from slimfed.clients.engine import is_out_of_memory, train
+from slimfed.clients.messages import Failure
+from slimfed.clients.trainer import DeviceData
+from slimfed.clients.update import Update
+
+DEVICES = 5
+
+
+def trained(data: list[DeviceData], engine: str = "cohort", size: int = DEVICES) -> list[Update | Failure]:
+    base, blueprint = opened("bert", False)
+    job = task(False).model_copy(update={"engine": engine, "cohort_size": size})
+    parts = [assignment(device, 4, blueprint.dense(), 0.5) for device in range(DEVICES)]
+    sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    return train(base, blueprint, job, parts, sent, scores, data)
+
+
+def fleet_data() -> list[DeviceData]:
+    return [device_data(device, False, 50) for device in range(DEVICES)]
+
+
+def assert_alike(one: Update | Failure, other: Update | Failure) -> None:
+    assert isinstance(one, Update)
+    assert isinstance(other, Update)
+    assert one.structure == other.structure
+    for ours, theirs in zip(one.adapter.tensors(), other.adapter.tensors(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["cohort", "sequential"])
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_device_that_fails_is_the_only_one_that_does(engine: str, bad: int) -> None:
+    healthy = trained(fleet_data())
+
+    def broken():
+        raise ValueError("its disk is gone\nand more")
+
+    data = fleet_data()
+    data[bad] = replace(data[bad], batches=broken)
+    results = trained(data, engine)
+    assert results[bad] == Failure(bad, "ValueError: its disk is gone")
+    for device in set(range(DEVICES)) - {bad}:
+        assert_alike(results[device], healthy[device])
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] can't allocate memory: 8 GB")]
+)
+def test_a_cohort_without_memory_is_halved_and_goes_on(error: Exception) -> None:
+    healthy, data, asked = trained(fleet_data()), fleet_data(), count()
+
+    def batches():
+        if next(asked) < 2:  # the whole cohort, and the half with device 3
+            raise error
+        return whole.batches()
+
+    whole = data[3]
+    data[3] = replace(whole, batches=batches)
+    results = trained(data)
+    assert next(asked) == 3
+    for ours, theirs in zip(results, healthy, strict=True):
+        assert_alike(ours, theirs)
+
+
+def test_a_device_that_never_fits_is_a_failure() -> None:
+    def starving():
+        raise MemoryError("no room")
+
+    data = fleet_data()
+    data[4] = replace(data[4], batches=starving)
+    results = trained(data, size=2)
+    assert results[4] == Failure(4, "out of memory on the node: no room")
+    assert all(isinstance(result, Update) for result in results[:4])
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert not is_out_of_memory(ValueError("allocate memory"))
