@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -84,15 +84,21 @@ class Outcome:
     interrupted: bool
 
 
-def launch(plan: LaunchPlan, journal: Journal, environment: Mapping[str, str] | None = None) -> Outcome:
+def launch(
+    plan: LaunchPlan,
+    journal: Journal,
+    environment: Mapping[str, str] | None = None,
+    stop: "StopSignals | None" = None,
+) -> Outcome:
     """Run the job to its end; the journal has the cause if the status is not "done".
 
     A first SIGINT or SIGTERM asks the run to stop and waits for it, up to 20 s; a second one ends it at once. When this
-    function returns no process of the run is left.
+    function returns no process of the run is left. Whoever launches several runs takes the signals for all of them
+    (:func:`stop_signals`) and passes them as ``stop``.
     """
     size = plan.sizing
     status: FinalStatus
-    with _stop_signals() as stop:
+    with nullcontext(stop) if stop is not None else stop_signals() as stop:
         try:
             with SuperLink(plan.folder / "flower", plan.logs / "superlink.log", environment) as superlink:
                 app = write_bundle(plan.folder / "flower" / "bundle")
@@ -111,7 +117,7 @@ class _Watch:
     """Follows one run; every wait in here has a deadline."""
 
     def __init__(
-        self, superlink: SuperLink, submission: str, journal: Journal, stop: "_StopSignals", app_log: Path
+        self, superlink: SuperLink, submission: str, journal: Journal, stop: "StopSignals", app_log: Path
     ) -> None:
         self._superlink = superlink
         self._submission = submission
@@ -190,7 +196,7 @@ class _Watch:
         return " | ".join(lines[-_LOG_LINES:]) or "it printed nothing"
 
 
-class _StopSignals:
+class StopSignals:
     """Counts the requests to stop; waiting ends early when one comes."""
 
     def __init__(self) -> None:
@@ -198,18 +204,20 @@ class _StopSignals:
         self._news = threading.Event()
 
     def take(self, _number: int, _frame: FrameType | None) -> None:
+        """One more; a signal handler."""
         self.count += 1
         self._news.set()
 
     def wait(self, seconds: float) -> None:
+        """For so long, or until the next one."""
         if self._news.wait(seconds):
             self._news.clear()
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_StopSignals]:
+def stop_signals() -> Iterator[StopSignals]:
     """Take SIGINT and SIGTERM for as long as the block lasts (in the main thread; elsewhere they cannot be taken)."""
-    stop = _StopSignals()
+    stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

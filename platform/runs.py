@@ -27,10 +27,11 @@ def store_url(job: Job | None = None) -> str:
     return os.environ.get("SLIMFED_STORE") or "sqlite"
 
 
-def create_run(store: Store, home: Path, checked: "Checked") -> tuple[str, RunFolder]:
+def create_run(store: Store, home: Path, checked: "Checked", sweep: str | None = None) -> tuple[str, RunFolder]:
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
-    Why the engine is what it is stands in the folder too, ``logs/engine.log``.
+    Why the engine is what it is stands in the folder too, ``logs/engine.log``. ``sweep``: the name of the sweep that
+    the run belongs to.
     """
     run_id, folder = create_run_folder(home)
     try:
@@ -38,7 +39,7 @@ def create_run(store: Store, home: Path, checked: "Checked") -> tuple[str, RunFo
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
         folder.logs.mkdir()
         (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
-        store.create_run(run_id, checked.job, folder.path)
+        store.create_run(run_id, checked.job, folder.path, sweep)
         store.set_devices(
             run_id,
             [

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli import catalogue, dashboard, export, listing, maintenance, running
+from slimfed.platform.cli import catalogue, dashboard, export, listing, maintenance, running, sweeping
 from slimfed.platform.cli.output import BAD_INPUT
 
 
@@ -37,6 +37,8 @@ app.command()(listing.runs)
 app.command()(listing.show)
 app.command()(running.stop)
 app.command()(running.resume)
+app.command()(sweeping.compare)
+app.command()(sweeping.sweep)
 app.command()(export.export)
 app.command()(catalogue.fleet)
 app.command()(catalogue.methods)

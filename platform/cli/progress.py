@@ -51,13 +51,47 @@ class Display(Protocol):
 
 def open_display() -> Display:
     """The display that suits standard error."""
-    return LiveBar() if sys.stderr.isatty() else PlainLines()
+    return LiveBar(_progress()) if sys.stderr.isatty() else PlainLines()
+
+
+class Board:
+    """Displays for several runs at once, each with its name; used as a context manager."""
+
+    def __init__(self) -> None:
+        self._shared = _progress() if sys.stderr.isatty() else None
+
+    def __enter__(self) -> "Board":
+        if self._shared is not None:
+            self._shared.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shared is not None:
+            self._shared.stop()
+
+    def display(self, name: str) -> Display:
+        """The place of one run; safe to use from a thread of its own."""
+        return LiveBar(self._shared, name, alone=False) if self._shared is not None else PlainLines(f"{name}: ")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.fields[label]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=notes(),
+    )
 
 
 class PlainLines:
-    """One line a round."""
+    """One line a round, each begun with ``prefix``."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._printed = -1
         self._stopping = False
 
@@ -73,7 +107,7 @@ class PlainLines:
         """Print the round's line when it is new."""
         if snapshot.stopping and not self._stopping:
             self._stopping = True
-            sys.stderr.write("stopping\n")
+            sys.stderr.write(f"{self._prefix}stopping\n")
         if snapshot.rounds_done == self._printed or (snapshot.rounds_done == 0 and self._printed >= 0):
             return
         self._printed = snapshot.rounds_done
@@ -81,36 +115,34 @@ class PlainLines:
             text = "starting"
         else:
             text = f"round {snapshot.rounds_done}/{snapshot.rounds}: {snapshot.describe()}"
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(f"{self._prefix}{text}\n")
         sys.stderr.flush()
 
 
 class LiveBar:
-    """A bar that redraws itself, with the figures of the last round."""
+    """A bar that redraws itself, with the figures of the last round. It is one of several unless it is ``alone``."""
 
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.fields[label]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=notes(),
-        )
+    def __init__(self, progress: Progress, name: str = "", *, alone: bool = True) -> None:
+        self._progress = progress
+        self._name = name
+        self._alone = alone
         self._task: TaskID | None = None
 
     def __enter__(self) -> "LiveBar":
-        self._progress.start()
+        if self._alone:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._alone:
+            self._progress.stop()
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw."""
-        label = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
+        doing = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
+        label = f"{self._name}: {doing}" if self._name else doing
         figures = snapshot.describe() if snapshot.rounds_done else ""
         if self._task is None:
             self._task = self._progress.add_task("run", total=snapshot.rounds, label=label, figures=figures)

@@ -6,26 +6,30 @@ from pathlib import Path
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import home
+from slimfed.platform.job import Job
 from slimfed.platform.runs import store_url
 from slimfed.platform.store.database import resolve_url
 from slimfed.platform.store.store import Store
 
 
 @contextmanager
-def reading() -> Iterator[Store | None]:
-    """The store that exists; None for an SQLite file that nobody has made yet (and that is not made here)."""
-    url = resolve_url(store_url(), home())
+def reading(job: Job | None = None) -> Iterator[Store | None]:
+    """The store that exists; None for an SQLite file that nobody has made yet (and that is not made here).
+
+    ``job``: the one whose store it is, if it names one.
+    """
+    url = resolve_url(store_url(job), home())
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         yield None
         return
-    with Store.open(store_url(), home()) as store:
+    with Store.open(store_url(job), home()) as store:
         yield store
 
 
 @contextmanager
-def existing() -> Iterator[Store]:
+def existing(job: Job | None = None) -> Iterator[Store]:
     """The store that exists. Raises ``InputError`` if there is none."""
-    with reading() as store:
+    with reading(job) as store:
         if store is None:
             raise InputError(f"there are no runs in {home()}; set SLIMFED_HOME or start one with `slimfed run`")
         yield store

@@ -22,10 +22,11 @@ class Group:
     """Courses that differ in their seed only.
 
     ``fields``: every field of the job that counts, by its dotted name. ``differences``: those in which the compared
-    groups differ. ``name``: the differences that a reader needs.
+    groups differ. ``name``: the differences that a reader needs; ``calm_name``: those of them that are no disturbance.
     """
 
     name: str
+    calm_name: str
     fields: Mapping[str, Any]
     differences: Mapping[str, Any]
     courses: tuple[Course, ...]
@@ -65,6 +66,7 @@ def grouped(runs: Iterable[Course]) -> tuple[Group, ...]:
     return tuple(
         Group(
             _name(each, named),
+            _name(each, [path for path in named if not is_disturbance(path)]),
             each,
             {path: each.get(path) for path in different},
             tuple(sorted(courses, key=lambda course: (course.seed, course.run_id))),

@@ -52,7 +52,7 @@ def _compare(undisturbed: Group, group: Group, target: float | None) -> Robustne
     before = {course.seed: course for course in undisturbed.courses}
     pairs = [(before[course.seed], course) for course in group.courses if course.seed in before]
     return Robustness(
-        undisturbed.name,
+        undisturbed.calm_name,
         ", ".join(f"{path}={shown(value)}" for path, value in _news(undisturbed, group).items()),
         Statistic.over(_final(course) for course in group.courses),
         Statistic.over(_final(course) for course in undisturbed.courses),

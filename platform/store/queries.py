@@ -91,6 +91,15 @@ class Reader:
         some = ", ".join(row.id for row in found[:5]) + (", ..." if len(found) > 5 else "")
         raise InputError(f"run {wanted!r}: several runs begin so: {some}; give more of the id")
 
+    def runs_like(self, seed: int, method: str, rounds: int, devices: int, sweep: str | None = None) -> Rows:
+        """Runs with these figures, newest first, with their jobs: few enough to look whether one is the wanted job."""
+        query = select(Run.__table__).where(
+            Run.seed == seed, Run.method == method, Run.rounds == rounds, Run.devices == devices
+        )
+        if sweep is not None:
+            query = query.where(Run.sweep == sweep)
+        return self._rows(query.order_by(Run.created_at.desc(), Run.id.desc()))
+
     def rounds(self, run_id: str, after: int = 0) -> Rows:
         """Finished rounds with a number above ``after``, oldest first."""
         query = select(Round.__table__).where(Round.run_id == run_id, Round.round > after)

@@ -1,0 +1,177 @@
+"""Several runs, one after another or at once, through the launcher that ``slimfed run`` uses.
+
+Runs that are done are taken as they are, those that were stopped or failed go on, and those that are missing start.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.journal import StoreJournal
+from slimfed.platform.cli.output import FAILED, OK, notes
+from slimfed.platform.cli.progress import Board
+from slimfed.platform.cli.running import INTERRUPTED
+from slimfed.platform.cli.stores import reading
+from slimfed.platform.home import RunFolder, home, run_folder
+from slimfed.platform.job import Job, load_job, parse_job
+from slimfed.platform.launcher import LaunchPlan, StopSignals, launch, stop_signals
+from slimfed.platform.preflight import Checked, check
+from slimfed.platform.runs import create_run, is_alive, store_url
+from slimfed.platform.sizing import Sizing, processor_count
+from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.store import Store
+from slimfed.platform.sweep import Variant, same_work
+
+_WAIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What came of some runs: ids of those that are done, in order; and the exit code of it all."""
+
+    run_ids: tuple[str, ...]
+    code: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A variant, and the run (a row of the store) that has done it or is to go on with it; None if there is none."""
+
+    variant: Variant
+    found: Any
+
+    @property
+    def done(self) -> bool:
+        """True if there is nothing left to do."""
+        return self.found is not None and self.found.status == "done"
+
+
+def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = None) -> Batch:
+    """Run what is missing of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
+
+    Only runs of the same ``sweep`` are taken for done or gone on with; without one, any run of the same job. A first
+    Ctrl-C stops the runs and starts no more; a second one ends them at once.
+    """
+    tasks = _find(variants, sweep)
+    pending = [task for task in tasks if not task.done]
+    _say_what_is_to_do(tasks, sweep)
+    _check(pending)
+    crew = _Crew(sweep, parallel)
+    with stop_signals() as stop, Board() as board, ThreadPoolExecutor(parallel) as pool:
+        waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
+        while waiting:  # in short turns, so that signals are taken meanwhile
+            _, waiting = wait(waiting, _WAIT_SECONDS)
+    ended = _find(variants, sweep)
+    for task in ended:
+        if task.found is not None and not task.done:
+            notes().print(
+                f"{task.variant.label}: run {task.found.id} {task.found.status}: {task.found.cause}",
+                markup=False,
+                soft_wrap=True,
+            )
+    crew.raise_first_error()
+    if stop.count:
+        notes().print("stopped; the same command goes on from here")
+    code = INTERRUPTED if stop.count else OK if all(task.done for task in ended) else FAILED
+    return Batch(tuple(task.found.id for task in ended if task.done), code)
+
+
+class _Crew:
+    """Does tasks in threads."""
+
+    def __init__(self, sweep: str | None, parallel: int) -> None:
+        self._sweep = sweep
+        self._parallel = parallel
+        self._errors: list[BaseException] = []
+        # Loading a model sets random state and verbosity of the whole process.
+        self._preparing = threading.Lock()
+
+    def work(self, task: Task, board: Board, stop: StopSignals) -> None:
+        """Run one task to its end; nothing if somebody asked to stop before. Errors are kept for later."""
+        try:
+            if not stop.count:
+                self._run(task, board, stop)
+        except BaseException as error:
+            self._errors.append(error)
+
+    def raise_first_error(self) -> None:
+        """What went wrong outside the runs themselves, if anything did."""
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, task: Task, board: Board, stop: StopSignals) -> None:
+        with Store.open(store_url(task.variant.job), home()) as store:
+            with self._preparing:
+                run_id, folder, checked = self._prepare(store, task)
+            store.mark_running(run_id)
+            plan = LaunchPlan(run_id, folder.path.parent, folder.path, _share(checked, self._parallel))
+            with board.display(task.variant.label) as display:
+                launch(plan, StoreJournal(store, run_id, display), stop=stop)
+
+    def _prepare(self, store: Store, task: Task) -> tuple[str, RunFolder, Checked]:
+        if task.found is None:
+            checked = check(task.variant.job)
+            return *create_run(store, home(), checked, self._sweep), checked
+        folder = run_folder(Path(task.found.folder).parent, task.found.id)
+        return task.found.id, folder, check(load_job(folder.job))
+
+
+def _find(variants: Sequence[Variant], sweep: str | None) -> list[Task]:
+    """Every variant with the run that has done it, else the newest unfinished one; ``InputError`` if that one runs."""
+    with reading(variants[0].job) as store:
+        if store is None:
+            return [Task(variant, None) for variant in variants]
+        reader = Reader(store.engine)
+        return [Task(variant, _match(reader, variant.job, sweep)) for variant in variants]
+
+
+def _match(reader: Reader, job: Job, sweep: str | None) -> Any:
+    rows = reader.runs_like(job.seed, job.method.name, job.training.rounds, job.fleet.devices, sweep)
+    alike = [row for row in rows if _is_job(row.job, job)]
+    found = next((row for row in alike if row.status == "done"), next(iter(alike), None))
+    if found is not None and is_alive(found):
+        raise InputError(f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it")
+    return found
+
+
+def _is_job(stored: Any, job: Job) -> bool:
+    """True if a stored job, maybe an older slimfed's, is this one."""
+    try:
+        return same_work(parse_job(stored), job)
+    except InputError:
+        return False
+
+
+def _check(pending: Sequence[Task]) -> None:
+    """Open all that any combination names. Raises ``InputError`` with a line for everything that is wrong."""
+    problems: list[str] = []
+    for task in pending:
+        if task.variant.first:
+            try:
+                with notes().status(f"checking {task.variant.label}"):
+                    check(task.variant.job)
+            except InputError as error:
+                problems += [f"{task.variant.label}: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _say_what_is_to_do(tasks: Sequence[Task], sweep: str | None) -> None:
+    done = sum(task.done for task in tasks)
+    going_on = sum(task.found is not None for task in tasks) - done
+    what = f"sweep {sweep}: " if sweep else ""
+    counts = f"{done} done already, {going_on} to go on with, {len(tasks) - done - going_on} to start"
+    notes().print(f"{what}{len(tasks)} runs, {counts}; Ctrl-C stops", markup=False, soft_wrap=True)
+
+
+def _share(checked: Checked, parallel: int) -> Sizing:
+    """One of ``parallel`` equal parts of this machine's processors, unless the job says how many workers it wants."""
+    size = checked.sizing
+    if size.gpus or checked.job.engine.workers != "auto":
+        return size
+    most = max(1, processor_count() // parallel)
+    return replace(size, nodes=min(size.nodes, most), workers=min(size.workers, most))

@@ -1,0 +1,147 @@
+"""How a comparison looks in a terminal: tables, and bars of what the target cost."""
+
+from collections.abc import Callable
+
+from slimfed.platform.cli.output import duration, energy, percent, print_table, results, size
+from slimfed.platform.comparison.course import Cost
+from slimfed.platform.comparison.report import Comparison, GroupResult
+from slimfed.platform.comparison.robustness import Robustness
+from slimfed.platform.comparison.statistic import Statistic
+
+_BAR = 40
+_SHOWN: dict[Cost, Callable[[float | None], str]] = {
+    "virtual_seconds": duration,
+    "wall_seconds": duration,
+    "bytes": size,
+    "joules": energy,
+    "memory_bytes": size,
+}
+_COLUMNS = {
+    "name": "runs",
+    "seeds": "seeds",
+    "final": "QUALITY>",
+    "sparsity": "sparsity>",
+    "memory": "peak memory>",
+    "reached": "reached>",
+    "virtual_seconds": "virtual time>",
+    "slower": "of fastest>",
+    "wall_seconds": "wall time>",
+    "bytes": "traffic>",
+    "joules": "energy>",
+}
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Everything, on standard output."""
+    quality = comparison.quality.replace("_", " ")
+    target = comparison.target
+    title = "Runs" if target is None else f"Cost to {quality} {target.value:.4f} ({target.origin})"
+    columns = _COLUMNS | {"final": f"{quality}>"}
+    print_table(title, columns, [_group_row(result) for result in comparison.groups])
+    for line in bars(comparison):
+        results().print(line, soft_wrap=True, markup=False)
+    if any(result.budgets for result in comparison.groups):
+        _print_budgets(comparison)
+    if comparison.robustness:
+        _print_robustness(comparison)
+    for remark in comparison.remarks:
+        results().print(f"note: {remark}", soft_wrap=True, markup=False)
+
+
+def bars(comparison: Comparison) -> list[str]:
+    """Virtual time to the target, a line a group; what was not reached is said. Empty if nobody reached it."""
+    longest = max((result.reached.mean or 0.0 for result in comparison.groups), default=0.0)
+    if longest == 0.0:
+        return []
+    width = max(len(result.group.name) for result in comparison.groups)
+    lines = ["", "virtual time to the target"]
+    for result in comparison.groups:
+        reached = result.reached
+        filled = round(_BAR * (reached.mean or 0.0) / longest)
+        figure = "not reached" if reached.mean is None else spread(reached, duration)
+        few = "" if reached.complete or reached.mean is None else f" ({_share(reached)} runs)"
+        lines.append(f"  {result.group.name:<{width}}  {'█' * filled}{'·' * (_BAR - filled)}  {figure}{few}")
+    return [*lines, ""]
+
+
+def spread(statistic: Statistic, shown: Callable[[float | None], str]) -> str:
+    """Mean, and the standard deviation over seeds if there is more than one; ``-`` if no run has a value."""
+    mean = shown(statistic.mean)
+    return mean if statistic.spread is None else f"{mean} ± {shown(statistic.spread)}"
+
+
+def _group_row(result: GroupResult) -> dict[str, str]:
+    reached = result.reached
+    return {
+        "name": result.group.name,
+        "seeds": ", ".join(map(str, result.group.seeds)),
+        "final": spread(result.final, percent),
+        "sparsity": percent(result.sparsity.mean),
+        "memory": size(result.memory.mean),
+        "reached": _share(reached),
+        "slower": "-" if result.slower is None else f"{result.slower:.2f}x",
+        **{cost: spread(price, _SHOWN[cost]) for cost, price in result.prices.items()},
+    }
+
+
+def _print_budgets(comparison: Comparison) -> None:
+    budgets = comparison.groups[0].budgets
+    columns = {"name": "runs"} | {
+        str(index): f"{_SHOWN[each.cost](each.budget)} {_BUDGET[each.cost]}>" for index, each in enumerate(budgets)
+    }
+    rows = [
+        {"name": result.group.name}
+        | {str(index): _under_budget(each.quality, each.sparsity) for index, each in enumerate(result.budgets)}
+        for result in comparison.groups
+    ]
+    print_table(f"{comparison.quality.replace('_', ' ').capitalize()} under a budget", columns, rows)
+
+
+_BUDGET: dict[Cost, str] = {
+    "virtual_seconds": "virtual time",
+    "bytes": "traffic",
+    "memory_bytes": "memory a device",
+}
+
+
+def _under_budget(quality: Statistic, sparsity: Statistic) -> str:
+    if quality.mean is None:
+        return "nothing evaluated within"
+    few = "" if quality.complete else f" ({_share(quality)} runs)"
+    return f"{spread(quality, percent)} at {percent(sparsity.mean)} sparsity{few}"
+
+
+def _print_robustness(comparison: Comparison) -> None:
+    columns = {
+        "undisturbed": "runs",
+        "disturbance": "disturbance",
+        "before": "undisturbed>",
+        "after": "disturbed>",
+        "change": "change, points>",
+        "delay": "time to target>",
+    }
+    print_table("Robustness", columns, [_robustness_row(entry) for entry in comparison.robustness])
+
+
+def _robustness_row(entry: Robustness) -> dict[str, str]:
+    def points(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:+.1f}"
+
+    def times(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}x"
+
+    change = points(entry.change.mean)
+    if entry.change.spread is not None:
+        change += f" ± {100 * entry.change.spread:.1f}"
+    return {
+        "undisturbed": entry.undisturbed,
+        "disturbance": entry.disturbance,
+        "before": spread(entry.undisturbed_quality, percent),
+        "after": spread(entry.quality, percent),
+        "change": change,
+        "delay": spread(entry.delay, times) if entry.delay.values else "not reached",
+    }
+
+
+def _share(statistic: Statistic) -> str:
+    return f"{len(statistic.values)} of {statistic.of}"

@@ -1,0 +1,185 @@
+"""``sweep`` and ``compare``: several runs through the launcher, and what they say of each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.output import OK, notes, print_json
+from slimfed.platform.cli.running import INTERRUPTED
+
+if TYPE_CHECKING:
+    from slimfed.platform.comparison.course import Cost, Quality
+    from slimfed.platform.store.queries import Reader
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+Parallel = Annotated[int, typer.Option(min=1, help="runs at once; they share the processors")]
+Seeds = Annotated[int, typer.Option(min=1, help="seeds of every combination, counted up from the job's")]
+Target = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="quality to reach; default: 90% of the best of the runs")
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="RUN", help="target: 90% of this run's best instead, such as the unpruned one's")
+]
+Metric = Annotated[str, typer.Option(help="accuracy, device_accuracy_mean, macro_f1, exact_match, rouge_l or bleu")]
+Seconds = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many virtual seconds")]
+Bytes = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many bytes, both ways")]
+Memory = Annotated[
+    float | None, typer.Option(min=0.0, help="show the quality while no device needs more bytes of memory")
+]
+Chart = Annotated[Path | None, typer.Option(metavar="FILE", help="draw into a .svg, .png, .pdf or .html file")]
+
+
+@dataclass(frozen=True)
+class View:
+    """How runs are to be compared, and how that is shown."""
+
+    quality: "Quality"
+    target: float | None
+    reference: str | None
+    budgets: "dict[Cost, float]"
+    chart: Path | None
+    as_json: bool
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="runs (ids, their beginnings, last) or job files, which are run if need be"),
+    ] = None,
+    sweep: Annotated[str | None, typer.Option(help="all runs of a sweep, by its name")] = None,
+    target: Target = None,
+    reference: Reference = None,
+    metric: Metric = "accuracy",
+    budget_seconds: Seconds = None,
+    budget_bytes: Bytes = None,
+    budget_memory: Memory = None,
+    seeds: Seeds = 1,
+    parallel: Parallel = 1,
+    chart: Chart = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: what a target costs, what a budget buys, what disturbances do.
+
+    Runs that differ in their seed only are one group. A job file stands for its finished runs; those that are missing
+    are run first.
+    """
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.store.queries import Reader
+
+    view = _view(metric, target, reference, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    files = [Path(each) for each in runs or [] if each.endswith(".toml")]
+    ids = [each for each in runs or [] if not each.endswith(".toml")]
+    if not ids and not files and sweep is None:
+        raise InputError("compare: name runs, job files or a --sweep")
+    code, made = _run_files(files, seeds, parallel)
+    if code == INTERRUPTED:
+        raise typer.Exit(code)
+    with existing() as store:
+        reader = Reader(store.engine)
+        swept = [row.id for row in reversed(reader.runs(limit=None, sweep=sweep))] if sweep is not None else []
+        if sweep is not None and not swept:
+            raise InputError(f"--sweep {sweep!r}: no run belongs to it; `slimfed runs` lists the runs")
+        _show(reader, [*swept, *ids, *made], view)
+    raise typer.Exit(code)
+
+
+def sweep(
+    job: Annotated[Path | None, typer.Argument(help="job file; none: the built-in 80-device demo")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE,VALUE", help="values of a field, each with all others; repeatable"),
+    ] = None,
+    seeds: Seeds = 1,
+    name: Annotated[str | None, typer.Option(help="name of the sweep; default: the job's")] = None,
+    parallel: Parallel = 1,
+    target: Target = None,
+    reference: Reference = None,
+    metric: Metric = "accuracy",
+    budget_seconds: Seconds = None,
+    budget_bytes: Bytes = None,
+    budget_memory: Memory = None,
+    chart: Chart = None,
+    as_json: Json = False,
+) -> None:
+    """Run all combinations of some values, and compare them.
+
+    All of them are checked before the first one starts. Called again, a sweep takes the runs that are done, goes on
+    with those that were stopped, and starts those that are missing.
+    """
+    from slimfed.platform.cli.batch import run_batch
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.sweep import expand
+
+    view = _view(metric, target, reference, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    planned = expand(job, sets or [], seeds, name)
+    result = run_batch(planned.variants, parallel, planned.name)
+    if result.code != INTERRUPTED and result.run_ids:
+        with existing(planned.variants[0].job) as store:
+            _show(Reader(store.engine), result.run_ids, view)
+    raise typer.Exit(result.code)
+
+
+def _run_files(files: Sequence[Path], seeds: int, parallel: int) -> tuple[int, tuple[str, ...]]:
+    """The finished runs of some job files, after those that were missing have been run; and the exit code."""
+    if not files:
+        return OK, ()
+    from slimfed.platform.cli.batch import run_batch
+    from slimfed.platform.sweep import check_different, expand
+
+    variants = [variant for file in files for variant in expand(file, [], seeds).variants]
+    check_different(variants)
+    result = run_batch(variants, parallel)
+    return result.code, result.run_ids
+
+
+def _view(
+    metric: str,
+    target: float | None,
+    reference: str | None,
+    seconds: float | None,
+    count: float | None,
+    memory: float | None,
+    chart: Path | None,
+    as_json: bool,
+) -> View:
+    """What the options say. Raises ``InputError`` before anything is run for a comparison that cannot be shown."""
+    from slimfed.platform.comparison.course import BUDGETS, QUALITIES
+
+    quality = next((each for each in QUALITIES if each == metric), None)
+    if quality is None:
+        raise InputError(f"--metric {metric!r}: must be one of {', '.join(QUALITIES)}")
+    if target is not None and reference is not None:
+        raise InputError("--target and --reference: give one of the two")
+    if chart is not None:
+        from slimfed.platform.comparison.chart import check_format
+
+        check_format(chart)
+    given = dict(zip(BUDGETS, (seconds, count, memory), strict=True))
+    budgets = {cost: budget for cost, budget in given.items() if budget is not None}
+    return View(quality, target, reference, budgets, chart, as_json)
+
+
+def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
+    from slimfed.platform.cli.comparison import print_comparison
+    from slimfed.platform.comparison.as_json import comparison_as_json
+    from slimfed.platform.comparison.chart import write_chart
+    from slimfed.platform.comparison.report import choose_target, compare, load_courses
+
+    courses = load_courses(reader, run_ids, view.quality)
+    named = load_courses(reader, [view.reference], view.quality)[0] if view.reference else None
+    if named is not None and named.best is None:
+        raise InputError(f"--reference {view.reference!r}: run {named.run_id} has no {view.quality}")
+    comparison = compare(courses, view.quality, choose_target(courses, view.target, named), view.budgets)
+    if view.chart is not None:
+        write_chart(comparison, view.chart)
+    if view.as_json:
+        print_json(comparison_as_json(comparison))
+    else:
+        print_comparison(comparison)
+    if view.chart is not None:
+        notes().print(f"chart: {view.chart}", soft_wrap=True)

@@ -1,0 +1,129 @@
+"""Sweeps: the product of some values of a job's fields, over seeds, as jobs that have all been checked."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.job import Job, load_job
+from slimfed.platform.overrides import parse_sets
+
+_LONGEST_NAME = 200
+_OPENING, _CLOSING, _QUOTES = "[{", "]}", "\"'"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of a sweep. ``label``: what sets it apart; ``first``: the first seed of its combination."""
+
+    label: str
+    job: Job
+    first: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named set of runs that belong together."""
+
+    name: str
+    variants: tuple[Variant, ...]
+
+
+def expand(path: Path | str | None, arguments: Sequence[str], seeds: int, name: str | None = None) -> Sweep:
+    """Every combination of ``arguments`` such as ``method.name=fedspine,hetlora``, each with ``seeds`` seeds.
+
+    Seeds count up from the job's. Combinations come in the order of the arguments, the last one changing fastest; runs
+    are named after the sweep (``name``, or else the job's) and their label. Raises ``InputError`` with a line for
+    everything that is wrong with any of them, each with its combination; nothing is opened or written.
+    """
+    called = name
+    axes = [_axis(argument) for argument in arguments]
+    _check_axes([field for field, _ in axes], seeds)
+    variants: list[Variant] = []
+    problems: list[str] = []
+    for sets in itertools.product(*([f"{field}={value}" for value in values] for field, values in axes)):
+        varied = [each for each, (_, values) in zip(sets, axes, strict=True) if len(values) > 1]
+        try:
+            job = load_job(path, sets)
+            called = called or job.name
+            variants += _seeded(job, ", ".join(varied), seeds, called)
+        except InputError as error:
+            problems += [f"{', '.join(varied)}: {line}" if varied else line for line in str(error).splitlines()]
+    if problems or called is None:
+        raise InputError("\n".join(dict.fromkeys(problems)))
+    check_different(variants)
+    return Sweep(called, tuple(variants))
+
+
+def check_different(variants: Sequence[Variant]) -> None:
+    """Raises ``InputError`` if two of the runs are to do the same, or are to be recorded in different stores."""
+    if len({variant.job.store.url for variant in variants}) > 1:
+        raise InputError("store.url: runs that are to be compared must be recorded in one store")
+    seen: dict[str, str] = {}
+    for variant in variants:
+        key = _bare(variant.job).model_dump_json()
+        if key in seen:
+            raise InputError(f"{seen[key]!r} and {variant.label!r} are the same job; leave one of them out")
+        seen[key] = variant.label
+
+
+def same_work(one: Job, other: Job) -> bool:
+    """True if both jobs are the same but for what they are called and where they are recorded."""
+    return _bare(one) == _bare(other)
+
+
+def split_values(text: str) -> list[str]:
+    """``"a,[1,2],'x,y'"`` -> ``["a", "[1,2]", "'x,y'"]``: commas within brackets and quotes belong to a value."""
+    return [part.strip() for part in _split(text)]
+
+
+def _split(text: str) -> Iterator[str]:
+    part, depth, quote = "", 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in _QUOTES:
+            quote = letter
+        elif letter in _OPENING:
+            depth += 1
+        elif letter in _CLOSING:
+            depth -= 1
+        elif letter == "," and depth == 0:
+            yield part
+            part = ""
+            continue
+        part += letter
+    yield part
+
+
+def _axis(argument: str) -> tuple[str, list[str]]:
+    """The field and its values. Raises ``InputError`` for what is no ``field=value,...``."""
+    field, _, text = argument.partition("=")
+    values = split_values(text)
+    parse_sets([f"{field}={values[0]}" if "=" in argument else argument])
+    if "" in values:
+        raise InputError(f"--set {argument!r}: has an empty value; write field=value,value")
+    return field.strip(), values
+
+
+def _check_axes(fields: Sequence[str], seeds: int) -> None:
+    twice = [field for field in fields if fields.count(field) > 1]
+    if twice:
+        raise InputError(f"--set {twice[0]}: is given twice; write its values behind one another, with commas")
+    if "seed" in fields and seeds > 1:
+        raise InputError("--seeds: --set seed=... names the seeds already; give one of the two")
+
+
+def _seeded(job: Job, label: str, seeds: int, sweep: str) -> list[Variant]:
+    variants = []
+    for seed in range(job.seed, job.seed + seeds):
+        full = ", ".join(filter(None, [label, f"seed={seed}" if seeds > 1 else ""])) or job.name
+        name = f"{sweep}: {full}" if full != sweep else sweep
+        named = Job.model_validate(job.model_dump() | {"seed": seed, "name": name[:_LONGEST_NAME]})
+        variants.append(Variant(full, named, seed == job.seed))
+    return variants
+
+
+def _bare(job: Job) -> Job:
+    return job.model_copy(update={"name": "", "store": type(job.store)()})

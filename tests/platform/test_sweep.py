@@ -1,0 +1,102 @@
+"""The product of values and seeds, and what is wrong with it, before anything is opened."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.overrides import parse_value
+from slimfed.platform.sweep import expand, same_work, split_values
+
+VALUES = {
+    "method.target_sparsity": ["0.0", "0.3", "0.5"],
+    "training.local_steps": ["2", "3"],
+    "bandit.ranks": ["[2, 4]", "[8]"],
+    "bandit.name": ["s-ucb", "random", "fixed"],
+}
+
+
+@given(
+    st.dictionaries(st.sampled_from(list(VALUES)), st.integers(1, 3), max_size=4),
+    st.integers(1, 3),
+)
+def test_a_sweep_is_the_product_of_its_values_over_seeds(chosen: dict[str, int], seeds: int) -> None:
+    values = {field: VALUES[field][:count] for field, count in chosen.items()}
+    sets = [f"{field}={','.join(each)}" for field, each in values.items()]
+    variants = expand(None, ["seed=5", *sets], seeds).variants if seeds == 1 else expand(None, sets, seeds).variants
+    combinations = list(product(*values.values()))
+    assert len(variants) == len(combinations) * seeds
+    assert sum(variant.first for variant in variants) == len(combinations)
+    assert len({variant.label for variant in variants}) == len(variants)
+    for variant, combination in zip(variants[::seeds], combinations, strict=True):
+        job = variant.job.model_dump(mode="json")
+        for field, text in zip(values, combination, strict=True):
+            section, name = field.split(".")
+            assert job[section][name] == parse_value(text)
+    first = variants[0].job.seed
+    assert [variant.job.seed for variant in variants] == [first + i for i in range(seeds)] * len(combinations)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("fedspine,hetlora", ["fedspine", "hetlora"]),
+        ("[2, 4],[8]", ["[2, 4]", "[8]"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        (
+            '{ kind = "dirichlet", alpha = 1.0 },{ kind = "iid" }',
+            ['{ kind = "dirichlet", alpha = 1.0 }', '{ kind = "iid" }'],
+        ),
+        ("0.5", ["0.5"]),
+    ],
+)
+def test_commas_within_brackets_and_quotes_belong_to_a_value(text: str, values: list[str]) -> None:
+    assert split_values(text) == values
+
+
+def test_runs_are_named_after_the_sweep_and_what_sets_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('name = "mine"\nseed = 3\n')
+    found = expand(tmp_path / "job.toml", ["method.target_sparsity=0.3,0.5", "training.rounds=4"], 2)
+    assert found.name == "mine"
+    assert [variant.job.name for variant in found.variants] == [
+        "mine: method.target_sparsity=0.3, seed=3",
+        "mine: method.target_sparsity=0.3, seed=4",
+        "mine: method.target_sparsity=0.5, seed=3",
+        "mine: method.target_sparsity=0.5, seed=4",
+    ]
+    assert {variant.job.training.rounds for variant in found.variants} == {4}
+    (only,) = expand(tmp_path / "job.toml", [], 1, "other").variants
+    assert only.job.name == "other: mine"
+
+
+def test_a_run_is_the_same_work_under_another_name() -> None:
+    one, other = (expand(None, ["training.rounds=2"], 1, name).variants[0].job for name in ("a", "b"))
+    third = expand(None, ["training.rounds=3"], 1).variants[0].job
+    assert one != other
+    assert same_work(one, other)
+    assert not same_work(one, third)
+
+
+@pytest.mark.parametrize(
+    ("sets", "seeds", "words"),
+    [
+        (["training.rounds"], 1, ["training.rounds", "field=value"]),
+        (["training.rounds=2,"], 1, ["training.rounds=2,", "empty value"]),
+        (["training.rounds=2", "training.rounds=3"], 1, ["training.rounds", "given twice"]),
+        (["seed=1,2"], 2, ["--seeds", "seed"]),
+        (["training.rounds=2,2"], 1, ["the same job"]),
+        (
+            ["method.target_sparsity=0.5,1.5", "training.rounds=1,0"],
+            1,
+            ["target_sparsity=1.5", "rounds=0", "at least 1"],
+        ),
+        (["store.url=sqlite,sqlite:///x.db"], 1, ["one store"]),
+    ],
+)
+def test_bad_sweeps_are_told_at_once(sets: list[str], seeds: int, words: list[str]) -> None:
+    with pytest.raises(InputError) as refusal:
+        expand(None, sets, seeds)
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
