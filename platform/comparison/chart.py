@@ -15,7 +15,6 @@ from slimfed.platform.comparison.report import Comparison, GroupResult
 FORMATS = (".svg", ".png", ".pdf", ".html")
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_LONGEST_NAME = 60
 
 
 def check_format(path: Path) -> None:
@@ -46,10 +45,11 @@ def write_chart(comparison: Comparison, path: Path) -> None:
 def draw(comparison: Comparison) -> Figure:
     """The figure, of a size that fits its groups."""
     groups = comparison.groups
-    figure = Figure(figsize=(12, 4.2 + 0.3 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(12, 4.5 + 0.25 * len(groups)), layout="constrained")
     courses, prices = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_courses(courses, comparison)
     _draw_prices(prices, groups, comparison)
+    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return figure
 
 
@@ -63,14 +63,13 @@ def _draw_courses(axes: Axes, comparison: Comparison) -> None:
                 marker=".",
                 linewidth=1.2,
                 alpha=0.8,
-                label=None if place else _short(result.group.name),
+                label=None if place else f"{index + 1}: {result.group.name}",
             )
     if comparison.target is not None:
         axes.axhline(comparison.target.value, color="grey", linestyle="--", linewidth=1, label="target")
     axes.set_xlabel("virtual seconds")
     axes.set_ylabel(comparison.quality.replace("_", " "))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
 
 
 def _draw_prices(axes: Axes, groups: Sequence[GroupResult], comparison: Comparison) -> None:
@@ -79,11 +78,11 @@ def _draw_prices(axes: Axes, groups: Sequence[GroupResult], comparison: Comparis
         if reached.mean is None:
             axes.text(0, index, "  not reached", va="center", fontsize=8)
         else:
-            axes.barh(index, reached.mean, xerr=reached.spread or 0.0, color=_colour(index), height=0.6, capsize=3)
+            axes.barh(index, reached.mean, xerr=reached.spread, color=_colour(index), height=0.6, capsize=3)
             if not reached.complete:
                 axes.text(0, index, f"  {len(reached.values)} of {reached.of} runs", va="center", fontsize=8)
-    axes.set_yticks(range(len(groups)), [_short(result.group.name) for result in groups], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(groups)), [str(index + 1) for index in range(len(groups))])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(left=0)
     target = f" to {comparison.target.value:.4f}" if comparison.target else ""
     axes.set_xlabel(f"virtual seconds{target}")
@@ -92,10 +91,6 @@ def _draw_prices(axes: Axes, groups: Sequence[GroupResult], comparison: Comparis
 
 def _colour(index: int) -> str:
     return _COLOURS[index % len(_COLOURS)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _page(comparison: Comparison, svg: bytes) -> bytes:
