@@ -68,9 +68,14 @@ def check_different(variants: Sequence[Variant]) -> None:
         seen[key] = variant.label
 
 
-def same_work(one: Job, other: Job) -> bool:
-    """True if both jobs are the same but for what they are called and where they are recorded."""
-    return _bare(one) == _bare(other)
+def same_work(done: Job, asked: Job) -> bool:
+    """True if the job of a run is the one that is asked for, but for what it is called and where it is recorded.
+
+    What the asked one leaves open in ``engine`` was chosen before the run was made.
+    """
+    left_open = {field: value for field, value in asked.engine.model_dump().items() if value == "auto"}
+    opened = done.model_copy(update={"engine": done.engine.model_copy(update=left_open)})
+    return _bare(opened) == _bare(asked)
 
 
 def split_values(text: str) -> list[str]:

@@ -57,9 +57,8 @@ def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = No
     Ctrl-C stops the runs and starts no more; a second one ends them at once.
     """
     tasks = _find(variants, sweep)
-    pending = [task for task in tasks if not task.done]
     _say_what_is_to_do(tasks, sweep)
-    _check(pending)
+    pending = _checked(tasks)
     crew = _Crew(sweep, parallel)
     with stop_signals() as stop, Board() as board, ThreadPoolExecutor(parallel) as pool:
         waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
@@ -108,7 +107,8 @@ class _Crew:
             with self._preparing:
                 run_id, folder, checked = self._prepare(store, task)
             store.mark_running(run_id)
-            plan = LaunchPlan(run_id, folder.path.parent, folder.path, _share(checked, self._parallel))
+            size = _share(checked.sizing, task.variant.job, self._parallel)
+            plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
             with board.display(task.variant.label) as display:
                 launch(plan, StoreJournal(store, run_id, display), stop=stop)
 
@@ -146,18 +146,35 @@ def _is_job(stored: Any, job: Job) -> bool:
         return False
 
 
-def _check(pending: Sequence[Task]) -> None:
-    """Open all that any combination names. Raises ``InputError`` with a line for everything that is wrong."""
+def _checked(tasks: Sequence[Task]) -> list[Task]:
+    """What is left to do, after opening all that any combination names; where jobs leave it open, in one precision.
+
+    The precision is that of the runs that are there, else what is chosen for the first one. Raises ``InputError`` with
+    a line for everything that is wrong.
+    """
     problems: list[str] = []
+    precision = next((task.found.job["engine"]["dtype"] for task in tasks if task.found is not None), "auto")
+    pending = [task for task in tasks if not task.done]
     for task in pending:
         if task.variant.first:
             try:
                 with notes().status(f"checking {task.variant.label}"):
-                    check(task.variant.job)
+                    chosen = check(_in_precision(task.variant.job, precision))
+                    precision = chosen.job.engine.dtype if precision == "auto" else precision
             except InputError as error:
                 problems += [f"{task.variant.label}: {line}" for line in str(error).splitlines()]
     if problems:
         raise InputError("\n".join(problems))
+    return [
+        replace(task, variant=replace(task.variant, job=_in_precision(task.variant.job, precision))) for task in pending
+    ]
+
+
+def _in_precision(job: Job, precision: str) -> Job:
+    """The job computed in ``precision``, unless it says itself what it wants."""
+    if job.engine.dtype != "auto":
+        return job
+    return job.model_copy(update={"engine": job.engine.model_copy(update={"dtype": precision})})
 
 
 def _say_what_is_to_do(tasks: Sequence[Task], sweep: str | None) -> None:
@@ -168,10 +185,9 @@ def _say_what_is_to_do(tasks: Sequence[Task], sweep: str | None) -> None:
     notes().print(f"{what}{len(tasks)} runs, {counts}; Ctrl-C stops", markup=False, soft_wrap=True)
 
 
-def _share(checked: Checked, parallel: int) -> Sizing:
+def _share(size: Sizing, job: Job, parallel: int) -> Sizing:
     """One of ``parallel`` equal parts of this machine's processors, unless the job says how many workers it wants."""
-    size = checked.sizing
-    if size.gpus or checked.job.engine.workers != "auto":
+    if size.gpus or job.engine.workers != "auto":
         return size
     most = max(1, processor_count() // parallel)
     return replace(size, nodes=min(size.nodes, most), workers=min(size.workers, most))

@@ -10,8 +10,8 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.course import Course
 from slimfed.platform.job import job_to_dict, parse_job
 
-_NOT_THE_JOB = ("seed", "name", "store.url")
-"""Fields that say which run it is and where it is kept, not what it does."""
+_NOT_THE_JOB = ("seed", "name", "store.url", "engine.name", "engine.workers", "engine.cohort_size")
+"""Fields that say which run it is, and where it is kept and computed: they do not change what it does."""
 
 DISTURBANCES = ("fleet.dropout", "disturbance.")
 """Fields that make life hard for the fleet; a name that ends in a dot is a whole section."""

@@ -80,6 +80,16 @@ def test_a_run_is_the_same_work_under_another_name() -> None:
     assert not same_work(one, third)
 
 
+def test_what_a_job_leaves_open_in_its_engine_was_chosen_for_the_run() -> None:
+    asked = expand(None, ["training.rounds=2"], 1).variants[0].job
+    chosen = asked.engine.model_copy(update={"name": "cohort", "workers": 2, "cohort_size": 5, "dtype": "bf16"})
+    done = asked.model_copy(update={"engine": chosen})
+    assert same_work(done, asked)
+    assert not same_work(asked, done)
+    strict = asked.model_copy(update={"engine": asked.engine.model_copy(update={"dtype": "fp32"})})
+    assert not same_work(done, strict)
+
+
 @pytest.mark.parametrize(
     ("sets", "seeds", "words"),
     [
