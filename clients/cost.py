@@ -34,6 +34,8 @@ _PASSES_OF_ACTIVATIONS = 5
 # A trained number (fp32) is read forward and backward and its gradient written; AdamW reads value, gradient and two
 # moments, and writes value and moments.
 _PASSES_OF_TRAINED = 10
+# Weights that an adapter makes anew at every step: written, read forward and backward, their gradient written and read.
+_PASSES_OF_WEIGHTS = 5
 # Value, gradient and two moments, fp32.
 _BYTES_PER_TRAINED = 16
 # Log-probabilities, their gradient and that of the logits are there at once when the loss is differentiated.
@@ -48,7 +50,8 @@ class Dimensions:
 
     ``token_weights``: weights that every token is multiplied by, the output embedding of a causal-lm among them.
     ``head_weights``: weights of pooler and task head, which see one position of a text.
-    ``adapter_parameters_per_rank``: in + out, summed over the adapted modules. ``adapted_modules``: how many there are.
+    ``adapter_parameters_per_rank``: in + out, summed over the adapted modules. ``adapted_weights``: in * out, likewise.
+    ``adapted_modules``: how many there are.
     ``kept_head_width``: width of the kept query heads, summed over the layers.
     ``activations``: numbers a token leaves in the layers for the backward pass. ``logits``: numbers a token leaves in
     the loss (vocabulary size of a causal-lm, else 0). ``parameters``: of the whole model, embeddings included.
@@ -57,6 +60,7 @@ class Dimensions:
     token_weights: int
     head_weights: int
     adapter_parameters_per_rank: int
+    adapted_weights: int
     adapted_modules: int
     kept_head_width: int
     activations: int
@@ -92,6 +96,7 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
         token_weights=token_weights,
         head_weights=head_weights,
         adapter_parameters_per_rank=sum(out + into for out, into in shapes.values()),
+        adapted_weights=sum(out * into for out, into in shapes.values()),
         adapted_modules=len(shapes),
         kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
         activations=sum(_activations(block, shapes, elementary, head_norms) for block in blueprint.blocks),
@@ -101,7 +106,27 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
     )
 
 
-def training_workload(size: Dimensions, rank: int, steps: int, batch: int, length: int) -> Workload:
+@dataclass(frozen=True)
+class AdapterLoad:
+    """What an adapter adds to a training step.
+
+    ``trained``: numbers it trains. ``token_flops``: operations a token, forward and backward. ``activations``: numbers
+    a token leaves for the backward pass. ``weights``: numbers it holds beside, once a step.
+    """
+
+    trained: int
+    token_flops: int
+    activations: int
+    weights: int = 0
+
+
+def low_rank_load(size: Dimensions, rank: int) -> AdapterLoad:
+    """LoRA of one rank on every adapted module: forward, gradient of the activations, gradient of the factors."""
+    adapter = rank * size.adapter_parameters_per_rank
+    return AdapterLoad(adapter, 3 * 2 * adapter, rank * size.adapted_modules)
+
+
+def training_workload(size: Dimensions, load: AdapterLoad, steps: int, batch: int, length: int) -> Workload:
     """Work of ``steps`` optimiser steps on batches of ``batch x length`` tokens, padding included.
 
     ``traffic_bytes``: weights of the matrix products read forward and backward at every step, activations, logits, and
@@ -110,15 +135,16 @@ def training_workload(size: Dimensions, rank: int, steps: int, batch: int, lengt
     logits count in the type of the weights.
     """
     tokens = batch * length
-    adapter = rank * size.adapter_parameters_per_rank
-    trained = adapter + size.head_weights
+    trained = load.trained + size.head_weights
     attention = 4 * length * size.kept_head_width
-    flops = tokens * (2 * 2 * size.token_weights + 3 * (attention + 2 * adapter)) + batch * 3 * 2 * size.head_weights
-    kept = size.bytes_per_weight * tokens * (size.activations + rank * size.adapted_modules)
+    flops = tokens * (2 * 2 * size.token_weights + 3 * attention + load.token_flops)
+    flops += batch * 3 * 2 * size.head_weights
+    kept = size.bytes_per_weight * tokens * (size.activations + load.activations)
     logits = size.bytes_per_weight * tokens * size.logits
     traffic = 2 * size.token_weights * size.bytes_per_weight + _PASSES_OF_ACTIVATIONS * (kept + logits)
+    traffic += _PASSES_OF_WEIGHTS * load.weights * size.bytes_per_weight
     traffic += 4 * _PASSES_OF_TRAINED * trained
-    peak = _RUNTIME_BYTES + size.parameters * size.bytes_per_weight + _BYTES_PER_TRAINED * trained
+    peak = _RUNTIME_BYTES + (size.parameters + load.weights) * size.bytes_per_weight + _BYTES_PER_TRAINED * trained
     peak += kept + _COPIES_OF_LOGITS * logits
     return Workload(float(steps * flops), float(steps * traffic), float(peak))
 

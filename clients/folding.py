@@ -9,15 +9,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.update import Adapter
+from slimfed.clients.update import Adapter, Delta
 
 
 def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrainedModel:
-    """W <- W + residual + scaling * B A for every adapted module, and the trained head, in place; returns ``model``.
+    """W <- W + residual + scaling * B A, or W + delta, for every adapted module, and the trained head, in place.
 
-    ``adapter`` must have the (sliced) model's shape. Parameters are replaced, not written to, so that a base whose
-    parameters ``model`` shares stays as it is. The same as attaching the adapter and merging it, without the time that
-    PEFT takes to inject its layers. Raises ``ValueError`` if a tensor does not fit.
+    Returns ``model``. ``adapter`` must have its (sliced) shape. Parameters are replaced, not written to, so that a base
+    whose parameters ``model`` shares stays as it is. The same as attaching the adapter and merging it, without the time
+    that PEFT takes to inject its layers. Raises ``ValueError`` if a tensor does not fit.
     """
     for name, factors in adapter.factors.items():
         module = model.get_submodule(name)
@@ -26,11 +26,27 @@ def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrained
         if name in adapter.residual:
             change += _fitting(name, _like(adapter.residual[name], weight), change)
         _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
+    for name, delta in adapter.deltas.items():
+        _add_entries(model.get_submodule(name), delta, name)
     for name, value in adapter.head.items():
         parent, _, leaf = name.rpartition(".")
         old = model.get_parameter(name)
         _replace(model.get_submodule(parent), leaf, _fitting(name, _like(value, old), old))
     return model
+
+
+def _add_entries(module: nn.Module, delta: Delta, name: str) -> None:
+    """W gains the delta's values at its entries; all others keep their bits."""
+    if delta.indices is None:
+        raise ValueError(f"{name}: a delta without its entries cannot be folded in")
+    weight: torch.Tensor = module.weight.detach()  # type: ignore[operator]
+    whole = weight.T.contiguous() if isinstance(module, Conv1D) else weight.clone()
+    if tuple(whole.shape) != delta.shape:
+        raise ValueError(f"{name}: shape {list(delta.shape)} does not fit the model's {list(whole.shape)}")
+    at = torch.from_numpy(delta.indices.astype(np.int64)).to(weight.device)
+    flat = whole.view(-1)
+    flat[at] += _like(delta.values, weight)
+    _replace(module, "weight", whole.T.contiguous() if isinstance(module, Conv1D) else whole)
 
 
 def changed(model: PreTrainedModel, residual: Mapping[str, np.ndarray]) -> PreTrainedModel:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+from slimfed.clients.update import Adapter, Assignment, Delta, Evaluation, Factors, Update, Workload
 
 
 class MalformedMessageError(ValueError):
@@ -86,7 +87,8 @@ def encode_orders(orders: Orders) -> RecordDict:
             "task": ConfigRecord({"json": orders.task.model_dump_json()}),
             "layout": ConfigRecord({"json": layout}),
             "fleet": ArrayRecord(
-                {"adapter": Array(vector), "structures": Array(rows), "scores": Array(orders.scores)},
+                {"adapter": Array(vector), "structures": Array(rows), "scores": Array(orders.scores)}
+                | _entries(orders.adapter),
             ),
             "assignments": ConfigRecord(columns),
         }
@@ -102,7 +104,7 @@ def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
     """Inverse of :func:`encode_orders`. Raises :class:`MalformedMessageError`."""
     try:
         arrays: Any = content["fleet"]
-        adapter = _unflatten(arrays["adapter"].numpy(), str(content["layout"]["json"]))
+        adapter = _unflatten(arrays, str(content["layout"]["json"]))
         columns: Any = content["assignments"]
         rows = arrays["structures"].numpy()
         assignments = tuple(
@@ -130,7 +132,8 @@ def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
             continue
         vector, layout = _flatten(result.adapter)
         content[f"update-{result.device}"] = ArrayRecord(
-            {"adapter": Array(vector), "structure": Array(result.structure.pack()), "scores": Array(result.scores)},
+            {"adapter": Array(vector), "structure": Array(result.structure.pack()), "scores": Array(result.scores)}
+            | _entries(result.adapter),
         )
         content[f"layout-{result.device}"] = ConfigRecord({"json": layout})
         content[f"metrics-{result.device}"] = MetricRecord(_metrics(result))
@@ -156,7 +159,7 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Up
         return Update(
             device=device,
             structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
-            adapter=_unflatten(arrays["adapter"].numpy(), str(content[f"layout-{device}"]["json"])),
+            adapter=_unflatten(arrays, str(content[f"layout-{device}"]["json"])),
             scores=arrays["scores"].numpy(),
             workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
             evaluation=_evaluation(metrics),
@@ -200,6 +203,8 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
         "gated": any(f.gate is not None for f in adapter.factors.values()),
+        "deltas": {name: [*d.shape, d.values.size] for name, d in adapter.deltas.items()},
+        "extra": {name: list(t.shape) for name, t in adapter.extra.items()},
         "head": {name: list(t.shape) for name, t in adapter.head.items()},
         "residual": {name: list(t.shape) for name, t in adapter.residual.items()},
     }
@@ -208,9 +213,19 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
     return vector.astype(np.float32, copy=False), json.dumps(layout)
 
 
-def _unflatten(vector: np.ndarray, text: str) -> Adapter:
-    """Inverse of :func:`_flatten`. Raises ``ValueError`` if the layout does not fit the vector."""
-    layout = json.loads(text)
+def _entries(adapter: Adapter) -> dict[str, Array]:
+    """Where the deltas' values lie, and for which rank, if the receiver does not know: int32 and uint16 [values]."""
+    arrays = {}
+    for field in ("indices", "levels"):
+        parts = [getattr(delta, field) for delta in adapter.deltas.values()]
+        if parts and all(part is not None for part in parts):
+            arrays[field] = Array(np.concatenate(parts))
+    return arrays
+
+
+def _unflatten(arrays: Any, text: str) -> Adapter:
+    """Inverse of :func:`_flatten` and :func:`_entries`. Raises ``ValueError`` if the layout does not fit the arrays."""
+    layout, vector = json.loads(text), arrays["adapter"].numpy()
     if vector.dtype != np.float32 or vector.ndim != 1:
         raise ValueError(f"adapter must be a float32 vector, got {vector.dtype} {list(vector.shape)}")
     gated = layout["gated"] is True
@@ -219,7 +234,8 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
         for rank, i, o in layout["factors"].values()
         for shape in (((rank, i), (o, rank), (rank,)) if gated else ((rank, i), (o, rank)))
     ]
-    shapes += [tuple(shape) for part in ("head", "residual") for shape in layout[part].values()]
+    shapes += [(size,) for _, _, size in layout["deltas"].values()]
+    shapes += [tuple(shape) for part in ("extra", "head", "residual") for shape in layout[part].values()]
     if any(not isinstance(n, int) or n < 0 for shape in shapes for n in shape):
         raise ValueError("adapter layout has a size that is not a natural number")
     sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
@@ -230,8 +246,27 @@ def _unflatten(vector: np.ndarray, text: str) -> Adapter:
     factors = {
         name: Factors(next(tensors), next(tensors), next(tensors) if gated else None) for name in layout["factors"]
     }
-    head, residual = ({name: next(tensors) for name in layout[part]} for part in ("head", "residual"))
-    return Adapter(factors, head, residual)
+    deltas = {
+        name: Delta((o, i), next(tensors), *where)
+        for (name, (o, i, _)), where in zip(layout["deltas"].items(), _cut_entries(arrays, layout), strict=True)
+    }
+    extra, head, residual = ({name: next(tensors) for name in layout[part]} for part in ("extra", "head", "residual"))
+    return Adapter(factors, head, residual, deltas, extra)
+
+
+def _cut_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+    """Indices and levels of every delta; None where they were not sent."""
+    ends = np.cumsum([0, *(size for _, _, size in layout["deltas"].values())])
+    columns = []
+    for field, kind in (("indices", np.int32), ("levels", np.uint16)):
+        if field not in arrays:
+            columns.append([None] * (len(ends) - 1))
+            continue
+        whole = arrays[field].numpy()
+        if whole.dtype != kind or whole.shape != (ends[-1],):
+            raise ValueError(f"{field} of deltas must be {kind.__name__} [{ends[-1]}]")
+        columns.append([whole[a:b] for a, b in pairwise(ends)])
+    return list(zip(*columns, strict=True))
 
 
 def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:

@@ -1,6 +1,8 @@
 """Cutting a model, or an adapter, down to the units a structure keeps; and putting an adapter back in its place."""
 
 import copy
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.update import Adapter, Delta, Factors
 
 
 def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel:
@@ -54,7 +56,11 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
         module: np.array(_part(change, positions.get((module, "out")), positions.get((module, "in"))), order="C")
         for module, change in adapter.residual.items()
     }
-    return Adapter(factors, adapter.head, residual)
+    deltas = {
+        module: _cut_delta(delta, positions.get((module, "out")), positions.get((module, "in")), rank)
+        for module, delta in adapter.deltas.items()
+    }
+    return replace(adapter, factors=factors, residual=residual, deltas=deltas)
 
 
 def widen(adapter: Adapter, has: Structure) -> Adapter:
@@ -81,7 +87,43 @@ def widen(adapter: Adapter, has: Structure) -> Adapter:
         whole = np.zeros((rows, columns), dtype=np.float32)
         whole[np.ix_(kept.get((module, "out"), np.arange(rows)), kept.get((module, "in"), np.arange(columns)))] = change
         residual[module] = whole
-    return Adapter(factors, adapter.head, residual)
+    deltas = {
+        module: place_delta(delta, (module, "out"), (module, "in"), kept, full)
+        for module, delta in adapter.deltas.items()
+    }
+    return replace(adapter, factors=factors, residual=residual, deltas=deltas)
+
+
+def place_delta(
+    delta: Delta,
+    out: tuple[str, str],
+    into: tuple[str, str],
+    kept: Mapping[tuple[str, str], np.ndarray],
+    full: Mapping[tuple[str, str], np.ndarray],
+) -> Delta:
+    """A delta of a cut module in the coordinates of the unpruned one, which has the rows and columns of ``full``."""
+    if delta.indices is None:
+        raise ValueError("a delta without its entries has no place")
+    rows, columns = np.divmod(delta.indices, delta.shape[1])
+    shape = (len(full.get(out, range(delta.shape[0]))), len(full.get(into, range(delta.shape[1]))))
+    rows = kept[out][rows] if out in kept else rows
+    columns = kept[into][columns] if into in kept else columns
+    return replace(delta, shape=shape, indices=(rows * shape[1] + columns).astype(np.int32))
+
+
+def _cut_delta(delta: Delta, rows: np.ndarray | None, columns: np.ndarray | None, rank: int | None) -> Delta:
+    """The entries of a delta that lie in the given rows and columns, where they lie among these; None: all."""
+    if delta.indices is None:  # all entries of the weight
+        whole = _part(delta.values.reshape(delta.shape), rows, columns)
+        return Delta((whole.shape[0], whole.shape[1]), np.array(whole, order="C").reshape(-1))
+    own = delta.owned(rows, columns, rank)
+    at = list(np.divmod(delta.indices[own], delta.shape[1]))
+    shape = list(delta.shape)
+    for axis, kept in enumerate((rows, columns)):
+        if kept is not None:
+            at[axis], shape[axis] = np.searchsorted(kept, at[axis]), len(kept)
+    indices = (at[0] * shape[1] + at[1]).astype(np.int32)
+    return Delta((shape[0], shape[1]), delta.values[own], indices, None if delta.levels is None else delta.levels[own])
 
 
 def _part(matrix: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | None) -> np.ndarray:

@@ -49,7 +49,7 @@ def train_device(
     are cut with the factors they belong to.
     """
     started = time.perf_counter()
-    session = _Session(base, blueprint, task, assignment)
+    session = _Session(base, blueprint, task, assignment, adapter)
     events = prune_steps(assignment.local_steps, task.pruning.events) if session.prunes else {}
     batches = data.batches()
     with peak_memory(base.model.device) as memory:
@@ -65,7 +65,7 @@ def train_device(
         round=assignment.round,
         rank=assignment.rank,
         structure=session.structure,
-        adapter=session.method.closed(session.adapted.read()),
+        adapter=session.method.closed(session.adapted.read(), assignment.rank),
         scores=np.where(session.structure.keep, session.scores.value(), np.float32(0.0)),
         loss_before=loss_before,
         loss_after=loss_after,
@@ -81,11 +81,14 @@ def train_device(
 class _Session:
     """The moving parts of one device's round: model, optimiser, scores, and what it cost so far."""
 
-    def __init__(self, base: LoadedModel, blueprint: Blueprint, task: TaskSpec, assignment: Assignment) -> None:
+    def __init__(
+        self, base: LoadedModel, blueprint: Blueprint, task: TaskSpec, assignment: Assignment, sent: Adapter
+    ) -> None:
         self.base = base
         self.blueprint = blueprint
         self.task = task
         self.assignment = assignment
+        self.sent = sent
         self.method = ADAPTERS[task.adapter.name]
         self.device = base.model.device
         self.prunes = can_prune(assignment, task.pruning)
@@ -100,6 +103,7 @@ class _Session:
         self.size = measure(self.base.model, self.blueprint, structure)
         sliced = slice_model(self.base.model, structure)
         self.adapted = self.method.attach(sliced, structure, adapter, self.task)
+        self.load = self.method.load(self.size, self.assignment.rank, self.sent)
         self.companion = self.method.companion(self.adapted, self.task, self.assignment.round)
         self.importance.watch(self.adapted, [structure])
         self.optimizer = torch.optim.AdamW(
@@ -132,7 +136,7 @@ class _Session:
         self.optimizer.step()
         self.companion.end(rate)
         self.optimizer.zero_grad()
-        self.workload = self.workload + training_workload(self.size, self.assignment.rank, 1, *batch["input_ids"].shape)
+        self.workload = self.workload + training_workload(self.size, self.load, 1, *batch["input_ids"].shape)
 
     def mean_loss(self, batches: tuple[Batch, ...]) -> float:
         """Mean loss on fixed batches, without dropout."""

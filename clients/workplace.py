@@ -57,7 +57,9 @@ class Workplace:
         data = [self.data(assignment) for assignment in assignments]
         results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
-        return [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
+        measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
+        upload = ADAPTERS[self.task.adapter.name].upload
+        return [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""

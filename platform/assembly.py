@@ -7,6 +7,9 @@ from transformers.pytorch_utils import Conv1D
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.model import head_state
 from slimfed.clients.errors import InputError
+from slimfed.clients.models import LoadedModel
+from slimfed.clients.structure import Blueprint
+from slimfed.clients.update import Adapter
 from slimfed.clients.workplace import Workplace
 from slimfed.platform import checkpoint
 from slimfed.platform.clock import MeasuredClock, VirtualClock
@@ -29,12 +32,16 @@ def assemble(job: Job, workplace: Workplace, fleet: Fleet, nodes: int, recorder:
 
 def new_fleet(workplace: Workplace, job: Job) -> Fleet:
     """The fleet before round 1."""
-    base, blueprint = workplace.base, workplace.blueprint
+    adapter = first_adapter(workplace.base, workplace.blueprint, job)
+    return Fleet.new(workplace.blueprint, adapter, job.fleet.devices, job.bandit, job.seed)
+
+
+def first_adapter(base: LoadedModel, blueprint: Blueprint, job: Job) -> Adapter:
+    """What the devices are sent in round 1, before it is cut to them."""
     shapes = {name: _shape(base.model.get_submodule(name)) for name in blueprint.modules}
     head = head_state(base.model, base.head)
     plain = initial_adapter(shapes, max(job.bandit.ranks), head, job.seed)
-    adapter = ADAPTERS[job.method.adapter].begin(plain, job.seed)
-    return Fleet.new(blueprint, adapter, job.fleet.devices, job.bandit, job.seed)
+    return ADAPTERS[job.method.adapter].begin(plain, job.seed)
 
 
 def restored_fleet(workplace: Workplace, folder: RunFolder, finished: int) -> Fleet:

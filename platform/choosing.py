@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.cost import measure, training_workload
 from slimfed.clients.engine import hindrance
 from slimfed.clients.errors import InputError
@@ -17,6 +18,7 @@ from slimfed.clients.measuring import StepCost, has_bf16, matrix_rate, step_cost
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint
+from slimfed.platform.assembly import first_adapter
 from slimfed.platform.job import Job
 from slimfed.platform.sizing import Sizing, gpu_count, processor_count, size_up
 
@@ -121,7 +123,8 @@ def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, 
     """What a step costs, measured unless that would take long, and how it is known."""
     task, training = job.task_spec(), job.training
     size = measure(base.model, blueprint, blueprint.dense())
-    flops = training_workload(size, min(job.bandit.ranks), 1, training.batch_size, job.data.max_length).flops
+    load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), first_adapter(base, blueprint, job))
+    flops = training_workload(size, load, 1, training.batch_size, job.data.max_length).flops
     counted = flops / matrix_rate(torch.float32, torch.device("cpu"))
     if counted > _LONG_SECONDS:
         return StepCost(0.0, counted), f"a device's step takes about {counted:.1f} s, its launch does not count"
@@ -170,8 +173,9 @@ def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, fl
     """Bytes of the model, and of what one device adds to a cohort."""
     size = measure(base.model, blueprint, blueprint.dense())
     rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
-    full, none = (training_workload(size, rank, 1, rows, length).peak_memory_bytes for rows in (batch, 0))
-    trained = 16 * (rank * size.adapter_parameters_per_rank + size.head_weights)
+    load = ADAPTERS[job.method.adapter].load(size, rank, first_adapter(base, blueprint, job))
+    full, none = (training_workload(size, load, 1, rows, length).peak_memory_bytes for rows in (batch, 0))
+    trained = 16 * (load.trained + size.head_weights) + size.bytes_per_weight * load.weights
     return float(size.parameters * size.bytes_per_weight), _ACTIVATION_SLACK * (full - none) + trained
 
 

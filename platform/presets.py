@@ -38,6 +38,15 @@ _ALL = (
             "training": {"weight_decay": 0.1, "max_grad_norm": 0.1},
         },
     ),
+    Preset(
+        name="sparse",
+        summary="FedSpine's pruning with sparse deltas: the first round finds one lottery ticket for the whole fleet",
+        source="LT-SFT, arXiv 2110.07560 (two phases, one mask, reset); its federation, budget and ranks are ours",
+        fields={
+            "method": {"adapter": "sparse", "importance": "lora-gradient", "aggregation": "coverage"},
+            "bandit": {"name": "s-ucb"},
+        },
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

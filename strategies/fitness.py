@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from slimfed.clients.update import Adapter, Assignment, Update
-from slimfed.strategies.aggregation.coordinates import device_shapes, places
+from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries, places
 
 Fault = Literal[
     "unknown-device",
@@ -86,9 +86,14 @@ def distance(update: Update, before: Adapter) -> float:
         for part, now in factors.parts().items():
             squares += _square_difference(now, sent.parts()[part][place.of(part)])
             count += now.size
-    for name, tensor in update.adapter.head.items():
-        squares += _square_difference(tensor, before.head[name])
-        count += tensor.size
+    for part in ("extra", "head"):
+        for name, tensor in getattr(update.adapter, part).items():
+            squares += _square_difference(tensor, getattr(before, part)[name])
+            count += tensor.size
+    entries = {} if before.undecided else owned_entries(before, update.structure, update.rank)
+    for module, own in entries.items():  # proposals are sizes of a change that is not kept
+        squares += _square_difference(update.adapter.deltas[module].values, before.deltas[module].values[own])
+        count += int(own.sum())
     return math.sqrt(squares / max(count, 1))
 
 
@@ -125,6 +130,7 @@ def _check(update: Update, assigned: Assignment | None, before: Adapter, accepte
     return (
         _check_structure(update, assigned)
         or _check_tensors(update, before)
+        or _check_entries(update, before)
         or _check_values(update)
         or _check_examples(update)
     )
@@ -147,7 +153,12 @@ def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
 
 def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
     factors, head = update.adapter.factors, update.adapter.head
-    for what, names, known in (("module", factors, before.factors), ("head tensor", head, before.head)):
+    for what, names, known in (
+        ("module", factors, before.factors),
+        ("sparse module", update.adapter.deltas, before.deltas),
+        ("tensor", update.adapter.extra, before.extra),
+        ("head tensor", head, before.head),
+    ):
         odd = sorted(set(names) ^ set(known))
         if odd:
             state = "is missing" if odd[0] in known else "is not part of the model"
@@ -166,6 +177,10 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
     gates = {f"{name} (gate)": f.gate for name, f in factors.items() if f.gate is not None}
     tensors += [(name, gate, (update.rank,)) for name, gate in gates.items()]
     tensors += [(name, tensor, before.head[name].shape) for name, tensor in head.items()]
+    tensors += [(name, tensor, before.extra[name].shape) for name, tensor in update.adapter.extra.items()]
+    if not before.undecided:
+        entries = owned_entries(before, update.structure, update.rank)
+        tensors += [(f"{n} (delta)", d.values, (int(entries[n].sum()),)) for n, d in update.adapter.deltas.items()]
     tensors += [("scores", update.scores, update.structure.keep.shape)]
     for name, tensor, shape in tensors:
         if tensor.shape != shape:
@@ -175,9 +190,31 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
     return None
 
 
+def _check_entries(update: Update, before: Adapter) -> _Finding | None:
+    """Which entries deltas have: those that were sent, or, while none are decided, proposals within the budget."""
+    if not before.undecided:
+        told = [name for name, d in update.adapter.deltas.items() if d.indices is not None or d.levels is not None]
+        return ("names", f"{told[0]}: says which entries it changed, they were decided", _REINSTALL) if told else None
+    for name, delta in update.adapter.deltas.items():
+        shape, at = before.deltas[name].shape, delta.indices
+        if delta.shape != shape or at is None or at.shape != delta.values.shape or delta.levels is not None:
+            return "shape", f"{name}: proposes no entries of a weight of shape {list(shape)}", _REINSTALL
+        if delta.values.dtype != np.float32:
+            return "shape", f"{name} (proposal) is {delta.values.dtype}, expected float32", _REINSTALL
+        if at.size and (at[0] < 0 or at[-1] >= shape[0] * shape[1] or (np.diff(at) <= 0).any()):
+            return "shape", f"{name}: proposed entries are not ascending within {list(shape)}", _REINSTALL
+        if (delta.values < 0).any():
+            return "not-finite", f"{name}: proposes entries with negative scores", _REINSTALL
+    proposed, allowed = sum(d.values.size for d in update.adapter.deltas.values()), before.budget(update.rank)
+    if proposed > allowed:
+        return "shape", f"proposes {proposed} entries, at most {allowed} for rank {update.rank}", _REINSTALL
+    return None
+
+
 def _check_values(update: Update) -> _Finding | None:
     tensors = {f"{name} ({part})": t for name, f in update.adapter.factors.items() for part, t in f.parts().items()}
-    for name, tensor in (tensors | update.adapter.head | {"scores": update.scores}).items():
+    tensors |= {f"{name} (delta)": delta.values for name, delta in update.adapter.deltas.items()}
+    for name, tensor in (tensors | update.adapter.extra | update.adapter.head | {"scores": update.scores}).items():
         if not np.isfinite(tensor).all():
             return "not-finite", f"{name} has NaN or infinite values", _DIVERGED
         if name.endswith("(gate)") and (tensor < 0).any():

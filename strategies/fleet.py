@@ -6,12 +6,13 @@ import numpy as np
 
 from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.update import Adapter, Delta, Factors
 from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit
 from slimfed.strategies.bandits.spec import BanditSpec
 
 # Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
 _SCORE_MEMORY = 0.5
+_DELTA = ("values", "indices", "levels")
 
 
 @dataclass
@@ -69,6 +70,9 @@ class Fleet:
         """Tensors and a JSON-able state that together restore this fleet exactly."""
         tensors = {f"{part}/{name}": t for name, f in self.adapter.factors.items() for part, t in f.parts().items()}
         tensors |= {f"head/{name}": value for name, value in self.adapter.head.items()}
+        tensors |= {f"extra/{name}": value for name, value in self.adapter.extra.items()}
+        for name, delta in self.adapter.deltas.items():
+            tensors |= {f"{part}/{name}": getattr(delta, part) for part in _DELTA}
         tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
@@ -80,6 +84,8 @@ class Fleet:
             "modules": list(self.adapter.factors),
             "head": list(self.adapter.head),
             "residual": list(self.adapter.residual),
+            "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
+            "extra": list(self.adapter.extra),
             "bandits": [device.bandit.state() for device in self.devices],
         }
         return tensors, state
@@ -91,8 +97,14 @@ class Fleet:
             name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"], tensors.get(f"gate/{name}"))
             for name in state["modules"]
         }
-        head, residual = ({name: tensors[f"{part}/{name}"] for name in state[part]} for part in ("head", "residual"))
-        adapter = Adapter(factors, head, residual)
+        head, residual, extra = (
+            {name: tensors[f"{part}/{name}"] for name in state[part]} for part in ("head", "residual", "extra")
+        )
+        deltas = {
+            name: Delta((rows, columns), *(tensors[f"{part}/{name}"] for part in _DELTA))
+            for name, (rows, columns) in state["deltas"].items()
+        }
+        adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
             DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent))
             for bits, agent in zip(tensors["structures"], state["bandits"], strict=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.seeds import derive
 from slimfed.clients.update import Assignment
 from slimfed.strategies.bandits import Arm
@@ -25,6 +26,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int) -> tuple[P
     training = settings.task.training
     begin, end = learning_rate(training, number)
     evaluated = _evaluated(fleet, settings, number)
+    prunes = ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
     plans = []
     for device, state in enumerate(fleet.devices):
         sparsity = state.structure.sparsity
@@ -36,6 +38,8 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int) -> tuple[P
             settings.task.pruning.until,
             settings.bandit.pruning_step,
         )
+        if not prunes:
+            low = high = 0.0
         arm = state.bandit.suggest(low, high)
         assignment = Assignment(
             device=device,

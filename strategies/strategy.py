@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.messages import Orders, encode_orders, envelope
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
@@ -143,7 +144,9 @@ class FedSlim(Strategy):
         self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
         updates = [record.update for record in self._verdict.accepted if record.update is not None]
         aggregate = AGGREGATIONS[self.settings.aggregation]
-        self.fleet.adapter = aggregate(self.fleet.adapter, updates)
+        before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
+        after = aggregate(before, updates)
+        self.fleet.adapter = ADAPTERS[self.settings.task.adapter.name].decide(before, after, updates, rank)
         for update in updates:
             self.fleet.devices[update.device].structure = update.structure
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])

@@ -3,10 +3,12 @@
 from slimfed.clients.adapters.base import AdapterMethod
 from slimfed.clients.adapters.lora import Lora
 from slimfed.clients.adapters.sora import Sora
+from slimfed.clients.adapters.sparse import Sparse
 
 ADAPTERS: dict[str, AdapterMethod] = {
     "lora": Lora(),
     "sora": Sora(),
+    "sparse": Sparse(),
 }
 
 __all__ = ["ADAPTERS", "AdapterMethod"]

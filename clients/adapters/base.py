@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from slimfed.clients.cost import AdapterLoad, Dimensions, low_rank_load
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.update import Adapter, Delta, Factors, Update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,7 +64,7 @@ class CohortLayer(AdaptedLayer, Protocol):
         """Zero what lies in rows ("out") or columns ("in") that ``mask`` [devices, size] removes, and its moments."""
         ...
 
-    def read(self) -> list[Factors]:
+    def read(self) -> list[Factors] | list[Delta]:
         """What every device has learnt, in the coordinates of the unpruned module and at the cohort's largest rank."""
         ...
 
@@ -118,9 +119,29 @@ class AdapterMethod(ABC):
         """A device's adapter as it is trained, from what the server sent."""
         return adapter
 
-    def closed(self, adapter: Adapter) -> Adapter:
-        """Inverse of :meth:`opened`: what is sent back."""
+    def closed(self, adapter: Adapter, rank: int) -> Adapter:
+        """What a device of ``rank`` makes of its training: inverse of :meth:`opened`."""
         return adapter
+
+    def upload(self, adapter: Adapter) -> Adapter:
+        """What of it goes to the server."""
+        return adapter
+
+    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], rank: int) -> Adapter:
+        """The server's word on what only it can decide, after a round.
+
+        ``before`` was sent, ``after`` is the aggregate of the accepted ``updates`` (in device order), ``rank`` the
+        largest of the run.
+        """
+        return after
+
+    def prunes(self, adapter: Adapter) -> bool:
+        """True if devices that are sent ``adapter`` may remove heads and channels in that round."""
+        return True
+
+    def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
+        """What training at ``rank`` costs beside a model of ``size``, in a round that began with ``sent``."""
+        return low_rank_load(size, rank)
 
     def finished(self, adapter: Adapter) -> Adapter:
         """What is left when no more training comes: plain LoRA factors that say the same."""

@@ -1,6 +1,6 @@
 """One device's model with an adapter on it: what the trainer moves and what comes back in an update."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from slimfed.clients.adapters.base import AdaptedLayer
 from slimfed.clients.tensors import to_array
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.update import Adapter, Delta, Factors
 
 Read = Callable[[nn.Parameter], torch.Tensor]
 
@@ -19,7 +19,7 @@ Read = Callable[[nn.Parameter], torch.Tensor]
 class DeviceLayer(AdaptedLayer, Protocol):
     """An adapted linear of one device's model."""
 
-    def read(self, of: Read) -> Factors:
+    def read(self, of: Read) -> Factors | Delta:
         """A copy of what ``of`` gives for each trained parameter."""
         ...
 
@@ -56,8 +56,15 @@ class AdaptedModel:
 
     def read(self, of: Read = torch.Tensor.detach) -> Adapter:
         """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
-        factors = {name: layer.read(of) for name, layer in self.layers.items()}
-        return Adapter(factors, {name: to_array(of(p)) for name, p in self.head.items()})
+        parts = {name: layer.read(of) for name, layer in self.layers.items()}
+        return assembled(parts, {name: to_array(of(p)) for name, p in self.head.items()})
+
+
+def assembled(parts: Mapping[str, Factors | Delta], head: dict[str, np.ndarray]) -> Adapter:
+    """An adapter of what the modules and the head have learnt."""
+    factors = {name: part for name, part in parts.items() if isinstance(part, Factors)}
+    deltas = {name: part for name, part in parts.items() if isinstance(part, Delta)}
+    return Adapter(factors, head, deltas=deltas)
 
 
 def attach_head(model: PreTrainedModel, head: dict[str, np.ndarray]) -> dict[str, nn.Parameter]:

@@ -46,7 +46,7 @@ class Sora(AdapterMethod):
         factors = {name: Factors(f.a, _without(f.b, f.gate), f.gate) for name, f in adapter.factors.items()}
         return replace(adapter, factors=factors)
 
-    def closed(self, adapter: Adapter) -> Adapter:
+    def closed(self, adapter: Adapter, rank: int) -> Adapter:
         """B with the gate, and the gate's size, as it travels."""
         factors = {}
         for name, f in adapter.factors.items():

@@ -13,6 +13,12 @@ from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Factors
 
 
+def masked_rows(x: torch.Tensor, devices: int, mask: torch.Tensor | None) -> torch.Tensor:
+    """[devices * rows, ..., in] -> [devices, rows, in], inputs that a device has not (``mask`` [devices, in]) at 0."""
+    rows = x.reshape(devices, -1, x.shape[-1])
+    return rows if mask is None else rows * mask[:, None, :]
+
+
 class CohortLinear(nn.Module):
     """y_n = W (m_n * x_n) + bias + scaling * B_n (A_n (m_n * x_n)) for device n.
 
@@ -77,9 +83,7 @@ class CohortLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
-        rows = x.reshape(len(self.a), -1, x.shape[-1])
-        if self.mask is not None:
-            rows = rows * self.mask[:, None, :]
+        rows = masked_rows(x, len(self.a), self.mask)
         a, b = self.factors()
         bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
         y = AdaptedProduct.apply(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import CohortLayer
+from slimfed.clients.adapters.model import assembled
 from slimfed.clients.cohort.layers import CohortHead
 from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import AdapterSpec
@@ -72,8 +73,8 @@ class CohortModel:
         dense = self.blueprint.dense()
         adapters = []
         for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
-            factors = {name: parts[n] for name, parts in learnt.items()}
-            whole = Adapter(factors, {name: tensor[n].copy() for name, tensor in head.items()})
+            parts = {name: of_all[n] for name, of_all in learnt.items()}
+            whole = assembled(parts, {name: tensor[n].copy() for name, tensor in head.items()})
             adapters.append(narrow(whole, dense, structure, rank))
         return adapters
 
@@ -93,6 +94,7 @@ def attach_cohort(
     blueprint: Blueprint,
     adapters: Sequence[Adapter],
     structures: Sequence[Structure],
+    ranks: Sequence[int],
     spec: AdapterSpec,
     dtype: torch.dtype | None = None,
 ) -> CohortModel:
@@ -102,7 +104,6 @@ def attach_cohort(
     are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
     """
     model = _copy(base, blueprint, dtype or base.dtype)
-    ranks = tuple(next(iter(adapter.factors.values())).a.shape[0] for adapter in adapters)
     kept = [structure.indices() for structure in structures]
     layers = {}
     for name in blueprint.modules:
@@ -113,7 +114,7 @@ def attach_cohort(
         module = _head(base, name, adapters)
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    return CohortModel(model, blueprint, layers, {name: head[name] for name in adapters[0].head}, ranks)
+    return CohortModel(model, blueprint, layers, {name: head[name] for name in adapters[0].head}, tuple(ranks))
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.launch import launcher
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.trained import Trained
-from slimfed.clients.cost import Dimensions, measure, training_workload
+from slimfed.clients.cost import AdapterLoad, Dimensions, measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
@@ -60,7 +60,7 @@ def train_cohort(
             round=assignment.round,
             rank=assignment.rank,
             structure=session.structures[n],
-            adapter=session.method.closed(learnt[n]),
+            adapter=session.method.closed(learnt[n], assignment.rank),
             scores=np.where(session.structures[n].keep & session.prunes[n], scores[n], np.float32(0.0)),
             loss_before=before[n],
             loss_after=after[n],
@@ -94,7 +94,8 @@ class _Session:
         self.method = ADAPTERS[task.adapter.name]
         opened = [self.method.opened(adapter) for adapter in adapters]
         dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
-        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, task.adapter, dtype)
+        ranks = [assignment.rank for assignment in assignments]
+        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, ranks, task.adapter, dtype)
         self.companion = self.method.companion(self.cohort, task, assignments[0].round)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
@@ -106,6 +107,8 @@ class _Session:
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]
+        self.sent = adapters[0]
+        self.loads = [self.adapter_load(n) for n in range(len(assignments))]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = self.trained.optimizer(assignments[0].learning_rate)
 
@@ -116,6 +119,10 @@ class _Session:
             self.measured[key] = measure(self.base.model, structure.blueprint, structure)
         return self.measured[key]
 
+    def adapter_load(self, n: int) -> AdapterLoad:
+        """What device ``n``'s adapter costs beside its model."""
+        return self.method.load(self.sizes[n], self.assignments[n].rank, self.sent)
+
     def prune(self, fleet_scores: np.ndarray, share: float) -> None:
         """Remove what the event asks of each device that prunes; masks, factors and moments follow."""
         scores = self.scores.value()
@@ -125,6 +132,7 @@ class _Session:
                 if structure is not self.structures[n]:
                     self.structures[n] = structure
                     self.sizes[n] = self.size(structure)
+                    self.loads[n] = self.adapter_load(n)
         self.cohort.set_structures(self.structures)
         self.cohort.clear_removed(self.structures, self.optimizer)
         self.importance.restrict(self.structures)
@@ -142,7 +150,7 @@ class _Session:
         """One optimiser step of every device, and what it would have cost each alone."""
         self.launcher.take()
         for n, batch in enumerate(self.batches[step]):
-            work = training_workload(self.sizes[n], self.assignments[n].rank, 1, *batch["input_ids"].shape)
+            work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
             self.workloads[n] = self.workloads[n] + work
 
     def advance(self, batch: Batch) -> None:

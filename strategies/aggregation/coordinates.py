@@ -54,6 +54,15 @@ def device_shapes(
     }
 
 
+def owned_entries(adapter: Adapter, structure: Structure, rank: int) -> dict[str, np.ndarray]:
+    """Which entries of every delta of the global ``adapter`` a device of this ``structure`` and ``rank`` has: [k]."""
+    kept = structure.indices()
+    return {
+        module: delta.owned(kept.get((module, "out")), kept.get((module, "in")), rank)
+        for module, delta in adapter.deltas.items()
+    }
+
+
 def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
     """Bytes of the part of the global ``adapter`` that a device of this ``structure`` and ``rank`` is sent."""
     shapes = device_shapes(adapter, structure, rank)
@@ -61,7 +70,9 @@ def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
     numbers += sum(prod(a) + prod(b) for a, b in shapes.values())
     numbers += rank * sum(f.gate is not None for f in adapter.factors.values())
     numbers += sum(shapes[module][1][0] * shapes[module][0][1] for module in adapter.residual)
-    return 4 * numbers  # all are float32
+    numbers += sum(tensor.size for tensor in adapter.extra.values())
+    numbers += 2 * sum(int(own.sum()) for own in owned_entries(adapter, structure, rank).values())  # and where they lie
+    return 4 * numbers  # all are float32, and indices int32
 
 
 def _length(index: np.ndarray | slice, whole: int) -> int:

@@ -1,12 +1,13 @@
 """Coverage-normalised averaging: every coordinate is the mean over the devices that own it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from slimfed.clients.update import Adapter, Factors, Update
 from slimfed.strategies.aggregation.base import Accumulation, Aggregator
-from slimfed.strategies.aggregation.coordinates import places
+from slimfed.strategies.aggregation.coordinates import owned_entries, places
 from slimfed.strategies.aggregation.exact import ExactSum
 
 
@@ -35,12 +36,15 @@ class _CoverageSum:
         self._factors = {
             module: {part: _Mean(tensor) for part, tensor in f.parts().items()} for module, f in before.factors.items()
         }
-        self._head = {name: _Mean(tensor) for name, tensor in before.head.items()}
+        self._deltas = {module: _Mean(delta.values) for module, delta in before.deltas.items()}
+        self._whole = {part: {n: _Mean(t) for n, t in getattr(before, part).items()} for part in ("extra", "head")}
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Scatter one update. Raises ``ValueError`` if names, shapes, types or the weight do not fit."""
         adapter = update.adapter
-        if adapter.factors.keys() != self._factors.keys() or adapter.head.keys() != self._head.keys():
+        if adapter.factors.keys() != self._factors.keys() or any(
+            getattr(adapter, part).keys() != means.keys() for part, means in self._whole.items()
+        ):
             raise ValueError(f"the update of device {update.device} has other modules than the global adapter")
         weight = update.examples if weight is None else weight
         for module, place in places(self._before, update.structure, update.rank).items():
@@ -49,8 +53,12 @@ class _CoverageSum:
                 raise ValueError(f"the update of device {update.device} has other parts of {module} than it was sent")
             for part, tensor in parts.items():
                 self._factors[module][part].add(tensor, weight, place.of(part))
-        for name, tensor in adapter.head.items():
-            self._head[name].add(tensor, weight, ...)
+        entries = {} if self._before.undecided else owned_entries(self._before, update.structure, update.rank)
+        for module, own in entries.items():
+            self._deltas[module].add(adapter.deltas[module].values, weight, own)
+        for part, means in self._whole.items():
+            for name, tensor in getattr(adapter, part).items():
+                means[name].add(tensor, weight, ...)
 
     def result(self) -> Adapter:
         """Weighted means where there are owners, previous values elsewhere."""
@@ -58,7 +66,11 @@ class _CoverageSum:
             module: Factors(**{part: mean.value() for part, mean in parts.items()})
             for module, parts in self._factors.items()
         }
-        return Adapter(factors, {name: mean.value() for name, mean in self._head.items()}, self._before.residual)
+        whole = {part: {name: mean.value() for name, mean in means.items()} for part, means in self._whole.items()}
+        deltas = {
+            module: replace(delta, values=self._deltas[module].value()) for module, delta in self._before.deltas.items()
+        }
+        return replace(self._before, factors=factors, deltas=deltas, **whole)
 
 
 class _Mean:

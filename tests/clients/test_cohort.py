@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import CONFIGS, DECODERS
-from training import adapter, assignment, device_data, narrowed, opened, structure, task
+from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.cohort.trainer import train_cohort
@@ -36,7 +36,7 @@ def both(
     """Each device's update: alone, and from the cohort."""
     base, blueprint = opened(family, causal)
     job = task(causal, **options)
-    whole = ADAPTERS[job.adapter.name].begin(adapter(base, blueprint, 3, 8), 3)
+    whole = begun(job.adapter.name, adapter(base, blueprint, 3, 8), 3)
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
     starts = [structure(blueprint, n, part[1]) for n, part in enumerate(fleet)]
     parts = [
@@ -63,6 +63,12 @@ def assert_equal(alone: Update, cohort: Update) -> None:
         assert factors.parts().keys() == cohort.adapter.factors[name].parts().keys()
         for part, tensor in factors.parts().items():
             np.testing.assert_allclose(tensor, cohort.adapter.factors[name].parts()[part], **TOLERANCE, err_msg=name)
+    assert list(alone.adapter.deltas) == list(cohort.adapter.deltas)
+    for name, delta in alone.adapter.deltas.items():
+        np.testing.assert_array_equal(delta.indices, cohort.adapter.deltas[name].indices)
+        np.testing.assert_allclose(delta.values, cohort.adapter.deltas[name].values, **TOLERANCE, err_msg=name)
+    for name, tensor in alone.adapter.extra.items():
+        np.testing.assert_allclose(tensor, cohort.adapter.extra[name], **TOLERANCE, err_msg=name)
     for name, tensor in alone.adapter.head.items():
         np.testing.assert_allclose(tensor, cohort.adapter.head[name], **TOLERANCE, err_msg=name)
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedModel
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.blueprint import discover
-from slimfed.clients.cost import inference_flops, measure, training_workload
+from slimfed.clients.cost import inference_flops, low_rank_load, measure, training_workload
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Structure
@@ -60,7 +60,7 @@ def test_operations_are_what_pytorch_counts(family: str, causal: bool) -> None:
         # The first layer's projections pass no gradient on to the embeddings, of two layers here.
         first = {cut.module for cut in structure.blueprint.blocks[0].cuts if cut.side == "out"}
         unused = sum(2 * adapted.layers[name].weight.numel() * BATCH * LENGTH for name in first)
-        counted = training_workload(size, RANK, 1, BATCH, LENGTH).flops
+        counted = training_workload(size, low_rank_load(size, RANK), 1, BATCH, LENGTH).flops
         assert counted - unused == pytest.approx(training.get_total_flops(), rel=0.03)
 
 
@@ -96,18 +96,18 @@ def test_parameters_are_those_of_the_sliced_model(family: str) -> None:
 def test_less_structure_rank_or_text_costs_less() -> None:
     model = build("bert")
     dense, sliced = (measure(model, s.blueprint, s) for s in structures(model))
-    full = training_workload(dense, RANK, 1, BATCH, LENGTH)
+    full = training_workload(dense, low_rank_load(dense, RANK), 1, BATCH, LENGTH)
     cheaper = [
-        training_workload(sliced, RANK, 1, BATCH, LENGTH),
-        training_workload(dense, RANK - 1, 1, BATCH, LENGTH),
-        training_workload(dense, RANK, 1, BATCH - 1, LENGTH),
-        training_workload(dense, RANK, 1, BATCH, LENGTH - 1),
+        training_workload(sliced, low_rank_load(sliced, RANK), 1, BATCH, LENGTH),
+        training_workload(dense, low_rank_load(dense, RANK - 1), 1, BATCH, LENGTH),
+        training_workload(dense, low_rank_load(dense, RANK), 1, BATCH - 1, LENGTH),
+        training_workload(dense, low_rank_load(dense, RANK), 1, BATCH, LENGTH - 1),
     ]
     for part in cheaper:
         assert part.flops < full.flops
         assert part.traffic_bytes < full.traffic_bytes
         assert part.peak_memory_bytes < full.peak_memory_bytes
-    thrice = training_workload(dense, RANK, 3, BATCH, LENGTH)
+    thrice = training_workload(dense, low_rank_load(dense, RANK), 3, BATCH, LENGTH)
     assert thrice.flops == pytest.approx(3 * full.flops)
     assert thrice.traffic_bytes == pytest.approx(3 * full.traffic_bytes)
     assert thrice.peak_memory_bytes == full.peak_memory_bytes
@@ -133,6 +133,6 @@ def test_memory_of_a_model_that_was_measured_on_a_jetson_nano() -> None:
     blueprint = discover(model)
     size = measure(model, blueprint, blueprint.dense())
     assert size.parameters == pytest.approx(268e6, rel=0.01)
-    peak = training_workload(size, 8, 1, 8, 64).peak_memory_bytes
+    peak = training_workload(size, low_rank_load(size, 8), 1, 8, 64).peak_memory_bytes
     runtime_and_logits = 300e6 + 3 * 2 * 8 * 64 * size.logits
     assert 589e6 < peak - runtime_and_logits < 1.2 * 731e6

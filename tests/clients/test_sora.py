@@ -41,8 +41,8 @@ def test_the_baked_model_says_what_the_gated_one_says(seed: int, family: str) ->
     with torch.no_grad():
         dense = blueprint.dense()
         alone = SORA.attach(slice_model(base, dense), dense, trained, spec).model(**batch).logits
-        cohort = attach_cohort(base, blueprint, [trained], [dense], spec.adapter).model(**batch).logits
-        small = SORA.finished(SORA.closed(trained))
+        cohort = attach_cohort(base, blueprint, [trained], [dense], [4], spec.adapter).model(**batch).logits
+        small = SORA.finished(SORA.closed(trained, 4))
         baked = fold(slice_model(base, dense), small, spec.adapter.scaling)(**batch).logits
     torch.testing.assert_close(baked, alone, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(cohort, alone, rtol=1e-4, atol=1e-4)
@@ -73,7 +73,7 @@ def test_the_threshold_is_soft_once_and_rises_over_the_rounds(gates: list[float]
 def test_what_travels_is_opened_as_it_was_closed() -> None:
     base, blueprint = opened("bert", False)
     sent = SORA.begin(adapter(base, blueprint, 0, 4), 1)
-    again = SORA.closed(SORA.opened(sent))
+    again = SORA.closed(SORA.opened(sent), 4)
     for name, f in sent.factors.items():
         np.testing.assert_allclose(again.factors[name].b, f.b, rtol=1e-6)
         np.testing.assert_array_equal(again.factors[name].gate, f.gate)

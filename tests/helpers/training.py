@@ -1,9 +1,12 @@
 """What a device's round needs, made of small random parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from small_models import VOCABULARY, build
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.model import head_state
 from slimfed.clients.blueprint import discover
 from slimfed.clients.models import LoadedModel
@@ -12,7 +15,7 @@ from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import Batch, DeviceData
-from slimfed.clients.update import Adapter, Assignment
+from slimfed.clients.update import Adapter, Assignment, Delta
 from slimfed.strategies.aggregation import initial_adapter
 
 
@@ -60,6 +63,21 @@ def adapter(base: LoadedModel, blueprint: Blueprint, seed: int, rank: int) -> Ad
     for factors in start.factors.values():
         factors.b[:] = draw.normal(0, 0.05, factors.b.shape)
     return start
+
+
+def begun(kind: str, whole: Adapter, seed: int) -> Adapter:
+    """What a run with this kind of adapter goes on from once its first round is over; it already does something."""
+    start = ADAPTERS[kind].begin(whole, seed)
+    if not start.undecided:
+        return start
+    draw = np.random.default_rng(seed)
+    deltas = {}
+    for name, delta in start.deltas.items():
+        count = delta.shape[0] * delta.shape[1] // 3
+        at = np.sort(draw.permutation(delta.shape[0] * delta.shape[1])[:count]).astype(np.int32)
+        levels = draw.integers(1, 9, count).astype(np.uint16)
+        deltas[name] = Delta(delta.shape, draw.normal(0, 0.05, count).astype(np.float32), at, levels)
+    return replace(start, deltas=deltas)
 
 
 def structure(blueprint: Blueprint, seed: int, sparsity: float) -> Structure:
