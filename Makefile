@@ -1,4 +1,4 @@
-# make demo | test | check | dashboard | clean - each does the set-up it needs, once.
+# make demo | deploy-demo | test | check | dashboard | clean - each does the set-up it needs, once.
 PYTHON ?= python3
 VENV := .venv
 FLOORS := clients strategies platform dashboard
@@ -8,10 +8,14 @@ TEST_STAMP := $(VENV)/.installed-test
 export HF_HUB_OFFLINE ?= 1
 export FLWR_TELEMETRY_ENABLED ?= 0
 
-.PHONY: demo test check format dashboard clean
+.PHONY: demo deploy-demo test check format dashboard clean
 
 demo: $(STAMP)
 	$(BIN)/slimfed run
+
+# Five real nodes on 127.0.0.1, with TLS and keys of their own.
+deploy-demo: $(STAMP)
+	deploy/loopback.sh
 
 dashboard: $(STAMP)
 	$(BIN)/slimfed dashboard

@@ -121,7 +121,10 @@ def tokenise(
         raise InputError(
             f"data.max_length = {max_length} is more than the {tokenizer.model_max_length} tokens the model can take"
         )
-    if split.label is not None:
+    examples: list[list[int]]
+    if not len(split):  # tokenizers do not take nothing
+        examples, prompt_lengths = [], np.zeros(0, dtype=np.int64)
+    elif split.label is not None:
         examples = tokenizer(list(split.text), truncation=True, max_length=max_length)["input_ids"]
         prompt_lengths = np.zeros(len(examples), dtype=np.int64)
     elif split.prompt is None:

@@ -1,21 +1,50 @@
-"""The Flower ClientApp: one node that serves the devices it is sent, one message a round."""
+"""The Flower ClientApp: one node that serves the devices it is sent, one message a round.
+
+A node whose configuration names a device of its own (``own.py``) serves that one alone, with text that never leaves it.
+What brings torch is imported where it is needed: saying who lives here takes no seconds, and a real node, whose
+process starts anew with every message, counts the time of it as work.
+"""
+
+import time
+from collections.abc import Mapping
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from slimfed.clients.messages import decode_orders, decode_task, encode_results
-from slimfed.clients.workplace import open_workplace
+from slimfed.clients.own import OwnDevice
 
 app = ClientApp()
 
 
+@app.query()
+def host(message: Message, context: Context) -> Message:
+    """Say which device lives here."""
+    from slimfed.clients.messages import encode_host
+
+    own = OwnDevice.of(context.node_config)
+    return Message(encode_host(None if own is None else own.device), reply_to=message)
+
+
 @app.train()
-def train(message: Message, _context: Context) -> Message:
+def train(message: Message, context: Context) -> Message:
     """Train the devices of a message and reply with their updates, or with the cause where a device failed."""
-    return Message(serve(message.content), reply_to=message)
+    from slimfed.clients.messages import encode_work
+
+    began = time.monotonic()
+    content = serve(message.content, context.node_config)
+    encode_work(content, time.monotonic() - began)
+    return Message(content, reply_to=message)
 
 
-def serve(content: RecordDict) -> RecordDict:
-    """The node's answer to a round's records, whatever carried them."""
-    workplace = open_workplace(decode_task(content))
-    return encode_results(workplace.serve(decode_orders(content, workplace.blueprint)))
+def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> RecordDict:
+    """The node's answer to a round's records, whatever carried them; ``config`` is the node's configuration."""
+    from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_results
+    from slimfed.clients.workplace import open_own_workplace, open_workplace
+
+    task, own = decode_task(content), OwnDevice.of(config or {})
+    workplace = open_workplace(task) if own is None else open_own_workplace(task, own)
+    orders = decode_orders(content, workplace.blueprint)
+    strangers = [each.device for each in orders.assignments if own is not None and each.device != own.device]
+    if strangers:
+        return encode_results([Failure(device, "its node hosts another device") for device in strangers])
+    return encode_results(workplace.serve(orders))

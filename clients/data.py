@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from slimfed.clients.builtin.commands import Row, commands
 from slimfed.clients.errors import InputError
 from slimfed.clients.hub import ask_hub, is_local
-from slimfed.clients.spec import DataSpec
+from slimfed.clients.spec import DataSpec, PartitionSpec
 
 Task = Literal["classification", "causal-lm"]
 BUILTIN = ("builtin:commands",)
@@ -107,6 +107,39 @@ def load_data(spec: DataSpec, task: Task) -> TextData:
     if columns.label is None:
         return TextData(train, test, None)
     return _label(spec, columns.label, raw, (train, test))
+
+
+def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str] | None) -> TextData:
+    """The text that a real device keeps in ``folder``: a train file, and a test file if it has one (else no rows).
+
+    ``spec`` names the columns, ``labels`` the classes in the server's order; where the server's text comes from is of
+    no interest here. Raises :class:`InputError` for what cannot be read and for a label that the server does not know.
+    """
+    own = spec.model_copy(update={"path": str(folder), "partition": PartitionSpec()})
+    columns = _columns(own, task)
+    splits = []
+    for name in _SPLITS:
+        if name == "test" and not any((folder / (name + ending)).is_file() for ending in _READERS):
+            splits.append(TextSplit((), None, None if columns.label is None else np.zeros(0, dtype=np.int64)))
+            continue
+        raw = _read_file(own, _find(own, folder, name), columns)
+        _check_present(own, raw, columns)
+        split = _texts(own, raw, columns)
+        splits.append(split if columns.label is None else _labelled(own, columns.label, raw, split, labels or ()))
+    return TextData(splits[0], splits[1], None if labels is None else tuple(labels))
+
+
+def _labelled(spec: DataSpec, column: str, raw: _Raw, split: TextSplit, labels: Sequence[str]) -> TextSplit:
+    position = {label: index for index, label in enumerate(labels)}
+    numbers = []
+    for row, value in enumerate(_label_values(spec, column, raw)):
+        if str(value) not in position:
+            raise InputError(
+                f'data.label = "{column}": row {row + 1} of {raw.name} of "{spec.path}" has label {str(value)!r:.50}, '
+                f"which the server does not know; valid: {', '.join(map(repr, labels[:20]))}"
+            )
+        numbers.append(position[str(value)])
+    return replace(split, label=np.array(numbers, dtype=np.int64))
 
 
 def _columns(spec: DataSpec, task: Task) -> _Columns:

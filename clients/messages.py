@@ -7,10 +7,13 @@ Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, str
 field of the assignments.
 
 Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D
-that finished, and ``failures`` {D: cause} for those that did not.
+that finished, and ``failures`` {D: cause} for those that did not. ``node`` {seconds}: how long the node worked.
+
+Who hosts what (query): ``host`` {device} of a real node; empty from one that serves whatever it is sent.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, fields
@@ -150,6 +153,32 @@ def decode_results(content: RecordDict, blueprint: Blueprint) -> list[Update | F
     failures: Any = content.get("failures", {})
     results += [Failure(int(name), _clean(cause)) for name, cause in failures.items() if _DEVICE.fullmatch(name)]
     return sorted(results, key=lambda result: result.device)
+
+
+def encode_work(content: RecordDict, seconds: float) -> None:
+    """Add to a node's reply how long the node worked for it."""
+    content["node"] = MetricRecord({"seconds": seconds})
+
+
+def decode_work(content: RecordDict) -> float:
+    """Seconds that a node says it worked; 0 if it says nothing usable. It cannot make itself quick with it."""
+    record: Any = content.get("node", {})
+    seconds = record.get("seconds") if isinstance(record, MetricRecord) else None
+    return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
+
+
+def encode_host(device: int | None) -> RecordDict:
+    """The answer of a node to who lives there."""
+    return RecordDict({"host": ConfigRecord({} if device is None else {"device": device})})
+
+
+def decode_host(content: RecordDict) -> int | None:
+    """The device that a node says it hosts, if any. Raises :class:`MalformedMessageError`."""
+    record = content.get("host")
+    device = record.get("device") if isinstance(record, ConfigRecord) else None
+    if not isinstance(record, ConfigRecord) or (device is not None and (type(device) is not int or device < 0)):
+        raise MalformedMessageError("a node's answer to who it hosts cannot be read")
+    return device
 
 
 def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Update | Failure:

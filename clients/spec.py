@@ -124,3 +124,6 @@ class TaskSpec(Section):
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"
+    labels: tuple[str, ...] | None = Field(
+        None, description="names of the classes where devices have text of their own; None: the text tells"
+    )

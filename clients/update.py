@@ -162,6 +162,7 @@ class Update:
     ``scores``: float32 [units], smoothed importance, 0 where removed. ``loss_before``/``loss_after``: mean loss on the
     same fixed local batches. ``importance``: size of what the adapter learnt (algorithms 1, step 4). ``seconds`` and
     ``peak_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: its own model on the test split.
+    ``link_seconds``: what the server measured from its send to its receipt, less the node's work (real devices).
     """
 
     device: int
@@ -178,3 +179,4 @@ class Update:
     measured_memory_bytes: int
     workload: Workload
     evaluation: Evaluation | None
+    link_seconds: float = 0.0

@@ -1,6 +1,7 @@
 """What a node holds for a run: the frozen base, its structure, the tokenised text and who owns which part of it."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,14 +12,16 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
-from slimfed.clients.data import load_data
+from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.engine import train
+from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.folding import changed, fold
 from slimfed.clients.generation import Prompts, collect, complete, likeness
+from slimfed.clients.hub import is_local
 from slimfed.clients.messages import Failure, Orders
-from slimfed.clients.models import LoadedModel, load_model
-from slimfed.clients.partition import partition
+from slimfed.clients.models import BUILTIN, LoadedModel, load_model
+from slimfed.clients.own import OwnDevice
 from slimfed.clients.seeds import derive
 from slimfed.clients.slicing import narrow, slice_model, widen
 from slimfed.clients.spec import TaskSpec
@@ -39,7 +42,7 @@ class Workplace:
     blueprint: Blueprint
     train: TokenisedSplit
     test: TokenisedSplit
-    parts: tuple[np.ndarray, ...]
+    parts: Mapping[int, np.ndarray]
     sample: np.ndarray
     prompts: Prompts | None
 
@@ -95,6 +98,8 @@ class Workplace:
         return fold(slice_model(self.base.model, structure), whole, self.task.adapter.scaling)
 
     def _evaluated(self, update: Update) -> Update:
+        if not len(self.sample):  # a real device need not keep a test file
+            return update
         return replace(update, evaluation=self.evaluate(update.adapter, update.structure, self.sample))
 
 
@@ -105,7 +110,39 @@ def open_workplace(task: TaskSpec) -> Workplace:
     Uses the accelerator if there is one; on a CPU one thread, since a node is one of several workers of a machine and
     the order of a sum must not depend on how many there are.
     """
+    # Here: it brings seconds of imports that a real node can do without.
+    from slimfed.clients.partition import partition
+
     text = load_data(task.data, task.model.task)
+    return _workplace(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
+
+
+@lru_cache(maxsize=2)
+def open_office(task: TaskSpec) -> Workplace:
+    """The server's workplace where devices have text of their own: nothing is divided, and the labels are its text's.
+
+    Its ``task`` carries the labels, to be sent.
+    """
+    text = load_data(task.data, task.model.task)
+    return _workplace(task.model_copy(update={"labels": text.labels}), text, {})
+
+
+@lru_cache(maxsize=2)
+def open_own_workplace(task: TaskSpec, own: OwnDevice) -> Workplace:
+    """The workplace of a task on a real device. Raises :class:`InputError`.
+
+    The server says what is trained, but names no place on this machine: a model folder is the owner's to name.
+    """
+    path = own.model or task.model.path
+    if own.model is None and not path.startswith(BUILTIN) and is_local(path):
+        raise InputError(f"model.path = {path!r}: is a folder; say on the node where it lies, node-config model=FOLDER")
+    task = task.model_copy(update={"model": task.model.model_copy(update={"path": path})})
+    text = load_own_data(task.data, task.model.task, own.data, task.labels)
+    return _workplace(task, text, {own.device: np.arange(len(text.train))})
+
+
+def _workplace(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) -> Workplace:
+    """A workplace with ``text``, of which device d owns the training rows ``parts[d]``."""
     base = load_model(task.model, text.labels, task.seed)
     if torch.cuda.is_available():
         base.model.to("cuda")
@@ -118,7 +155,7 @@ def open_workplace(task: TaskSpec) -> Workplace:
         blueprint,
         tokenise(text.train, base.tokenizer, task.data.max_length),
         tokenise(text.test, base.tokenizer, task.data.max_length),
-        tuple(partition(text, task.data.partition, task.devices, task.seed)),
+        parts,
         _sample(len(text.test), task),
         collect(text.test, base.tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts")),
     )

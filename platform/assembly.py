@@ -24,10 +24,12 @@ from slimfed.strategies.protocols import Clock, Recorder
 from slimfed.strategies.strategy import FedSlim
 
 
-def assemble(job: Job, workplace: Workplace, fleet: Fleet, nodes: int, recorder: Recorder) -> FedSlim:
-    """The strategy of a job with all its parts; it goes on where ``fleet`` stands."""
+def assemble(
+    job: Job, workplace: Workplace, fleet: Fleet, nodes: int, recorder: Recorder, *, real: bool = False
+) -> FedSlim:
+    """The strategy of a job with all its parts; it goes on where ``fleet`` stands. ``real``: devices, not simulated."""
     evaluator = GlobalEvaluator(workplace, processor_count())
-    return FedSlim(job.strategy_settings(nodes), fleet, _clock(job), recorder, evaluator)
+    return FedSlim(job.strategy_settings(workplace.task, nodes, real=real), fleet, _clock(job), recorder, evaluator)
 
 
 def new_fleet(workplace: Workplace, job: Job) -> Fleet:

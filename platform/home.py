@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def federation(self) -> Path:
+        """Names the SuperLink of the run's real devices; not there if the fleet is simulated."""
+        return self.path / "federation"
+
+    @property
     def exports(self) -> Path:
         """Exported models."""
         return self.path / "exports"

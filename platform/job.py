@@ -227,10 +227,13 @@ class Job(Section):
             dtype=self.dtype,
         )
 
-    def strategy_settings(self, nodes: int) -> StrategySettings:
-        """What the strategy is told; ``nodes`` is how many Flower nodes serve the fleet."""
+    def strategy_settings(self, task: TaskSpec, nodes: int, *, real: bool = False) -> StrategySettings:
+        """What the strategy is told; ``nodes`` is how many Flower nodes serve the fleet.
+
+        ``real``: each of them hosts one device of its own.
+        """
         return StrategySettings(
-            task=self.task_spec(),
+            task=task,
             bandit=self.bandit,
             aggregation=self.method.aggregation,
             target_sparsity=self.method.target_sparsity,
@@ -241,6 +244,7 @@ class Job(Section):
             straggler_seconds=self.deadlines.straggler_seconds,
             quorum=self.deadlines.quorum,
             retries=self.deadlines.retries,
+            real=real,
         )
 
 

@@ -15,7 +15,9 @@ from types import FrameType
 from typing import Literal, Protocol
 
 from slimfed.platform.launch.bundle import write_bundle
-from slimfed.platform.launch.superlink import LaunchError, SuperLink
+from slimfed.platform.launch.federation import Federation
+from slimfed.platform.launch.flower import LaunchError
+from slimfed.platform.launch.superlink import SuperLink
 from slimfed.platform.sizing import Sizing
 
 FinalStatus = Literal["done", "failed", "stopped"]
@@ -63,12 +65,16 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Where a run lives and what it is given; ``folder`` is the run's own."""
+    """Where a run lives and what it is given; ``folder`` is the run's own.
+
+    ``federation`` names the SuperLink of real devices that the run is submitted to; None: one of our own, simulated.
+    """
 
     run: str
     home: Path
     folder: Path
     sizing: Sizing
+    federation: str | None = None
 
     @property
     def logs(self) -> Path:
@@ -96,28 +102,41 @@ def launch(
     function returns no process of the run is left. Whoever launches several runs takes the signals for all of them
     (:func:`stop_signals`) and passes them as ``stop``.
     """
-    size = plan.sizing
     status: FinalStatus
     with nullcontext(stop) if stop is not None else stop_signals() as stop:
         try:
-            with SuperLink(plan.folder / "flower", plan.logs / "superlink.log", environment) as superlink:
-                app = write_bundle(plan.folder / "flower" / "bundle")
-                settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes}}
-                submission = superlink.submit(
-                    app, settings, nodes=size.nodes, workers=size.workers, gpus=size.gpus, gpu_share=size.gpu_share
-                )
-                status = _Watch(superlink, submission, journal, stop, plan.logs / "app.log").until_final()
+            with _runtime(plan, environment) as runtime:
+                submission = _submit(plan, runtime)
+                status = _Watch(runtime, submission, journal, stop, plan.logs / "app.log").until_final()
         except LaunchError as error:
             status = "stopped" if stop.count else "failed"
             journal.finish(status, str(error))
         return Outcome(status, stop.count > 0)
 
 
+def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> SuperLink | Federation:
+    if plan.federation is not None:
+        return Federation(plan.federation, plan.folder / "flower", environment)
+    return SuperLink(plan.folder / "flower", plan.logs / "superlink.log", environment)
+
+
+def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
+    """Hand over the app; returns Flower's run id."""
+    app, size = write_bundle(plan.folder / "flower" / "bundle"), plan.sizing
+    real = plan.federation is not None
+    settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes, "real": real}}
+    if isinstance(runtime, Federation):
+        return runtime.submit(app, settings)
+    return runtime.submit(
+        app, settings, nodes=size.nodes, workers=size.workers, gpus=size.gpus, gpu_share=size.gpu_share
+    )
+
+
 class _Watch:
     """Follows one run; every wait in here has a deadline."""
 
     def __init__(
-        self, superlink: SuperLink, submission: str, journal: Journal, stop: "StopSignals", app_log: Path
+        self, superlink: SuperLink | Federation, submission: str, journal: Journal, stop: "StopSignals", app_log: Path
     ) -> None:
         self._superlink = superlink
         self._submission = submission

@@ -1,6 +1,6 @@
 """All that can be wrong with a job, found within seconds, before a run exists."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
@@ -28,23 +28,39 @@ class Checked:
     reasons: tuple[str, ...]
 
 
-def check(job: Job) -> Checked:
+def check(job: Job, *, real: bool = False) -> Checked:
     """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
 
-    Cheap checks come first, so that most mistakes are answered at once.
+    Cheap checks come first, so that most mistakes are answered at once. ``real``: the devices have text of their own,
+    so nothing is divided among them, and how much each has is not known here (0).
     """
     load_profile(job.fleet.profile)
     check_disturbance(job)
     text = load_data(job.data, job.model.task)
-    parts = partition(text, job.data.partition, job.fleet.devices, job.seed)
+    examples = (0,) * job.fleet.devices
+    if not real:
+        examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
     base = load_model(job.model, text.labels, job.seed)
     blueprint = discover(base.model)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     check_method(job)
+    fleet = load_fleet(job.fleet, job.seed)
+    if real:
+        fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
+        job = on_devices(job)
     choice = choose(job, base, blueprint)
-    examples = tuple(len(part) for part in parts)
-    return Checked(choice.job, load_fleet(job.fleet, job.seed), examples, choice.sizing, choice.reasons)
+    return Checked(choice.job, fleet, examples, choice.sizing, choice.reasons)
+
+
+def on_devices(job: Job) -> Job:
+    """With the engine of real devices where the job leaves it open: their model is sliced, which is what they gain by.
+
+    Nothing measured on this machine would tell what is best on theirs.
+    """
+    open_fields = {"name": "sequential", "dtype": "fp32", "cohort_size": 1, "workers": 1}
+    chosen = {name: value for name, value in open_fields.items() if getattr(job.engine, name) == "auto"}
+    return job.model_copy(update={"engine": job.engine.model_copy(update=chosen)})
 
 
 def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from slimfed.clients.workplace import open_workplace
+from slimfed.clients.workplace import open_office, open_workplace
 from slimfed.platform.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.home import home, run_folder
 from slimfed.platform.job import load_job
@@ -45,9 +45,10 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
         store.mark_running(run_id)
         finished = Reader(store.engine).find_run(run_id).rounds_done
         recorder = StoreRecorder(store, run_id, folder.checkpoints)
-        workplace = open_workplace(job.task_spec())
+        real = bool(settings["slimfed.real"])
+        workplace = open_office(job.task_spec()) if real else open_workplace(job.task_spec())
         fleet = restored_fleet(workplace, folder, finished) if finished else new_fleet(workplace, job)
-        strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder)
+        strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -10,29 +11,40 @@ from flwr.serverapp import Grid
 _POLL_SECONDS = 0.05
 
 
+@dataclass(frozen=True)
+class Replies:
+    """What came back, in the order of the node ids, and after how many seconds it was there, by node."""
+
+    replies: list[Message]
+    seconds: dict[int, float]
+
+
 class StopRequestedError(Exception):
     """Somebody asked the run to stop while it was waiting."""
 
 
 def exchange(
     grid: Grid, messages: Sequence[Message], deadline_seconds: float, stop_requested: Callable[[], bool]
-) -> list[Message]:
-    """Push ``messages`` and return the replies that came before the deadline, in the order of the node ids.
+) -> Replies:
+    """Push ``messages`` and return the replies that came before the deadline.
 
     Raises :class:`StopRequestedError` as soon as ``stop_requested`` says so.
     """
-    deadline = time.monotonic() + deadline_seconds
+    began = time.monotonic()
+    deadline = began + deadline_seconds
+    seconds: dict[int, float] = {}
     waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
     replies: list[Message] = []
     while waiting and time.monotonic() < deadline:
         fresh = list(grid.pull_messages(waiting))
         waiting -= {reply.metadata.reply_to_message_id for reply in fresh}
         replies += fresh
+        seconds |= {reply.metadata.src_node_id: time.monotonic() - began for reply in fresh}
         if stop_requested():
             raise StopRequestedError
         if waiting:
             time.sleep(_POLL_SECONDS)
-    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+    return Replies(sorted(replies, key=lambda reply: reply.metadata.src_node_id), seconds)
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop_requested: Callable[[], bool]) -> list[int]:

@@ -1,17 +1,20 @@
 """From the nodes' replies to a verdict on every device: an accepted update, or a status and an event with the cause."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages import Failure, decode_results, orders_bytes, update_bytes
+from slimfed.clients.messages import Failure, decode_results, decode_work, orders_bytes, update_bytes
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.fitness import find_unfit
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
+
+NOBODY = 0
+"""Where the plans of devices are that no node hosts at the moment; no node of Flower's has this id."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,18 @@ def judge(
     replies: Iterable[Message],
     clock: Clock,
     straggler_seconds: float | None,
+    elapsed: Mapping[int, float] | None = None,
 ) -> Verdict:
     """Decide for every planned device; nothing is learnt from an update that is not accepted.
 
-    ``shares`` says which node was given which devices: only that node may answer for them.
+    ``shares`` says which node was given which devices: only that node may answer for them. ``elapsed``: seconds from
+    send to receipt by node, where every node is a real device of its own.
     """
     plans = sorted((plan for share in shares.values() for plan in share), key=lambda plan: plan.assignment.device)
     number = plans[0].assignment.round
     assignments = {plan.assignment.device: plan.assignment for plan in plans}
-    updates, problems, events = _read(fleet, shares, replies, number)
+    updates, problems, events = _read(fleet, shares, replies, number, elapsed)
+    absent = {plan.assignment.device for plan in shares.get(NOBODY, ())}
     unfit = find_unfit(updates, assignments, fleet.adapter)
     refused = {reason.index for reason in unfit}
     fit = {update.device: update for index, update in enumerate(updates) if index not in refused}
@@ -62,7 +68,7 @@ def judge(
     records = []
     for device, assignment in assignments.items():
         update = fit.get(device)
-        problem = None if update is not None else problems.get(device) or _silent(assignment)
+        problem = None if update is not None else problems.get(device) or _silent(assignment, device in absent)
         completion = None
         bytes_down = orders_bytes(assignment, device_bytes(fleet.adapter, assignment.structure, assignment.rank))
         bytes_up = 0 if update is None else update_bytes(update)
@@ -80,7 +86,11 @@ def judge(
 
 
 def _read(
-    fleet: Fleet, shares: Mapping[int, Sequence[Plan]], replies: Iterable[Message], number: int
+    fleet: Fleet,
+    shares: Mapping[int, Sequence[Plan]],
+    replies: Iterable[Message],
+    number: int,
+    elapsed: Mapping[int, float] | None,
 ) -> tuple[list[Update], dict[int, _Problem], list[Event]]:
     """Updates as they were sent, problems by device, and events that belong to no device."""
     updates: list[Update] = []
@@ -98,10 +108,18 @@ def _read(
                 cause = f"node {node} answered for device {result.device}, which it was not given"
                 events.append(Event(number, "foreign-device", cause, "check what runs on that node", result.device))
             elif isinstance(result, Update):
-                updates.append(result)
+                updates.append(result if elapsed is None else _timed(result, reply, elapsed[node]))
             else:
                 problems[result.device] = _failed(number, result)
     return sorted(updates, key=lambda update: update.device), problems, events
+
+
+def _timed(update: Update, reply: Message, elapsed: float) -> Update:
+    """With times that the server measured, as far as it can: only their division into work and link is the node's."""
+    worked = min(decode_work(reply.content), elapsed)
+    memory = float(update.measured_memory_bytes) or update.workload.peak_memory_bytes
+    workload = replace(update.workload, peak_memory_bytes=memory)
+    return replace(update, seconds=worked, link_seconds=elapsed - worked, workload=workload)
 
 
 def _last_line(reason: str | None) -> str:
@@ -115,7 +133,10 @@ def _failed(number: int, failure: Failure) -> _Problem:
     return _Problem("failed", Event(number, "device-failed", failure.cause, remedy, failure.device))
 
 
-def _silent(assignment: Assignment) -> _Problem:
+def _silent(assignment: Assignment, absent: bool) -> _Problem:
+    if absent:
+        remedy = "start its node; it takes part again as soon as it is there"
+        return _Problem("failed", Event(assignment.round, "absent", "no node hosts it", remedy, assignment.device))
     remedy = "raise deadlines.reply_seconds if its node needs longer"
     event = Event(assignment.round, "no-reply", "no update came before the deadline", remedy, assignment.device)
     return _Problem("failed", event)

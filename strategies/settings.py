@@ -13,6 +13,7 @@ class StrategySettings:
     ``evaluate_devices`` models of devices' own are measured every ``evaluate_every`` rounds, all of them in the last.
     A round with fewer than ``quorum`` (share of the devices) usable updates is repeated up to ``retries`` times.
     ``straggler_seconds`` is the deadline for a device's completion, ``reply_seconds`` the one for a node's reply.
+    ``real``: every node hosts one device of its own, and is asked which.
     """
 
     task: TaskSpec
@@ -26,3 +27,4 @@ class StrategySettings:
     straggler_seconds: float | None
     quorum: float
     retries: int
+    real: bool = False

@@ -18,10 +18,11 @@ from slimfed.clients.update import Evaluation
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.exchange import exchange, wait_for_nodes
 from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.judging import Verdict, judge
+from slimfed.strategies.judging import NOBODY, Verdict, judge
 from slimfed.strategies.planning import Plan, evaluates, plan_round
 from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Recorder, RoundRecord
 from slimfed.strategies.rewarding import reward_devices
+from slimfed.strategies.roster import Roster
 from slimfed.strategies.settings import StrategySettings
 
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
@@ -48,6 +49,7 @@ class FedSlim(Strategy):
         self._plans: tuple[Plan, ...] = ()
         self._shares: dict[int, list[Plan]] = {}
         self._verdict = Verdict((), ())
+        self._roster = Roster(len(fleet.devices)) if settings.real else None
 
     def summary(self) -> None:
         """Nothing to print: the job and its method are in the store."""
@@ -85,12 +87,12 @@ class FedSlim(Strategy):
         The nodes are those that are there at each attempt. What the clock rules out (memory, dropouts, deadlines) it
         would rule out again: then nothing is repeated.
         """
-        settings = self.settings
-        needed = max(1, math.ceil(settings.quorum * len(self.fleet.devices)))
+        settings, needed = self.settings, self._needed
         for _attempt in range(settings.retries + 1):
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-            replies = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
-            self._verdict = judge(self.fleet, self._shares, replies, self.clock, settings.straggler_seconds)
+            came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
+            replies, seconds = came.replies, came.seconds if settings.real else None
+            self._verdict = judge(self.fleet, self._shares, replies, self.clock, settings.straggler_seconds, seconds)
             if len(self._verdict.accepted) >= needed:
                 self.aggregate_train(number, replies)
                 return
@@ -104,6 +106,11 @@ class FedSlim(Strategy):
         first = next((event.cause for event in self._verdict.events), "no node replied in time")
         raise QuorumError(f"round {number}: {cause}; first cause: {first}")
 
+    @property
+    def _needed(self) -> int:
+        """Devices whose updates a round needs."""
+        return max(1, math.ceil(self.settings.quorum * len(self.fleet.devices)))
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -111,17 +118,31 @@ class FedSlim(Strategy):
 
         ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry.
         """
-        nodes = wait_for_nodes(grid, 1, self.settings.reply_seconds, self.recorder.stop_requested)
-        self._shares = self._deal(nodes)
+        self._shares = self._deal_to_hosts(grid, server_round) if self._roster else self._deal_freely(grid)
         for node, plans in self._shares.items():
+            if node == NOBODY:
+                continue
             content = encode_orders(self._orders(plans))
             yield Message(content, node, "train", ttl=2 * self.settings.reply_seconds, group_id=str(server_round))
 
-    def _deal(self, nodes: Sequence[int]) -> dict[int, list[Plan]]:
+    def _deal_to_hosts(self, grid: Grid, number: int) -> dict[int, list[Plan]]:
+        """Every device's plan to the node that hosts it, or to nobody."""
+        settings, roster = self.settings, self._roster
+        assert roster is not None
+        events = roster.gather(grid, number, self._needed, settings.reply_seconds, self.recorder.stop_requested)
+        for event in events:
+            self.recorder.event(event)
+        hosts, shares = roster.hosts, dict[int, list[Plan]]()
+        for plan in self._plans:
+            shares.setdefault(hosts.get(plan.assignment.device, NOBODY), []).append(plan)
+        return shares
+
+    def _deal_freely(self, grid: Grid) -> dict[int, list[Plan]]:
         """The plans of each node that gets any: whole cohorts, dealt in turn.
 
         Which devices share a cohort must not depend on the number of nodes, or rounding would.
         """
+        nodes = wait_for_nodes(grid, 1, self.settings.reply_seconds, self.recorder.stop_requested)
         size = self.settings.task.cohort_size
         cohorts = [self._plans[start : start + size] for start in range(0, len(self._plans), size)]
         dealt = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}

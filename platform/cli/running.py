@@ -10,6 +10,7 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.cli.output import BAD_INPUT, FAILED, OK, notes, print_json
 
 if TYPE_CHECKING:
+    from slimfed.platform.home import RunFolder
     from slimfed.platform.sizing import Sizing
     from slimfed.platform.store.store import Store
 
@@ -27,6 +28,10 @@ def run(
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="overrule a field of the job, repeatable")
     ] = None,
     name: Annotated[str | None, typer.Option(help="name of the run")] = None,
+    federation: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="run on the real devices of this SuperLink of Flower's configuration"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a job to its end."""
@@ -35,13 +40,16 @@ def run(
     from slimfed.platform.runs import create_run, store_url
     from slimfed.platform.store.store import Store
 
-    wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else [])])
-    checked = _check(wanted)
+    real = ["fleet.clock=measured"] if federation else []  # what a profile says of time is not true of real devices
+    wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else []), *real])
+    checked = _check(wanted, federation)
     for reason in checked.reasons:
         notes().print(reason, markup=False, highlight=False, soft_wrap=True)
     with Store.open(store_url(wanted), home()) as store:
         run_id, folder = create_run(store, home(), checked)
-        raise typer.Exit(_drive(store, run_id, folder.path, checked.sizing, as_json))
+        if federation:
+            folder.federation.write_text(federation, encoding="utf-8")
+        raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json))
 
 
 def resume(run: RunId, as_json: Json = False) -> None:
@@ -62,8 +70,8 @@ def resume(run: RunId, as_json: Json = False) -> None:
                 f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it"
             )
         folder = run_folder(Path(found.folder).parent, found.id)
-        checked = _check(load_job(folder.job))
-        raise typer.Exit(_drive(store, found.id, folder.path, checked.sizing, as_json))
+        checked = _check(load_job(folder.job), _federation(folder))
+        raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
 
 
 def stop(run: RunId) -> None:
@@ -91,24 +99,35 @@ def stop(run: RunId) -> None:
         notes().print(f"run {found.id} {found.status} after round {found.rounds_done}; `slimfed resume {found.id}`")
 
 
-def _check(job: Any) -> Any:
+def _check(job: Any, federation: str | None) -> Any:
     """Preflight, with a word on what takes the seconds."""
     with notes().status("checking the job"):
+        from slimfed.platform.launch.federation import check_connection
         from slimfed.platform.preflight import check
 
-        return check(job)
+        if federation is not None:
+            check_connection(federation)
+        return check(job, real=federation is not None)
 
 
-def _drive(store: "Store", run_id: str, folder: Path, sizing: "Sizing", as_json: bool) -> int:
+def _federation(folder: "RunFolder") -> str | None:
+    """The SuperLink that a run was submitted to."""
+    return folder.federation.read_text(encoding="utf-8") if folder.federation.is_file() else None
+
+
+def _drive(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool) -> int:
     """Launch a run, show it, report it; returns the exit code."""
     from slimfed.platform.cli.journal import StoreJournal
     from slimfed.platform.cli.progress import open_display
     from slimfed.platform.launcher import LaunchPlan, launch
 
-    notes().print(f"run {run_id} (nodes: {sizing.nodes}, workers: {sizing.workers}); Ctrl-C stops it", soft_wrap=True)
+    federation = _federation(folder)
+    place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
+    notes().print(f"run {run_id} ({place}); Ctrl-C stops it", soft_wrap=True)
     store.mark_running(run_id)
+    plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
-        ending = launch(LaunchPlan(run_id, folder.parent, folder, sizing), StoreJournal(store, run_id, display))
+        ending = launch(plan, StoreJournal(store, run_id, display))
     code = _report(store, run_id, as_json)
     return INTERRUPTED if ending.interrupted and ending.status == "stopped" else code
 

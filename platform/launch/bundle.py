@@ -27,6 +27,7 @@ run = ""
 home = ""
 job = ""
 nodes = 2
+real = false
 """
 
 _LICENSE = "slimfed is licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"

@@ -4,18 +4,13 @@ flwr 1.41 serves all its APIs over HTTP on one port (``--host``, ``--port``); no
 Flower home (``FLWR_HOME``) of its own, so neither the user's Flower configuration nor another run is touched.
 """
 
-import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -23,54 +18,23 @@ from typing import IO, Any
 import psutil
 import tomli_w
 
+from slimfed.platform.launch.flower import AppStatus, Flower, LaunchError, environment, program
+
 _CONNECTION = "slimfed"
 _START_SECONDS = 60.0
-_COMMAND_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _PORT_ATTEMPTS = 3
 _PROBE_SECONDS = 0.05
-
-# Quiet, private and quick: nothing is reported or looked up, tasks are picked up soon (every look of Flower's, all
-# through the run, costs 2 ms), Ray keeps to itself and keeps its object store small (a round's messages are a few MB;
-# its default is 30% of the memory).
-_SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.1",
-    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(2 * 1024**3),
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
-# A cluster of the user's must not swallow our workers.
-_UNSET = ("RAY_ADDRESS", "RAY_TMPDIR", "FLWR_DATABASE", "FLWR_OIDC_ENABLED")
-
-
-class LaunchError(RuntimeError):
-    """The Flower runtime could not be started or used; the text says why, with the last lines of its log."""
-
-
-@dataclass(frozen=True)
-class AppStatus:
-    """What Flower says of the app: ``status`` (pending, starting, running, finished:completed, ...) and its details."""
-
-    status: str
-    details: str
-
-    @property
-    def finished(self) -> bool:
-        """True once the app has ended, in whatever way."""
-        return self.status.startswith("finished")
 
 
 class SuperLink:
     """A local SuperLink in simulation mode. Use as a context manager; leaving it ends every process it started."""
 
-    def __init__(self, home: Path, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path, log: Path, variables: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.log = log
-        self._environment = _environment(home, environment or {})
+        self._environment = environment(home, variables or {})
+        self._flower = Flower(self._environment, _CONNECTION)
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "SuperLink":
@@ -114,17 +78,15 @@ class SuperLink:
             f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus={gpu_share} "
             f"init-args-num-cpus={workers} init-args-num-gpus={gpus} init-args-log-to-driver=false"
         )
-        overrides = ["--run-config", str(configuration), "--federation-config", federation]
-        return str(self._flwr("run", str(app), _CONNECTION, *overrides)["run-id"])
+        return self._flower.submit(app, configuration, ["--federation-config", federation])
 
     def status(self, run_id: str) -> AppStatus:
         """How the app is doing, as Flower sees it. Raises :class:`LaunchError`."""
-        (run,) = self._flwr("ls", _CONNECTION, "--run-id", run_id)["runs"]
-        return AppStatus(run["status"], run["status-details"])
+        return self._flower.status(run_id)
 
     def app_log(self, run_id: str) -> str:
         """What the app has printed so far. Raises :class:`LaunchError`."""
-        return self._command("log", run_id, _CONNECTION, "--show")
+        return self._flower.app_log(run_id)
 
     def app_process(self) -> psutil.Process | None:
         """The process that runs the ServerApp and drives Ray; None before it starts and after it ends."""
@@ -179,7 +141,7 @@ class SuperLink:
         return " | ".join(lines[-count:]) or "its log is empty"
 
     def _spawn(self, port: int) -> None:
-        superlink = [_program("flower-superlink", self._environment), "--insecure", "--simulation"]
+        superlink = [program("flower-superlink", self._environment), "--insecure", "--simulation"]
         superlink += ["--isolation", "subprocess", "--disable-runtime-dependency-installation"]
         superlink += ["--host", "127.0.0.1", "--port", str(port)]
         guard = [sys.executable, "-m", "slimfed.platform.launch.guard", str(self.log)]
@@ -212,51 +174,6 @@ class SuperLink:
         configuration = {"superlink": {"default": _CONNECTION, _CONNECTION: connection}}
         (self.home / "config.toml").write_text(tomli_w.dumps(configuration))
 
-    def _flwr(self, *arguments: str) -> dict[str, Any]:
-        """Run a ``flwr`` command and return its JSON answer."""
-        text = self._command(*arguments, "--format", "json")
-        try:
-            answer: dict[str, Any] = json.loads(text)
-        except json.JSONDecodeError:
-            raise LaunchError(f"flwr {arguments[0]} gave no JSON: {_one_line(text)}") from None
-        if not answer.get("success"):
-            raise LaunchError(f"flwr {arguments[0]} failed: {answer.get('error-message', _one_line(text))}")
-        return answer
-
-    def _command(self, *arguments: str) -> str:
-        command = [_program("flwr", self._environment), *arguments]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                timeout=_COMMAND_SECONDS,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the launcher alone
-            )
-        except subprocess.TimeoutExpired:
-            raise LaunchError(f"flwr {arguments[0]} did not answer within {_COMMAND_SECONDS:.0f} s") from None
-        if done.returncode and not done.stdout.lstrip().startswith("{"):
-            raise LaunchError(f"flwr {arguments[0]} failed: {_one_line(done.stderr or done.stdout)}")
-        return done.stdout
-
-
-def _environment(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _UNSET}
-    # Flower starts its parts by name, and a virtual environment need not be activated to be used.
-    places = [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), environment.get("PATH", os.defpath)]
-    return {**environment, **_SETTINGS, "PATH": os.pathsep.join(places), "FLWR_HOME": str(home), **extra}
-
-
-def _program(name: str, environment: Mapping[str, str]) -> str:
-    path = shutil.which(name, path=environment["PATH"])
-    if path is None:
-        raise LaunchError(
-            f"program {name} was not found; install slimfed with its server extra: pip install 'slimfed[server]'"
-        )
-    return path
-
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -271,7 +188,3 @@ def _is_app_process(process: psutil.Process) -> bool:
         return any(Path(part).name == "flwr-simulation" for part in process.cmdline()[:2])
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[-500:] or "no output"

@@ -83,7 +83,7 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
     assert (task.seed, task.dtype, task.devices) == (9, "bf16", 80)
     assert (task.pruning.importance, task.pruning.events) == ("magnitude", 3)
     assert (task.adapter.name, task.adapter.scaling) == ("lora", 1.5)
-    settings = job.strategy_settings(nodes=2)
+    settings = job.strategy_settings(job.task_spec(), nodes=2)
     assert (settings.task, settings.nodes, settings.straggler_seconds) == (task, 2, 30.0)
     assert (settings.evaluate_devices, settings.quorum, settings.aggregation) == (5, 0.5, "coverage")
 

@@ -134,7 +134,7 @@ def test_a_bundle_that_flower_refuses_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_missing_program_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slimfed.platform.launch.superlink.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("slimfed.platform.launch.flower.shutil.which", lambda *_, **__: None)
     with (
         pytest.raises(LaunchError, match=r"flower-superlink was not found; install slimfed with its server extra"),
         SuperLink(tmp_path / "flower", tmp_path / "superlink.log"),

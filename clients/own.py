@@ -1,0 +1,38 @@
+"""A real node's own device: which one it is, and where its text lies. The node's owner says so, nobody else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slimfed.clients.errors import InputError
+
+
+@dataclass(frozen=True)
+class OwnDevice:
+    """``device`` is its number in the fleet, ``data`` the folder of its text; ``model`` a folder in place of the job's.
+
+    It comes from the node's configuration: ``--node-config 'device=3 data="/srv/slimfed/data"'``.
+    """
+
+    device: int
+    data: Path
+    model: str | None = None
+
+    @staticmethod
+    def of(config: Mapping[str, object]) -> "OwnDevice | None":
+        """The device that a node's configuration names; None for a node that has none of its own (simulated ones).
+
+        Raises :class:`InputError` for a configuration that names it badly.
+        """
+        if "device" not in config and "data" not in config:
+            return None
+        device, data, model = config.get("device"), config.get("data"), config.get("model")
+        if type(device) is not int or device < 0:
+            raise InputError(
+                f"node-config device = {device!r}: must be a whole number from 0, the device's in the fleet"
+            )
+        if not isinstance(data, str) or not Path(data).expanduser().is_dir():
+            raise InputError(f"node-config data = {data!r}: must be the folder with the device's train file")
+        if model is not None and not isinstance(model, str):
+            raise InputError(f"node-config model = {model!r}: must be a folder written by save_pretrained")
+        return OwnDevice(device, Path(data).expanduser(), model)

@@ -1,0 +1,185 @@
+"""A secured federation on 127.0.0.1: a SuperLink with TLS and node authentication, nodes with text of their own.
+
+What `deploy/loopback.sh` runs, and what the tests do damage to. Every process has a guard that ends it with all it
+started as soon as this one is gone, in whatever way.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keys
+import tomli_w
+
+from slimfed.clients.builtin.commands import commands
+from slimfed.platform.launch.flower import environment, program
+
+NAME = "loopback"
+_START_SECONDS = 120.0
+_STOP_SECONDS = 20.0
+
+
+@dataclass
+class Loopback:
+    """``nodes`` SuperNodes that each host one device, in ``folder``; use as a context manager."""
+
+    folder: Path
+    nodes: int = 5
+    secure: bool = True
+    port: int = 0
+    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `slimfed` and `flwr` need to know to find this federation."""
+        return {"FLWR_HOME": str(self.folder / "flower"), "SLIMFED_HOME": str(self.folder / "runs")}
+
+    def __enter__(self) -> "Loopback":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Keys and text where they are missing, then the SuperLink, then the nodes."""
+        names = [f"node-{number}" for number in range(self.nodes)]
+        if not (self.folder / "keys").exists():
+            keys.write_server_files(self.folder / "keys", ["127.0.0.1", "localhost"])
+            keys.write_node_files(self.folder / "keys", names)
+        for place in ("data", "flower", "logs"):
+            (self.folder / place).mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "data" / "server").exists():
+            write_text(self.folder / "data", self.nodes)
+        self.start_superlink()
+        for number, name in enumerate(names):
+            if self.secure:
+                self._flwr("supernode", "register", str(self.folder / "keys" / f"{name}.pub"), NAME)
+            self.start_node(number)
+
+    def start_superlink(self) -> None:
+        """On the port it had before, if any: nodes come back to it by themselves."""
+        self.port = self.port or _free_port()
+        place = self.folder / "keys"
+        tls = ["--ssl-certfile", str(place / "server.crt"), "--ssl-keyfile", str(place / "server.key")]
+        tls += ["--ssl-ca-certfile", str(place / "ca.crt"), "--enable-supernode-auth"]
+        command = ["flower-superlink", *(tls if self.secure else ["--insecure"])]
+        command += ["--isolation", "subprocess", "--disable-runtime-dependency-installation"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(self.folder / "superlink.db")]
+        trust = {"root-certificates": str(place / "ca.crt")} if self.secure else {"insecure": True}
+        connection = {"address": f"127.0.0.1:{self.port}", **trust}
+        configuration = {"superlink": {"default": NAME, NAME: connection}}
+        (self.folder / "flower" / "config.toml").write_text(tomli_w.dumps(configuration))
+        self._spawn("superlink", command)
+        self._wait_for_superlink()
+
+    def start_node(self, number: int, **config: object) -> None:
+        """The node of device ``number``; ``config`` overrules its node configuration."""
+        own = {"device": number, "data": str(self.folder / "data" / f"device-{number}"), **config}
+        place = self.folder / "keys"
+        trust = ["--root-certificates", str(place / "ca.crt")]
+        trust += ["--auth-supernode-private-key", str(place / f"node-{number}.key")]
+        command = ["flower-supernode", *(trust if self.secure else ["--insecure"])]
+        command += ["--superlink", f"127.0.0.1:{self.port}", "--port", str(_free_port())]
+        command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in own.items())]
+        self._spawn(f"node-{number}", command)
+
+    def stop(self, *names: str) -> None:
+        """End the named processes (none: all) and everything below them."""
+        chosen = names or tuple(reversed(self.processes))
+        for name in chosen:
+            stdin = self.processes[name].stdin
+            if stdin is not None:
+                stdin.close()
+        for name in chosen:
+            try:
+                self.processes.pop(name).wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(f"{name} did not end within {_STOP_SECONDS:.0f} s") from None
+
+    def _spawn(self, name: str, command: Sequence[str]) -> None:
+        # With the tools of this installation, wherever its environment is; and few threads, for there are many nodes.
+        given = environment(self.folder / "flower", {**self.variables, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+        guard = [sys.executable, "-m", "slimfed.platform.launch.guard", str(self.folder / "logs" / f"{name}.log")]
+        self.processes[name] = subprocess.Popen(
+            [*guard, program(command[0], given), *command[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=given,
+            start_new_session=True,
+        )
+
+    def _wait_for_superlink(self) -> None:
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(self.folder / "keys" / "ca.crt")) if self.secure else None
+        address = f"{'https' if self.secure else 'http'}://127.0.0.1:{self.port}/health"
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self.processes["superlink"].poll() is None:
+            try:
+                with urllib.request.urlopen(address, timeout=2.0, context=context):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise RuntimeError(f"the SuperLink did not start; see {self.folder / 'logs' / 'superlink.log'}")
+
+    def _flwr(self, *arguments: str) -> None:
+        given = environment(self.folder / "flower", {})
+        done = subprocess.run(
+            [program("flwr", given), *arguments], env=given, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"flwr {' '.join(arguments[:2])} failed: {done.stdout} {done.stderr}")
+
+
+def write_text(folder: Path, devices: int, rows: int = 1000) -> None:
+    """Every device gets the requests of some users; the server a test split, and one training row of each label."""
+    train, test = commands()
+    users = sorted({row.user for row in train})
+    shares = {f"device-{d}": [r for r in train if users.index(r.user) % devices == d][:rows] for d in range(devices)}
+    first = {row.label: row for row in reversed(train)}
+    for name, own in [*shares.items(), ("server", list(first.values()))]:
+        place = folder / name
+        place.mkdir(parents=True)
+        for split, content in (("train", own), ("test", test[:rows])):
+            lines = [json.dumps({"text": row.text, "label": row.label}) for row in content]
+            (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> int:
+    """Bring the federation up, run a job through it, and take it down; the exit code is the run's."""
+    parser = argparse.ArgumentParser(description="Run a job on a secured federation of this machine.")
+    parser.add_argument("job", nargs="?", type=Path, default=Path(__file__).with_name("loopback.toml"))
+    parser.add_argument("--folder", type=Path, default=Path("slimfed-loopback"), help="keys, text, logs and runs")
+    parser.add_argument("--nodes", type=int, default=5)
+    given, options = parser.parse_known_args()
+    with Loopback(given.folder.absolute(), given.nodes) as federation:
+        print(f"SuperLink at 127.0.0.1:{federation.port}, {given.nodes} nodes; logs: {federation.folder / 'logs'}")
+        text = f"data.path={json.dumps(str(federation.folder / 'data' / 'server'))}"
+        sets = ["--set", text, "--set", f"fleet.devices={given.nodes}"]
+        command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", str(given.job)]
+        command += ["--federation", NAME, *sets, *options]
+        return subprocess.run(command, env={**os.environ, **federation.variables}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

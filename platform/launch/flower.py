@@ -1,0 +1,125 @@
+"""Flower's command line as a library: an app is submitted to a SuperLink, asked about and stopped, over JSON."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_COMMAND_SECONDS = 60.0
+
+# Quiet, private and quick: nothing is reported or looked up, tasks are picked up soon (every look of Flower's, all
+# through the run, costs 2 ms), Ray keeps to itself and keeps its object store small (a round's messages are a few MB;
+# its default is 30% of the memory).
+_SETTINGS = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.1",
+    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(2 * 1024**3),
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+# A cluster of the user's must not swallow our workers.
+_UNSET = ("RAY_ADDRESS", "RAY_TMPDIR", "FLWR_DATABASE", "FLWR_OIDC_ENABLED")
+
+
+class LaunchError(RuntimeError):
+    """The Flower runtime could not be started or used; the text says why, with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    """What Flower says of the app: ``status`` (pending, starting, running, finished:completed, ...) and its details."""
+
+    status: str
+    details: str
+
+    @property
+    def finished(self) -> bool:
+        """True once the app has ended, in whatever way."""
+        return self.status.startswith("finished")
+
+
+class Flower:
+    """``flwr`` as seen from one Flower home; ``connection`` names a SuperLink in that home's configuration."""
+
+    def __init__(self, environment: Mapping[str, str], connection: str) -> None:
+        self.environment = environment
+        self.connection = connection
+
+    def submit(self, app: Path, configuration: Path, options: Sequence[str] = ()) -> str:
+        """Ask for a run of ``app`` with the run configuration in a TOML file; returns Flower's run id."""
+        arguments = [str(app), self.connection, "--run-config", str(configuration), *options]
+        return str(self._json("run", *arguments)["run-id"])
+
+    def status(self, run_id: str) -> AppStatus:
+        """How the app is doing, as Flower sees it. Raises :class:`LaunchError`."""
+        (run,) = self._json("ls", self.connection, "--run-id", run_id)["runs"]
+        return AppStatus(run["status"], run["status-details"])
+
+    def app_log(self, run_id: str) -> str:
+        """What the app has printed so far. Raises :class:`LaunchError`."""
+        return self._command("log", run_id, self.connection, "--show")
+
+    def stop(self, run_id: str) -> None:
+        """End the app. Raises :class:`LaunchError`."""
+        self._json("stop", run_id, self.connection)
+
+    def _json(self, *arguments: str) -> dict[str, Any]:
+        """Run a ``flwr`` command and return its JSON answer."""
+        text = self._command(*arguments, "--format", "json")
+        try:
+            answer: dict[str, Any] = json.loads(text)
+        except json.JSONDecodeError:
+            raise LaunchError(f"flwr {arguments[0]} gave no JSON: {_one_line(text)}") from None
+        if not answer.get("success"):
+            raise LaunchError(f"flwr {arguments[0]} failed: {answer.get('error-message', _one_line(text))}")
+        return answer
+
+    def _command(self, *arguments: str) -> str:
+        command = [program("flwr", self.environment), *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                timeout=_COMMAND_SECONDS,
+                start_new_session=True,  # a Ctrl-C in the terminal is for the launcher alone
+            )
+        except subprocess.TimeoutExpired:
+            raise LaunchError(f"flwr {arguments[0]} did not answer within {_COMMAND_SECONDS:.0f} s") from None
+        if done.returncode and not done.stdout.lstrip().startswith("{"):
+            raise LaunchError(f"flwr {arguments[0]} failed: {_one_line(done.stderr or done.stdout)}")
+        return done.stdout
+
+
+def environment(home: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
+    """What Flower's programs are given; ``home`` is theirs alone, None the user's own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _UNSET}
+    # Flower starts its parts by name, and a virtual environment need not be activated to be used.
+    places = [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), inherited.get("PATH", os.defpath)]
+    own = {} if home is None else {"FLWR_HOME": str(home)}
+    return {**inherited, **_SETTINGS, "PATH": os.pathsep.join(places), **own, **extra}
+
+
+def program(name: str, environment: Mapping[str, str]) -> str:
+    """The path of a program of Flower's. Raises :class:`LaunchError`."""
+    path = shutil.which(name, path=environment["PATH"])
+    if path is None:
+        raise LaunchError(
+            f"program {name} was not found; install slimfed with its server extra: pip install 'slimfed[server]'"
+        )
+    return path
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[-500:] or "no output"

@@ -1,0 +1,91 @@
+"""Which real node hosts which device. Every node is asked once, when it appears; a device stays with its first node."""
+
+import time
+from collections.abc import Callable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from slimfed.clients.messages import MalformedMessageError, decode_host
+from slimfed.strategies.exchange import StopRequestedError, exchange
+from slimfed.strategies.protocols import Event
+
+# A node's process starts anew for the question, on a small machine in some seconds; one that is slower is asked again.
+_ASK_SECONDS = 30.0
+# How long a fleet that is large enough waits for those that are still on their way.
+_LATECOMERS_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+
+
+class Roster:
+    """The hosts of a fleet of ``devices`` real devices, as their nodes say."""
+
+    def __init__(self, devices: int) -> None:
+        self._devices = devices
+        self._claims: dict[int, int] = {}
+        self._asked: set[int] = set()
+        self._present: set[int] = set()
+
+    @property
+    def hosts(self) -> dict[int, int]:
+        """Node by device, of those that are there."""
+        return {device: node for device, node in sorted(self._claims.items()) if node in self._present}
+
+    def gather(
+        self, grid: Grid, number: int, needed: int, deadline_seconds: float, stop_requested: Callable[[], bool]
+    ) -> list[Event]:
+        """Look who is there for round ``number``, and wait for ``needed`` devices; returns what went wrong.
+
+        Waits for all devices a little, for the needed ones until the deadline, and leaves the judgement to the quorum.
+        """
+        events: list[Event] = []
+        began = time.monotonic()
+        while True:
+            events += self._look(grid, number, stop_requested)
+            waited, there = time.monotonic() - began, len(self.hosts)
+            enough = there >= needed and waited >= _LATECOMERS_SECONDS
+            if there == self._devices or enough or waited >= deadline_seconds:
+                return events
+            if stop_requested():
+                raise StopRequestedError
+            time.sleep(_POLL_SECONDS)
+
+    def _look(self, grid: Grid, number: int, stop_requested: Callable[[], bool]) -> list[Event]:
+        """Take note of the nodes that are there, and ask those that have not answered yet."""
+        self._present = set(grid.get_node_ids())
+        new = sorted(self._present - self._asked)
+        if not new:
+            return []
+        questions = [Message(RecordDict(), node, "query", ttl=_ASK_SECONDS, group_id=str(number)) for node in new]
+        replies = exchange(grid, questions, _ASK_SECONDS, stop_requested).replies
+        claims: dict[int, list[int]] = {}
+        events = []
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            self._asked.add(node)
+            try:
+                device = None if reply.has_error() else decode_host(reply.content)
+            except MalformedMessageError:
+                device = None
+            if device is None or device >= self._devices:
+                said = "no device" if device is None else f"device {device}, the fleet has {self._devices}"
+                remedy = "start the node with --node-config 'device=NUMBER data=\"FOLDER\"'"
+                events.append(Event(number, "foreign-node", f"node {node} hosts {said}", remedy))
+            else:
+                claims.setdefault(device, []).append(node)
+        for device, nodes in claims.items():
+            events += self._claim(device, nodes, number)
+        return events
+
+    def _claim(self, device: int, nodes: list[int], number: int) -> list[Event]:
+        """The first node keeps the device; of two that come at once neither gets it, since one of them lies."""
+        owner = self._claims.get(device)
+        if owner is None and len(nodes) == 1:
+            self._claims[device] = nodes[0]
+            return []
+        others = [node for node in nodes if node != owner]
+        cause = f"nodes {', '.join(map(str, others))} say that they host device {device}" + (
+            f", which node {owner} hosts" if owner is not None else ": neither is believed"
+        )
+        remedy = "give every node a device number of its own; a device that moved to another node needs a resumed run"
+        return [Event(number, "device-claimed", cause, remedy, device)]

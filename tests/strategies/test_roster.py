@@ -1,0 +1,105 @@
+"""Who hosts what: a fleet of real nodes, on a grid in this process."""
+
+from collections.abc import Iterable
+
+import pytest
+from flwr.app import Message, RecordDict
+
+from slimfed.clients.messages import encode_host
+from slimfed.strategies.exchange import StopRequestedError
+from slimfed.strategies.local_grid import LocalGrid
+from slimfed.strategies.roster import Roster
+
+
+class Nodes(LocalGrid):
+    """Nodes that answer a query with what ``hosted`` says of them; one that is not in it stays silent."""
+
+    def __init__(self, hosted: dict[int, RecordDict]) -> None:
+        super().__init__(0)
+        self.hosted = hosted
+        self.questions = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.hosted)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = []
+        for message_id in list(message_ids):
+            message, _ = self._sent.pop(message_id)
+            self.questions += 1
+            replies.append(Message(self.hosted[message.metadata.dst_node_id], reply_to=message))
+        return replies
+
+
+def hosting(**devices: int | None) -> Nodes:
+    return Nodes({int(name.removeprefix("n")): encode_host(device) for name, device in devices.items()})
+
+
+def gather(roster: Roster, grid: Nodes, needed: int = 1, deadline: float = 0.0) -> list[str]:
+    return [event.kind for event in roster.gather(grid, 1, needed, deadline, lambda: False)]
+
+
+def test_every_node_is_asked_once_and_the_whole_fleet_does_not_wait() -> None:
+    roster, grid = Roster(3), hosting(n11=2, n12=0, n13=1)
+    assert gather(roster, grid, deadline=60.0) == []
+    assert roster.hosts == {0: 12, 1: 13, 2: 11}
+    assert gather(roster, grid, deadline=60.0) == []
+    assert grid.questions == 3
+
+
+def test_a_node_that_joins_later_brings_its_device() -> None:
+    roster, grid = Roster(2), hosting(n11=0)
+    gather(roster, grid)
+    assert roster.hosts == {0: 11}
+    grid.hosted[12] = encode_host(1)
+    gather(roster, grid)
+    assert roster.hosts == {0: 11, 1: 12}
+
+
+def test_a_node_that_leaves_takes_its_device_along_and_brings_it_back() -> None:
+    roster, grid = Roster(2), hosting(n11=0, n12=1)
+    gather(roster, grid)
+    kept = grid.hosted.pop(12)
+    gather(roster, grid)
+    assert roster.hosts == {0: 11}
+    grid.hosted[12] = kept
+    gather(roster, grid)
+    assert roster.hosts == {0: 11, 1: 12}
+
+
+def test_nobody_takes_over_the_device_of_a_node_that_is_away() -> None:
+    roster, grid = Roster(2), hosting(n11=0, n12=1)
+    gather(roster, grid)
+    del grid.hosted[12]
+    grid.hosted[13] = encode_host(1)
+    assert gather(roster, grid) == ["device-claimed"]
+    assert roster.hosts == {0: 11}
+
+
+def test_of_two_that_claim_a_device_at_once_neither_is_believed() -> None:
+    roster, grid = Roster(2), hosting(n11=0, n12=0, n13=1)
+    (event,) = roster.gather(grid, 4, 1, 0.0, lambda: False)
+    assert (event.kind, event.round, event.device) == ("device-claimed", 4, 0)
+    assert "nodes 11, 12" in event.cause
+    assert roster.hosts == {1: 13}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        encode_host(None),
+        encode_host(7),
+        RecordDict(),
+        RecordDict({"host": encode_host(1)["host"].__class__({"device": "1"})}),
+        RecordDict({"host": encode_host(1)["host"].__class__({"device": -1})}),
+    ],
+)
+def test_a_node_without_a_device_of_this_fleet_is_named_and_given_nothing(answer: RecordDict) -> None:
+    roster = Roster(2)
+    assert gather(roster, Nodes({11: answer})) == ["foreign-node"]
+    assert roster.hosts == {}
+
+
+def test_waiting_for_a_fleet_ends_when_somebody_asks_for_a_stop() -> None:
+    with pytest.raises(StopRequestedError):
+        Roster(2).gather(hosting(n11=0), 1, 2, 60.0, lambda: True)
