@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Adapter, Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries, places
 
@@ -21,12 +22,15 @@ Fault = Literal[
     "not-finite",
     "examples",
     "norm",
+    "scores",
 ]
 
 # A device is compared with the fleet only if at least so many others can be.
 _FEWEST_PEERS = 5
 # An honest distance is within this factor of the median, or within _MADS robust standard deviations of its logarithm.
 _FACTOR = 10.0
+# Importance goes with the square of a gradient, so what moves ten times as far may score a hundred times as much.
+_SCORES_FACTOR = 100.0
 _MADS = 6.0
 _MAD_TO_DEVIATION = 1.4826
 # Sparsity is a ratio of integers: what is above the assigned one by less than this is rounding.
@@ -71,7 +75,25 @@ def find_unfit(updates: Sequence[Update], expected: Mapping[int, Assignment], be
         if value > bound:
             cause = f"moved {value:.3g} from what was sent, the fleet at most {bound:.3g} (root mean square)"
             unfit.append(Unfit(index, updates[index].device, "norm", cause, _DIVERGED))
+    unfit += _loud(updates, sorted(distances.keys() - {reason.index for reason in unfit}))
     return sorted(unfit, key=lambda reason: reason.index)
+
+
+def _loud(updates: Sequence[Update], fit: Sequence[int]) -> list[Unfit]:
+    """Scores far above the fleet's would decide alone what everybody prunes next."""
+    sizes = {index: float(np.sqrt(np.mean(np.square(updates[index].scores, dtype=np.float64)))) for index in fit}
+    bound = largest_distance(list(sizes.values()), _SCORES_FACTOR)
+    return [
+        Unfit(
+            index,
+            updates[index].device,
+            "scores",
+            f"has importance scores of size {size:.3g}, the fleet at most {bound:.3g} (root mean square)",
+            _DIVERGED,
+        )
+        for index, size in sizes.items()
+        if size > bound
+    ]
 
 
 def distance(update: Update, before: Adapter) -> float:
@@ -97,12 +119,12 @@ def distance(update: Update, before: Adapter) -> float:
     return math.sqrt(squares / max(count, 1))
 
 
-def largest_distance(distances: Sequence[float]) -> float:
+def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> float:
     """The largest distance that is still taken for honest, in a round whose updates have these ``distances``.
 
-    10 times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of the logarithms, if the
-    fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (no judgement) with fewer
-    than 5 peers, or when most devices did not move at all.
+    ``factor`` times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of their logs,
+    if the fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (no judgement) with
+    fewer than 5 peers, or when most devices did not move at all.
     """
     values = np.asarray(distances, dtype=np.float64)
     if values.size <= _FEWEST_PEERS:
@@ -112,7 +134,7 @@ def largest_distance(distances: Sequence[float]) -> float:
         return math.inf
     logs = np.log(np.maximum(values / median, 1e-300))
     deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(logs)))
-    return median * max(_FACTOR, math.exp(min(_MADS * deviation, 700.0)))
+    return median * max(factor, math.exp(min(_MADS * deviation, 700.0)))
 
 
 _Finding = tuple[Fault, str, str]
@@ -148,7 +170,16 @@ def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
     if update.structure.sparsity > allowed + _ROUNDING:
         cause = f"has pruned to sparsity {update.structure.sparsity:.4f}, was assigned {allowed:.4f}"
         return "structure", cause, _REINSTALL
+    due = assigned.sparsity - assigned.structure.sparsity
+    if update.structure == assigned.structure and due > _coarseness(assigned.structure.blueprint):
+        return "structure", f"has pruned nothing, {due:.4f} of the parameters were to go", _REINSTALL
     return None
+
+
+def _coarseness(blueprint: Blueprint) -> float:
+    """The most that whole units can leave undone: one of every block, as a share of the prunable parameters."""
+    total = sum(block.units * block.unit_parameters for block in blueprint.blocks)
+    return sum(block.unit_parameters for block in blueprint.blocks) / total
 
 
 def _check_tensors(update: Update, before: Adapter) -> _Finding | None:

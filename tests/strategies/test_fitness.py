@@ -299,3 +299,17 @@ def test_distance_is_the_root_mean_square_of_what_moved():
     shifted = replace(update, adapter=Adapter(factors, head))
     assert distance(shifted, BEFORE) == pytest.approx(0.25, rel=1e-5)
     assert assignment.rank == update.rank
+
+
+def test_scores_that_would_drown_the_fleets_are_refused():
+    expected, updates = fleet(8, 3)
+    updates[5] = replace(updates[5], scores=updates[5].scores * np.float32(1e6))
+    assert [(reason.device, reason.kind) for reason in find_unfit(updates, expected, BEFORE)] == [(5, "scores")]
+
+
+def test_a_device_that_prunes_nothing_of_a_large_step_is_refused():
+    expected, updates = fleet(1, 7)
+    idle = replace(expected[0], structure=updates[0].structure, sparsity=updates[0].structure.sparsity + 0.3)
+    (reason,) = find_unfit(updates, {0: idle}, BEFORE)
+    assert reason.kind == "structure"
+    assert "has pruned nothing" in reason.cause

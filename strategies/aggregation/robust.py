@@ -1,0 +1,59 @@
+"""Aggregation that some lying devices cannot steer: what trimmed mean and median have in common."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slimfed.clients.update import Adapter, Update
+from slimfed.strategies.aggregation.base import Accumulation, Aggregator
+from slimfed.strategies.aggregation.terms import Terms, rebuilt
+
+Reduce = Callable[[np.ndarray], np.ndarray]
+
+
+class CoordinateWise(Aggregator):
+    """Every coordinate is a robust centre of its owners' values; one without owner keeps its previous value.
+
+    How many examples a device has is its own word, and would buy it weight: all devices count the same. Memory grows
+    with the number of updates, which a centre cannot do without.
+    """
+
+    @abstractmethod
+    def centre(self, values: np.ndarray) -> np.ndarray:
+        """Over the owners, float64 [owners, ...] -> [...]; NaN stands where a device owns nothing, never everywhere."""
+
+    def start(self, before: Adapter) -> Accumulation:
+        """Begin a round."""
+        return _Collected(before, self.centre)
+
+
+@dataclass
+class _Collected:
+    """The updates of a round, in the order of their devices when it comes to it."""
+
+    before: Adapter
+    centre: Reduce
+    updates: list[Update] = field(default_factory=list)
+
+    def add(self, update: Update, weight: int | None = None) -> None:
+        """Keep one update; its weight does not count."""
+        self.updates.append(update)
+
+    def result(self) -> Adapter:
+        """Tensor by tensor, so that no more than one of them is spread out at a time."""
+        updates = sorted(self.updates, key=lambda update: update.device)
+        return rebuilt(self.before, updates, self._tensor) if updates else self.before
+
+    def _tensor(self, terms: Terms) -> np.ndarray:
+        """One tensor of the global adapter from its owners' parts of it, each at its place."""
+        values = np.full((len(terms.parts), *terms.before.shape), np.nan)
+        for row, (part, where) in zip(values, terms.parts, strict=True):
+            if row[where].shape != part.shape:  # numpy would broadcast a rank-1 factor over all ranks
+                raise ValueError(f"a part of shape {list(part.shape)} does not fit {list(row[where].shape)}")
+            row[where] = part
+        covered = ~np.isnan(values).all(axis=0)
+        result = terms.before.copy()
+        result[covered] = self.centre(values[:, covered]).astype(np.float32)
+        return result

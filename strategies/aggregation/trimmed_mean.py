@@ -1,0 +1,28 @@
+"""The mean of the owners without the largest and the smallest, coordinate by coordinate."""
+
+import numpy as np
+
+from slimfed.strategies.aggregation.robust import CoordinateWise
+
+
+class TrimmedMean(CoordinateWise):
+    """Coordinate-wise beta-trimmed mean (Yin et al., arXiv 1803.01498, definition 2).
+
+    Of a coordinate's n owners the ceil(share * n) largest and as many of the smallest values do not count, as long as
+    one is left: as many liars are without effect there. Rounded up, because liars may own a coordinate that few others
+    do. ``share`` is less than a half.
+    """
+
+    def __init__(self, share: float) -> None:
+        if not 0 <= share < 0.5:
+            raise ValueError(f"share = {share}: must be in [0, 0.5)")
+        self.share = share
+
+    def centre(self, values: np.ndarray) -> np.ndarray:
+        """Sorted along the owners; NaN sorts last, so every coordinate counts its own owners."""
+        ordered = np.sort(values, axis=0)
+        owners = (~np.isnan(values)).sum(axis=0)
+        cut = np.minimum(np.ceil(self.share * owners - 1e-9), (owners - 1) // 2)
+        position = np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
+        counts = (position >= cut) & (position < owners - cut)
+        return np.where(counts, ordered, 0.0).sum(axis=0) / counts.sum(axis=0)
