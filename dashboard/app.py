@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from slimfed.dashboard import run, runs, source
+from slimfed.dashboard import access, run, runs, source
 
 # Drawn here, because a named icon would be fetched from a host on the internet.
 ICON = (
@@ -23,6 +23,7 @@ LOOKS = """<style>
 def main() -> None:
     """Two pages: all runs at ``/``, and one run at ``/run?run=ID``, an address that can be shared."""
     st.set_page_config(page_icon=ICON, layout="wide")
+    access.require_login()
     store = source.here()
 
     def show_runs() -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from slimfed.dashboard.access import AccessError, check_address
+
 APP = Path(__file__).with_name("app.py")
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -81,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8501, help="default 8501")
     parser.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: this computer only")
     given = parser.parse_args(argv)
+    try:
+        check_address(given.address)
+    except AccessError as error:
+        sys.exit(f"error: {error}")
     print(f"slimfed dashboard: http://{given.address}:{given.port}", file=sys.stderr)
     cli.main(arguments(given.port, given.address))
 

@@ -1,4 +1,4 @@
-"""``dashboard``: the web pages, served on this machine only."""
+"""``dashboard``: the web pages."""
 
 import os
 import sys
@@ -8,9 +8,12 @@ import typer
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8501,
+    address: Annotated[
+        str, typer.Option(help="address to listen on; one that others can reach needs a login (docs/security.md)")
+    ] = "127.0.0.1",
 ) -> None:
-    """Serve the dashboard on 127.0.0.1 until Ctrl-C."""
+    """Serve the dashboard until Ctrl-C, to this machine only unless told otherwise."""
     from importlib.util import find_spec
 
     from slimfed.clients.errors import InputError
@@ -19,5 +22,5 @@ def dashboard(
     if find_spec("streamlit") is None:
         raise InputError("the dashboard's packages are missing: pip install 'slimfed[dashboard]'")
     # By name: this floor does not import the one above it. In place of this process: nothing to pass signals on to.
-    command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port)]
+    command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port), "--address", address]
     os.execve(sys.executable, command, {**os.environ, "SLIMFED_HOME": str(home())})
