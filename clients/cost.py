@@ -17,6 +17,7 @@ and adapter here, and with the log-probabilities of all positions and Python 1.9
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -69,29 +70,52 @@ class Dimensions:
     bytes_per_weight: int
 
 
+@dataclass(frozen=True)
+class _Anatomy:
+    """What a model is made of: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
+
+    linears: tuple[tuple[str, int, int, bool, bool], ...]
+    elementary_gelu: bool
+    head_norms: bool
+    parameters: int
+
+
+@lru_cache(maxsize=1)
+def _anatomy(model: PreTrainedModel) -> _Anatomy:
+    """Walks through all modules: once, however many structures of the model are measured."""
+    unembedding = model.get_output_embeddings()
+    linears = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            rows, columns = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
+            linears.append((name, rows, columns, module.bias is not None, module is unembedding))
+    return _Anatomy(
+        tuple(linears),
+        any(isinstance(module, NewGELUActivation) for module in model.modules()),
+        any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+        sum(p.numel() for p in model.parameters()),
+    )
+
+
 def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) -> Dimensions:
     """Read the sizes off an unpruned ``model`` and the ``structure`` it is cut to; no weight is touched."""
     kept = structure.indices()
     adapted = set(blueprint.modules)
-    unembedding = model.get_output_embeddings()
+    anatomy = _anatomy(model)
     shapes = {}
     token_weights = head_weights = removed = logits = 0
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D):
-            continue
-        rows, columns = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
+    for name, rows, columns, bias, unembeds in anatomy.linears:
         if name in adapted:
             out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
             shapes[name] = out, into
             token_weights += out * into
-            removed += rows * columns - out * into + (rows - out if module.bias is not None else 0)
-        elif module is unembedding:
+            removed += rows * columns - out * into + (rows - out if bias else 0)
+        elif unembeds:
             token_weights += rows * columns
             logits = rows
         else:
             head_weights += rows * columns
-    elementary = any(isinstance(module, NewGELUActivation) for module in model.modules())
-    head_norms = any(name.endswith(".q_norm") for name, _ in model.named_modules())
+    elementary, head_norms = anatomy.elementary_gelu, anatomy.head_norms
     return Dimensions(
         token_weights=token_weights,
         head_weights=head_weights,
@@ -101,7 +125,7 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
         kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
         activations=sum(_activations(block, shapes, elementary, head_norms) for block in blueprint.blocks),
         logits=logits,
-        parameters=sum(p.numel() for p in model.parameters()) - removed,
+        parameters=anatomy.parameters - removed,
         bytes_per_weight=model.dtype.itemsize,
     )
 

@@ -41,14 +41,13 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
     """
     if not wants.within(has):
         raise ValueError("an adapter can only be cut to a structure within its own")
-    had, kept = has.indices(), wants.indices()
-    positions = {key: np.searchsorted(had[key], kept[key]) for key in kept}
+    positions = wants.indices() if has.keep.all() else _positions(has, wants)
     factors = {}
     for module, f in adapter.factors.items():
         a, b = f.a[:rank], f.b[:, :rank]
         columns, rows = positions.get((module, "in")), positions.get((module, "out"))
         factors[module] = Factors(
-            np.array(a if columns is None else a[:, columns], order="C"),
+            a.copy() if columns is None else a.take(columns, axis=1),
             np.array(b if rows is None else b[rows], order="C"),
             None if f.gate is None else f.gate[:rank].copy(),
         )
@@ -61,6 +60,11 @@ def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None 
         for module, delta in adapter.deltas.items()
     }
     return replace(adapter, factors=factors, residual=residual, deltas=deltas)
+
+
+def _positions(has: Structure, wants: Structure) -> dict[tuple[str, str], np.ndarray]:
+    had, found = has.indices(), wants.indices()
+    return {key: np.searchsorted(had[key], kept) for key, kept in found.items()}
 
 
 def widen(adapter: Adapter, has: Structure) -> Adapter:

@@ -105,14 +105,23 @@ class Structure:
         return np.flatnonzero(self.keep[self.blueprint.span(index)])
 
     def indices(self) -> dict[tuple[str, str], np.ndarray]:
-        """``(module, side)`` -> kept rows or columns, in the coordinates of the unpruned module."""
-        return {
-            (cut.module, cut.side): cut.indices(self.kept(index))
-            for index, block in enumerate(self.blueprint.blocks)
-            for cut in block.cuts
-        }
+        """``(module, side)`` -> kept rows or columns, in the coordinates of the unpruned module; computed once."""
+        return self._indices
 
-    @property
+    @cached_property
+    def _indices(self) -> dict[tuple[str, str], np.ndarray]:
+        found: dict[tuple[str, str], np.ndarray] = {}
+        for index, block in enumerate(self.blueprint.blocks):
+            kept = self.kept(index)
+            alike: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}  # most cuts of a block lie alike
+            for cut in block.cuts:
+                place = cut.width, cut.starts
+                if place not in alike:
+                    alike[place] = cut.indices(kept)
+                found[cut.module, cut.side] = alike[place]
+        return found
+
+    @cached_property
     def sparsity(self) -> float:
         """Share of the prunable parameters that has been removed, in [0, 1)."""
         parameters = self.blueprint.parameters

@@ -23,7 +23,8 @@ from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import BUILTIN, LoadedModel, load_model
 from slimfed.clients.own import OwnDevice
 from slimfed.clients.seeds import derive
-from slimfed.clients.slicing import narrow, slice_model, widen
+from slimfed.clients.sent import Sent
+from slimfed.clients.slicing import slice_model, widen
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
@@ -56,7 +57,8 @@ class Workplace:
             there = replace(self, base=replace(self.base, model=base))
             return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})))
         assignments = orders.assignments
-        adapters = [narrow(orders.adapter, orders.envelope, a.structure, a.rank) for a in assignments]
+        structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
+        adapters = Sent(orders.adapter, orders.envelope, structures, ranks)
         data = [self.data(assignment) for assignment in assignments]
         results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}

@@ -279,4 +279,6 @@ def _check_examples(update: Update) -> _Finding | None:
 
 
 def _square_difference(now: np.ndarray, then: np.ndarray) -> float:
-    return float(np.square(now.astype(np.float64) - then.astype(np.float64)).sum())
+    difference = now.astype(np.float64)
+    difference -= then
+    return float(np.square(difference, out=difference).sum())

@@ -16,6 +16,8 @@ from slimfed.clients import low_rank
 from slimfed.clients.adapters.base import AdapterMethod, Kept
 from slimfed.clients.adapters.model import AdaptedModel, Read, attach_head, fill
 from slimfed.clients.cohort.layers import CohortLinear
+from slimfed.clients.ownership import factor_masks, rank_mask
+from slimfed.clients.sent import Sent
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.tensors import to_array
@@ -135,6 +137,8 @@ def stacked(
     """
     weight: torch.Tensor = base.weight  # type: ignore[assignment]
     rows, columns = weight.T.shape if isinstance(base, Conv1D) else weight.shape
+    if isinstance(adapters, Sent):
+        return _spread(weight, (rows, columns), name, adapters)
     rank = max(len(adapter.factors[name].a) for adapter in adapters)
     a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
     b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
@@ -145,3 +149,13 @@ def stacked(
         b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
     there = (weight.device, weight.dtype)
     return torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there)
+
+
+def _spread(weight: torch.Tensor, shape: tuple[int, int], name: str, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same from one adapter for all: it is copied to the processor once and masked there."""
+    whole = sent.widened.factors[name]
+    ranks = rank_mask(sent.ranks, weight.device)
+    masks = factor_masks(name, sent.masks(weight.device), ranks, *shape)
+    r = ranks.shape[1]
+    a, b = (torch.from_numpy(part).to(weight.device, weight.dtype) for part in (whole.a[:r], whole.b[:, :r]))
+    return torch.where(masks["a"], a, 0.0), torch.where(masks["b"], b, 0.0)

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -12,12 +13,14 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import CohortLayer
 from slimfed.clients.adapters.model import assembled
-from slimfed.clients.cohort.layers import CohortHead
+from slimfed.clients.cohort.layers import CohortHead, CohortLinear
+from slimfed.clients.ownership import factor_masks, rank_mask, side_masks
+from slimfed.clients.sent import Sent
 from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.tensors import to_array
-from slimfed.clients.update import Adapter
+from slimfed.clients.tensors import to_array, to_host
+from slimfed.clients.update import Adapter, Factors
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class CohortModel:
             self.layers[name].clear(side, mask, optimizer)
 
     def read(self, structures: Sequence[Structure]) -> list[Adapter]:
-        """Copies of the devices' adapters, each in its own shape. Every parameter is fetched once, for all devices."""
+        """The devices' adapters, each in its own shape."""
+        low_rank = all(isinstance(layer, CohortLinear) for layer in self.layers.values())
+        if low_rank and self.device.type == "cuda":  # in main memory, picking costs more than it saves
+            return self.read_low_rank(structures)
         learnt = {name: layer.read() for name, layer in self.layers.items()}
         head = {name: to_array(parameter) for name, parameter in self.head.items()}
         dense = self.blueprint.dense()
@@ -78,15 +84,42 @@ class CohortModel:
             adapters.append(narrow(whole, dense, structure, rank))
         return adapters
 
+    def read_low_rank(self, structures: Sequence[Structure]) -> list[Adapter]:
+        """As :meth:`read` where all that is trained are factors: picked where they lie and fetched in one piece."""
+        masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
+        owned: list[torch.Tensor] = []
+        for name, layer in self.layers.items():
+            rows, columns = layer.weight.shape
+            has = factor_masks(name, masks, ranks, rows, columns)
+            owned += list(has.values())[: len(layer.trained())]
+        owned += [torch.ones_like(parameter, dtype=torch.bool) for parameter in self.head.values()]
+        values = torch.cat([parameter.detach().flatten(1) for parameter in self.parameters()], dim=1)
+        if len(set(self.ranks)) > 1 or not all(structure.keep.all() for structure in structures):
+            values = values[torch.cat([mask.flatten(1) for mask in owned], dim=1)]
+        fetched = to_host(values.flatten().float())
+        adapters, start = [], 0
+        for structure, rank in zip(structures, self.ranks, strict=True):
+            kept = structure.indices()
+            factors = {}
+            for name, layer in self.layers.items():
+                rows, columns = layer.weight.shape
+                out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
+                parts = []
+                for shape in ((rank, into), (out, rank), (rank,))[: len(layer.trained())]:
+                    parts.append(fetched[start : start + prod(shape)].reshape(shape))
+                    start += prod(shape)
+                factors[name] = Factors(*parts)
+            head = {}
+            for name, parameter in self.head.items():
+                head[name] = fetched[start : start + parameter[0].numel()].reshape(parameter.shape[1:])
+                start += parameter[0].numel()
+            adapters.append(Adapter(factors, head))
+        return adapters
+
     def _masks(self, structures: Sequence[Structure]) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
         """``(module, side)`` and its 0/1 mask [devices, size]."""
-        kept = [structure.indices() for structure in structures]
-        for name, side in kept[0]:
-            size = self.layers[name].weight.shape[side == "in"]
-            mask = np.zeros((len(kept), size), dtype=np.float32)
-            for row, indices in zip(mask, kept, strict=True):
-                row[indices[name, side]] = 1.0
-            yield (name, side), torch.from_numpy(mask).to(self.device)
+        for key, mask in side_masks(structures, self.device).items():
+            yield key, mask.float()
 
 
 def attach_cohort(
@@ -110,11 +143,12 @@ def attach_cohort(
         layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
         _put(model, name, layers[name].module)
     head: dict[str, nn.Parameter] = {}
-    for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in adapters[0].head):
-        module = _head(base, name, adapters)
+    heads = [adapters.whole.head] * len(adapters) if isinstance(adapters, Sent) else [a.head for a in adapters]
+    for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads[0]):
+        module = _head(base, name, heads)
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    return CohortModel(model, blueprint, layers, {name: head[name] for name in adapters[0].head}, tuple(ranks))
+    return CohortModel(model, blueprint, layers, {name: head[name] for name in heads[0]}, tuple(ranks))
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
@@ -133,10 +167,10 @@ def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> Pr
     return copy.deepcopy(base, shared | fresh)
 
 
-def _head(base: PreTrainedModel, name: str, adapters: Sequence[Adapter]) -> CohortHead:
+def _head(base: PreTrainedModel, name: str, heads: Sequence[dict[str, np.ndarray]]) -> CohortHead:
     weight, bias = (
-        torch.from_numpy(np.stack([a.head[f"{name}.{leaf}"] for a in adapters])).to(base.device, base.dtype)
-        if f"{name}.{leaf}" in adapters[0].head
+        torch.from_numpy(np.stack([head[f"{name}.{leaf}"] for head in heads])).to(base.device, base.dtype)
+        if f"{name}.{leaf}" in heads[0]
         else None
         for leaf in ("weight", "bias")
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters import ADAPTERS, AdapterMethod
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.launch import launcher
 from slimfed.clients.cohort.model import attach_cohort
@@ -17,6 +17,7 @@ from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
+from slimfed.clients.sent import Sent
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
@@ -92,7 +93,7 @@ class _Session:
         self.device = base.model.device
         self.structures = [assignment.structure for assignment in assignments]
         self.method = ADAPTERS[task.adapter.name]
-        opened = [self.method.opened(adapter) for adapter in adapters]
+        opened = _opened(self.method, adapters)
         dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
         ranks = [assignment.rank for assignment in assignments]
         self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, ranks, task.adapter, dtype)
@@ -180,3 +181,10 @@ class _Session:
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
         return device_losses(self.cohort.model(**inputs).logits, labels, parts)
+
+
+def _opened(method: AdapterMethod, adapters: Sequence[Adapter]) -> Sequence[Adapter]:
+    """Adapters as they are trained; for factors, opening and cutting to a device's shape may change places."""
+    if isinstance(adapters, Sent) and not adapters.whole.deltas:
+        return adapters.with_whole(method.opened(adapters.whole))
+    return [method.opened(adapter) for adapter in adapters]

@@ -9,6 +9,8 @@ import numpy as np
 _COARSE = 2.0**-12
 _FINE = 2.0**-46
 _LARGEST_WEIGHT = 2**29
+# Adding this and taking it away again rounds to such a multiple: the sum's last bit is worth as much.
+_TO_COARSE, _TO_FINE = (1.5 * 2.0**52 * unit for unit in (_COARSE, _FINE))
 
 
 class ExactSum:
@@ -18,21 +20,27 @@ class ExactSum:
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._coarse = np.zeros(shape)
-        self._fine = np.zeros(shape)
+        self._parts = np.zeros((2, *shape))  # coarse, fine
 
     def add(self, values: np.ndarray, weight: int, where: Any = ...) -> None:
         """Add ``weight * values`` at the index ``where``. Raises ``ValueError`` if ``values`` do not have its shape."""
         if values.dtype != np.float32 or not 0 < weight < _LARGEST_WEIGHT:
             raise ValueError(f"need float32 terms and a whole weight in [1, 2^29), got {values.dtype} and {weight}")
-        target = self._coarse[where]
-        if target.shape != values.shape:  # numpy would broadcast a rank-1 factor over all ranks
-            raise ValueError(f"a term of shape {list(values.shape)} does not fit {list(target.shape)}")
-        terms = values.astype(np.float64) * weight  # 24 + 29 bits: exact
-        coarse = np.rint(terms / _COARSE) * _COARSE
-        self._coarse[where] = target + coarse
-        self._fine[where] += np.rint((terms - coarse) / _FINE) * _FINE
+        place = (slice(None), *where) if isinstance(where, tuple) else (slice(None), where)
+        target = self._parts[place]
+        if target.shape[1:] != values.shape:  # numpy would broadcast a rank-1 factor over all ranks
+            raise ValueError(f"a term of shape {list(values.shape)} does not fit {list(target.shape[1:])}")
+        terms = values.astype(np.float64)
+        terms *= weight  # 24 + 29 bits: exact
+        coarse = terms + _TO_COARSE
+        coarse -= _TO_COARSE
+        terms -= coarse
+        terms += _TO_FINE
+        terms -= _TO_FINE
+        target[0] += coarse
+        target[1] += terms
+        self._parts[place] = target
 
     def value(self) -> np.ndarray:
         """The sum so far, float64 [shape]."""
-        return self._coarse + self._fine
+        return self._parts[0] + self._parts[1]

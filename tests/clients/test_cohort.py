@@ -4,14 +4,18 @@ from itertools import cycle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.sent import Sent
+from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.trainer import DeviceData, train_device
 from slimfed.clients.update import Update
 
@@ -111,3 +115,21 @@ def test_training_lowers_the_loss_and_pruning_reaches_its_goal() -> None:
     assert update.loss_after < 0.3 * update.loss_before
     assert update.structure.sparsity == pytest.approx(0.5, abs=0.03)
     assert update.importance > 0
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_factors_are_picked_in_one_piece_as_one_by_one(family: str) -> None:
+    base, blueprint = opened(family, False)
+    whole = adapter(base, blueprint, 3, 8)
+    starts, ranks = [structure(blueprint, n, sparsity) for n, sparsity in enumerate((0.0, 0.2, 0.5))], [4, 8, 2]
+    sent = Sent(whole, blueprint.dense(), starts, ranks)
+    spread = attach_cohort(base.model, blueprint, sent, starts, ranks, AdapterSpec())
+    stacked = attach_cohort(base.model, blueprint, list(sent), starts, ranks, AdapterSpec())
+    for cohort in (spread, stacked):
+        for one, other in zip(cohort.read(starts), cohort.read_low_rank(starts), strict=True):
+            assert one.factors.keys() == other.factors.keys()
+            assert one.head.keys() == other.head.keys()
+            for ours, theirs in zip(one.tensors(), other.tensors(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(spread.parameters(), stacked.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
