@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
@@ -78,6 +78,8 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
         "rounds": len(recorder.rounds),
         "accuracy": last.evaluation.accuracy if last.evaluation else None,
         "device_accuracy_mean": last.device_accuracy_mean,
+        "evaluation": asdict(last.evaluation) if last.evaluation else None,
+        "joules": None if any(r.joules is None for r in recorder.rounds) else sum(r.joules for r in recorder.rounds),
         "sparsity": last.sparsity,
         "virtual_seconds": sum(record.virtual_seconds for record in recorder.rounds),
         "bytes": sum(record.bytes_up + record.bytes_down for record in recorder.rounds),

@@ -159,7 +159,7 @@ def _checked(tasks: Sequence[Task]) -> list[Task]:
         if task.variant.first:
             try:
                 with notes().status(f"checking {task.variant.label}"):
-                    chosen = check(_in_precision(task.variant.job, precision))
+                    chosen = check(_unmeasured(_in_precision(task.variant.job, precision)))
                     precision = chosen.job.engine.dtype if precision == "auto" else precision
             except InputError as error:
                 problems += [f"{task.variant.label}: {line}" for line in str(error).splitlines()]
@@ -172,9 +172,16 @@ def _checked(tasks: Sequence[Task]) -> list[Task]:
 
 def _in_precision(job: Job, precision: str) -> Job:
     """The job computed in ``precision``, unless it says itself what it wants."""
-    if job.engine.dtype != "auto":
-        return job
-    return job.model_copy(update={"engine": job.engine.model_copy(update={"dtype": precision})})
+    return _with_engine(job, dtype=precision) if job.engine.dtype == "auto" else job
+
+
+def _unmeasured(job: Job) -> Job:
+    """The job with a cohort size that need not be found by measuring: before its run, only mistakes are looked for."""
+    return _with_engine(job, cohort_size=1) if job.engine.cohort_size == "auto" else job
+
+
+def _with_engine(job: Job, **fields: Any) -> Job:
+    return job.model_copy(update={"engine": job.engine.model_copy(update=fields)})
 
 
 def _say_what_is_to_do(tasks: Sequence[Task], sweep: str | None) -> None:

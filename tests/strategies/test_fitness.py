@@ -170,6 +170,7 @@ CORRUPTIONS = {
     "seconds": (set_number("seconds", math.nan, -1.0), "not-finite"),
     "workload": (set_number("workload", Workload(math.nan, 1, 1), Workload(1, -1, 1)), "not-finite"),
     "evaluation": (set_number("evaluation", Evaluation(math.nan, 0.5, 9), Evaluation(1, math.inf, 9)), "not-finite"),
+    "another measure": (set_number("evaluation", Evaluation(1, 0.5, 9, calibration_error=math.nan)), "not-finite"),
     "examples": (set_number("examples", 0, -3, 2**40), "examples"),
     "half an example": (set_number("examples", math.nan, 1.5, True), "examples"),
     "broadcastable": (reshaped(lambda t: t[:1, ..., None] if t.ndim == 1 else t[None, :1]), "shape"),
