@@ -18,9 +18,11 @@ def prune_steps(steps: int, events: int) -> dict[int, float]:
 
 
 def can_prune(assignment: Assignment, spec: PruningSpec) -> bool:
-    """False once the assigned sparsity is less than a unit away: then nothing needs to be scored."""
+    """False once the assigned sparsity is less than a unit away: then nothing needs to be scored, unless asked for."""
     start = assignment.structure
-    return select(start, np.zeros(start.blueprint.units), assignment.sparsity, spec.scope) is not start
+    return (
+        assignment.score or select(start, np.zeros(start.blueprint.units), assignment.sparsity, spec.scope) is not start
+    )
 
 
 def prune(

@@ -80,6 +80,24 @@ class PruningOptions(Section):
     prior_weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the fleet's scores in a device's ranking")
     events: int = Field(1, ge=1, description="prune events within one round, recovery after each")
     until: float = Field(0.6, gt=0.0, le=1.0, description="share of the rounds by which the target sparsity is reached")
+    schedule: Literal["bandit", "cubic", "one-shot"] = Field(
+        "bandit",
+        description="who sets the pace: every device's agent, Zhu and Gupta's cubic, or all at once in the first round",
+    )
+    structure: Literal["own", "shared"] = Field(
+        "own",
+        description="own: every device ranks and removes its units; shared: the server does, from the devices' summed "
+        "scores, the same for all (with schedule cubic or one-shot)",
+    )
+
+    @model_validator(mode="after")
+    def _shared_structures_have_one_pace(self) -> "PruningOptions":
+        if self.structure == "shared" and self.schedule == "bandit":
+            raise ValueError(
+                "structure = 'shared' has one sparsity for all, so agents cannot set the pace: "
+                "schedule must be 'cubic' or 'one-shot'"
+            )
+        return self
 
 
 class PruningSpec(PruningOptions):

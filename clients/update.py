@@ -13,6 +13,7 @@ class Assignment:
 
     ``sparsity`` is what the device's structure shall reach by the end of the round (cumulative, share of the prunable
     parameters); ``learning_rate`` is the rate at the first step and ``learning_rate_end`` the one after the last.
+    ``score``: score the units although nothing may be left to prune, for the server to decide.
     """
 
     device: int
@@ -25,6 +26,7 @@ class Assignment:
     seed: int
     evaluate: bool
     structure: Structure
+    score: bool = False
 
 
 @dataclass(frozen=True)

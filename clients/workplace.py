@@ -8,8 +8,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.lora import attach
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import TextData, load_data, load_own_data
@@ -19,6 +21,7 @@ from slimfed.clients.evaluation import evaluate
 from slimfed.clients.folding import changed, fold
 from slimfed.clients.generation import Prompts, collect, complete, likeness
 from slimfed.clients.hub import is_local
+from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import BUILTIN, LoadedModel, load_model
 from slimfed.clients.own import OwnDevice
@@ -28,7 +31,7 @@ from slimfed.clients.slicing import slice_model, widen
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update
 
 _log = logging.getLogger("slimfed.node")
 _PROBE_BATCHES = 2
@@ -79,6 +82,26 @@ class Workplace:
         longest = self.task.generate.max_new_tokens
         written = complete(model, self.base.tokenizer, self.prompts, longest, self._dtype)
         return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
+
+    def scores_of_base(self) -> np.ndarray | None:
+        """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data for that."""
+        criterion = IMPORTANCE[self.task.pruning.importance]
+        if criterion.needs_data:
+            return None
+        dense = self.blueprint.dense()
+        model = attach(slice_model(self.base.model, dense), self._nothing(), self.task.adapter)
+        importance = criterion(self.blueprint, [derive(self.task.seed, "base")])
+        importance.watch(model, [dense])
+        return importance.score().float().cpu().numpy()
+
+    def _nothing(self) -> Adapter:
+        """LoRA factors that change nothing."""
+        factors = {}
+        for name in self.blueprint.modules:
+            module = self.base.model.get_submodule(name)
+            rows, columns = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
+            factors[name] = Factors(np.zeros((1, columns), np.float32), np.zeros((rows, 1), np.float32))
+        return Adapter(factors, {})
 
     def data(self, assignment: Assignment) -> DeviceData:
         """The assigned device's own rows: batches drawn by its seed of the round, probe batches that never change."""

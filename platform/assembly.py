@@ -15,6 +15,7 @@ from slimfed.platform import checkpoint
 from slimfed.platform.clock import MeasuredClock, VirtualClock
 from slimfed.platform.evaluator import GlobalEvaluator
 from slimfed.platform.fleet import load_fleet
+from slimfed.platform.forecast import ProfileForecast
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job import Job
 from slimfed.platform.sizing import processor_count
@@ -29,13 +30,17 @@ def assemble(
 ) -> FedSlim:
     """The strategy of a job with all its parts; it goes on where ``fleet`` stands. ``real``: devices, not simulated."""
     evaluator = GlobalEvaluator(workplace, processor_count())
-    return FedSlim(job.strategy_settings(workplace.task, nodes, real=real), fleet, _clock(job), recorder, evaluator)
+    clock = _clock(job)
+    forecast = ProfileForecast(clock, workplace, fleet.adapter) if isinstance(clock, VirtualClock) else None
+    settings = job.strategy_settings(workplace.task, nodes, real=real)
+    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast)
 
 
 def new_fleet(workplace: Workplace, job: Job) -> Fleet:
     """The fleet before round 1."""
     adapter = first_adapter(workplace.base, workplace.blueprint, job)
-    return Fleet.new(workplace.blueprint, adapter, job.fleet.devices, job.bandit, job.seed)
+    scores = workplace.scores_of_base() if job.pruning.structure == "shared" else None
+    return Fleet.new(workplace.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
 
 
 def first_adapter(base: LoadedModel, blueprint: Blueprint, job: Job) -> Adapter:

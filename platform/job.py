@@ -26,7 +26,7 @@ from slimfed.clients.spec import (
 from slimfed.platform.overrides import merge, parse_sets, read_toml
 from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import validate
-from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, PLAIN_FACTORS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
 from slimfed.strategies.settings import StrategySettings
 
@@ -203,6 +203,33 @@ class Job(Section):
             if name not in registry:
                 raise ValueError(f"{path} = {name!r}: must be one of {_names(registry)}")
         return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Job":
+        """What would fail in the first rounds is refused before anything starts."""
+        prunes_alone = self.method.target_sparsity > 0 and self.pruning.structure == "own"
+        if self.method.aggregation in EQUAL_STRUCTURES and prunes_alone:
+            raise ValueError(
+                f"method.aggregation = {self.method.aggregation!r}: needs equal structures, but devices prune on their "
+                "own; set pruning.structure = 'shared', or method.target_sparsity = 0, or aggregate by 'coverage'"
+            )
+        if self.method.aggregation in EQUAL_STRUCTURES and not self._one_rank():
+            raise ValueError(
+                f"method.aggregation = {self.method.aggregation!r}: needs equal ranks; give bandit.ranks one value, "
+                "set bandit.name = 'fixed', or aggregate by 'coverage'"
+            )
+        if self.method.aggregation in PLAIN_FACTORS and self.method.adapter != "lora":
+            raise ValueError(
+                f"method.aggregation = {self.method.aggregation!r}: knows LoRA's two factors alone, and not what "
+                f"method.adapter = {self.method.adapter!r} trains; use 'coverage'"
+            )
+        if self.bandit.name == "oracle" and self.fleet.clock == "measured":
+            raise ValueError("bandit.name = 'oracle': it reads the profiles, which real devices (fleet.clock) have not")
+        return self
+
+    def _one_rank(self) -> bool:
+        same = self.bandit.name in ("fixed", "e-ucb") and not self.bandit.spread_ranks
+        return same or len(self.bandit.ranks) == 1
 
     @property
     def dtype(self) -> Literal["fp32", "bf16"]:

@@ -1,6 +1,7 @@
 """Methods by name. A preset is what a method sets in the job file; the user may overrule every field of it.
 
-A new method is one entry of :data:`PRESETS`.
+A new method is one entry of :data:`PRESETS`. Methods that know no pruning of their own get it in the way that costs
+them nothing: one structure for all, by magnitude, along the cubic schedule (docs/methods.md says why).
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ class Preset:
     source: str
     fields: Mapping[str, Any]
 
+
+_UNIFORM = {"structure": "shared", "schedule": "cubic"}
 
 _ALL = (
     Preset(
@@ -45,6 +48,65 @@ _ALL = (
         fields={
             "method": {"adapter": "sparse", "importance": "lora-gradient", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
+        },
+    ),
+    Preset(
+        name="fedit",
+        summary="LoRA of one rank for all, factors averaged; one structure for all, pruned by magnitude",
+        source="Zhang et al., arXiv 2305.05644; the pruning is ours",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "fedavg"},
+            "bandit": {"name": "fixed"},
+            "pruning": _UNIFORM,
+        },
+    ),
+    Preset(
+        name="hetlora",
+        summary="a rank for each device, self-pruned; zero-padded factors weighted by their norm; pruned as fedit",
+        source="Cho et al., arXiv 2401.06432; the pruning of structure is ours",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "hetlora"},
+            "bandit": {"name": "fixed", "spread_ranks": True},
+            "pruning": _UNIFORM,
+        },
+    ),
+    Preset(
+        name="flexlora",
+        summary="a rank for each device; the mean product is factored again by its singular values; pruned as fedit",
+        source="Bai et al., arXiv 2402.11505; the pruning is ours",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "flexlora"},
+            "bandit": {"name": "fixed", "spread_ranks": True},
+            "pruning": _UNIFORM,
+        },
+    ),
+    Preset(
+        name="flora",
+        summary="a rank for each device; stacked products are merged into the base every round; pruned as fedit",
+        source="Wang et al., arXiv 2409.05976; the pruning is ours",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "flora"},
+            "bandit": {"name": "fixed", "spread_ranks": True},
+            "pruning": _UNIFORM,
+        },
+    ),
+    Preset(
+        name="fedmp",
+        summary="E-UCB chooses each device's pruning ratio; magnitude; missing parts recovered from the global model",
+        source="Jiang et al., FedMP, ICDE 2022; pruned structure stays pruned here, at one LoRA rank",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "r2sp"},
+            "bandit": {"name": "e-ucb"},
+        },
+    ),
+    Preset(
+        name="oneshot",
+        summary="the server prunes its base once, by magnitude, before the first round; then plain federated LoRA",
+        source="the usual order, prune then tune; FedSpine's baseline",
+        fields={
+            "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "fedavg"},
+            "bandit": {"name": "fixed"},
+            "pruning": {"structure": "shared", "schedule": "one-shot"},
         },
     ),
 )

@@ -41,11 +41,22 @@ class Fleet:
     virtual_clock: float = 0.0
 
     @staticmethod
-    def new(blueprint: Blueprint, adapter: Adapter, devices: int, bandit: BanditSpec, seed: int) -> "Fleet":
-        """A fleet before its first round: every device has the dense structure and an agent with a seed of its own."""
+    def new(
+        blueprint: Blueprint,
+        adapter: Adapter,
+        devices: int,
+        bandit: BanditSpec,
+        seed: int,
+        scores: np.ndarray | None = None,
+    ) -> "Fleet":
+        """A fleet before its first round: every device has the dense structure and an agent with a seed of its own.
+
+        ``scores``: float32 [units], importance that the server knows without any data.
+        """
         dense = blueprint.dense()
         states = [DeviceState(dense, make_bandit(bandit, derive(seed, "bandit", d))) for d in range(devices)]
-        return Fleet(blueprint, adapter, states, dense, np.zeros(blueprint.units, dtype=np.float32))
+        known = np.zeros(blueprint.units, dtype=np.float32) if scores is None else scores
+        return Fleet(blueprint, adapter, states, dense, known, score_weight=0.0 if scores is None else 1.0)
 
     @property
     def scores(self) -> np.ndarray:

@@ -1,15 +1,19 @@
 """What every device is to do in a round: its agent's arm, turned into an assignment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.seeds import derive
+from slimfed.clients.selection import select
+from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
-from slimfed.strategies.bandits import Arm
+from slimfed.strategies.bandits import Arm, Bandit
 from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.schedule import learning_rate, pruning_bounds
+from slimfed.strategies.protocols import Forecast
+from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.settings import StrategySettings
 
 
@@ -21,45 +25,83 @@ class Plan:
     arm: Arm
 
 
-def plan_round(fleet: Fleet, settings: StrategySettings, number: int) -> tuple[Plan, ...]:
-    """Ask every device's agent once, in device order. The agents' random state moves on."""
-    training = settings.task.training
+def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: Forecast | None) -> tuple[Plan, ...]:
+    """Ask every device's agent once, in device order. The agents' random state moves on.
+
+    ``forecast`` is only asked if an agent foresees; raises ``ValueError`` if there is none then.
+    """
+    training, pruning, target = settings.task.training, settings.task.pruning, settings.target_sparsity
     begin, end = learning_rate(training, number)
     evaluated = _evaluated(fleet, settings, number)
-    prunes = ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
+    shared = shared_structure(fleet, settings, number) if pruning.structure == "shared" else None
+    structures = [shared or device.structure for device in fleet.devices]
+    prunes = shared is None and ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
+    bounds = [
+        (0.0, 0.0)
+        if not prunes
+        else step_bounds(pruning, s.sparsity, target, number, training.rounds, settings.bandit.pruning_step)
+        for s in structures
+    ]
+    _foresee([device.bandit for device in fleet.devices], structures, bounds, number, forecast)
     plans = []
     for device, state in enumerate(fleet.devices):
-        sparsity = state.structure.sparsity
-        low, high = pruning_bounds(
-            sparsity,
-            settings.target_sparsity,
-            number,
-            training.rounds,
-            settings.task.pruning.until,
-            settings.bandit.pruning_step,
-        )
-        if not prunes:
-            low = high = 0.0
-        arm = state.bandit.suggest(low, high)
+        sparsity = structures[device].sparsity
+        arm = state.bandit.suggest(*bounds[device])
         assignment = Assignment(
             device=device,
             round=number,
             rank=arm.rank,
-            sparsity=max(sparsity, min(settings.target_sparsity, 1 - (1 - sparsity) * (1 - arm.pruning_step))),
+            sparsity=max(sparsity, min(target, sparsity_after(sparsity, arm.pruning_step))),
             local_steps=training.local_steps,
             learning_rate=begin,
             learning_rate_end=end,
             seed=derive(settings.task.seed, "train", number, device),
             evaluate=device in evaluated,
-            structure=state.structure,
+            structure=structures[device],
+            score=shared is not None and scheduled_sparsity(pruning, target, number, training.rounds) < target,
         )
         plans.append(Plan(assignment, arm))
     return tuple(plans)
 
 
+def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure:
+    """What all devices train in round ``number`` if the server decides, from the scores of the rounds before.
+
+    Nothing is removed before there are scores.
+    """
+    if not fleet.scores.any():
+        return fleet.structure
+    pruning = settings.task.pruning
+    sparsity = scheduled_sparsity(pruning, settings.target_sparsity, number, settings.task.training.rounds)
+    return select(fleet.structure, fleet.scores, sparsity, pruning.scope)
+
+
 def evaluates(settings: StrategySettings, number: int) -> bool:
     """True if models are measured after round ``number``: on schedule, and always after the last."""
     return number % settings.evaluate_every == 0 or number == settings.task.training.rounds
+
+
+def _foresee(
+    agents: Sequence[Bandit],
+    structures: Sequence[Structure],
+    bounds: Sequence[tuple[float, float]],
+    number: int,
+    forecast: Forecast | None,
+) -> None:
+    """Tell agents that may know it what every arm would take, and how long the round lasts at best."""
+    if not any(agent.foresees for agent in agents):
+        return
+    if forecast is None:
+        raise ValueError("bandit.name: an agent foresees, but nobody can tell it the profiles")
+
+    def seconds(device: int, arm: Arm) -> float:
+        start = structures[device].sparsity
+        return forecast.seconds(device, number, start, sparsity_after(start, arm.pruning_step), arm.rank)
+
+    times = [{arm: seconds(device, arm) for arm in agent.arms(*bounds[device])} for device, agent in enumerate(agents)]
+    limit = max(min(each.values()) for each in times)
+    for agent, each in zip(agents, times, strict=True):
+        agent.foresee(each, limit)
 
 
 def _evaluated(fleet: Fleet, settings: StrategySettings, number: int) -> set[int]:

@@ -94,6 +94,17 @@ class Clock(Protocol):
         ...
 
 
+class Forecast(Protocol):
+    """Knows the devices' profiles. Only the agent ``oracle`` may ask it: what it tells is no device's to know."""
+
+    def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
+        """Completion time of a round in which a device goes from sparsity ``before`` to ``after`` at this rank.
+
+        Infinite if its memory does not suffice.
+        """
+        ...
+
+
 class Recorder(Protocol):
     """Remembers rounds. ``state`` is what ``Fleet.checkpoint()`` gave: tensors and a JSON-able mapping."""
 

@@ -2,7 +2,7 @@
 
 import math
 
-from slimfed.clients.spec import TrainingSpec
+from slimfed.clients.spec import PruningSpec, TrainingSpec
 
 
 def sparsity_after(sparsity: float, step: float) -> float:
@@ -15,6 +15,28 @@ def step_to(sparsity: float, target: float) -> float:
     if sparsity >= target:
         return 0.0
     return 1.0 - (1.0 - target) / (1.0 - sparsity)
+
+
+def scheduled_sparsity(pruning: PruningSpec, target: float, round: int, rounds: int) -> float:
+    """Sparsity to reach in ``round`` (1-based) by a schedule that asks no agent.
+
+    cubic: s_t = s* (1 - (1 - t / n)^3) up to round n = ceil(until * rounds) (Zhu and Gupta, arXiv 1710.01878);
+    one-shot: s* from the first round on.
+    """
+    if pruning.schedule == "one-shot":
+        return target
+    last = max(1, math.ceil(pruning.until * rounds - 1e-9))
+    return target * (1.0 - (1.0 - min(1.0, round / last)) ** 3)
+
+
+def step_bounds(
+    pruning: PruningSpec, sparsity: float, target: float, round: int, rounds: int, step_range: tuple[float, float]
+) -> tuple[float, float]:
+    """What a device may remove in ``round``, whoever sets the pace: agents within bounds, schedules to the point."""
+    if pruning.schedule == "bandit":
+        return pruning_bounds(sparsity, target, round, rounds, pruning.until, step_range)
+    step = step_to(sparsity, scheduled_sparsity(pruning, target, round, rounds))
+    return step, step
 
 
 def pruning_bounds(

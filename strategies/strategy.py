@@ -12,15 +12,16 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.messages import Orders, encode_orders, envelope
+from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
-from slimfed.clients.update import Evaluation
-from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.clients.update import Evaluation, Update
+from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.exchange import exchange, wait_for_nodes
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import NOBODY, Verdict, judge
 from slimfed.strategies.planning import Plan, evaluates, plan_round
-from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Recorder, RoundRecord
+from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Forecast, Recorder, RoundRecord
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.settings import StrategySettings
@@ -39,13 +40,20 @@ class FedSlim(Strategy):
     """
 
     def __init__(
-        self, settings: StrategySettings, fleet: Fleet, clock: Clock, recorder: Recorder, evaluator: Evaluator
+        self,
+        settings: StrategySettings,
+        fleet: Fleet,
+        clock: Clock,
+        recorder: Recorder,
+        evaluator: Evaluator,
+        forecast: Forecast | None = None,
     ) -> None:
         self.settings = settings
         self.fleet = fleet
         self.clock = clock
         self.recorder = recorder
         self.evaluator = evaluator
+        self.forecast = forecast
         self._plans: tuple[Plan, ...] = ()
         self._shares: dict[int, list[Plan]] = {}
         self._verdict = Verdict((), ())
@@ -75,7 +83,7 @@ class FedSlim(Strategy):
 
     def _round(self, number: int, grid: Grid) -> RoundRecord:
         started = time.monotonic()
-        self._plans = plan_round(self.fleet, self.settings, number)
+        self._plans = plan_round(self.fleet, self.settings, number, self.forecast)
         self._train(number, grid)
         record = self._record(number, self._evaluate(number), started)
         self.recorder.record(record, *self.fleet.checkpoint())
@@ -164,19 +172,28 @@ class FedSlim(Strategy):
         """
         self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
         updates = [record.update for record in self._verdict.accepted if record.update is not None]
-        aggregate = AGGREGATIONS[self.settings.aggregation]
+        task = self.settings.task
         before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
-        after = aggregate(before, updates)
-        self.fleet.adapter = ADAPTERS[self.settings.task.adapter.name].decide(before, after, updates, rank)
-        for update in updates:
-            self.fleet.devices[update.device].structure = update.structure
+        frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
+        after = AGGREGATIONS[self.settings.aggregation](before, updates, frame)
+        self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
-        self.fleet.structure = select(
-            self.fleet.blueprint.dense(), self.fleet.scores, self.fleet.sparsity, self.settings.task.pruning.scope
-        )
+        self._settle_structures(updates)
         self.fleet.virtual_clock += self._virtual_seconds()
         self.fleet.round = server_round
         return None, None
+
+    def _settle_structures(self, updates: Sequence[Update]) -> None:
+        """What the devices and the global model have from now on; a shared structure was decided before the round."""
+        fleet, pruning = self.fleet, self.settings.task.pruning
+        if pruning.structure == "shared":
+            fleet.structure = self._plans[0].assignment.structure
+            for device in fleet.devices:
+                device.structure = fleet.structure
+            return
+        for update in updates:
+            fleet.devices[update.device].structure = update.structure
+        fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

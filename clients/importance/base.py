@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ class Importance(ABC):
     The trainer builds one object a round, calls :meth:`watch` whenever the model has been (re)built, and :meth:`score`
     after every backward pass, before the optimiser moves. ``seeds`` has one seed for every device.
     """
+
+    needs_data: ClassVar[bool] = True
+    """False if the weights alone decide, so that the server can score its base before anything was trained."""
 
     def __init__(self, blueprint: Blueprint, seeds: Sequence[int]) -> None:
         self.blueprint = blueprint

@@ -9,6 +9,8 @@ from slimfed.clients.structure import Cut
 class Magnitude(Importance):
     """Squared L2 norm of the rows or columns of the adapted weight that go with a unit."""
 
+    needs_data = False
+
     def score(self) -> torch.Tensor:
         """Scores of the weights as they stand."""
         with torch.no_grad():

@@ -12,6 +12,8 @@ from slimfed.clients.structure import Structure
 class Random(Importance):
     """Uniform noise, drawn once per device and round, so that smoothing does not level it."""
 
+    needs_data = False
+
     def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
         """Draw for all units of the model, whatever has been removed from it."""
         super().watch(model, structures)

@@ -2,16 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from slimfed.clients.update import Adapter, Update
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What a round's aggregation must know beside the updates: dW = ``scaling`` * b @ a, and a seed for its draws."""
+
+    scaling: float = 1.0
+    seed: int = 0
+
+
+PLAIN = Frame()
+
+
 class Accumulation(Protocol):
-    """One round's aggregation on its way; its memory does not grow with the number of updates."""
+    """One round's aggregation on its way.
+
+    Its memory does not grow with the number of updates, except where the mathematics needs all of their factors at
+    once: then it refers to them, without copies, until the result is asked for.
+    """
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in one fit update; ``weight`` defaults to its examples. May be called in any order of devices."""
+        """Take in one fit update; ``weight`` replaces the one it would get. May be called in any order of devices."""
         ...
 
     def result(self) -> Adapter:
@@ -28,12 +44,12 @@ class Aggregator(ABC):
     """
 
     @abstractmethod
-    def start(self, before: Adapter) -> Accumulation:
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round whose devices started from the global adapter ``before``, which is left as it is."""
 
-    def __call__(self, before: Adapter, updates: Iterable[Update]) -> Adapter:
-        """Aggregate ``updates``, weighted by their examples, in one go."""
-        accumulation = self.start(before)
+    def __call__(self, before: Adapter, updates: Iterable[Update], frame: Frame = PLAIN) -> Adapter:
+        """Aggregate ``updates``, with the weights that this way gives them, in one go."""
+        accumulation = self.start(before, frame)
         for update in updates:
             accumulation.add(update)
         return accumulation.result()

@@ -1,25 +1,30 @@
 """Plain federated averaging of equal adapters."""
 
+from collections.abc import Callable
+
 from slimfed.clients.errors import InputError
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter, Update
-from slimfed.strategies.aggregation.base import Accumulation, Aggregator
-from slimfed.strategies.aggregation.coverage import Coverage
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.means import Means
 
 
 class FedAvg(Aggregator):
     """FedIT (Zhang et al.): factors and head are means weighted by examples; all ranks and structures must be equal."""
 
-    def start(self, before: Adapter) -> Accumulation:
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""
-        return _EqualSum(before)
+        return EqualMeans(before, "fedavg")
 
 
-class _EqualSum:
-    """A coverage sum that refuses unequal updates: where all own the same coordinates the two means are one."""
+class EqualMeans:
+    """Means that refuse unequal updates: where all own the same coordinates, all ways to average factors are one."""
 
-    def __init__(self, before: Adapter) -> None:
-        self._sum = Coverage().start(before)
+    def __init__(
+        self, before: Adapter, name: str, weigh: Callable[[Update], int] = lambda update: update.examples
+    ) -> None:
+        self._means = Means(before, weigh=weigh)
+        self._name = name
         self._first: tuple[int, int, Structure] | None = None
 
     def add(self, update: Update, weight: int | None = None) -> None:
@@ -27,17 +32,17 @@ class _EqualSum:
         device, rank, structure = self._first or (update.device, update.rank, update.structure)
         if update.rank != rank:
             raise InputError(
-                f"method.aggregation: fedavg needs equal ranks, but device {update.device} has rank {update.rank} and "
-                f"device {device} rank {rank}; use 'coverage', or give bandit.ranks one value"
+                f"method.aggregation: {self._name} needs equal ranks, but device {update.device} has rank "
+                f"{update.rank} and device {device} rank {rank}; use 'coverage', or give bandit.ranks one value"
             )
         if update.structure != structure:
             raise InputError(
-                f"method.aggregation: fedavg needs equal structures, but devices {device} and {update.device} have "
-                "pruned differently; use 'coverage', or set method.target_sparsity to 0"
+                f"method.aggregation: {self._name} needs equal structures, but devices {device} and {update.device} "
+                "have pruned differently; use 'coverage', or set pruning.structure to 'shared'"
             )
         self._first = device, rank, structure
-        self._sum.add(update, weight)
+        self._means.add(update, weight)
 
     def result(self) -> Adapter:
         """The weighted mean."""
-        return self._sum.result()
+        return self._means.result()

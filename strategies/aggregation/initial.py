@@ -25,11 +25,13 @@ def initial_adapter(
                 f"bandit.ranks: rank {rank} is larger than {module} ({shape[0]} x {shape[1]}); "
                 f"valid: at most {min(shape)}"
             )
-    factors = {module: _factors(*shape, rank, derive(seed, "adapter", module)) for module, shape in shapes.items()}
+    factors = {module: initial_factors(*shape, rank, seed, module) for module, shape in shapes.items()}
     return Adapter(factors, {name: np.array(tensor, dtype=np.float32) for name, tensor in head.items()})
 
 
-def _factors(rows: int, columns: int, rank: int, seed: int) -> Factors:
+def initial_factors(rows: int, columns: int, rank: int, seed: int, module: str) -> Factors:
+    """Fresh factors of one module: a drawn, b zero."""
     bound = 1.0 / math.sqrt(columns)
-    a = np.random.default_rng(seed).uniform(-bound, bound, (rank, columns)).astype(np.float32)
+    draw = np.random.default_rng(derive(seed, "adapter", module))
+    a = draw.uniform(-bound, bound, (rank, columns)).astype(np.float32)
     return Factors(a, np.zeros((rows, rank), dtype=np.float32))

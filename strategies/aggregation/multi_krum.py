@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimfed.clients.update import Adapter, Update
-from slimfed.strategies.aggregation.base import Accumulation, Aggregator
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coverage import Coverage
 from slimfed.strategies.aggregation.terms import Terms, terms
 
@@ -26,7 +26,7 @@ class MultiKrum(Aggregator):
             raise ValueError(f"share = {share}: must be in [0, 0.5)")
         self.share = share
 
-    def start(self, before: Adapter) -> Accumulation:
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""
         return _Candidates(before, self.share)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from slimfed.clients.update import Adapter, Update
-from slimfed.strategies.aggregation.base import Accumulation, Aggregator
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.terms import Terms, rebuilt
 
 Reduce = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,7 @@ class CoordinateWise(Aggregator):
     def centre(self, values: np.ndarray) -> np.ndarray:
         """Over the owners, float64 [owners, ...] -> [...]; NaN stands where a device owns nothing, never everywhere."""
 
-    def start(self, before: Adapter) -> Accumulation:
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""
         return _Collected(before, self.centre)
 

@@ -5,15 +5,21 @@ from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.strategies.bandits.base import Arm, Bandit
+from slimfed.strategies.bandits.e_ucb import EUcb
 from slimfed.strategies.bandits.fixed import Fixed
+from slimfed.strategies.bandits.oracle import Oracle
 from slimfed.strategies.bandits.random import Random
 from slimfed.strategies.bandits.s_ucb import SUcb
 from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.bandits.thompson import Thompson
 
 BANDITS: dict[str, type[Bandit]] = {
     "s-ucb": SUcb,
-    "fixed": Fixed,
+    "e-ucb": EUcb,
+    "thompson": Thompson,
     "random": Random,
+    "fixed": Fixed,
+    "oracle": Oracle,
 }
 
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from slimfed.strategies.bandits.spec import BanditSpec
 
+# Pruning steps that an agent that foresees is told the times of.
+_GRID = 9
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -27,6 +30,8 @@ class Bandit(ABC):
     """
 
     name: ClassVar[str]
+    foresees: ClassVar[bool] = False
+    """True for an agent that is told what arms will take, which no real one can know (see :meth:`foresee`)."""
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         self.spec = spec
@@ -46,6 +51,17 @@ class Bandit(ABC):
 
         Not called when a device's report is missing or was rejected: such a round teaches nothing, least of all 0.
         Raises ``ValueError`` if the reward is not in [0, 1].
+        """
+
+    def arms(self, low: float, high: float) -> list[Arm]:
+        """A grid over the allowed arms: what an agent that foresees is told the times of."""
+        steps = [low] if low == high else np.linspace(low, high, _GRID).tolist()
+        return [Arm(float(step), rank) for step in steps for rank in self.spec.ranks]
+
+    def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:  # noqa: B027 - real agents cannot know
+        """Told before :meth:`suggest`, if the agent ``foresees``, what each of :meth:`arms` will take.
+
+        ``limit``: how long the round lasts at best, which is the fastest arm of the slowest device.
         """
 
     def state(self) -> dict[str, Any]:

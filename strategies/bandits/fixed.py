@@ -1,20 +1,41 @@
 """The same arm in every round: the baseline of methods that do not adapt to a device."""
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward
+from slimfed.strategies.bandits.spec import BanditSpec
 
 
 class Fixed(Bandit):
-    """``spec.fixed_step`` (default: the middle of the range) and ``spec.fixed_rank`` (default: the largest)."""
+    """``spec.fixed_step`` (default: the middle of the range) and ``spec.fixed_rank`` (default: the largest).
+
+    With ``spec.spread_ranks`` the device's rank is drawn once from all ranks, as HetLoRA gives unequal devices theirs.
+    """
 
     name = "fixed"
+
+    def __init__(self, spec: BanditSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._rank = self.draw_rank() if spec.spread_ranks else spec.fixed_rank or spec.ranks[-1]
 
     def suggest(self, low: float, high: float) -> Arm:
         """The fixed step, moved to the nearest allowed one, and the fixed rank."""
         check_range(low, high)
         step = self.spec.fixed_step if self.spec.fixed_step is not None else sum(self.spec.pruning_step) / 2
-        rank = self.spec.fixed_rank if self.spec.fixed_rank is not None else self.spec.ranks[-1]
-        return Arm(min(max(step, low), high), rank)
+        return Arm(min(max(step, low), high), self._rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Nothing is learnt."""
         check_reward(reward)
+
+    def state(self) -> dict[str, Any]:
+        """Specification, generator and rank."""
+        return super().state() | {"rank": self._rank}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The agent that gave ``state``."""
+        agent = super().restore(state)
+        agent._rank = int(state["rank"])
+        return agent

@@ -26,6 +26,9 @@ class BanditSpec(Section):
     )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
     fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")
+    spread_ranks: bool = Field(
+        False, description="fixed: every device keeps a rank of its own, drawn from ranks, instead of fixed_rank"
+    )
     reward: RewardSpec = RewardSpec()
 
     @field_validator("pruning_step")
@@ -44,6 +47,8 @@ class BanditSpec(Section):
 
     @model_validator(mode="after")
     def _fixed_rank_is_known(self) -> "BanditSpec":
+        if self.spread_ranks and self.fixed_rank is not None:
+            raise ValueError(f"fixed_rank = {self.fixed_rank} is one rank for all, but spread_ranks asks for many")
         if self.fixed_rank is not None and self.fixed_rank not in self.ranks:
             raise ValueError(f"fixed_rank must be one of ranks {list(self.ranks)}, got {self.fixed_rank}")
         return self

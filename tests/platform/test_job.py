@@ -1,4 +1,5 @@
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import field_paths
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
+
+
+def listed(registry: Mapping[str, object]) -> str:
+    return ", ".join(repr(name) for name in registry)
+
 
 DESIGN = """
 name = "sst2-on-jetsons"
@@ -106,9 +112,9 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (["data.partition.alfa=1"], "data.partition.alfa = 1: unknown field; did you mean data.partition.alpha?"),
         (["engine.workers=zero"], "engine.workers = 'zero': must be \"auto\" or a whole number of at least 1"),
         (["engine.workers=0"], 'engine.workers = 0: must be "auto" or a whole number of at least 1'),
-        (["method.name=fedspline"], f"method.name = 'fedspline': must be one of {', '.join(map(repr, PRESETS))}"),
-        (["bandit.name=ucb"], "bandit.name = 'ucb': must be one of 's-ucb', 'fixed', 'random'"),
-        (["method.aggregation=sum"], "method.aggregation = 'sum': must be one of 'coverage', 'fedavg'"),
+        (["method.name=fedspline"], f"method.name = 'fedspline': must be one of {listed(PRESETS)}"),
+        (["bandit.name=ucb"], f"bandit.name = 'ucb': must be one of {listed(BANDITS)}"),
+        (["method.aggregation=sum"], f"method.aggregation = 'sum': must be one of {listed(AGGREGATIONS)}"),
         (["bandit.ranks=[]"], "bandit.ranks = []: needs at least 1 value(s)"),
         (["data.prompt=a"], "data: data.prompt and data.completion must be given together"),
         (["model.task=regression"], "model.task = 'regression': must be one of 'classification' or 'causal-lm'"),

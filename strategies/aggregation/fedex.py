@@ -1,0 +1,44 @@
+"""FedEx-LoRA: factors are averaged, and what their averages miss of the mean product goes into the base."""
+
+from slimfed.clients.update import Adapter, Update
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.flora import grown
+from slimfed.strategies.aggregation.means import Means
+from slimfed.strategies.aggregation.products import Members, mean_products
+
+
+class FedEx(Aggregator):
+    """FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal devices too.
+
+    The factors become coverage-normalised means a and b, and residual += scaling * (mean(b_k a_k) - b a), so that the
+    sum of both is exactly the mean of the products. Of pruned devices every entry is the mean over its owners.
+    """
+
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
+        """Begin a round."""
+        return _Exact(before, frame)
+
+
+class _Exact:
+    def __init__(self, before: Adapter, frame: Frame) -> None:
+        self._before = before
+        self._frame = frame
+        self._members = Members(before)
+        self._means = Means(before)
+
+    def add(self, update: Update, weight: int | None = None) -> None:
+        """Take in the factors, and refer to them."""
+        self._means.add(update, weight)
+        self._members.add(update, weight)
+
+    def result(self) -> Adapter:
+        """Mean factors on a changed base."""
+        means = self._means.result()
+        if not self._members:
+            return self._before
+        residual = {}
+        for module, stack in mean_products(self._before, self._members.ordered()).items():
+            mean = means.factors[module]
+            missing = stack.left() @ stack.right() - mean.b.astype(float) @ mean.a.astype(float)
+            residual[module] = grown(self._before, module, self._frame.scaling * missing)
+        return Adapter(means.factors, means.head, residual)

@@ -1,0 +1,42 @@
+"""HetLoRA: zero-padded ranks, weighted by the size of what a device has learnt."""
+
+import math
+
+import numpy as np
+
+from slimfed.clients.update import Adapter, Update
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.coordinates import Place
+from slimfed.strategies.aggregation.means import Means
+
+# Exact sums need whole weights: norms are counted in these steps, up to 512.
+_STEP = 2.0**-20
+_LARGEST = 2**29 - 1
+
+
+class HetLora(Aggregator):
+    """HetLoRA (Cho et al., arXiv 2401.06432): w_k = ||B_k A_k||_F over all modules; examples are ignored.
+
+    Ranks are padded with zeros up to the largest, as published; a device's missing rows and columns are not, since it
+    cannot help having pruned them: they do not count in the mean (the paper knows no pruning). The head is weighted by
+    examples. Truncation to a device's rank happens when it is sent its part, rank self-pruning in
+    ``strategies/rank_pruning.py``.
+    """
+
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
+        """Begin a round."""
+        return Means(before, _all_ranks, lambda update: min(_LARGEST, max(1, round(product_norm(update) / _STEP))))
+
+
+def product_norm(update: Update) -> float:
+    """||B A||_F over all modules, by r x r matrices: ||B A||^2 = tr((B^T B)(A A^T))."""
+    squares = []
+    for factors in update.adapter.factors.values():
+        a, b = factors.a.astype(np.float64), factors.b.astype(np.float64)
+        squares.append(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
+    return math.sqrt(math.fsum(squares))
+
+
+def _all_ranks(place: Place, part: str) -> object:
+    every = slice(None)
+    return {"a": (every, place.columns), "b": (place.rows, every), "gate": every}[part]

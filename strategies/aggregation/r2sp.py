@@ -1,0 +1,75 @@
+"""R2SP: what a device has not takes the value that the server sent to the others, then all are averaged."""
+
+from typing import Any
+
+import numpy as np
+
+from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.coordinates import places
+from slimfed.strategies.aggregation.exact import ExactSum
+from slimfed.strategies.aggregation.means import Means, headed
+
+
+class R2sp(Aggregator):
+    """FedMP's residual recovery (Jiang et al., ICDE 2022), on factors.
+
+    With w_k the examples of device k, K(c) the owners of coordinate c and x0 the global value before the round::
+
+        x(c) = (sum_{k in K(c)} w_k x_k(c) + sum_{k not in K(c)} w_k x0(c)) / sum_k w_k
+
+    Nothing shrinks, but what few devices own moves as slowly as they are few.
+    """
+
+    def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
+        """Begin a round."""
+        return _Recovered(before)
+
+
+class _Recovered:
+    """Sums over the owners, and their weight, per coordinate."""
+
+    def __init__(self, before: Adapter) -> None:
+        self._before = before
+        self._parts = {
+            module: {part: _Part(tensor) for part, tensor in f.parts().items()} for module, f in before.factors.items()
+        }
+        self._head = Means(Adapter({}, before.head))
+        self._total = 0
+
+    def add(self, update: Update, weight: int | None = None) -> None:
+        """Take in one update. Raises ``ValueError`` if it does not fit."""
+        weight = update.examples if weight is None else weight
+        self._head.add(headed(update), weight)
+        for module, place in places(self._before, update.structure, update.rank).items():
+            for part, tensor in update.adapter.factors[module].parts().items():
+                self._parts[module][part].add(tensor, weight, place.of(part))
+        self._total += weight
+
+    def result(self) -> Adapter:
+        """The mean over all devices."""
+        if not self._total:
+            return self._before
+        factors = {
+            module: Factors(**{part: each.value(self._total) for part, each in parts.items()})
+            for module, parts in self._parts.items()
+        }
+        return Adapter(factors, self._head.result().head, self._before.residual)
+
+
+class _Part:
+    """One tensor of a module."""
+
+    def __init__(self, before: np.ndarray) -> None:
+        self._before = before
+        self._sum = ExactSum(before.shape)
+        self._owners = np.zeros(before.shape, dtype=np.int64)
+
+    def add(self, values: np.ndarray, weight: int, where: Any) -> None:
+        self._sum.add(values, weight, where)
+        self._owners[where] += weight
+
+    def value(self, total: int) -> np.ndarray:
+        recovered = (total - self._owners) * self._before.astype(np.float64)
+        mean = (self._sum.value() + recovered) / total
+        return np.where(self._owners > 0, mean.astype(np.float32), self._before)

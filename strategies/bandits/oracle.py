@@ -1,0 +1,38 @@
+"""The oracle: it knows what every arm will take. An upper bound for ablations, no method."""
+
+from collections.abc import Mapping
+
+from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward
+from slimfed.strategies.bandits.spec import BanditSpec
+
+
+class Oracle(Bandit):
+    """The most capable arm that does not prolong the round.
+
+    A round lasts at least as long as the slowest device's fastest arm. Among the arms that take no longer, the oracle
+    takes the one with the largest rank, and of those the one that prunes most, since what is pruned early makes all
+    later rounds shorter; if there is none, the fastest.
+    """
+
+    name = "oracle"
+    foresees = True
+
+    def __init__(self, spec: BanditSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._best: Arm | None = None
+
+    def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:
+        """Choose the coming round's arm."""
+        fitting = [arm for arm, time in seconds.items() if time <= limit]
+        fastest = min(seconds, key=lambda arm: (seconds[arm], -arm.rank))
+        self._best = max(fitting, key=lambda arm: (arm.rank, arm.pruning_step), default=fastest)
+
+    def suggest(self, low: float, high: float) -> Arm:
+        """What was chosen; without foresight the first of the allowed arms."""
+        check_range(low, high)
+        arm = self._best or self.arms(low, high)[0]
+        return Arm(min(max(arm.pruning_step, low), high), arm.rank)
+
+    def observe(self, round: int, arm: Arm, reward: float) -> None:
+        """Nothing is left to learn."""
+        check_reward(reward)

@@ -1,0 +1,85 @@
+"""Thompson sampling: every arm is tried as often as it may be the best one."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.spec import BanditSpec
+
+# Cells over the range of pruning steps; ranks have a cell each.
+_CELLS = 4
+# What the mean over all cells is worth to a cell, in pulls.
+_PRIOR_PULLS = 1.0
+_LEAST_SPREAD = 0.02
+
+
+class Thompson(Bandit):
+    """Gaussian Thompson sampling over a grid of (pruning step, rank), with discounted pulls.
+
+    Reward is taken for additive: mu(cell) = m + u(step cell) + v(rank), since a device pulls about twenty times in its
+    life and the grid has more cells than that. With N and S the discounted pulls and sums of (reward - m) of a row or
+    column, each effect is drawn from Normal(S / (N + 1), spread^2 / (N + 1)), and the cell with the largest sum among
+    those that meet the allowed steps is pulled at a random point.
+    """
+
+    name = "thompson"
+
+    def __init__(self, spec: BanditSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._pulls: list[tuple[int, int, int, float]] = []
+
+    def suggest(self, low: float, high: float) -> Arm:
+        """A random point of the cell that wins a draw from what is believed of all."""
+        check_range(low, high)
+        steps, ranks = self._draws(1, _CELLS), self._draws(2, len(self.spec.ranks))
+        spans = [(max(low, a), min(high, b)) for a, b in (self._span(cell) for cell in range(_CELLS))]
+        open_cells = [cell for cell, (a, b) in enumerate(spans) if a < b]
+        rank = self.spec.ranks[max(range(len(ranks)), key=ranks.__getitem__)]
+        if not open_cells:  # one step is allowed, or only steps beyond the cells
+            return Arm(draw(self.rng, low, high), rank)
+        return Arm(draw(self.rng, *spans[max(open_cells, key=steps.__getitem__)]), rank)
+
+    def observe(self, round: int, arm: Arm, reward: float) -> None:
+        """Keep the pull in its cell."""
+        check_reward(reward)
+        self._pulls.append((round, self._cell(arm.pruning_step), self.spec.ranks.index(arm.rank), reward))
+
+    def state(self) -> dict[str, Any]:
+        """Specification, generator and pulls."""
+        return super().state() | {"pulls": [list(pull) for pull in self._pulls]}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """The agent that gave ``state``."""
+        agent = super().restore(state)
+        agent._pulls = [(int(t), int(cell), int(level), float(reward)) for t, cell, level, reward in state["pulls"]]
+        return agent
+
+    def _span(self, cell: int) -> tuple[float, float]:
+        low, high = self.spec.pruning_step
+        return low + (high - low) * cell / _CELLS, low + (high - low) * (cell + 1) / _CELLS
+
+    def _cell(self, step: float) -> int:
+        low, high = self.spec.pruning_step
+        return 0 if high == low else min(_CELLS - 1, max(0, math.floor((step - low) / (high - low) * _CELLS)))
+
+    def _draws(self, column: int, cells: int) -> list[float]:
+        """One draw of the effect of each row (column 1) or rank (column 2)."""
+        noise = self.rng.standard_normal(cells)
+        if not self._pulls:
+            return noise.tolist()
+        now = self._pulls[-1][0] + 1
+        weights = [self.spec.discount ** (now - pull[0]) for pull in self._pulls]
+        total = math.fsum(weights)
+        mean = math.fsum(w * pull[3] for w, pull in zip(weights, self._pulls, strict=True)) / total
+        variance = math.fsum(w * (pull[3] - mean) ** 2 for w, pull in zip(weights, self._pulls, strict=True)) / total
+        spread = self.spec.exploration * max(_LEAST_SPREAD, math.sqrt(variance))
+        draws = []
+        for cell in range(cells):
+            own = [(w, pull[3] - mean) for w, pull in zip(weights, self._pulls, strict=True) if pull[column] == cell]
+            count = math.fsum(w for w, _ in own) + _PRIOR_PULLS
+            draws.append(
+                math.fsum(w * gain for w, gain in own) / count + spread * float(noise[cell]) / math.sqrt(count)
+            )
+        return draws
