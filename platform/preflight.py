@@ -97,12 +97,6 @@ def check_disturbance(job: Job) -> None:
 def check_method(job: Job) -> None:
     """Parts of a method that cannot go together. Raises ``InputError``."""
     prunes = job.method.target_sparsity > 0
-    unequal_ranks = len(job.bandit.ranks) > 1 and job.bandit.name != "fixed"
-    if job.method.aggregation == "fedavg" and (prunes or unequal_ranks):
-        raise InputError(
-            'method.aggregation = "fedavg" needs equal structures and ranks: set method.target_sparsity = 0 and give '
-            'bandit.ranks one value, or use "coverage"'
-        )
     if prunes and job.pruning.events >= job.training.local_steps:
         raise InputError(
             f"pruning.events = {job.pruning.events}: must be less than training.local_steps "
