@@ -1,8 +1,10 @@
-"""The dashboard: ``slimfed dashboard``, or ``python -m slimfed.dashboard.serve``. It only reads the store."""
+"""The dashboard: ``slimfed dashboard``, or ``python -m slimfed.dashboard.serve``. It shows and starts runs."""
+
+from dataclasses import replace
 
 import streamlit as st
 
-from slimfed.dashboard import access, run, runs, source
+from slimfed.dashboard import access, compare, fleet, launch, run, runs, source
 
 # Drawn here, because a named icon would be fetched from a host on the internet.
 ICON = (
@@ -10,34 +12,64 @@ ICON = (
     '<rect x="1" y="6.5" width="10" height="3" rx="1" fill="#009E73"/>'
     '<rect x="1" y="11" width="6" height="3" rx="1" fill="#E69F00"/></svg>'
 )
-# Room at the top, figures of a calm size, and no fading of what is about to be replaced by newer figures.
+# Room at the top, figures of a calm size, no fading of what is about to be replaced by newer figures and no sign
+# of it, and the job file of the form always in sight on a wide screen.
 LOOKS = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 3.5rem; padding-bottom: 4rem; max-width: 1360px; }
-[data-testid="stMain"] h1 { font-size: 2.1rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 4.2rem; padding-bottom: 4rem; max-width: 1360px; }
+[data-testid="stMain"] h1 { font-size: 2rem; padding-top: 0; padding-bottom: 0.2rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
+[data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
+@media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
 @media (max-width: 640px) { [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; } }
 </style>"""
 
 
 def main() -> None:
-    """Two pages: all runs at ``/``, and one run at ``/run?run=ID``, an address that can be shared."""
+    """Five pages. What a page shows is in its address, which can be shared: ``/run?run=ID&tab=Timeline``."""
     st.set_page_config(page_icon=ICON, layout="wide")
-    access.require_login()
-    store = source.here()
+    operator = access.require_login().role == "operator"
+    store = replace(source.here(), operator=operator)
+
+    def open_run(chosen: str) -> None:
+        st.switch_page(one, query_params={"run": chosen})
 
     def show_runs() -> None:
-        runs.show(store, lambda chosen: st.switch_page(one, query_params={"run": chosen}))
+        runs.show(store, open_run, lambda chosen: st.switch_page(several, query_params={"runs": ",".join(chosen)}))
 
     def show_run() -> None:
-        st.page_link(every, label="All runs", icon=":material/arrow_back:")
-        run.show(store, st.query_params.get("run", ""))
+        run.show(
+            store,
+            st.query_params.get("run", ""),
+            lambda chosen: st.switch_page(form, query_params={"from": chosen}),
+        )
 
-    every = st.Page(show_runs, title="slimfed", default=True)
-    one = st.Page(show_run, title="slimfed run", url_path="run")
-    page = st.navigation([every, one], position="hidden")
+    def show_comparison() -> None:
+        compare.show(store, st.query_params.get("runs", ""), lambda ids: _remember("runs", ids))
+
+    def show_form() -> None:
+        launch.show(store, st.query_params.get("from", ""), open_run)
+
+    def show_fleet() -> None:
+        fleet.show(store, st.query_params.get("run", ""), lambda chosen: _remember("run", chosen))
+
+    every = st.Page(show_runs, title="Runs", default=True)
+    one = st.Page(show_run, title="Run", url_path="run")
+    several = st.Page(show_comparison, title="Compare", url_path="compare")
+    form = st.Page(show_form, title="Launch", url_path="launch")
+    who = st.Page(show_fleet, title="Fleet", url_path="fleet")
+    page = st.navigation([every, one, several, *([form] if operator else []), who], position="top")
     st.html(LOOKS)
+    launch.registries()  # asked for early, so that the form need not wait
     page.run()
+
+
+def _remember(name: str, value: str) -> None:
+    """Put what is shown into the address."""
+    if value:
+        st.query_params[name] = value
+    else:
+        st.query_params.pop(name, None)
 
 
 main()

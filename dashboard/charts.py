@@ -16,7 +16,7 @@ from plotly.colors import sample_colorscale
 
 from slimfed.dashboard import words
 
-Axis = Literal["round", "time"]
+Axis = Literal["round", "time", "bytes"]
 
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 CLASS_COLORS = (SKY, ORANGE, GREEN, PURPLE, VERMILLION, BLUE)
@@ -91,7 +91,7 @@ def sparsity_map(grid: pd.DataFrame, target: float) -> go.Figure:
         colorscale="Cividis",
         zmin=0,
         zmax=max(100 * target, float(seen), 1.0),
-        colorbar=_colorbar("Sparsity (% of prunable parameters)", ticksuffix="%", nticks=6),
+        colorbar=colorbar("Sparsity (% of prunable parameters)", ticksuffix="%", nticks=6),
     )
     return figure
 
@@ -108,11 +108,20 @@ def rank_map(grid: pd.DataFrame) -> go.Figure:
         colorscale=_stepped("Viridis", count),
         zmin=-0.5,
         zmax=count - 0.5,
-        colorbar=_colorbar(
+        colorbar=colorbar(
             "LoRA rank (rows of each factor)",
             tickvals=list(range(len(known))),
             ticktext=[f"{rank:.0f}" for rank in known],
         ),
+    )
+    return figure
+
+
+def mean_rank_map(grid: pd.DataFrame) -> go.Figure:
+    """Mean rank of each class in every round; ``grid`` as in :func:`sparsity_map`."""
+    figure = _heat_map(grid, grid.to_numpy(dtype=float), "mean rank %{z:.1f}")
+    figure.update_traces(
+        colorscale="Viridis", colorbar=colorbar("Mean LoRA rank (rows of each factor)", nticks=6), zmin=0
     )
     return figure
 
@@ -143,16 +152,16 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
                 "download %{customdata[2]} · compute %{customdata[3]} · upload %{customdata[4]}"
             ),
         )
-    _finish(figure, LINE_HEIGHT, top=28 + 20 * (len(figure.data) // 3))
+    finish(figure, LINE_HEIGHT, top=28 + 20 * (len(figure.data) // 3))
     figure.update_layout(bargap=0.25, barmode="overlay", showlegend=True)
-    _round_axis(figure, frame["round"])
+    round_axis(figure, frame["round"])
     figure.update_yaxes(title_text=f"Completion time ({unit.name})", rangemode="tozero")
     return figure
 
 
 def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: float, hover: str) -> go.Figure:
-    unit = time_unit(float(rounds["virtual_clock"].max()) if len(rounds) else 0.0)
-    places = rounds["round"] if axis == "round" else rounds["virtual_clock"] / unit.seconds
+    longest = float(rounds["virtual_clock"].max()) if len(rounds) else 0.0
+    places = axis_places(rounds, axis, longest)
     figure = go.Figure()
     for line in lines:
         known = rounds[line.column].notna()
@@ -166,12 +175,26 @@ def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: floa
             customdata=rounds.loc[known, "round"],
             hovertemplate=f"{hover} after round %{{customdata}}<extra>{line.name}</extra>",
         )
-    _finish(figure, LINE_HEIGHT)
-    if axis == "round":
-        _round_axis(figure, rounds["round"])
-    else:
-        figure.update_xaxes(title_text=f"Virtual time ({unit.name})", rangemode="tozero")
+    finish(figure, LINE_HEIGHT)
+    axis_title(figure, axis, longest, rounds["round"])
     return figure
+
+
+def axis_places(rounds: pd.DataFrame, axis: Axis, longest: float) -> pd.Series:
+    """Where the rounds stand on an axis; ``longest``: virtual seconds of the longest run on it."""
+    if axis == "time":
+        return rounds["virtual_clock"] / time_unit(longest).seconds
+    return rounds["round"] if axis == "round" else rounds["megabytes"]
+
+
+def axis_title(figure: go.Figure, axis: Axis, longest: float, rounds: pd.Series) -> None:
+    """What the axis of :func:`axis_places` measures."""
+    if axis == "round":
+        round_axis(figure, rounds)
+    elif axis == "time":
+        figure.update_xaxes(title_text=f"Virtual time ({time_unit(longest).name})", rangemode="tozero")
+    else:
+        figure.update_xaxes(title_text="Sent both ways (MB)", rangemode="tozero")
 
 
 def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
@@ -180,7 +203,7 @@ def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             x=list(grid.columns),
-            y=[f"device {device}" for device in grid.index.get_level_values("device")],
+            y=[f"device {d}" if d != "mean" else f"mean of {c}" for c, d in grid.index],
             z=values,
             hovertemplate=f"%{{y}}, round %{{x}}: {hover}<extra></extra>",
             xgap=0,
@@ -195,9 +218,9 @@ def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
         edges.append(start - 0.5)
     for edge in edges[:-1]:
         figure.add_hline(y=edge, line={"color": "white", "width": 2})
-    _finish(figure, min(max(220 + 3 * len(grid), 380), 560), left=106, top=64)
+    finish(figure, min(max(220 + 3 * len(grid), 380), 560), left=106, top=64)
     figure.update_layout(hovermode="closest")
-    _round_axis(figure, pd.Series(grid.columns, dtype=int))
+    round_axis(figure, pd.Series(grid.columns, dtype=int))
     figure.update_yaxes(
         title_text="Devices, by class",
         tickvals=[place for place, _ in middles],
@@ -218,7 +241,7 @@ def _folded(name: str, width: int = 11) -> str:
     return "<br>".join(lines)
 
 
-def _colorbar(title: str, **more: object) -> dict[str, object]:
+def colorbar(title: str, **more: object) -> dict[str, object]:
     """A flat colour bar above the plot, so that a narrow screen keeps its width for the map."""
     bar: dict[str, object] = {
         "title": {"text": title, "side": "top"},
@@ -241,12 +264,13 @@ def _stepped(scale: str, count: int) -> list[list[object]]:
     return [[edge / count, color] for i, color in enumerate(colors) for edge in (i, i + 1)]
 
 
-def _round_axis(figure: go.Figure, rounds: pd.Series) -> None:
+def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
+    """An axis of whole rounds."""
     last = int(rounds.max()) if len(rounds) else 0
     figure.update_xaxes(title_text="Round", tickformat="d", dtick=1 if 0 < last <= 12 else None)
 
 
-def _finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:
+def finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:
     """Looks that all figures share. Margins are fixed, so that figures side by side align and updates do not jump."""
     figure.update_layout(
         height=height,

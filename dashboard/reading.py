@@ -5,7 +5,7 @@ Missing numbers are NaN. Shares stay in [0, 1], times in seconds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ RUN_COLUMNS = (
     "virtual_seconds",
     "wall_seconds",
     "started_at",
+    "devices",
+    "course",
+    "tags",
+    "notes",
+    "archived",
 )
 ROUND_COLUMNS = (
     "round",
@@ -38,6 +43,10 @@ ROUND_COLUMNS = (
     "device_accuracy_mean",
     "sparsity",
     "global_sparsity",
+    "megabytes",
+    "virtual_seconds",
+    "accepted",
+    "rejected",
 )
 DEVICE_COLUMNS = (
     "device",
@@ -61,15 +70,21 @@ def runs_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
     frame = _frame(rows, (*RUN_COLUMNS, "created_at"))
     started = frame["started_at"].where(frame["started_at"].notna(), frame["created_at"])
     frame["started_at"] = pd.to_datetime([words.local(moment, zone) for moment in started], utc=True).tz_convert(zone)
+    for column in ("course", "tags"):
+        frame[column] = [value if isinstance(value, list) else [] for value in frame[column]]
+    frame["notes"] = [value if isinstance(value, str) else "" for value in frame["notes"]]
     return frame[list(RUN_COLUMNS)]
 
 
 def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFrame:
     """One line a round, oldest first. Round 0, the model before training, is there if it was evaluated."""
-    ran = _frame(rounds, tuple(c for c in ROUND_COLUMNS if c not in ("loss", "accuracy")))
+    ran = _frame(
+        rounds, (*(c for c in ROUND_COLUMNS if c not in ("loss", "accuracy", "megabytes")), "bytes_up", "bytes_down")
+    )
     measured = _frame(evaluations, ("round", "loss", "accuracy"))
     frame = ran.merge(measured, on="round", how="outer").sort_values("round", ignore_index=True)
-    frame.loc[frame["round"] == 0, ["virtual_clock", "wall_seconds"]] = 0.0
+    frame["megabytes"] = (frame["bytes_up"] + frame["bytes_down"]).cumsum() / 1e6
+    frame.loc[frame["round"] == 0, ["virtual_clock", "wall_seconds", "megabytes"]] = 0.0
     # A loss that has become infinite has no place on an axis.
     frame = frame[frame["virtual_clock"].notna()].reset_index(drop=True).replace([np.inf, -np.inf], np.nan)
     return frame[list(ROUND_COLUMNS)].astype({"round": int})
@@ -112,6 +127,87 @@ def grid(cells: HeatMap, values: np.ndarray) -> pd.DataFrame:
         columns=pd.Index(cells.rounds, dtype=int, name="round"),
     )
     return table[table.notna().any(axis=1)]
+
+
+def timeline_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a device of a round, newest round and slowest device first: its parts, and ``idle`` until the end."""
+    frame = _timed(_frame(rows, ("round", "device", "profile", "status", *_PARTS, "round_seconds")))
+    idle = (frame["round_seconds"].astype(float) - frame["seconds"]).clip(lower=0.0)
+    return frame.assign(idle=idle).astype({"round": int, "device": int})
+
+
+def class_rounds_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a class and round: who took part, who finished, and means."""
+    columns = ("round", "profile", "devices", "done", "sparsity", "rank", "reward", *_PARTS, "slowest_seconds")
+    frame = _frame(rows, columns).rename(columns={"profile": "class"})
+    return frame.astype({"round": int, "devices": int, "done": int})
+
+
+def class_grid(frame: pd.DataFrame, column: str, names: Sequence[str]) -> pd.DataFrame:
+    """A column of :func:`class_rounds_frame` as rows (class, "mean"), one column a round; classes in this order."""
+    table = frame.pivot(index="class", columns="round", values=column).reindex(list(names)).dropna(how="all")
+    table.index = pd.MultiIndex.from_arrays([table.index, ["mean"] * len(table)], names=["class", "device"])
+    return table
+
+
+def pulls_frame(rows: Iterable[Any], steps: int) -> pd.DataFrame:
+    """Boxes of pulls: ``low`` and ``high`` of the pruning step, ``ranks`` in it, ``pulls`` and mean ``reward``."""
+    frame = _frame(rows, ("rank", "step", "pulls", "reward"))
+    low = ((frame["step"].astype(float) - 0.5) / steps).clip(lower=0.0)
+    return pd.DataFrame(
+        {
+            "low": low,
+            "high": (frame["step"].astype(float) + 0.5) / steps,
+            "ranks": [(int(rank),) for rank in frame["rank"]],
+            "pulls": frame["pulls"].astype(int),
+            "reward": frame["reward"].astype(float) / frame["pulls"].astype(float),
+        }
+    )
+
+
+def leaves_frame(leaves: Iterable[Any], ranks: Sequence[int]) -> pd.DataFrame:
+    """The same of the leaves of an S-UCB agent (``SUcb.leaves``); ``reward`` is NaN in a box that was never pulled."""
+    rows = [
+        {
+            "low": leaf.box.low,
+            "high": leaf.box.high,
+            "ranks": tuple(ranks[leaf.box.first : leaf.box.end]),
+            "pulls": len(leaf.pulls),
+            "reward": float(np.mean([pull.reward for pull in leaf.pulls])) if leaf.pulls else np.nan,
+        }
+        for leaf in leaves
+    ]
+    return pd.DataFrame(rows, columns=["low", "high", "ranks", "pulls", "reward"])
+
+
+def blocks_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a block, in forward order; ``shares`` is float [stretches], the share still kept of each stretch."""
+    frame = _frame(rows, ("block", "layer", "kind", "units", "kept", "shares"))
+    frame["shares"] = [np.frombuffer(part, dtype=np.uint8) / 255 for part in frame["shares"]]
+    return frame.astype({"block": int, "layer": int, "units": int})
+
+
+def history_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One device through its rounds, oldest first."""
+    columns = ("round", "profile", "status", "sparsity", "rank", "pruning_step", "reward", *_PARTS, "accuracy")
+    rows = [{name: getattr(row, name, None) for name in columns} for row in rows]
+    return _timed(_frame(rows, columns)).drop(columns="class").astype({"round": int, "rank": int})
+
+
+def nodes_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
+    """One line a node, in the order given: what it did last, when, and how long ago."""
+    now = datetime.now(UTC)
+    frame = _frame(rows, ("node", "devices", "round", "last_contact"))
+    heard = [words.local(moment) for moment in frame["last_contact"]]
+    return frame.assign(
+        last=[words.clock(moment, zone) for moment in heard],
+        silent=[words.seconds((now - moment).total_seconds() if moment else None) for moment in heard],
+    ).drop(columns="last_contact")
+
+
+def event_rounds_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """How many events of each kind there were in each round."""
+    return _frame(rows, ("round", "kind", "count")).astype({"round": int, "count": int})
 
 
 def classes(frame: pd.DataFrame) -> list[str]:

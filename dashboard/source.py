@@ -18,7 +18,8 @@ from slimfed.clients.errors import InputError
 from slimfed.dashboard import words
 from slimfed.platform.home import home
 from slimfed.platform.store.database import resolve_url, shown, unreachable
-from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.insight import Insight
+from slimfed.platform.store.store import Store
 
 PATIENCE_SECONDS = 5
 """How long to wait for a server to answer, or for a locked file."""
@@ -34,11 +35,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Source:
-    """The store as the pages see it: ``sqlite`` or an address, the home, and the zone that times are written in."""
+    """The store as the pages see it: ``sqlite`` or an address, the home, the zone that times are written in.
+
+    ``operator``: whether the person at the page is shown what starts, stops and changes runs.
+    """
 
     named: str
     home: Path
     zone: tzinfo = UTC
+    operator: bool = True
 
     @property
     def url(self) -> URL:
@@ -60,13 +65,19 @@ class Source:
         return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
 
     @contextmanager
-    def explained(self) -> Iterator[Reader]:
+    def explained(self) -> Iterator[Insight]:
         """A reader for one drawing of one part of a page. What goes wrong with the store is said in its place."""
         try:
-            yield Reader(engine(self.url))
+            yield Insight(engine(self.url))
         except (InputError, SQLAlchemyError) as error:
             problem = explain(error, self)
             st.error(f"**{problem.sentence}**  \n{problem.remedy}", icon=":material/database_off:")
+
+    @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """The store, for the few things that a page changes. Raises ``InputError`` if it cannot be used."""
+        with Store.open(self.named, self.home) as store:
+            yield store
 
 
 def here() -> Source:

@@ -6,9 +6,16 @@ import pandas as pd
 
 NOTHING = "–"
 
-STATUS_COLORS = {"created": "gray", "running": "blue", "done": "green", "failed": "red", "stopped": "orange"}
-STATUS_SIGNS = {"created": "○", "running": "▶", "done": "✓", "failed": "✕", "stopped": "■"}
-UNFINISHED = ("created", "running")
+STATUS_COLORS = {
+    "queued": "violet",
+    "created": "gray",
+    "running": "blue",
+    "done": "green",
+    "failed": "red",
+    "stopped": "orange",
+}
+STATUS_SIGNS = {"queued": "…", "created": "○", "running": "▶", "done": "✓", "failed": "✕", "stopped": "■"}
+UNFINISHED = ("queued", "created", "running")
 SILENCE_SECONDS = 600.0
 """A running job that has not been heard of for this long has probably lost its process."""
 
@@ -21,6 +28,13 @@ def missing(value: object) -> bool:
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in [0, 1] as a percentage."""
     return NOTHING if share is None or missing(share) else f"{100 * share:.{digits}f}%"
+
+
+def points(change: float | None) -> str | None:
+    """A change of a share in percentage points, ``+1.3 points``; None where there is none to speak of."""
+    if change is None or missing(change) or abs(change) < 0.0005:
+        return None
+    return f"{100 * change:+.1f} points"
 
 
 def seconds(value: float | None) -> str:

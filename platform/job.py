@@ -282,8 +282,8 @@ def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:
     ``InputError`` with one line per problem.
     """
     file = None if path is None else Path(path)
-    below = demo_document() if file is None else _located(read_toml(file, "job file"), file.absolute().parent)
-    return parse_job(merge(below, _located(parse_sets(sets), Path.cwd())))
+    below = demo_document() if file is None else located(read_toml(file, "job file"), file.absolute().parent)
+    return parse_job(merge(below, located(parse_sets(sets), Path.cwd())))
 
 
 def parse_job(document: Mapping[str, Any]) -> Job:
@@ -306,7 +306,7 @@ def job_to_dict(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json")
 
 
-def _located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 
     A model or data path may also be the id of something on a hub: it is a path if it looks like one (``./x``, ``../x``,

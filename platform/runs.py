@@ -11,7 +11,7 @@ import psutil
 
 from slimfed.platform.home import RunFolder, create_run_folder
 from slimfed.platform.job import Job, job_to_toml
-from slimfed.platform.store.store import Store
+from slimfed.platform.store.store import FirstStatus, Store
 
 if TYPE_CHECKING:
     from slimfed.platform.preflight import Checked  # brings torch, which listing runs can do without
@@ -27,7 +27,9 @@ def store_url(job: Job | None = None) -> str:
     return os.environ.get("SLIMFED_STORE") or "sqlite"
 
 
-def create_run(store: Store, home: Path, checked: "Checked", sweep: str | None = None) -> tuple[str, RunFolder]:
+def create_run(
+    store: Store, home: Path, checked: "Checked", sweep: str | None = None, status: FirstStatus = "created"
+) -> tuple[str, RunFolder]:
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
     Why the engine is what it is stands in the folder too, ``logs/engine.log``. ``sweep``: the name of the sweep that
@@ -39,7 +41,7 @@ def create_run(store: Store, home: Path, checked: "Checked", sweep: str | None =
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
         folder.logs.mkdir()
         (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
-        store.create_run(run_id, checked.job, folder.path, sweep)
+        store.create_run(run_id, checked.job, folder.path, sweep, status)
         store.set_devices(
             run_id,
             [
@@ -51,6 +53,16 @@ def create_run(store: Store, home: Path, checked: "Checked", sweep: str | None =
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
     return run_id, folder
+
+
+def ask_to_stop(store: Store, run: Any) -> None:
+    """Have a run (a row of the store) stop. One that nobody computes is stopped at once."""
+    if run.status == "queued":
+        store.finish(run.id, "stopped", "taken out of the queue")
+    elif not is_alive(run):
+        store.finish(run.id, "stopped", "its process is gone")
+    else:
+        store.request_stop(run.id)
 
 
 def is_alive(run: Any) -> bool:

@@ -1,6 +1,7 @@
 """What the strategy needs from above. The platform implements these; floor 2 never imports it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from slimfed.clients.structure import Structure
@@ -68,7 +69,8 @@ class DeviceRecord:
 class RoundRecord:
     """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet.
 
-    ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them.
+    ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
+    how many devices each node served that replied.
     """
 
     round: int
@@ -84,6 +86,7 @@ class RoundRecord:
     bytes_up: int
     train_loss: float | None
     joules: float | None = None
+    nodes: Mapping[int, int] = field(default_factory=dict)
 
 
 class Clock(Protocol):

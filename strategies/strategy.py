@@ -56,6 +56,7 @@ class FedSlim(Strategy):
         self.forecast = forecast
         self._plans: tuple[Plan, ...] = ()
         self._shares: dict[int, list[Plan]] = {}
+        self._served: dict[int, int] = {}
         self._verdict = Verdict((), ())
         self._roster = Roster(len(fleet.devices)) if settings.real else None
 
@@ -100,6 +101,7 @@ class FedSlim(Strategy):
             messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
             came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
             replies, seconds = came.replies, came.seconds if settings.real else None
+            self._served = {each: len(self._shares.get(each, ())) for each in (r.metadata.src_node_id for r in replies)}
             self._verdict = judge(self.fleet, self._shares, replies, self.clock, settings.straggler_seconds, seconds)
             if len(self._verdict.accepted) >= needed:
                 self.aggregate_train(number, replies)
@@ -239,6 +241,7 @@ class FedSlim(Strategy):
             bytes_up=sum(record.bytes_up for record in records),
             train_loss=float((losses * examples).sum() / examples.sum()),
             joules=_energy(records),
+            nodes=self._served,
         )
 
 

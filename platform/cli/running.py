@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from slimfed.platform.store.store import Store
 
 Json = Annotated[bool, typer.Option("--json", help="print the run as one JSON object at the end")]
+Queue = Annotated[
+    bool, typer.Option("--queue", help="do not wait: start it by itself as soon as nothing else runs on this computer")
+]
 RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
 
 INTERRUPTED = 130
@@ -32,9 +35,10 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="run on the real devices of this SuperLink of Flower's configuration"),
     ] = None,
+    queue: Queue = False,
     as_json: Json = False,
 ) -> None:
-    """Run a job to its end."""
+    """Run a job to its end, or put it into the queue."""
     from slimfed.platform.home import home
     from slimfed.platform.job import load_job
     from slimfed.platform.runs import create_run, store_url
@@ -46,18 +50,20 @@ def run(
     for reason in checked.reasons:
         notes().print(reason, markup=False, highlight=False, soft_wrap=True)
     with Store.open(store_url(wanted), home()) as store:
-        run_id, folder = create_run(store, home(), checked)
+        run_id, folder = create_run(store, home(), checked, status="queued" if queue else "created")
         if federation:
             folder.federation.write_text(federation, encoding="utf-8")
+        if queue:
+            raise typer.Exit(_wait_in_line(store, run_id, folder.path.parent, store_url(wanted), as_json))
         raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json))
 
 
-def resume(run: RunId, as_json: Json = False) -> None:
+def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.home import run_folder
     from slimfed.platform.job import load_job
-    from slimfed.platform.runs import is_alive
+    from slimfed.platform.runs import is_alive, store_url
     from slimfed.platform.store.queries import Reader
 
     with existing() as store:
@@ -70,6 +76,9 @@ def resume(run: RunId, as_json: Json = False) -> None:
                 f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it"
             )
         folder = run_folder(Path(found.folder).parent, found.id)
+        if queue:
+            store.enqueue(found.id)
+            raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
         checked = _check(load_job(folder.job), _federation(folder))
         raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
 
@@ -78,7 +87,7 @@ def stop(run: RunId) -> None:
     """Stop a run; it can be resumed. Returns when it has stopped."""
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.launcher import FINAL
-    from slimfed.platform.runs import is_alive
+    from slimfed.platform.runs import ask_to_stop
     from slimfed.platform.store.queries import Reader
 
     with existing() as store:
@@ -87,8 +96,7 @@ def stop(run: RunId) -> None:
         if found.status in FINAL:
             notes().print(f"run {found.id} has ended already: {found.status}")
             return
-        if not is_alive(found):
-            store.finish(found.id, "stopped", "its process is gone")
+        ask_to_stop(store, found)
         deadline = time.monotonic() + _STOP_SECONDS
         while (found := reader.find_run(found.id)).status not in FINAL:
             if time.monotonic() > deadline:
@@ -113,6 +121,22 @@ def _check(job: Any, federation: str | None) -> Any:
 def _federation(folder: "RunFolder") -> str | None:
     """The SuperLink that a run was submitted to."""
     return folder.federation.read_text(encoding="utf-8") if folder.federation.is_file() else None
+
+
+def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json: bool) -> int:
+    """Leave a queued run to the foreman; returns the exit code."""
+    from slimfed.platform.foreman import call_foreman, waiting_here
+    from slimfed.platform.store.insight import Insight
+    from slimfed.platform.summary import run_summaries
+
+    insight = Insight(store.engine)
+    waiting = [row.id for row in waiting_here(insight, place)]
+    ahead = waiting.index(run_id) if run_id in waiting else 0  # the foreman may have taken it already
+    call_foreman(place, named)
+    if as_json:
+        print_json(run_summaries([insight.find_run(run_id)], insight, store.address)[0])
+    notes().print(f"run {run_id} is queued, {ahead} ahead of it; `slimfed show {run_id}` shows it", soft_wrap=True)
+    return OK
 
 
 def _drive(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool) -> int:

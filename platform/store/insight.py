@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 
 from slimfed.platform.store.queries import Reader, Rows
-from slimfed.platform.store.schema import Assignment, BlockLeft, ClassRound, Device, Event, Pull, Round, Run
+from slimfed.platform.store.schema import Assignment, BlockLeft, ClassRound, Device, Event, Node, Pull, Round, Run
 
 _TOOK = Assignment.download_seconds + Assignment.compute_seconds + Assignment.upload_seconds
 
@@ -73,6 +73,19 @@ class Insight(Reader):
         """How many events of each kind there were in each round: ``round``, ``kind``, ``count``."""
         query = select(Event.round, Event.kind, func.count().label("count")).where(Event.run_id == run_id)
         return self._rows(query.group_by(Event.round, Event.kind).order_by(Event.round, Event.kind))
+
+    def class_peaks(self, run_id: str) -> Rows:
+        """Of each class: ``profile``, and ``peak_memory_bytes``, the most that a device needed in the newest round."""
+        newest = select(func.max(Round.round)).where(Round.run_id == run_id).scalar_subquery()
+        same = (Device.run_id == Assignment.run_id) & (Device.device == Assignment.device)
+        query = select(Device.profile, func.max(Assignment.peak_memory_bytes).label("peak_memory_bytes"))
+        query = query.select_from(Assignment).join(Device, same)
+        return self._rows(query.where(Assignment.run_id == run_id, Assignment.round == newest).group_by(Device.profile))
+
+    def nodes(self, run_id: str) -> Rows:
+        """The nodes that have replied in a run, the longest silent first."""
+        query = select(Node.__table__).where(Node.run_id == run_id)
+        return self._rows(query.order_by(Node.last_contact, Node.node))
 
     def jobs(self, run_ids: Sequence[str]) -> Rows:
         """``id``, ``name``, ``status`` and ``job`` of these runs."""

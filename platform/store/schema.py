@@ -240,6 +240,21 @@ class BlockLeft(Base):
     shares: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class Node(Base):
+    """A Flower node that has replied in a run: when it last did, in which round, and for how many devices.
+
+    ``node`` is Flower's number for it, which outgrows 63 bits.
+    """
+
+    __tablename__ = "nodes"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    node: Mapped[str] = mapped_column(String(20), primary_key=True)
+    round: Mapped[int]
+    devices: Mapped[int]
+    last_contact: Mapped[datetime]
+
+
 class Evaluation(Base):
     """The pruned global model on the test split after a round (round 0: before training).
 

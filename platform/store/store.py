@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, delete, func, insert, make_url, 
 from slimfed.platform.job import Job, job_to_dict
 from slimfed.platform.store import migrating
 from slimfed.platform.store.database import open_engine, resolve_url, shown, writing
-from slimfed.platform.store.schema import Assignment, BlockLeft, Checkpoint, Device, Evaluation, Event, Round, Run
+from slimfed.platform.store.schema import Assignment, BlockLeft, Checkpoint, Device, Evaluation, Event, Node, Round, Run
 from slimfed.platform.store.sums import block_rows, forget_sums, sum_up_round
 from slimfed.strategies import protocols
 
@@ -123,9 +123,12 @@ class Store:
         self._update(run_id, **values)
 
     def enqueue(self, run_id: str) -> bool:
-        """Let a run that has stopped or failed wait for this computer again. False if it is in any other state."""
+        """Let a run wait for this computer again that has stopped, failed or lost its process (the caller knows).
+
+        False if it waits already, is being started, or is done.
+        """
         values = {"status": "queued", "cause": None, "finished_at": None, "host": socket.gethostname()}
-        return self._change(run_id, ("stopped", "failed"), values)
+        return self._change(run_id, ("stopped", "failed", "running"), values)
 
     def claim(self, run_id: str) -> bool:
         """Take a run from the queue in order to start it. False if somebody else did, or took it out."""
@@ -192,6 +195,8 @@ class Store:
                 connection.execute(insert(Evaluation), [_evaluation_row(run_id, record, record.evaluation)])
             if record.events:
                 connection.execute(insert(Event), [_event_row(run_id, event, now) for event in record.events])
+            if record.nodes:
+                _meet(connection, run_id, record, now)
             if checkpoint is not None:
                 _replace_checkpoints(connection, run_id, checkpoint, kept)
             _sum_up(connection, run_id)
@@ -259,6 +264,16 @@ def _replace_checkpoints(connection: Connection, run_id: str, checkpoint: Checkp
             }
         ],
     )
+
+
+def _meet(connection: Connection, run_id: str, record: protocols.RoundRecord, now: datetime) -> None:
+    """The nodes of this round were heard of; of the others the last word stays."""
+    rows = [
+        {"run_id": run_id, "node": str(node), "round": record.round, "devices": devices, "last_contact": now}
+        for node, devices in record.nodes.items()
+    ]
+    connection.execute(delete(Node).where(Node.run_id == run_id, Node.node.in_([row["node"] for row in rows])))
+    connection.execute(insert(Node), rows)
 
 
 def _sum_up(connection: Connection, run_id: str) -> None:

@@ -26,6 +26,11 @@ def ran(number, **more):
         "device_accuracy_mean": 0.5,
         "sparsity": 0.1,
         "global_sparsity": 0.1,
+        "virtual_seconds": 10.0,
+        "bytes_up": 1_000_000,
+        "bytes_down": 2_000_000,
+        "accepted": 3,
+        "rejected": 0,
     }
     return row | more
 
@@ -54,6 +59,7 @@ def test_rounds_join_training_and_evaluation_in_order():
     )
     assert list(frame["round"]) == [0, 1, 2]
     assert list(frame["virtual_clock"]) == [0.0, 10.0, 20.0]
+    assert list(frame["megabytes"]) == [0.0, 3.0, 6.0]
     assert list(frame["accuracy"]) == [0.0, 0.1, 0.2]
     assert np.isnan(frame["train_loss"][0])
     assert np.isnan(frame["train_loss"][1])
