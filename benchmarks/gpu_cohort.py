@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,6 +38,7 @@ from slimfed.clients.adapters.model import head_state
 from slimfed.clients.blueprint import discover
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.models import LoadedModel
+from slimfed.clients.sent import Sent
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.trainer import DeviceData
@@ -102,7 +103,7 @@ class Round:
     blueprint: Blueprint
     task: TaskSpec
     assignments: list[Assignment]
-    adapters: list[Adapter]
+    adapters: Sequence[Adapter]
     data: list[DeviceData]
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
@@ -194,7 +195,8 @@ def prepare(case: Case) -> Round:
     )
     assignments = [Assignment(n, 1, _RANK, 0.0, case.steps, 2e-3, 2e-3, n, False, dense) for n in range(case.devices)]
     data = [_device(case, n) for n in range(case.devices)]
-    return Round(base, blueprint, task, assignments, [adapter] * case.devices, data)
+    sent = Sent(adapter, dense, [dense] * case.devices, [_RANK] * case.devices)
+    return Round(base, blueprint, task, assignments, sent, data)
 
 
 def peer(case: Case, devices: int) -> float:
