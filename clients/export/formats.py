@@ -1,4 +1,7 @@
-"""The formats a model leaves in. A new one is one file with one function, and one line here."""
+"""The formats a model leaves in. A new one is one file with one function, and one line here.
+
+What writes a format is imported when it is asked for: ONNX Runtime and the like take seconds.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,23 +9,90 @@ from pathlib import Path
 
 from slimfed.clients.export.card import card
 from slimfed.clients.export.manifest import Manifest
-from slimfed.clients.export.slim import save_slim
+from slimfed.clients.export.slim import SlimModel, save_slim
 from slimfed.clients.export.source import Source
+
+_LOAD_SLIM = """
+from slimfed.clients.export import load_slim
+
+slim = load_slim("FOLDER")
+slim.model, slim.tokenizer
+"""
+_PEFT = """
+from peft import PeftModel
+from transformers import AutoModelFor{auto}
+
+base = AutoModelFor{auto}.from_pretrained("{base}"{labels})
+model = PeftModel.from_pretrained(base, "FOLDER")  # the tuned model, nothing cut
+"""
+_ONNX = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+"""
+_GGUF = """
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER", gguf_file="model.gguf")  # or llama.cpp
+"""
 
 
 @dataclass(frozen=True)
 class Format:
-    """``write(source, folder)`` makes the folder, complete or not at all; it raises ``InputError`` if it cannot."""
+    """``write(source, folder)`` makes the folder, complete or not at all; it raises ``InputError`` if it cannot.
+
+    ``save(model, folder, card)`` is the same for a model that has been put together; None if the format needs more.
+    """
 
     summary: str
     write: Callable[[Source, Path], Manifest]
+    save: Callable[[SlimModel, Path, str], Manifest] | None
 
 
-def _safetensors(source: Source, folder: Path) -> Manifest:
-    opening = 'from slimfed.clients.export import load_slim\n\nslim = load_slim("FOLDER")\nslim.model, slim.tokenizer'
-    return save_slim(source.slim(), folder, card(source.manifest, source.figures, opening))
+def _onnx(slim: SlimModel, folder: Path, text: str) -> Manifest:
+    from slimfed.clients.export.onnx import save_onnx
+
+    return save_onnx(slim, folder, text)
+
+
+def _int8(slim: SlimModel, folder: Path, text: str) -> Manifest:
+    from slimfed.clients.export.int8 import save_int8
+
+    return save_int8(slim, folder, text)
+
+
+def _gguf(slim: SlimModel, folder: Path, text: str) -> Manifest:
+    from slimfed.clients.export.gguf import save_gguf
+
+    return save_gguf(slim, folder, text)
+
+
+def _write_peft(source: Source, folder: Path) -> Manifest:
+    from slimfed.clients.export.peft import save_peft
+
+    classifies = source.spec.task == "classification"
+    opening = _PEFT.format(
+        auto="SequenceClassification" if classifies else "CausalLM",
+        base=source.spec.path,
+        labels=f", num_labels={len(source.base.labels or ())}" if classifies else "",
+    )
+    return save_peft(source, folder, card(source.manifest.model_copy(update={"kind": "peft"}), source.figures, opening))
+
+
+def _whole(summary: str, kind: str, opening: str, save: Callable[[SlimModel, Path, str], Manifest]) -> Format:
+    """A format that holds the whole model."""
+
+    def write(source: Source, folder: Path) -> Manifest:
+        manifest = source.manifest.model_copy(update={"kind": kind})
+        return save(source.slim(), folder, card(manifest, source.figures, opening))
+
+    return Format(summary, write, save)
 
 
 FORMATS: dict[str, Format] = {
-    "safetensors": Format("the smaller weights, adapter folded in; opened by load_slim", _safetensors),
+    "safetensors": _whole("the smaller weights, opened by load_slim", "safetensors", _LOAD_SLIM, save_slim),
+    "peft": Format("the adapter alone, for the unpruned base", _write_peft, None),
+    "onnx": _whole("a graph for ONNX Runtime; decoders with their cache", "onnx", _ONNX, _onnx),
+    "onnx-int8": _whole("the same with int8 weights", "onnx", _ONNX, _int8),
+    "gguf": _whole("for llama.cpp: uniform Llama-like decoders", "gguf", _GGUF, _gguf),
 }

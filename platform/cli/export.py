@@ -17,7 +17,9 @@ def export(
     device: Annotated[int | None, typer.Option(min=0, help="the model in this device's structure")] = None,
     globally: Annotated[bool, typer.Option("--global", help="the global model (default)")] = False,
     everything: Annotated[bool, typer.Option("--all", help="the global model and every device's")] = False,
-    format: Annotated[str, typer.Option(help="what to write: safetensors", metavar="FORMAT")] = "safetensors",
+    format: Annotated[
+        str, typer.Option(help="safetensors, peft, onnx, onnx-int8 or gguf", metavar="FORMAT")
+    ] = "safetensors",
     out: Annotated[
         Path | None,
         typer.Option(help="folder to make; with --all, one for each model goes into it; default: in the run's"),

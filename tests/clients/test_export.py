@@ -7,44 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported import LABELS, SCALING, source, uniform_structure
+from exported import LABELS, close, logits, masked_logits, source, uniform_structure
 from safetensors.torch import load_file, save_file
 from small_models import CONFIGS, DECODERS, build, tokens
 from small_structures import CASES
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from slimfed.clients.adapters.lora import attach
 from slimfed.clients.blueprint import discover
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import load_slim
 from slimfed.clients.export.formats import FORMATS
 from slimfed.clients.export.manifest import NAME
-from slimfed.clients.export.source import Source
-from slimfed.clients.masking import masked
 from slimfed.clients.models import load_model
-from slimfed.clients.slicing import slice_model
-from slimfed.clients.spec import AdapterSpec, ModelSpec
+from slimfed.clients.spec import ModelSpec
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma")
-
-
-def masked_logits(origin: Source, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the dense model with the adapter attached puts out when the removed units are masked."""
-    dense = attach(
-        slice_model(origin.base.model, origin.structure.blueprint.dense()), origin.adapter, AdapterSpec(scaling=SCALING)
-    )
-    with torch.no_grad(), masked(dense.model.eval(), origin.structure):
-        return dense.model(**batch).logits
-
-
-def logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**batch).logits
-
-
-def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Agreement to 1e-4 of the logits' size."""
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * max(1.0, float(expected.abs().max())))
 
 
 @pytest.mark.parametrize(("family", "causal"), CASES)

@@ -1,16 +1,22 @@
 """Small models of every family, ready to be exported."""
 
+from pathlib import Path
+
 import numpy as np
+import torch
 from small_models import VOCABULARY, build
 from small_structures import draw_adapter, draw_structure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from slimfed.clients.adapters.lora import attach
 from slimfed.clients.blueprint import discover
 from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source, digest
+from slimfed.clients.masking import masked
 from slimfed.clients.models import LoadedModel
-from slimfed.clients.spec import ModelSpec
+from slimfed.clients.slicing import slice_model
+from slimfed.clients.spec import AdapterSpec, ModelSpec
 from slimfed.clients.structure import Blueprint, Structure
 
 SCALING = 1.5
@@ -68,3 +74,28 @@ def source(family: str, causal: bool, seed: int = 0, structure: Structure | None
         figures={"accuracy": "50.0%"},
         base_digest=digest(base),
     )
+
+
+def masked_logits(origin: Source, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the dense model with the adapter attached puts out when the removed units are masked."""
+    dense = attach(
+        slice_model(origin.base.model, origin.structure.blueprint.dense()), origin.adapter, AdapterSpec(scaling=SCALING)
+    )
+    with torch.no_grad(), masked(dense.model.eval(), origin.structure):
+        return dense.model(**batch).logits
+
+
+def logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Agreement to 1e-4 of the logits' size."""
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * max(1.0, float(expected.abs().max())))
+
+
+def save_base(origin: Source, folder: Path) -> None:
+    """The unpruned base as a folder that a job can name."""
+    origin.base.model.save_pretrained(folder)
+    origin.base.tokenizer.save_pretrained(folder)
