@@ -139,10 +139,15 @@ def tokenise(
     return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple)
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
-    """What stands before each prompt's completion in :func:`tokenise`: at most ``max_length`` tokens, the last ones."""
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int, end: str = PROMPT_END
+) -> list[list[int]]:
+    """What stands before each prompt's completion in :func:`tokenise`: at most ``max_length`` tokens, the last ones.
+
+    ``end`` = "": texts that are to be continued as they are.
+    """
     begin = _begin(tokenizer)
-    heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False)["input_ids"]
+    heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False)["input_ids"]
     room = max_length - len(begin)
     return [begin + head[max(0, len(head) - room) :] for head in heads]
 

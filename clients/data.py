@@ -129,14 +129,37 @@ def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str
     return TextData(splits[0], splits[1], None if labels is None else tuple(labels))
 
 
-def _labelled(spec: DataSpec, column: str, raw: _Raw, split: TextSplit, labels: Sequence[str]) -> TextSplit:
+def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextSplit:
+    """Text to measure a finished model on: the file ``spec.path``, or the test split of what it names.
+
+    ``labels``: the model's own, in order; the text's labels are numbered as it does. Raises :class:`InputError` as
+    :func:`load_data` does, and for a label that the model does not have.
+    """
+    columns = replace(_columns(spec, task), owner=None)
+    file = Path(spec.path).expanduser()
+    if file.is_file():
+        if file.suffix not in _READERS:
+            raise InputError(f'data.path = "{spec.path}": is no text that can be read; valid: {", ".join(_READERS)}')
+        raw = _read_file(spec, file, columns)
+    else:
+        raw = _read(spec, columns)[1]
+    _check_present(spec, raw, columns)
+    texts = _texts(spec, raw, columns)
+    if columns.label is None:
+        return texts
+    return _labelled(spec, columns.label, raw, texts, labels or (), "the model")
+
+
+def _labelled(
+    spec: DataSpec, column: str, raw: _Raw, split: TextSplit, labels: Sequence[str], judge: str = "the server"
+) -> TextSplit:
     position = {label: index for index, label in enumerate(labels)}
     numbers = []
     for row, value in enumerate(_label_values(spec, column, raw)):
         if str(value) not in position:
             raise InputError(
                 f'data.label = "{column}": row {row + 1} of {raw.name} of "{spec.path}" has label {str(value)!r:.50}, '
-                f"which the server does not know; valid: {', '.join(map(repr, labels[:20]))}"
+                f"which {judge} does not know; valid: {', '.join(map(repr, labels[:20]))}"
             )
         numbers.append(position[str(value)])
     return replace(split, label=np.array(numbers, dtype=np.int64))

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
 from slimfed.clients.errors import InputError
@@ -47,8 +48,9 @@ class Exporter:
         if newest is None:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
-        labels = load_data(self.job.data, self.job.model.task).labels
-        self.base = load_model(self.job.model, labels, self.job.seed)
+        text = load_data(self.job.data, self.job.model.task)
+        self.prompted = text.test.prompt is not None
+        self.base = load_model(self.job.model, text.labels, self.job.seed)
         self.digest = digest(self.base)
         try:
             self.fleet = Fleet.restore(discover(self.base.model), *checkpoint.load(newest))
@@ -75,9 +77,10 @@ class Exporter:
             base=self.base,
             spec=self.job.model,
             structure=structure,
-            adapter=self.fleet.adapter,
+            adapter=ADAPTERS[self.job.method.adapter].finished(self.fleet.adapter),
             scaling=self.job.adapter.scaling,
-            max_length=self.job.data.max_length,
+            data=self.job.data,
+            prompted=self.prompted,
             provenance=Provenance(
                 run=self.run.id,
                 name=self.run.name,

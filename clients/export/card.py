@@ -30,7 +30,7 @@ def card(manifest: Manifest, figures: Mapping[str, str], opening: str) -> str:
         "base's weights, SHA-256": f"`{base.sha256}`",
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",
-        "longest text": f"{manifest.max_length} tokens",
+        "longest text": f"{manifest.data.max_length} tokens in training",
         "sparsity": f"{source.sparsity:.1%} of the prunable parameters",
         "run": f"{source.run} ({source.method}, seed {source.seed}), after round {source.round}",
         "exported": source.created,

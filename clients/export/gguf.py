@@ -70,7 +70,7 @@ def load_gguf(folder: Path, manifest: Manifest) -> SlimModel:
     if tensors:
         raise InputError(f"{str(folder)!r}: tensor {next(iter(tensors))} in {FILE} does not belong to the model")
     model.requires_grad_(False)
-    return SlimModel(model.eval(), load_tokenizer(folder), manifest)
+    return SlimModel(model.eval(), load_tokenizer(folder, manifest), manifest)
 
 
 def _config(slim: SlimModel) -> PreTrainedConfig:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from transformers import PreTrainedModel
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.spec import Section
+from slimfed.clients.spec import DataSpec, Section
 from slimfed.clients.structure import Blueprint, Structure
 
 NAME = "slimfed.json"
@@ -53,17 +53,21 @@ class FileEntry(Section):
 class Manifest(Section):
     """All that is needed to open the folder without the run.
 
-    ``kept``: module -> side ("out": rows, "in": columns) -> kept indices, in the coordinates of the unpruned module.
-    ``head``: parameters beside the adapter that were trained in full. ``stock``: plain ``from_pretrained`` opens it.
-    ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``files``: every file that
-    must be as it was written (the model card may be edited).
+    ``data``: the text it was trained on, its columns and longest length. ``prompted``: it completes prompts.
+    ``positions``: the longest text in tokens that the model can take; None: any. ``kept``: module -> side ("out": rows,
+    "in": columns) -> kept indices, in the coordinates of the unpruned module. ``head``: parameters beside the adapter
+    that were trained in full. ``stock``: plain ``from_pretrained`` opens it. ``quantised``: how the weights were
+    narrowed, such as "int8"; empty if they were not. ``files``: every file that must be as it was written (the model
+    card may be edited).
     """
 
     format: Literal[1] = 1
     kind: Kind
     task: Literal["classification", "causal-lm"]
     labels: tuple[str, ...] | None
-    max_length: int
+    data: DataSpec
+    prompted: bool
+    positions: int | None
     base: Base
     kept: dict[str, dict[str, list[int]]]
     head: tuple[str, ...] = ()

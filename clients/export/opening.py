@@ -1,19 +1,26 @@
 """Opening an exported folder of any format, to run it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import softmax
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from slimfed.clients.batches import PROMPT_END
+from slimfed.clients.batches import PROMPT_END, prompt_tokens, tokenise
+from slimfed.clients.data import TextSplit
 from slimfed.clients.errors import InputError
+from slimfed.clients.evaluation import evaluate
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.manifest import Manifest
 from slimfed.clients.export.slim import SlimModel, load_slim, load_tokenizer
+from slimfed.clients.generation import Prompts, collect, complete, likeness
+from slimfed.clients.spec import GenerationSpec
+from slimfed.clients.update import Evaluation
+
+_ENDLESS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,42 +41,51 @@ class OpenedModel:
 
     @torch.inference_mode()
     def classify(self, texts: Sequence[str], batch_size: int = 32) -> list[Prediction]:
-        """The label of each text. Raises ``InputError`` if the model is no classifier."""
+        """The label of each text, cut to the length of training. Raises ``InputError`` if the model has no labels."""
         labels = self.manifest.labels
         if self.manifest.task != "classification" or labels is None:
             raise InputError(f"this is a {self.manifest.task} model: it continues texts, it has no labels")
         predictions = []
         for start in range(0, len(texts), batch_size):
-            batch = self._encode(list(texts[start : start + batch_size]), self.manifest.max_length)
-            chances = softmax(self.model(**batch).logits, -1)
+            chances = softmax(self.model(**self._encode(texts[start : start + batch_size])).logits, -1)
             for row in chances.tolist():
                 predictions.append(Prediction(labels[row.index(max(row))], dict(zip(labels, row, strict=True))))
         return predictions
 
-    @torch.inference_mode()
-    def complete(self, prompt: str, tokens: int, after_prompt: bool = False) -> str:
-        """The likeliest continuation of ``prompt``, of at most ``tokens`` tokens; ends with the model's end token.
+    def continuations(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """The likeliest continuation of each text, of at most ``tokens`` tokens, to the model's end token.
 
-        ``after_prompt``: the model was trained on prompts and completions, so what stood between them comes first.
-        Raises ``InputError`` if the model is a classifier.
+        A model that learnt completions of prompts takes each text as a prompt. Raises ``InputError`` if the model is a
+        classifier, or ``tokens`` is more than it can take.
         """
         if self.manifest.task != "causal-lm":
             raise InputError("this is a classification model: it says labels, it does not continue texts")
-        ids = self._encode([prompt + PROMPT_END * after_prompt], None)["input_ids"]
-        end = self.tokenizer.eos_token_id
-        if isinstance(self.model, PreTrainedModel):
-            options = {"max_new_tokens": tokens, "do_sample": False, "use_cache": True}
-            options |= {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": end}
-            mask = torch.ones_like(ids)
-            new = self.model.generate(ids, attention_mask=mask, **options)[:, ids.shape[1] :]
-        else:
-            new = self.model.generate(ids, tokens, end)  # type: ignore[operator]  # OnnxModel
-        return str(self.tokenizer.decode(new[0], skip_special_tokens=True))
+        room = (self.manifest.positions or _ENDLESS) - tokens
+        if room < 1:
+            raise InputError(f"{tokens} new tokens are more than the {self.manifest.positions} that the model can take")
+        heads = prompt_tokens(self.tokenizer, texts, room, PROMPT_END if self.manifest.prompted else "")
+        prompts = Prompts(tuple(map(tuple, heads)), tuple(() for _ in heads))
+        return complete(self.model, self.tokenizer, prompts, tokens)
 
-    def _encode(self, texts: list[str], longest: int | None) -> dict[str, torch.Tensor]:
-        self.tokenizer.padding_side = "right"
+    def evaluate(self, split: TextSplit, spec: GenerationSpec) -> Evaluation:
+        """The measures of training, on ``split``; with prompts, of ``spec.examples`` completions, too."""
+        tokenised = tokenise(split, self.tokenizer, self.manifest.data.max_length)
+        found = evaluate(self.model, tokenised)
+        seed = self.manifest.provenance.seed
+        prompts = collect(split, self.tokenizer, spec, self.manifest.data.max_length, seed)
+        if self.manifest.task == "classification" or prompts is None:
+            return found
+        written = complete(self.model, self.tokenizer, prompts, spec.max_new_tokens)
+        return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         batch = self.tokenizer(
-            texts, padding=True, truncation=longest is not None, max_length=longest, return_tensors="pt"
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.manifest.data.max_length,
+            return_tensors="pt",
         )
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
@@ -87,7 +103,7 @@ def open_model(folder: Path | str, base: Path | str | None = None, threads: int 
     if manifest.kind == "onnx":
         from slimfed.clients.export.session import OnnxModel
 
-        return OpenedModel(OnnxModel(folder, manifest, threads), load_tokenizer(folder), manifest)
+        return OpenedModel(OnnxModel(folder, manifest, threads), load_tokenizer(folder, manifest), manifest)
     slim = _opened(folder, manifest, base)
     return OpenedModel(slim.model, slim.tokenizer, slim.manifest)
 

@@ -62,7 +62,7 @@ def load_peft(folder: Path, manifest: Manifest, base: Path | str | None) -> Slim
         ) from None
     merged.requires_grad_(False)
     model = slice_model(merged.eval(), manifest.structure(discover(merged)))
-    return SlimModel(model, load_tokenizer(folder), manifest)
+    return SlimModel(model, load_tokenizer(folder, manifest), manifest)
 
 
 def _check_plain(source: Source) -> None:

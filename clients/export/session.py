@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.manifest import Manifest
@@ -50,30 +51,44 @@ class OnnxModel(nn.Module):
         if not self.cached:
             return Output(torch.from_numpy(self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]))
         positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        feed = self._feed(ids, mask, positions, self._empty(len(ids)))
+        feed = self._feed(ids, mask, positions, self.empty_cache(len(ids)))
         return Output(torch.from_numpy(self.session.run(["logits"], feed)[0]))
 
-    def generate(self, ids: torch.Tensor, length: int, end: int | None) -> torch.Tensor:
-        """The likeliest tokens after ``ids`` [1, prompt], up to ``length`` of them or the token ``end``."""
-        new: list[int] = []
-        cache, step, done = self._empty(1), ids.numpy(), 0
-        while len(new) < length:
-            done += step.shape[1]
-            mask = np.ones((1, done), dtype=np.int64)
-            positions = np.arange(done - step.shape[1], done)[None]
-            logits, *cache = self.session.run(None, self._feed(step, mask, positions, cache))
-            token = int(logits[0, -1].argmax())
-            if token == end:
-                break
+    def generate(
+        self, ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: GenerationConfig
+    ) -> torch.Tensor:
+        """``ids`` [batch, prompt], padded on the left, and the likeliest tokens after them; greedy only.
+
+        A text that has come to its end token goes on with pad tokens until all have, or ``max_new_tokens`` are there.
+        """
+        end, pad = generation_config.eos_token_id, generation_config.pad_token_id
+        step, mask, cache = ids.numpy(), attention_mask.numpy(), self.empty_cache(len(ids))
+        positions = np.maximum(mask.cumsum(1) - 1, 0)
+        open_texts, new = np.ones(len(ids), dtype=bool), []
+        for _ in range(generation_config.max_new_tokens):
+            logits, *cache = self.step(step, mask, positions, cache)
+            token = np.where(open_texts, logits[:, -1].argmax(-1), pad if pad is not None else 0)
             new.append(token)
-            step = np.array([[token]])
-        return torch.tensor([new], dtype=torch.int64)
+            open_texts &= token != end
+            if not open_texts.any():
+                break
+            step, positions = token[:, None], positions[:, -1:] + 1
+            mask = np.concatenate([mask, np.ones((len(ids), 1), dtype=np.int64)], axis=1)
+        return torch.cat([ids, torch.from_numpy(np.stack(new, axis=1).astype(np.int64))], dim=1)
+
+    def step(
+        self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """One pass of a decoder: logits [batch, new, vocabulary], then the cache with the new tokens in it."""
+        outputs: list[np.ndarray] = self.session.run(None, self._feed(ids, mask, positions, cache))
+        return outputs
+
+    def empty_cache(self, batch: int) -> list[np.ndarray]:
+        """A decoder's cache before its first token."""
+        return [np.zeros((batch, heads, 0, width), dtype=np.float32) for heads, width in self.cache_shapes]
 
     def _feed(
         self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[np.ndarray]
     ) -> dict[str, np.ndarray]:
         feed = {"input_ids": ids, "attention_mask": mask, "position_ids": np.ascontiguousarray(positions)}
         return feed | dict(zip(self.past_names, cache, strict=True))
-
-    def _empty(self, batch: int) -> list[np.ndarray]:
-        return [np.zeros((batch, heads, 0, width), dtype=np.float32) for heads, width in self.cache_shapes]

@@ -80,7 +80,7 @@ def load_slim(folder: Path | str) -> SlimModel:
     _fill(model, folder)
     model.requires_grad_(False)
     model.eval()
-    return SlimModel(model, load_tokenizer(folder), manifest)
+    return SlimModel(model, load_tokenizer(folder, manifest), manifest)
 
 
 def skeleton(manifest: Manifest) -> PreTrainedModel:
@@ -97,9 +97,12 @@ def empty_model(config: PreTrainedConfig, task: str) -> PreTrainedModel:
     return model.eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, manifest: Manifest) -> PreTrainedTokenizerBase:
     """The tokenizer of an exported folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if manifest.positions is not None:
+        tokenizer.model_max_length = manifest.positions
+    return tokenizer
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:

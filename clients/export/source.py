@@ -11,7 +11,7 @@ from slimfed.clients.export.slim import SlimModel
 from slimfed.clients.folding import fold
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.slicing import narrow, slice_model
-from slimfed.clients.spec import ModelSpec
+from slimfed.clients.spec import DataSpec, ModelSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter
 
@@ -25,7 +25,8 @@ class Source:
     structure: Structure
     adapter: Adapter
     scaling: float
-    max_length: int
+    data: DataSpec
+    prompted: bool
     provenance: Provenance
     figures: dict[str, str]
     base_digest: str
@@ -38,7 +39,9 @@ class Source:
             kind="safetensors",
             task=self.spec.task,
             labels=self.base.labels,
-            max_length=self.max_length,
+            data=self.data,
+            prompted=self.prompted,
+            positions=self.base.positions,
             base=Base(
                 path=self.spec.path,
                 revision=self.spec.revision,

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli import catalogue, dashboard, export, listing, maintenance, running, sweeping
+from slimfed.platform.cli import catalogue, dashboard, export, inference, listing, maintenance, running, sweeping
 from slimfed.platform.cli.output import BAD_INPUT
 
 
@@ -40,6 +40,8 @@ app.command()(running.resume)
 app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
+app.command()(inference.predict)
+app.command()(inference.evaluate)
 app.command()(catalogue.fleet)
 app.command()(catalogue.methods)
 app.command()(maintenance.doctor)

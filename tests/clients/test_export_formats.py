@@ -11,7 +11,7 @@ from exported import SCALING, close, logits, masked_logits, save_base, source, u
 from peft import PeftModel
 from small_models import DECODERS, build, tokens
 from small_structures import CASES, draw_adapter
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.blueprint import discover
@@ -38,12 +38,12 @@ def test_an_onnx_decoder_goes_on_from_its_cache(family: str, tmp_path: Path) -> 
     origin = source(family, True)
     FORMATS["onnx"].write(origin, tmp_path / "out")
     opened, model = open_model(tmp_path / "out"), origin.model()
-    prompt = tokens(1)["input_ids"][:1]
-    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    expected = model.generate(prompt, use_cache=False, **options)[:, prompt.shape[1] :]
-    assert torch.equal(opened.model.generate(prompt, 6, None), expected)
-    first = int(expected[0, 0])
-    assert opened.model.generate(prompt, 6, first).numel() == 0, "stops at the end token"
+    batch = tokens(1)
+    ids, mask = batch["input_ids"].flip(1), batch["attention_mask"].flip(1)  # padded on the left
+    for end in (None, 7):
+        config = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=end)
+        expected = model.generate(ids, attention_mask=mask, generation_config=config)
+        assert torch.equal(opened.model.generate(ids, attention_mask=mask, generation_config=config), expected)
 
 
 @pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True), ("gpt2", True)])
@@ -85,6 +85,19 @@ def test_another_base_is_refused_by_name(tmp_path: Path) -> None:
     FORMATS["onnx"].write(source("bert", False), tmp_path / "whole")
     with pytest.raises(InputError, match="needs no base"):
         open_model(tmp_path / "whole", base=tmp_path / "other")
+
+
+def test_a_change_of_the_base_is_folded_in_but_is_no_peft_adapter(tmp_path: Path) -> None:
+    origin, batch = source("llama", True), tokens(4)
+    name = origin.structure.blueprint.modules[0]
+    change = np.random.default_rng(1).normal(0, 0.2, (48, 48)).astype(np.float32)
+    changed = replace(origin, adapter=replace(origin.adapter, residual={name: change}))
+    FORMATS["safetensors"].write(changed, tmp_path / "out")
+    with torch.no_grad():
+        origin.base.model.get_submodule(name).weight.add_(torch.from_numpy(change))
+    close(logits(open_model(tmp_path / "out").model, batch), masked_logits(origin, batch))
+    with pytest.raises(InputError, match="changed the frozen weights beyond LoRA"):
+        FORMATS["peft"].write(changed, tmp_path / "peft")
 
 
 @pytest.mark.parametrize("family", GGUF)

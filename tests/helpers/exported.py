@@ -16,7 +16,7 @@ from slimfed.clients.export.source import Source, digest
 from slimfed.clients.masking import masked
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.slicing import slice_model
-from slimfed.clients.spec import AdapterSpec, ModelSpec
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
 from slimfed.clients.structure import Blueprint, Structure
 
 SCALING = 1.5
@@ -59,7 +59,8 @@ def source(family: str, causal: bool, seed: int = 0, structure: Structure | None
         structure=structure,
         adapter=adapter,
         scaling=SCALING,
-        max_length=32,
+        data=DataSpec(max_length=32),
+        prompted=False,
         provenance=Provenance(
             run="20260101-000000-abc",
             name="small",
