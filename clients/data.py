@@ -12,6 +12,7 @@ import numpy as np
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from slimfed.clients.builtin.commands import Row, commands
+from slimfed.clients.containment import check_inside
 from slimfed.clients.errors import InputError
 from slimfed.clients.hub import ask_hub, is_local
 from slimfed.clients.spec import DataSpec, PartitionSpec
@@ -218,6 +219,7 @@ def _find(spec: DataSpec, folder: Path, split: str) -> Path:
         )
     if len(found) > 1:
         raise InputError(f'data.path = "{spec.path}" has {" and ".join(f.name for f in found)}: keep one of them')
+    check_inside(folder, found[0], "data.path")
     return found[0]
 
 

@@ -15,7 +15,7 @@ Who hosts what (query): ``host`` {device} of a real node; empty from one that se
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -144,15 +144,35 @@ def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
     return content
 
 
-def decode_results(content: RecordDict, blueprint: Blueprint) -> list[Update | Failure]:
-    """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure."""
+def decode_results(
+    content: RecordDict, blueprint: Blueprint, wanted: Collection[int] | None = None
+) -> list[Update | Failure]:
+    """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure.
+
+    Of devices that are not ``wanted`` (None: all are) nothing is read; :func:`strangers` counts them.
+    """
     results: list[Update | Failure] = []
     for key in content:
-        if key.startswith("update-") and _DEVICE.fullmatch(key.removeprefix("update-")):
+        if _answers_for(key, wanted):
             results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint))
     failures: Any = content.get("failures", {})
-    results += [Failure(int(name), _clean(cause)) for name, cause in failures.items() if _DEVICE.fullmatch(name)]
+    results += [
+        Failure(int(name), _clean(cause)) for name, cause in failures.items() if _answers_for(f"update-{name}", wanted)
+    ]
     return sorted(results, key=lambda result: result.device)
+
+
+def strangers(content: RecordDict, wanted: Collection[int]) -> list[int]:
+    """Devices that a reply speaks of and was not asked for, ascending."""
+    failures: Any = content.get("failures", {})
+    named = [*content, *(f"update-{name}" for name in failures)]
+    return sorted({int(key.removeprefix("update-")) for key in named if _answers_for(key, None)} - set(wanted))
+
+
+def _answers_for(key: str, wanted: Collection[int] | None) -> bool:
+    """True if a record's name is that of an update of a wanted device."""
+    device = key.removeprefix("update-") if key.startswith("update-") else ""
+    return _DEVICE.fullmatch(device) is not None and (wanted is None or int(device) in wanted)
 
 
 def encode_work(content: RecordDict, seconds: float) -> None:

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from slimfed.clients.containment import check_inside
 from slimfed.clients.errors import InputError
 from slimfed.clients.hub import ask_hub, is_local
 from slimfed.clients.seeds import derive
@@ -111,6 +112,8 @@ def _check_folder(name: str, folder: Path) -> None:
         raise InputError(f'model.path = "{name}": there is no such folder')
     if not (folder / "config.json").is_file():
         raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
+    for file in folder.iterdir():
+        check_inside(folder, file, "model.path")
     if not any(folder.glob("*.safetensors")):
         pickled = next(folder.glob("*.bin"), None)
         found = f"only {pickled.name}, which is pickled and never read" if pickled else "none"
@@ -123,7 +126,7 @@ def _check_folder(name: str, folder: Path) -> None:
 def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(source, "tokenizer", error) from error
     # Without files transformers makes up a tokenizer that knows its special tokens and nothing else.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -142,7 +145,7 @@ def _load_config(
 ) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(source, "config.json", error) from error
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         for name, value in list(vars(part).items()):
@@ -186,7 +189,7 @@ def _load_weights(
                 adapter_kwargs={"local_files_only": source.options.get("local_files_only", False)},
                 **source.options,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise _unreadable(source, "weights", error) from error
     mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
     return model, set(info["missing_keys"]) | mismatched

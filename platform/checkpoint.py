@@ -76,7 +76,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     contents = {name: _read_checked(path, name, manifest) for name in (_TENSORS, _STATE)}
     try:
         return load_tensors(contents[_TENSORS]), json.loads(contents[_STATE])
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from None
 
 
@@ -143,7 +143,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / _MANIFEST).read_bytes())
     except OSError as error:
         raise _damaged(path, f"{_MANIFEST} cannot be read ({error.strerror})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, f"{_MANIFEST} is no JSON") from None
     if not isinstance(manifest, dict):
         raise _damaged(path, f"{_MANIFEST} is no JSON object")

@@ -139,6 +139,9 @@ class DeadlineSpec(Section):
     straggler_seconds: float | None = Field(
         None, gt=0, description="a device whose completion time is longer loses the round; default: no limit"
     )
+    store_seconds: float = Field(
+        60.0, ge=0, description="how long to try again when the store fails, as while its server restarts"
+    )
     quorum: float = Field(0.5, ge=0.0, le=1.0, description="share of the devices whose updates must be usable")
     retries: int = Field(2, ge=0, description="repetitions of a round that missed the quorum, before the run fails")
 

@@ -235,13 +235,16 @@ class StopSignals:
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Take SIGINT and SIGTERM for as long as the block lasts (in the main thread; elsewhere they cannot be taken)."""
+    """Take SIGINT, SIGTERM and SIGHUP (a closed terminal) for as long as the block lasts.
+
+    In the main thread; elsewhere they cannot be taken.
+    """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     restore: list[Callable[[], object]] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         old = signal.signal(number, stop.take)
         restore.append(lambda number=number, old=old: signal.signal(number, old))  # type: ignore[misc]
     try:

@@ -12,18 +12,26 @@ _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _PLAIN = (bool, int, float, str, list, dict)
 
 
+_LARGEST_BYTES = 2**20
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The file's contents. Raises ``InputError`` naming ``what`` and the place if it cannot be read or parsed."""
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise InputError(f"{what} {str(path)!r}: is larger than {_LARGEST_BYTES >> 20} MiB, which no {what} is")
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{what} {str(path)!r}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{what} {str(path)!r}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{what} {str(path)!r}: is not UTF-8 text, a TOML file is needed") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{what} {str(path)!r}: is not valid TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError(f"{what} {str(path)!r}: is not valid TOML: {reason}") from None
 
 
 def parse_sets(arguments: Iterable[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from slimfed.platform import checkpoint
+from slimfed.platform.store.patience import patiently
 from slimfed.platform.store.store import CheckpointRow, Store
 from slimfed.strategies.protocols import Event, RoundRecord
 
@@ -18,11 +19,20 @@ _HEARTBEAT_SECONDS = 5.0
 class StoreRecorder:
     """Implements ``strategies.protocols.Recorder`` for one run; the one writer of that run.
 
-    The checkpoint is complete on disk before the store knows of the round. A crash in between leaves a checkpoint that
-    is one round ahead, so resume from ``checkpoint.newest(folder, at_most=rounds_done)``.
+    ``patience``: seconds to try again while the store fails. The checkpoint is complete on disk before the store knows
+    of the round. A crash in between leaves a checkpoint that is one round ahead, so resume from
+    ``checkpoint.newest(folder, at_most=rounds_done)``.
     """
 
-    def __init__(self, store: Store, run_id: str, checkpoints: Path, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        checkpoints: Path,
+        now: Callable[[], float] = time.monotonic,
+        patience: float = 0.0,
+    ) -> None:
+        self._patience = patience
         self._store = store
         self._run_id = run_id
         self._checkpoints = checkpoints
@@ -36,19 +46,21 @@ class StoreRecorder:
         path = checkpoint.save(self._checkpoints, record.round, tensors, state)
         manifest = checkpoint.describe(path)
         row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
-        self._store.record_round(self._run_id, record, row, kept=checkpoint.rounds(self._checkpoints))
+        kept = checkpoint.rounds(self._checkpoints)
+        # A round that was recorded before is replaced, so that trying again counts nothing twice.
+        patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
 
     def event(self, event: Event) -> None:
         """Write one event at once."""
-        self._store.add_event(self._run_id, event)
+        patiently(lambda: self._store.add_event(self._run_id, event), self._patience)
 
     def stop_requested(self) -> bool:
         """True once somebody asked for this run to stop; asks the store at most every 0.2 s, and shows it is alive."""
         now = self._now()
         if not self._stop and now - self._asked >= _ASK_SECONDS:
             self._asked = now
-            self._stop = self._store.stop_requested(self._run_id)
+            self._stop = patiently(lambda: self._store.stop_requested(self._run_id), self._patience)
         if now - self._beat >= _HEARTBEAT_SECONDS:
             self._beat = now
-            self._store.heartbeat(self._run_id)
+            patiently(lambda: self._store.heartbeat(self._run_id), self._patience)
         return self._stop

@@ -11,6 +11,7 @@ import psutil
 
 from slimfed.platform.home import RunFolder, create_run_folder
 from slimfed.platform.job import Job, job_to_toml
+from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.store import FirstStatus, Store
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # A server writes its heartbeat every five seconds while it waits, but not while it evaluates a model.
 _SILENCE_SECONDS = 300.0
+_LAST_WORDS_SECONDS = 30.0
 
 
 def store_url(job: Job | None = None) -> str:
@@ -77,6 +79,20 @@ def is_alive(run: Any) -> bool:
         return bool(psutil.Process(run.pid).create_time() <= heartbeat.timestamp() + 1.0)
     except psutil.NoSuchProcess:
         return False
+
+
+def settle(store: Store) -> None:
+    """Say of runs of this computer whose process ended without a word (killed, power lost) that they failed.
+
+    Nobody else would: their status would be "running" for ever. A process that ended a moment ago may have a launcher
+    that still writes why.
+    """
+    for run in Reader(store.engine).runs(limit=None, status=("running",)):
+        if run.host != socket.gethostname() or run.heartbeat_at is None or is_alive(run):
+            continue
+        if (datetime.now(UTC) - as_utc(run.heartbeat_at)).total_seconds() > _LAST_WORDS_SECONDS:
+            cause = "its process ended without a word: killed, or the computer went down; `slimfed resume` continues it"
+            store.finish(run.id, "failed", cause)
 
 
 def as_utc(moment: datetime) -> datetime:

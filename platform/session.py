@@ -44,7 +44,7 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
     ):
         store.mark_running(run_id)
         finished = Reader(store.engine).find_run(run_id).rounds_done
-        recorder = StoreRecorder(store, run_id, folder.checkpoints)
+        recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=job.deadlines.store_seconds)
         real = bool(settings["slimfed.real"])
         workplace = open_office(job.task_spec()) if real else open_workplace(job.task_spec())
         fleet = restored_fleet(workplace, folder, finished) if finished else new_fleet(workplace, job)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages import Failure, decode_results, decode_work, orders_bytes, update_bytes
+from slimfed.clients.messages import Failure, decode_results, decode_work, orders_bytes, strangers, update_bytes
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.fitness import find_unfit
@@ -103,11 +103,13 @@ def _read(
             cause = f"node {node}: {_last_line(reply.error.reason)} (code {reply.error.code})"
             problems |= {device: _failed(number, Failure(device, cause)) for device in given}
             continue
-        for result in decode_results(reply.content, fleet.blueprint):
-            if result.device not in given:
-                cause = f"node {node} answered for device {result.device}, which it was not given"
-                events.append(Event(number, "foreign-device", cause, "check what runs on that node", result.device))
-            elif isinstance(result, Update):
+        foreign = strangers(reply.content, given)
+        if foreign:  # one event, however many there are
+            others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            cause = f"node {node} answered for device {foreign[0]}{others}, which it was not given"
+            events.append(Event(number, "foreign-device", cause, "check what runs on that node", foreign[0]))
+        for result in decode_results(reply.content, fleet.blueprint, given):
+            if isinstance(result, Update):
                 updates.append(result if elapsed is None else _timed(result, reply, elapsed[node]))
             else:
                 problems[result.device] = _failed(number, result)

@@ -3,8 +3,12 @@
 from slimfed.platform.cli.output import duration
 from slimfed.platform.cli.progress import Display, Snapshot
 from slimfed.platform.launcher import FinalStatus, Look
+from slimfed.platform.store.patience import patiently
 from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.store import Store
+
+# The launcher only watches: it waits longer for a store than a run does by default, and so tells how the run ended.
+_PATIENCE_SECONDS = 90.0
 
 
 class StoreJournal:
@@ -20,7 +24,7 @@ class StoreJournal:
 
     def look(self) -> Look:
         """Read the run and show it."""
-        run = self._reader.find_run(self._run_id)
+        run = patiently(lambda: self._reader.find_run(self._run_id), _PATIENCE_SECONDS)
         began = run.pid != self._launcher_pid
         self._display.show(
             Snapshot(
@@ -38,11 +42,11 @@ class StoreJournal:
 
     def request_stop(self) -> None:
         """Ask the ServerApp to stop."""
-        self._store.request_stop(self._run_id)
+        patiently(lambda: self._store.request_stop(self._run_id), _PATIENCE_SECONDS)
 
     def finish(self, status: FinalStatus, cause: str) -> None:
         """Set a final status."""
-        self._store.finish(self._run_id, status, cause)
+        patiently(lambda: self._store.finish(self._run_id, status, cause), _PATIENCE_SECONDS)
 
     def _slowest_device(self, rounds_done: int) -> str | None:
         """The device that the last round waited for, looked up once a round."""

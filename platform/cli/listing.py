@@ -52,10 +52,13 @@ def runs(
 ) -> None:
     """List the runs, newest first."""
     from slimfed.platform.cli.stores import reading
+    from slimfed.platform.runs import settle
     from slimfed.platform.store.queries import Reader
     from slimfed.platform.summary import run_summaries
 
     with reading() as store:
+        if store:
+            settle(store)
         reader = Reader(store.engine) if store else None
         rows = reader.runs(limit=limit or (None if as_json else 50)) if reader else []
         if as_json:

@@ -80,6 +80,8 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
             store.enqueue(found.id)
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
         checked = _check(load_job(folder.job), _federation(folder))
+        if not store.take_over(found):
+            raise InputError(f"run {found.id} is being resumed by somebody else; `slimfed show {found.id}` shows it")
         raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
 
 

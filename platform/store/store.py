@@ -122,6 +122,18 @@ class Store:
         }
         self._update(run_id, **values)
 
+    def take_over(self, run: Any) -> bool:
+        """Become the one process that resumes a run (a row as it was read); False if somebody else was faster.
+
+        Of several that found the run in the same state exactly one succeeds, on whatever computer.
+        """
+        seen = [column.is_not_distinct_from(getattr(run, column.key)) for column in (Run.status, Run.pid, Run.host)]
+        now = _now()
+        values = {"status": "running", "heartbeat_at": now, "pid": os.getpid(), "host": socket.gethostname()}
+        with writing(self.engine) as connection:
+            query = update(Run).where(Run.id == run.id, *seen).values(**values)
+            return connection.execute(query).rowcount > 0
+
     def enqueue(self, run_id: str) -> bool:
         """Let a run wait for this computer again that has stopped, failed or lost its process (the caller knows).
 

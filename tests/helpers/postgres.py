@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 PASSWORD = "not-for-screens"
@@ -20,27 +21,57 @@ def binaries() -> Path | None:
     return next((folder for folder in reversed(folders) if (folder / "pg_ctl").exists()), None)
 
 
+@dataclass
+class Server:
+    """A running server; ``address`` has user and password, and no database name."""
+
+    home: Path
+    port: int
+    owner: pwd.struct_passwd | None
+
+    @property
+    def address(self) -> str:
+        return f"postgresql+psycopg://tester:{PASSWORD}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.home} -c fsync=off -c shared_buffers=16MB"
+        self._control("-l", str(self.home / "log"), "-o", options, "start")
+
+    def stop(self) -> None:
+        """At once, whoever is connected."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *arguments: str) -> None:
+        _run("pg_ctl", ["-D", str(self.home / "data"), "-w", "-t", "60", *arguments], self.owner)
+
+
 @contextmanager
-def private_server() -> Iterator[str]:
-    """The server's address, with user and password and without a database name. Stopped at the end."""
+def private() -> Iterator[Server]:
+    """A server of one's own, stopped at the end."""
     home = Path(tempfile.mkdtemp(prefix="slimfed-pg-"))
     owner = _owner()
     if owner is not None:
         os.chown(home, owner.pw_uid, owner.pw_gid)
     (home / "password").write_text(PASSWORD)
     (home / "password").chmod(0o644)
-    data, port = home / "data", _free_port()
+    server = Server(home, _free_port(), owner)
     login = ["--username=tester", f"--pwfile={home / 'password'}", "--auth=scram-sha-256"]
-    options = f"-h 127.0.0.1 -p {port} -k {home} -c fsync=off -c max_connections=20 -c shared_buffers=16MB"
     try:
-        _run("initdb", ["-D", str(data), "--encoding=UTF8", "--locale=C", "--no-sync", *login], owner)
-        _run("pg_ctl", ["-D", str(data), "-w", "-t", "60", "-l", str(home / "log"), "-o", options, "start"], owner)
+        _run("initdb", ["-D", str(home / "data"), "--encoding=UTF8", "--locale=C", "--no-sync", *login], owner)
+        server.start()
         try:
-            yield f"postgresql+psycopg://tester:{PASSWORD}@127.0.0.1:{port}"
+            yield server
         finally:
-            _run("pg_ctl", ["-D", str(data), "-w", "-t", "60", "-m", "immediate", "stop"], owner)
+            server.stop()
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def private_server() -> Iterator[str]:
+    """The server's address, with user and password and without a database name. Stopped at the end."""
+    with private() as server:
+        yield server.address
 
 
 def _owner() -> pwd.struct_passwd | None:
