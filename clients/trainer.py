@@ -105,7 +105,7 @@ class _Session:
         self.adapted = self.method.attach(sliced, structure, adapter, self.task)
         self.load = self.method.load(self.size, self.assignment.rank, self.sent)
         self.companion = self.method.companion(self.adapted, self.task, self.assignment.round)
-        self.importance.watch(self.adapted, [structure])
+        self.importance.watch(self.adapted, [structure], structure)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.adapted, self.task.training.weight_decay),
             lr=self.assignment.learning_rate,

@@ -36,11 +36,19 @@ class CohortLinear(nn.Module):
         self.b = nn.Parameter(b)
         self.scaling = scaling
         self.mask: torch.Tensor | None = None
+        self._cast: tuple[torch.Tensor, torch.Tensor | None] | None = None
 
     @property
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
         return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight  # type: ignore[return-value]
+
+    def frozen(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Frozen weight and bias in ``dtype``; kept, since they are asked for at every step."""
+        if self._cast is None or self._cast[0].dtype != dtype:
+            bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
+            self._cast = self.weight.to(dtype), None if bias is None else bias.to(dtype)
+        return self._cast
 
     @property
     def module(self) -> nn.Module:
@@ -85,11 +93,9 @@ class CohortLinear(nn.Module):
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
         rows = masked_rows(x, len(self.a), self.mask)
         a, b = self.factors()
-        bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
         y = AdaptedProduct.apply(
             rows,
-            self.weight.to(rows.dtype),
-            None if bias is None else bias.to(rows.dtype),
+            *self.frozen(rows.dtype),
             a.to(rows.dtype),
             (self.scaling * b).to(rows.dtype),
         )

@@ -14,21 +14,29 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import CohortLayer
 from slimfed.clients.adapters.model import assembled
 from slimfed.clients.cohort.layers import CohortHead, CohortLinear
+from slimfed.clients.messages import envelope
 from slimfed.clients.ownership import factor_masks, rank_mask, side_masks
 from slimfed.clients.sent import Sent
-from slimfed.clients.slicing import narrow
+from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.tensors import to_array, to_host
 from slimfed.clients.update import Adapter, Factors
 
+_Kept = dict[tuple[str, str], np.ndarray]
+_WORTH_CUTTING = 0.02
+
 
 @dataclass(frozen=True)
 class CohortModel:
-    """The dense base with cohort modules in place of its adapted linears and its head; weights are shared with it."""
+    """The base, cut to ``envelope``, with cohort modules in place of its adapted linears and its head.
+
+    ``envelope`` holds every unit that any of the devices has; what is not cut shares its weights with the base.
+    """
 
     model: PreTrainedModel
     blueprint: Blueprint
+    envelope: Structure
     layers: dict[str, CohortLayer]
     head: dict[str, nn.Parameter]
     ranks: tuple[int, ...]
@@ -76,12 +84,11 @@ class CohortModel:
             return self.read_low_rank(structures)
         learnt = {name: layer.read() for name, layer in self.layers.items()}
         head = {name: to_array(parameter) for name, parameter in self.head.items()}
-        dense = self.blueprint.dense()
         adapters = []
         for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
             parts = {name: of_all[n] for name, of_all in learnt.items()}
             whole = assembled(parts, {name: tensor[n].copy() for name, tensor in head.items()})
-            adapters.append(narrow(whole, dense, structure, rank))
+            adapters.append(narrow(whole, self.envelope, structure, rank))
         return adapters
 
     def read_low_rank(self, structures: Sequence[Structure]) -> list[Adapter]:
@@ -118,8 +125,10 @@ class CohortModel:
 
     def _masks(self, structures: Sequence[Structure]) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
         """``(module, side)`` and its 0/1 mask [devices, size]."""
+        there = self.envelope.indices()
+        cut = not self.envelope.keep.all()
         for key, mask in side_masks(structures, self.device).items():
-            yield key, mask.float()
+            yield key, (mask[:, torch.from_numpy(there[key])] if cut else mask).float()
 
 
 def attach_cohort(
@@ -136,8 +145,11 @@ def attach_cohort(
     It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
     are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
     """
+    union = _envelope(structures, base.device)
+    if not union.keep.all():
+        base, adapters = slice_model(base, union), list(adapters)
     model = _copy(base, blueprint, dtype or base.dtype)
-    kept = [structure.indices() for structure in structures]
+    kept = _places(structures, union)
     layers = {}
     for name in blueprint.modules:
         layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
@@ -148,12 +160,28 @@ def attach_cohort(
         module = _head(base, name, heads)
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    return CohortModel(model, blueprint, layers, {name: head[name] for name in heads[0]}, tuple(ranks))
+    return CohortModel(model, blueprint, union, layers, {name: head[name] for name in heads[0]}, tuple(ranks))
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
     """True if every head parameter belongs to a linear module, which is all that a cohort can train in full."""
     return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
+
+
+def _envelope(structures: Sequence[Structure], device: torch.device) -> Structure:
+    """What the base is cut to: what any device has, or everything where that is about the same.
+
+    A GPU multiplies the sizes that the model was made with faster than those between, and a cohort fills it anyway.
+    """
+    union = envelope(structures)
+    worth = device.type == "cpu" and union.sparsity > _WORTH_CUTTING
+    return union if worth else union.blueprint.dense()
+
+
+def _places(structures: Sequence[Structure], union: Structure) -> list[_Kept]:
+    """``(module, side)`` -> rows or columns of each device, counted among those of ``union``, which holds them all."""
+    there = union.indices()
+    return [{key: np.searchsorted(there[key], own) for key, own in s.indices().items()} for s in structures]
 
 
 def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> PreTrainedModel:

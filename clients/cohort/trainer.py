@@ -104,7 +104,7 @@ class _Session:
         self.trained = Trained(self.cohort, task.training.weight_decay)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
-        self.importance.watch(self.cohort, self.structures)
+        self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]

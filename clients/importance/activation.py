@@ -17,9 +17,9 @@ class Activation(Importance):
     over the tokens of the last forward pass that are not padding.
     """
 
-    def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
+    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
         """Hook the block outputs of the (re)built model."""
-        super().watch(model, structures)
+        super().watch(model, structures, holds)
         self._norms: dict[str, torch.Tensor] = {}
         cuts = [cut for block in self.blueprint.blocks for cut in block.cuts if cut.side == "in"]
         for cut in cuts:

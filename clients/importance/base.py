@@ -25,13 +25,10 @@ class Importance(ABC):
         self.blueprint = blueprint
         self.seeds = tuple(seeds)
 
-    def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
-        """The model that will be scored from now on, and what each of its devices still has.
-
-        One device's model has been sliced, so it holds nothing else; a cohort's holds every unit.
-        """
+    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
+        """The model that will be scored from now on, cut to ``holds``, and what each of its devices still has."""
         self.model = model
-        units = np.arange(self.blueprint.units) if model.lead else np.flatnonzero(structures[0].keep)
+        units = np.flatnonzero(holds.keep)
         self.units = torch.from_numpy(units).to(model.device)
         self.keep = torch.ones(*model.lead, len(units), dtype=torch.bool, device=model.device)
         self.restrict(structures)

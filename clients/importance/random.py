@@ -14,9 +14,9 @@ class Random(Importance):
 
     needs_data = False
 
-    def watch(self, model: Adapted, structures: Sequence[Structure]) -> None:
+    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
         """Draw for all units of the model, whatever has been removed from it."""
-        super().watch(model, structures)
+        super().watch(model, structures, holds)
         units = self.blueprint.units
         noise = torch.stack([torch.rand(units, generator=torch.Generator().manual_seed(s)) for s in self.seeds])
         self._noise = noise.reshape(*model.lead, units).to(model.device)[..., self.units]
