@@ -91,7 +91,7 @@ class Workplace:
         dense = self.blueprint.dense()
         model = attach(slice_model(self.base.model, dense), self._nothing(), self.task.adapter)
         importance = criterion(self.blueprint, [derive(self.task.seed, "base")])
-        importance.watch(model, [dense])
+        importance.watch(model, [dense], dense)
         return importance.score().float().cpu().numpy()
 
     def _nothing(self) -> Adapter:
