@@ -36,6 +36,8 @@ def print_comparison(comparison: Comparison) -> None:
     quality = comparison.quality.replace("_", " ")
     target = comparison.target
     title = "Runs" if target is None else f"Cost to {quality} {target.value:.4f} ({target.origin})"
+    if target is not None and target.sparsity:
+        title += f" at {percent(target.sparsity)} sparsity or more"
     columns = _COLUMNS | {"final": f"{quality}>"}
     print_table(title, columns, [_group_row(result) for result in comparison.groups])
     for line in bars(comparison):

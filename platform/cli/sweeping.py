@@ -24,6 +24,9 @@ Target = Annotated[
 Reference = Annotated[
     str | None, typer.Option(metavar="RUN", help="target: 90% of this run's best instead, such as the unpruned one's")
 ]
+Sparsity = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="only models of this sparsity or more reach the target")
+]
 Metric = Annotated[str, typer.Option(help="accuracy, device_accuracy_mean, macro_f1, exact_match, rouge_l or bleu")]
 Seconds = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many virtual seconds")]
 Bytes = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many bytes, both ways")]
@@ -40,6 +43,7 @@ class View:
     quality: "Quality"
     target: float | None
     reference: str | None
+    sparsity: float
     budgets: "dict[Cost, float]"
     chart: Path | None
     as_json: bool
@@ -53,6 +57,7 @@ def compare(
     sweep: Annotated[str | None, typer.Option(help="all runs of a sweep, by its name")] = None,
     target: Target = None,
     reference: Reference = None,
+    min_sparsity: Sparsity = 0.0,
     metric: Metric = "accuracy",
     budget_seconds: Seconds = None,
     budget_bytes: Bytes = None,
@@ -70,7 +75,7 @@ def compare(
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.store.queries import Reader
 
-    view = _view(metric, target, reference, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
     files = [Path(each) for each in runs or [] if each.endswith(".toml")]
     ids = [each for each in runs or [] if not each.endswith(".toml")]
     if not ids and not files and sweep is None:
@@ -98,6 +103,7 @@ def sweep(
     parallel: Parallel = 1,
     target: Target = None,
     reference: Reference = None,
+    min_sparsity: Sparsity = 0.0,
     metric: Metric = "accuracy",
     budget_seconds: Seconds = None,
     budget_bytes: Bytes = None,
@@ -115,7 +121,7 @@ def sweep(
     from slimfed.platform.store.queries import Reader
     from slimfed.platform.sweep import expand
 
-    view = _view(metric, target, reference, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
     planned = expand(job, sets or [], seeds, name)
     result = run_batch(planned.variants, parallel, planned.name)
     if result.code != INTERRUPTED and result.run_ids:
@@ -141,6 +147,7 @@ def _view(
     metric: str,
     target: float | None,
     reference: str | None,
+    sparsity: float,
     seconds: float | None,
     count: float | None,
     memory: float | None,
@@ -161,7 +168,7 @@ def _view(
         check_format(chart)
     given = dict(zip(BUDGETS, (seconds, count, memory), strict=True))
     budgets = {cost: budget for cost, budget in given.items() if budget is not None}
-    return View(quality, target, reference, budgets, chart, as_json)
+    return View(quality, target, reference, sparsity, budgets, chart, as_json)
 
 
 def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
@@ -174,7 +181,7 @@ def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
     named = load_courses(reader, [view.reference], view.quality)[0] if view.reference else None
     if named is not None and named.best is None:
         raise InputError(f"--reference {view.reference!r}: run {named.run_id} has no {view.quality}")
-    comparison = compare(courses, view.quality, choose_target(courses, view.target, named), view.budgets)
+    comparison = compare(courses, view.quality, choose_target(courses, view.target, named, view.sparsity), view.budgets)
     if view.chart is not None:
         write_chart(comparison, view.chart)
     if view.as_json:

@@ -12,7 +12,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     target = comparison.target
     return {
         "quality": comparison.quality,
-        "target": None if target is None else {"value": target.value, "origin": target.origin},
+        "target": None if target is None else vars(target),
         "groups": [_group(result) for result in comparison.groups],
         "robustness": [_robustness(entry) for entry in comparison.robustness],
         "remarks": list(comparison.remarks),

@@ -18,6 +18,10 @@ BUDGETS: tuple[Cost, ...] = ("virtual_seconds", "bytes", "memory_bytes")
 """What can be limited."""
 
 
+# A structure comes as close to a sparsity as whole heads and channels allow.
+_ROUNDING = 0.01
+
+
 @dataclass(frozen=True)
 class Point:
     """A run after an evaluated round. Costs are those of all rounds up to here; ``bytes`` are sent both ways.
@@ -82,14 +86,15 @@ def courses(
     )
 
 
-def cost_to_target(points: Sequence[Point], cost: Cost, target: float) -> float | None:
+def cost_to_target(points: Sequence[Point], cost: Cost, target: float, sparsity: float = 0.0) -> float | None:
     """What it cost until the quality was first at least ``target``; None if it never was, or nobody knows the cost.
 
     Between the evaluation before and the one that reached it, quality is taken to grow evenly with the cost. The first
     evaluation of a run has none before it: a target that it reaches has the cost of that evaluation. So a higher target
-    never costs less.
+    never costs less. Evaluations of a model below ``sparsity`` do not count at all.
     """
-    for before, point in itertools.pairwise((None, *points)):
+    slim = [point for point in points if point.sparsity >= sparsity - _ROUNDING]
+    for before, point in itertools.pairwise((None, *slim)):
         if point is not None and point.quality >= target:
             now, then = point.cost(cost), None if before is None else before.cost(cost)
             if before is None or then is None or now is None or cost == "memory_bytes":

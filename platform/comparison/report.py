@@ -8,18 +8,13 @@ from slimfed.platform.comparison.course import PRICES, Cost, Course, Quality, co
 from slimfed.platform.comparison.grouping import Group, grouped
 from slimfed.platform.comparison.robustness import Robustness, robustness
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.comparison.target import Target
 from slimfed.platform.store.queries import Reader
+
+__all__ = ["Comparison", "GroupResult", "Target", "UnderBudget", "choose_target", "compare", "load_courses"]
 
 SHARE_OF_BEST = 0.9
 """The target where none is given: this share of the best quality among the runs, or of the reference run."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A quality to reach, and in words where it comes from."""
-
-    value: float
-    origin: str
 
 
 @dataclass(frozen=True)
@@ -74,16 +69,18 @@ def load_courses(reader: Reader, run_ids: Sequence[str], quality: Quality = "acc
     return courses(runs.values(), rounds, evaluations, quality)
 
 
-def choose_target(runs: Sequence[Course], given: float | None = None, reference: Course | None = None) -> Target | None:
+def choose_target(
+    runs: Sequence[Course], given: float | None = None, reference: Course | None = None, sparsity: float = 0.0
+) -> Target | None:
     """The quality to reach: as given, else 90% of the reference's best, else of the best of all; None without any."""
     if given is not None:
-        return Target(given, "as given")
+        return Target(given, "as given", sparsity)
     compared = runs if reference is None else [reference]
     best = max((course.best for course in compared if course.best is not None), default=None)
     if best is None:
         return None
     whose = "the best of these runs" if reference is None else f"run {reference.run_id}"
-    return Target(SHARE_OF_BEST * best, f"{SHARE_OF_BEST:.0%} of {best:.4f}, {whose}")
+    return Target(SHARE_OF_BEST * best, f"{SHARE_OF_BEST:.0%} of {best:.4f}, {whose}", sparsity)
 
 
 def compare(
@@ -103,7 +100,7 @@ def compare(
         quality,
         wanted,
         tuple(_against(result, fastest) for result in results),
-        robustness(groups, wanted.value if wanted else None),
+        robustness(groups, wanted),
         tuple(_remarks(groups, quality)),
     )
 
@@ -113,7 +110,7 @@ def _result(group: Group, target: Target | None, budgets: Mapping[Cost, float]) 
     last = [course.last for course in runs if course.last is not None]
 
     def price(course: Course, cost: Cost) -> float | None:
-        return None if target is None else cost_to_target(course.points, cost, target.value)
+        return None if target is None else cost_to_target(course.points, cost, target.value, target.sparsity)
 
     return GroupResult(
         group,

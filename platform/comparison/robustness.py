@@ -7,6 +7,7 @@ from typing import Any
 from slimfed.platform.comparison.course import Course, cost_to_target
 from slimfed.platform.comparison.grouping import Group, shown
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.comparison.target import Target
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Robustness:
     delay: Statistic
 
 
-def robustness(groups: Sequence[Group], target: float | None) -> tuple[Robustness, ...]:
+def robustness(groups: Sequence[Group], target: Target | None) -> tuple[Robustness, ...]:
     """One entry for each group whose job is another group's with a disturbance on top."""
     found = []
     for group in groups:
@@ -48,7 +49,7 @@ def _calm_twin(other: Group, group: Group) -> bool:
     return calm(other.disturbance) and not calm(group.disturbance) and other.undisturbed == group.undisturbed
 
 
-def _compare(undisturbed: Group, group: Group, target: float | None) -> Robustness:
+def _compare(undisturbed: Group, group: Group, target: Target | None) -> Robustness:
     before = {course.seed: course for course in undisturbed.courses}
     pairs = [(before[course.seed], course) for course in group.courses if course.seed in before]
     return Robustness(
@@ -76,8 +77,10 @@ def _change(before: Course, after: Course) -> float | None:
     return None if first is None or second is None else second - first
 
 
-def _delay(before: Course, after: Course, target: float | None) -> float | None:
+def _delay(before: Course, after: Course, target: Target | None) -> float | None:
     if target is None:
         return None
-    first, second = (cost_to_target(course.points, "virtual_seconds", target) for course in (before, after))
+    first, second = (
+        cost_to_target(course.points, "virtual_seconds", target.value, target.sparsity) for course in (before, after)
+    )
     return second / first if first and second is not None else None

@@ -55,6 +55,21 @@ def test_quality_grows_evenly_between_evaluations() -> None:
     assert cost_to_target(points, "virtual_seconds", 0.4) == 10.0, "no evaluation before the first"
 
 
+@given(QUALITIES, st.floats(0, 1), st.floats(0, 1))
+def test_a_model_that_is_not_slim_enough_reaches_nothing(
+    qualities: list[float], target: float, sparsity: float
+) -> None:
+    """``course`` adds 10% of sparsity a round."""
+    points = course(qualities).points
+    anyone, slim = (cost_to_target(points, "virtual_seconds", target, each) for each in (0.0, sparsity))
+    if slim is not None:
+        assert anyone is not None
+        assert anyone <= slim * (1 + 1e-9)
+        assert any(p.quality >= target and p.sparsity >= sparsity - 0.01 for p in points)
+    else:
+        assert not any(p.quality >= target and p.sparsity >= sparsity for p in points)
+
+
 @given(QUALITIES, st.floats(0, 200), st.floats(0, 200))
 def test_a_larger_budget_buys_a_later_model(qualities: list[float], one: float, other: float) -> None:
     points = course(qualities).points
