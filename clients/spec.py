@@ -67,9 +67,10 @@ class AdapterOptions(Section):
 
 
 class AdapterSpec(AdapterOptions):
-    """The low-rank adapter every device trains."""
+    """The adapter every device trains, and what share of the model shall go, for adapters that see to it themselves."""
 
     name: str = "lora"
+    target_sparsity: Fraction = 0.0
 
 
 class PruningOptions(Section):

@@ -128,7 +128,9 @@ class _Session:
         rate = begin + (end - begin) * step / self.assignment.local_steps
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._loss(batch).backward()
+        self.companion.begin(step)
+        loss, penalty = self._loss(batch), self.companion.penalty()
+        (loss if penalty is None else loss + penalty).backward()
         if self.prunes:
             self.scores.add(self.importance.units, self.importance.score())
         torch.nn.utils.clip_grad_norm_(self.adapted.parameters(), self.task.training.max_grad_norm)
@@ -174,7 +176,10 @@ def _carry_moments(
     step = old_state[old.parameters()[0]]["step"]
 
     def carried(name: str) -> Adapter:
-        return narrow(old.read(lambda parameter: old_state[parameter][name]), had, has)
+        def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # none for one that had no gradient yet
+            return old_state[parameter][name] if parameter in old_state else torch.zeros_like(parameter)
+
+        return narrow(old.read(moment), had, has)
 
     first, second = carried("exp_avg"), carried("exp_avg_sq")
     for parameter, mean, square in zip(new.parameters(), first.tensors(), second.tensors(), strict=True):

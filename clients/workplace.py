@@ -18,7 +18,7 @@ from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.engine import train
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
-from slimfed.clients.folding import changed, fold
+from slimfed.clients.folding import changed
 from slimfed.clients.generation import Prompts, collect, complete, likeness
 from slimfed.clients.hub import is_local
 from slimfed.clients.importance import IMPORTANCE
@@ -119,8 +119,7 @@ class Workplace:
         return torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
 
     def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
-        whole = ADAPTERS[self.task.adapter.name].finished(adapter)
-        return fold(slice_model(self.base.model, structure), whole, self.task.adapter.scaling)
+        return ADAPTERS[self.task.adapter.name].build(self.base.model, structure, adapter, self.task.adapter)
 
     def _evaluated(self, update: Update) -> Update:
         if not len(self.sample):  # a real device need not keep a test file

@@ -48,7 +48,7 @@ def first_adapter(base: LoadedModel, blueprint: Blueprint, job: Job) -> Adapter:
     shapes = {name: _shape(base.model.get_submodule(name)) for name in blueprint.modules}
     head = head_state(base.model, base.head)
     plain = initial_adapter(shapes, max(job.bandit.ranks), head, job.seed)
-    return ADAPTERS[job.method.adapter].begin(plain, job.seed)
+    return ADAPTERS[job.method.adapter].begin(plain, blueprint, job.seed)
 
 
 def restored_fleet(workplace: Workplace, folder: RunFolder, finished: int) -> Fleet:

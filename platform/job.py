@@ -226,6 +226,15 @@ class Job(Section):
                 f"method.aggregation = {self.method.aggregation!r}: knows LoRA's two factors alone, and not what "
                 f"method.adapter = {self.method.adapter!r} trains; use 'coverage'"
             )
+        if self.method.adapter in ("sparse", "pat") and self.pruning.structure == "shared":
+            raise ValueError(
+                f"pruning.structure = 'shared': the server cannot cut heads and channels while method.adapter = "
+                f"{self.method.adapter!r} is choosing entries or width for it; use structure = 'own'"
+            )
+        if self.method.adapter == "pat" and self.training.rounds < 2:
+            raise ValueError(
+                "training.rounds = 1: method.adapter = 'pat' decides the width before the last round; use 2"
+            )
         if self.bandit.name == "oracle" and self.fleet.clock == "measured":
             raise ValueError("bandit.name = 'oracle': it reads the profiles, which real devices (fleet.clock) have not")
         return self
@@ -247,7 +256,9 @@ class Job(Section):
             devices=self.fleet.devices,
             model=self.model,
             data=self.data,
-            adapter=AdapterSpec(name=self.method.adapter, **self.adapter.model_dump()),
+            adapter=AdapterSpec(
+                name=self.method.adapter, target_sparsity=self.method.target_sparsity, **self.adapter.model_dump()
+            ),
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,
             engine="cohort" if engine.name == "auto" else engine.name,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.blueprint import discover
 from slimfed.clients.data import load_data
 from slimfed.clients.errors import InputError
@@ -45,6 +46,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     check_method(job)
+    ADAPTERS[job.method.adapter].check(base.model, blueprint)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))

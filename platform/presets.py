@@ -109,6 +109,15 @@ _ALL = (
             "pruning": {"structure": "shared", "schedule": "one-shot"},
         },
     ),
+    Preset(
+        name="pat",
+        summary="LoRA with modules that learn to do without a part of the hidden width, which is then cut away",
+        source="PAT, arXiv 2408.14721 (modules, mask, identity loss, merge); LayerNorm, mask loss, federation: ours",
+        fields={
+            "method": {"adapter": "pat", "aggregation": "coverage"},
+            "bandit": {"name": "s-ucb"},
+        },
+    ),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

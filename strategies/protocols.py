@@ -70,7 +70,8 @@ class RoundRecord:
     """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet.
 
     ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
-    how many devices each node served that replied.
+    how many devices each node served that replied. ``removed``: the part of the sparsity that the adapter took from
+    every device, beside heads and channels.
     """
 
     round: int
@@ -87,6 +88,7 @@ class RoundRecord:
     train_loss: float | None
     joules: float | None = None
     nodes: Mapping[int, int] = field(default_factory=dict)
+    removed: float = 0.0
 
 
 class Clock(Protocol):

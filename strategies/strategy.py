@@ -24,6 +24,7 @@ from slimfed.strategies.planning import Plan, evaluates, plan_round
 from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Forecast, Recorder, RoundRecord
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.roster import Roster
+from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.settings import StrategySettings
 
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
@@ -178,7 +179,7 @@ class FedSlim(Strategy):
         before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
         frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
         after = AGGREGATIONS[self.settings.aggregation](before, updates, frame)
-        self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, rank)
+        self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
         self._settle_structures(updates)
         self.fleet.virtual_clock += self._virtual_seconds()
@@ -227,14 +228,16 @@ class FedSlim(Strategy):
         own = [update.evaluation.accuracy for update in updates if update.evaluation is not None]
         examples = np.array([update.examples for update in updates], dtype=np.float64)
         losses = np.array([update.loss_after for update in updates])
+        removed = ADAPTERS[self.settings.task.adapter.name].removed(self.fleet.adapter, self.fleet.blueprint)
         return RoundRecord(
             round=number,
             devices=records,
             events=self._verdict.events,
             evaluation=evaluation,
             device_accuracy_mean=float(np.mean(own)) if own else None,
-            sparsity=self.fleet.sparsity,
-            global_sparsity=self.fleet.structure.sparsity,
+            sparsity=sparsity_after(self.fleet.sparsity, removed),
+            global_sparsity=sparsity_after(self.fleet.structure.sparsity, removed),
+            removed=removed,
             virtual_seconds=seconds,
             wall_seconds=time.monotonic() - started,
             bytes_down=sum(record.bytes_down for record in records),

@@ -2,6 +2,7 @@
 
 from slimfed.clients.adapters.base import AdapterMethod
 from slimfed.clients.adapters.lora import Lora
+from slimfed.clients.adapters.pat import Pat
 from slimfed.clients.adapters.sora import Sora
 from slimfed.clients.adapters.sparse import Sparse
 
@@ -9,6 +10,7 @@ ADAPTERS: dict[str, AdapterMethod] = {
     "lora": Lora(),
     "sora": Sora(),
     "sparse": Sparse(),
+    "pat": Pat(),
 }
 
 __all__ = ["ADAPTERS", "AdapterMethod"]

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from slimfed.clients.cost import AdapterLoad, Dimensions, low_rank_load
-from slimfed.clients.structure import Structure
+from slimfed.clients.folding import fold
+from slimfed.clients.slicing import slice_model
+from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Delta, Factors, Update
 
 if TYPE_CHECKING:
@@ -83,12 +85,26 @@ class Adapted(Protocol):
         ...
 
     @property
+    def model(self) -> "PreTrainedModel":
+        """The model itself."""
+        ...
+
+    @property
+    def extra(self) -> Mapping[str, nn.Parameter]:
+        """Further tensors that are trained, by the adapter's own names."""
+        ...
+
+    @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         """The adapted linears by their names in the unadapted model."""
         ...
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained: the adapter, then the head."""
+        ...
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those of them that weight decay spares."""
         ...
 
     def layer(self, name: str) -> AdaptedLayer:
@@ -98,6 +114,13 @@ class Adapted(Protocol):
 
 class Companion:
     """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
+
+    def begin(self, step: int) -> None:
+        """Told before local step ``step``; what changes must change in place, since a GPU's steps are recorded."""
+
+    def penalty(self) -> torch.Tensor | None:
+        """What is added to the loss of each device, [*lead]; None: nothing."""
+        return None
 
     def end(self, learning_rate: float | torch.Tensor) -> None:
         """Told after the optimiser has moved by ``learning_rate``; on a GPU perhaps a tensor []."""
@@ -111,7 +134,10 @@ class AdapterMethod(ABC):
     train alike.
     """
 
-    def begin(self, adapter: Adapter, seed: int) -> Adapter:
+    def check(self, model: "PreTrainedModel", blueprint: Blueprint) -> None:  # noqa: B027 - most can do all
+        """Raise ``InputError``, with cause and cure, if the method cannot adapt this (unpruned) model."""
+
+    def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
         """What a run starts from, given plain factors of the largest rank that change nothing."""
         return adapter
 
@@ -127,7 +153,9 @@ class AdapterMethod(ABC):
         """What of it goes to the server."""
         return adapter
 
-    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], rank: int) -> Adapter:
+    def decide(
+        self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int
+    ) -> Adapter:
         """The server's word on what only it can decide, after a round.
 
         ``before`` was sent, ``after`` is the aggregate of the accepted ``updates`` (in device order), ``rank`` the
@@ -138,6 +166,25 @@ class AdapterMethod(ABC):
     def prunes(self, adapter: Adapter) -> bool:
         """True if devices that are sent ``adapter`` may remove heads and channels in that round."""
         return True
+
+    def removed(self, adapter: Adapter, blueprint: Blueprint) -> float:
+        """Share of the prunable parameters that the method has removed itself, beside heads and channels."""
+        return 0.0
+
+    def undecayed(self, name: str) -> bool:
+        """True if weight decay spares the extra tensor of this name."""
+        return False
+
+    def install(  # noqa: B027 - most have no extra tensors
+        self, base: "PreTrainedModel", model: "PreTrainedModel", blueprint: Blueprint, extra: Mapping[str, nn.Parameter]
+    ) -> None:
+        """Put the extra tensors [devices, ...] to work in ``model``, a cohort's, made of ``base``."""
+
+    def build(
+        self, base: "PreTrainedModel", structure: Structure, adapter: Adapter, spec: "AdapterSpec"
+    ) -> "PreTrainedModel":
+        """The plain model that a device of this structure has, with ``adapter`` (in its shape) in it."""
+        return fold(slice_model(base, structure), self.finished(adapter), spec.scaling)
 
     def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
         """What training at ``rank`` costs beside a model of ``size``, in a round that began with ``sent``."""
@@ -175,7 +222,7 @@ class AdapterMethod(ABC):
 
 def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
     """All that is trained, for the optimiser: what decays, and what does not."""
-    spared = [p for layer in adapted.layers.values() for p in layer.undecayed()]
+    spared = adapted.undecayed()
     known = {id(p) for p in spared}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay}

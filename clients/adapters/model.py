@@ -1,7 +1,7 @@
 """One device's model with an adapter on it: what the trainer moves and what comes back in an update."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +31,8 @@ class AdaptedModel:
     model: PreTrainedModel
     layers: dict[str, DeviceLayer]
     head: dict[str, nn.Parameter]
+    extra: dict[str, nn.Parameter] = field(default_factory=dict)
+    spares: Callable[[str], bool] = lambda _name: False
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +50,12 @@ class AdaptedModel:
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What is trained beside the frozen weights, in module order."""
-        return [p for layer in self.layers.values() for p in layer.trained()]
+        return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those that weight decay spares."""
+        spared = [p for layer in self.layers.values() for p in layer.undecayed()]
+        return spared + [p for name, p in self.extra.items() if self.spares(name)]
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained: the adapter, then the head."""
@@ -57,14 +64,17 @@ class AdaptedModel:
     def read(self, of: Read = torch.Tensor.detach) -> Adapter:
         """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
         parts = {name: layer.read(of) for name, layer in self.layers.items()}
-        return assembled(parts, {name: to_array(of(p)) for name, p in self.head.items()})
+        extra, head = ({name: to_array(of(p)) for name, p in part.items()} for part in (self.extra, self.head))
+        return assembled(parts, extra, head)
 
 
-def assembled(parts: Mapping[str, Factors | Delta], head: dict[str, np.ndarray]) -> Adapter:
-    """An adapter of what the modules and the head have learnt."""
+def assembled(
+    parts: Mapping[str, Factors | Delta], extra: dict[str, np.ndarray], head: dict[str, np.ndarray]
+) -> Adapter:
+    """An adapter of what the modules, the extra tensors and the head have learnt."""
     factors = {name: part for name, part in parts.items() if isinstance(part, Factors)}
     deltas = {name: part for name, part in parts.items() if isinstance(part, Delta)}
-    return Adapter(factors, head, deltas=deltas)
+    return Adapter(factors, head, deltas=deltas, extra=extra)
 
 
 def attach_head(model: PreTrainedModel, head: dict[str, np.ndarray]) -> dict[str, nn.Parameter]:

@@ -15,7 +15,7 @@ from slimfed.clients.adapters.model import AdaptedModel, DeviceLayer, Read
 from slimfed.clients.cohort.layers import CohortLinear
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import AdapterSpec, TaskSpec
-from slimfed.clients.structure import Structure
+from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Adapter, Factors
 
@@ -33,7 +33,7 @@ class Sora(AdapterMethod):
     of B. A rank that is off on every device stays off; what is averaged is what LoRA would average.
     """
 
-    def begin(self, adapter: Adapter, seed: int) -> Adapter:
+    def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
         """Gates of size |N(0, 1)| (the paper's N(0, 1); B is 0, so signs do not matter)."""
         factors = {}
         for name, f in adapter.factors.items():

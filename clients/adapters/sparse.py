@@ -17,7 +17,7 @@ from slimfed.clients.cohort.layers import masked_rows
 from slimfed.clients.cost import AdapterLoad, Dimensions
 from slimfed.clients.slicing import place_delta
 from slimfed.clients.spec import AdapterSpec, TaskSpec
-from slimfed.clients.structure import Structure
+from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.tensors import gradient, to_array
 from slimfed.clients.update import Adapter, Delta, Update
 
@@ -34,7 +34,7 @@ class Sparse(AdapterMethod):
     them by score, so that a rank costs what it costs with LoRA, and the bandit's ranks mean the same.
     """
 
-    def begin(self, adapter: Adapter, seed: int) -> Adapter:
+    def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
         """No entries yet, in the places of the factors."""
         none = (np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.uint16))
         deltas = {name: Delta((len(f.b), f.a.shape[1]), *none) for name, f in adapter.factors.items()}
@@ -66,7 +66,7 @@ class Sparse(AdapterMethod):
         bare = {name: replace(delta, indices=None, levels=None) for name, delta in adapter.deltas.items()}
         return replace(adapter, deltas=bare)
 
-    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], rank: int) -> Adapter:
+    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], task: TaskSpec, rank: int) -> Adapter:
         """After phase 1, one mask for all from the summed scores; everything else as it was before."""
         if not before.undecided:
             return after

@@ -1,8 +1,8 @@
 """A base that carries the adapters of a whole cohort."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -40,6 +40,8 @@ class CohortModel:
     layers: dict[str, CohortLayer]
     head: dict[str, nn.Parameter]
     ranks: tuple[int, ...]
+    extra: dict[str, nn.Parameter] = field(default_factory=dict)
+    spares: Callable[[str], bool] = lambda _name: False
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +59,12 @@ class CohortModel:
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What is trained beside the frozen weights, in module order; each [devices, ...]."""
-        return [p for layer in self.layers.values() for p in layer.trained()]
+        return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those that weight decay spares."""
+        spared = [p for layer in self.layers.values() for p in layer.undecayed()]
+        return spared + [p for name, p in self.extra.items() if self.spares(name)]
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is trained: the adapters, then the head; each [devices, ...]."""
@@ -79,15 +86,15 @@ class CohortModel:
 
     def read(self, structures: Sequence[Structure]) -> list[Adapter]:
         """The devices' adapters, each in its own shape."""
-        low_rank = all(isinstance(layer, CohortLinear) for layer in self.layers.values())
+        low_rank = not self.extra and all(isinstance(layer, CohortLinear) for layer in self.layers.values())
         if low_rank and self.device.type == "cuda":  # in main memory, picking costs more than it saves
             return self.read_low_rank(structures)
         learnt = {name: layer.read() for name, layer in self.layers.items()}
-        head = {name: to_array(parameter) for name, parameter in self.head.items()}
+        extra, head = ({name: to_array(p) for name, p in part.items()} for part in (self.extra, self.head))
         adapters = []
         for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
             parts = {name: of_all[n] for name, of_all in learnt.items()}
-            whole = assembled(parts, {name: tensor[n].copy() for name, tensor in head.items()})
+            whole = assembled(parts, *({name: tensor[n].copy() for name, tensor in w.items()} for w in (extra, head)))
             adapters.append(narrow(whole, self.envelope, structure, rank))
         return adapters
 
@@ -160,7 +167,11 @@ def attach_cohort(
         module = _head(base, name, heads)
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    return CohortModel(model, blueprint, union, layers, {name: head[name] for name in heads[0]}, tuple(ranks))
+    method, extra = ADAPTERS[spec.name], _extra(base, adapters)
+    if extra:
+        method.install(base, model, blueprint, extra)
+    head = {name: head[name] for name in heads[0]}
+    return CohortModel(model, blueprint, union, layers, head, tuple(ranks), extra, method.undecayed)
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
@@ -193,6 +204,12 @@ def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> Pr
     shared = {id(thing): thing for thing in (*base.parameters(), *base.buffers(), base.config)}
     fresh = {key: nn.Parameter(p.detach().to(dtype), requires_grad=False) for key, p in cast.items()}
     return copy.deepcopy(base, shared | fresh)
+
+
+def _extra(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, nn.Parameter]:
+    """The devices' extra tensors, each [devices, ...]."""
+    stacked = {name: np.stack([adapter.extra[name] for adapter in adapters]) for name in adapters[0].extra}
+    return {n: nn.Parameter(torch.from_numpy(value).to(base.device, base.dtype)) for n, value in stacked.items()}
 
 
 def _head(base: PreTrainedModel, name: str, heads: Sequence[dict[str, np.ndarray]]) -> CohortHead:

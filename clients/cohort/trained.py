@@ -20,7 +20,7 @@ class Trained:
             self.parameters, self.views(self.values.detach()), self.views(self.gradients), strict=True
         ):
             parameter.data, parameter.grad = value, slope
-        spared = {id(p) for layer in cohort.layers.values() for p in layer.undecayed()}
+        spared = {id(p) for p in cohort.undecayed()}
         self._decay: torch.Tensor | None = None
         if weight_decay > 0:
             self._decay = torch.full_like(self.values[:1].detach(), weight_decay)

@@ -149,6 +149,7 @@ class _Session:
 
     def step(self, step: int) -> None:
         """One optimiser step of every device, and what it would have cost each alone."""
+        self.companion.begin(step)
         self.launcher.take()
         for n, batch in enumerate(self.batches[step]):
             work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
@@ -156,7 +157,8 @@ class _Session:
 
     def advance(self, batch: Batch) -> None:
         """One optimiser step with a joined batch; all that it changes, it changes in place."""
-        self.trained.differentiate(self._losses(batch, len(self.assignments)).sum())
+        losses, penalty = self._losses(batch, len(self.assignments)), self.companion.penalty()
+        self.trained.differentiate((losses if penalty is None else losses + penalty).sum())
         if any(self.prunes):
             self.scores.add(self.importance.units, self.importance.score())
         self.trained.clip(self.task.training.max_grad_norm)

@@ -17,6 +17,7 @@ from slimfed.platform.store.database import open_engine, resolve_url, shown, wri
 from slimfed.platform.store.schema import Assignment, BlockLeft, Checkpoint, Device, Evaluation, Event, Node, Round, Run
 from slimfed.platform.store.sums import block_rows, forget_sums, sum_up_round
 from slimfed.strategies import protocols
+from slimfed.strategies.schedule import sparsity_after
 
 FinalStatus = Literal["done", "failed", "stopped"]
 FirstStatus = Literal["queued", "created"]
@@ -200,7 +201,9 @@ class Store:
             _forget(connection, run_id, after=record.round - 1)
             connection.execute(insert(Round), [_round_row(connection, run_id, record, now)])
             if record.devices:
-                connection.execute(insert(Assignment), [_device_row(run_id, each) for each in record.devices])
+                connection.execute(
+                    insert(Assignment), [_device_row(run_id, each, record.removed) for each in record.devices]
+                )
                 connection.execute(insert(BlockLeft), block_rows(run_id, record.round, record.devices))
                 sum_up_round(connection, run_id, record.round)
             if record.evaluation is not None:
@@ -367,7 +370,7 @@ def _slowest(devices: Sequence[protocols.DeviceRecord]) -> int | None:
     return min(times, key=lambda pair: (-pair[0], pair[1]))[1] if times else None
 
 
-def _device_row(run_id: str, record: protocols.DeviceRecord) -> dict[str, Any]:
+def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> dict[str, Any]:
     assignment, result, completion = record.assignment, record.update, record.completion
     before = assignment.structure.sparsity
     evaluation = result.evaluation if result else None
@@ -379,7 +382,7 @@ def _device_row(run_id: str, record: protocols.DeviceRecord) -> dict[str, Any]:
         "rank": int(assignment.rank),
         "effective_rank": _finite(result.adapter.effective_rank) if result else None,
         "pruning_step": max(0.0, 1 - (1 - assignment.sparsity) / (1 - before)),
-        "sparsity": result.structure.sparsity if result else before,
+        "sparsity": sparsity_after(result.structure.sparsity if result else before, removed),
         "reward": _finite(record.reward),
         "loss_before": _finite(result.loss_before) if result else None,
         "loss_after": _finite(result.loss_after) if result else None,

@@ -40,7 +40,7 @@ def both(
     """Each device's update: alone, and from the cohort."""
     base, blueprint = opened(family, causal)
     job = task(causal, **options)
-    whole = begun(job.adapter.name, adapter(base, blueprint, 3, 8), 3)
+    whole = begun(job.adapter.name, adapter(base, blueprint, 3, 8), blueprint, 3)
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
     starts = [structure(blueprint, n, part[1]) for n, part in enumerate(fleet)]
     parts = [

@@ -72,7 +72,7 @@ def test_the_threshold_is_soft_once_and_rises_over_the_rounds(gates: list[float]
 
 def test_what_travels_is_opened_as_it_was_closed() -> None:
     base, blueprint = opened("bert", False)
-    sent = SORA.begin(adapter(base, blueprint, 0, 4), 1)
+    sent = SORA.begin(adapter(base, blueprint, 0, 4), blueprint, 1)
     again = SORA.closed(SORA.opened(sent), 4)
     for name, f in sent.factors.items():
         np.testing.assert_allclose(again.factors[name].b, f.b, rtol=1e-6)
@@ -83,7 +83,7 @@ def test_what_travels_is_opened_as_it_was_closed() -> None:
 def test_weight_decay_spares_the_gates() -> None:
     base, blueprint = opened("bert", False)
     dense = blueprint.dense()
-    sent = SORA.begin(adapter(base, blueprint, 0, 4), 1)
+    sent = SORA.begin(adapter(base, blueprint, 0, 4), blueprint, 1)
     adapted = SORA.attach(slice_model(base.model, dense), dense, sent, task(False))
     decayed, spared = parameter_groups(adapted, 0.1)
     assert decayed["weight_decay"] == 0.1
@@ -94,7 +94,7 @@ def test_weight_decay_spares_the_gates() -> None:
 
 def test_a_rank_that_is_off_on_every_device_stays_off_and_the_device_reports_the_others() -> None:
     base, blueprint = opened("bert", False)
-    sent = SORA.begin(adapter(base, blueprint, 0, 4), 1)
+    sent = SORA.begin(adapter(base, blueprint, 0, 4), blueprint, 1)
     for f in sent.factors.values():
         f.gate[1], f.b[:, 1] = 0.0, 0.0
     job = task(False, adapter="sora", weight_decay=0.1)

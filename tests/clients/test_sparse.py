@@ -24,14 +24,14 @@ RANK = 4
 def ticket(family: str = "bert", rank: int = 2, seed: int = 0):
     """A base, what a run starts from, two devices' proposals, and the server's decision."""
     base, blueprint = opened(family, family != "bert")
-    begun = SPARSE.begin(adapter(base, blueprint, seed, RANK), seed)
+    begun = SPARSE.begin(adapter(base, blueprint, seed, RANK), blueprint, seed)
     job = task(family != "bert", adapter="sparse", local_steps=3)
     updates = []
     for device in range(2):
         part = assignment(device, rank, blueprint.dense(), 0.0, steps=3)
         data = device_data(device, family != "bert", 8)
         updates.append(train_device(base, blueprint, job, part, begun, np.zeros(blueprint.units, np.float32), data))
-    return base, blueprint, begun, updates, SPARSE.decide(begun, begun, updates, RANK)
+    return base, blueprint, begun, updates, SPARSE.decide(begun, begun, updates, job, RANK)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -113,7 +113,7 @@ def test_devices_propose_the_same_alone_and_in_a_cohort() -> None:
 def test_cutting_a_delta_is_cutting_what_it_does(seed: int, family: str, rank: int) -> None:
     base, blueprint = opened(family, family != "bert")
     draw = np.random.default_rng(seed)
-    begun = SPARSE.begin(adapter(base, blueprint, seed, RANK), seed)
+    begun = SPARSE.begin(adapter(base, blueprint, seed, RANK), blueprint, seed)
     deltas = {}
     for name, d in begun.deltas.items():
         at = np.sort(draw.permutation(np.prod(d.shape))[:50]).astype(np.int32)

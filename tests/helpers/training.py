@@ -65,9 +65,9 @@ def adapter(base: LoadedModel, blueprint: Blueprint, seed: int, rank: int) -> Ad
     return start
 
 
-def begun(kind: str, whole: Adapter, seed: int) -> Adapter:
+def begun(kind: str, whole: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
     """What a run with this kind of adapter goes on from once its first round is over; it already does something."""
-    start = ADAPTERS[kind].begin(whole, seed)
+    start = ADAPTERS[kind].begin(whole, blueprint, seed)
     if not start.undecided:
         return start
     draw = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ KINDS = [kind for kind in ADAPTERS if kind != "lora"]
 def round_of(kind: str, first: bool) -> tuple[Adapter, Assignment, Update]:
     """What was sent, what was asked, and what came back; ``first``: in the run's first round."""
     plain = adapter(BASE, BLUEPRINT, 0, 4)
-    sent = ADAPTERS[kind].begin(plain, 0) if first else begun(kind, plain, 0)
+    sent = ADAPTERS[kind].begin(plain, BLUEPRINT, 0) if first else begun(kind, plain, BLUEPRINT, 0)
     start = BLUEPRINT.dense() if first else structure(BLUEPRINT, 1, 0.4)
     part = assignment(0, 2, start, start.sparsity, steps=2)
     cut = narrowed(sent, start, 2)
