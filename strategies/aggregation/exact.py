@@ -13,6 +13,22 @@ _LARGEST_WEIGHT = 2**29
 _TO_COARSE, _TO_FINE = (1.5 * 2.0**52 * unit for unit in (_COARSE, _FINE))
 
 
+def chosen_axis(where: Any) -> int | None:
+    """The axis of which the index ``where`` chooses entries, if it is one and there are slices for the others."""
+    if type(where) is not tuple:
+        return None
+    axes = [axis for axis, index in enumerate(where) if isinstance(index, np.ndarray)]
+    return axes[0] if len(axes) == 1 else None
+
+
+def sliced(where: Any, axis: int) -> tuple[Any, ...]:
+    """``where`` with all entries of ``axis`` in the place of the chosen ones.
+
+    Adding to slices is several times as fast as to chosen rows or columns, and zeros change no sum.
+    """
+    return tuple(slice(None) if i == axis else index for i, index in enumerate(where))
+
+
 class ExactSum:
     """Sums float32 terms times whole weights into float64 [shape]; memory is that of two such arrays.
 
@@ -26,10 +42,19 @@ class ExactSum:
         """Add ``weight * values`` at the index ``where``. Raises ``ValueError`` if ``values`` do not have its shape."""
         if values.dtype != np.float32 or not 0 < weight < _LARGEST_WEIGHT:
             raise ValueError(f"need float32 terms and a whole weight in [1, 2^29), got {values.dtype} and {weight}")
-        place = (slice(None), *where) if isinstance(where, tuple) else (slice(None), where)
+        axis = chosen_axis(where)
+        whole = where if axis is None else sliced(where, axis)
+        place = (slice(None), *whole) if isinstance(whole, tuple) else (slice(None), whole)
         target = self._parts[place]
-        if target.shape[1:] != values.shape:  # numpy would broadcast a rank-1 factor over all ranks
-            raise ValueError(f"a term of shape {list(values.shape)} does not fit {list(target.shape[1:])}")
+        fits = list(target.shape[1:])
+        if axis is not None:
+            fits[axis] = len(where[axis])
+        if list(values.shape) != fits:  # numpy would broadcast a rank-1 factor over all ranks
+            raise ValueError(f"a term of shape {list(values.shape)} does not fit {fits}")
+        if axis is not None:
+            there = tuple(where[axis] if i == axis else slice(None) for i in range(values.ndim))
+            values, chosen = np.zeros(target.shape[1:], dtype=np.float32), values
+            values[there] = chosen
         terms = values.astype(np.float64)
         terms *= weight  # 24 + 29 bits: exact
         coarse = terms + _TO_COARSE

@@ -8,7 +8,7 @@ import numpy as np
 
 from slimfed.clients.update import Adapter, Factors, Update
 from slimfed.strategies.aggregation.coordinates import Place, owned_entries, places
-from slimfed.strategies.aggregation.exact import ExactSum
+from slimfed.strategies.aggregation.exact import ExactSum, chosen_axis, sliced
 
 Index = Any
 Cover = Callable[[Place, str], Index]
@@ -88,13 +88,25 @@ class Mean:
     def add(self, values: np.ndarray, weight: int, where: Index, covered: Index) -> None:
         """Add ``values`` at the index ``where`` and their weight at the index ``covered``."""
         self._sum.add(values, weight, where)
-        self._weight[covered] += weight
-        self._owned[where] = True
+        place, weights = _marked(covered, self._weight.shape, weight)
+        self._weight[place] += weights
+        place, marks = _marked(where, self._owned.shape, True)
+        self._owned[place] |= marks
 
     def value(self) -> np.ndarray:
         """The mean, float32; the value before where no term fell."""
         mean = np.divide(self._sum.value(), self._weight, out=np.zeros(self._before.shape), where=self._owned)
         return np.where(self._owned, mean.astype(np.float32), self._before)
+
+
+def _marked(index: Index, shape: tuple[int, ...], mark: int) -> tuple[Index, Any]:
+    """A faster index and what to add there, so that ``mark`` comes to the entries at ``index``."""
+    axis = chosen_axis(index)
+    if axis is None:
+        return index, mark
+    line = np.zeros(shape[axis], dtype=type(mark))
+    line[index[axis]] = mark
+    return sliced(index, axis), line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
 
 
 def headed(update: Update) -> Update:
