@@ -17,10 +17,14 @@ _DELTA = ("values", "indices", "levels")
 
 @dataclass
 class DeviceState:
-    """What the server knows of one device: the structure it still has and the agent that decides for it."""
+    """What the server knows of one device: the structure it still has and the agent that decides for it.
+
+    ``pace``: seconds an operation that it was seen to need, smoothed; None before its first accepted update.
+    """
 
     structure: Structure
     bandit: Bandit
+    pace: float | None = None
 
 
 @dataclass
@@ -98,6 +102,7 @@ class Fleet:
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
             "bandits": [device.bandit.state() for device in self.devices],
+            "paces": [device.pace for device in self.devices],
         }
         return tensors, state
 
@@ -117,8 +122,8 @@ class Fleet:
         }
         adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
-            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent))
-            for bits, agent in zip(tensors["structures"], state["bandits"], strict=True)
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace)
+            for bits, agent, pace in zip(tensors["structures"], state["bandits"], state["paces"], strict=True)
         ]
         return Fleet(
             blueprint,

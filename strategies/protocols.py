@@ -72,6 +72,7 @@ class RoundRecord:
     ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
     how many devices each node served that replied. ``removed``: the part of the sparsity that the adapter took from
     every device, beside heads and channels.
+    ``aggregation_error``: see ``aggregation/error.py``.
     """
 
     round: int
@@ -89,6 +90,7 @@ class RoundRecord:
     joules: float | None = None
     nodes: Mapping[int, int] = field(default_factory=dict)
     removed: float = 0.0
+    aggregation_error: float | None = None
 
 
 class Clock(Protocol):

@@ -1,14 +1,22 @@
 """Paying the agents: the rewards of a round's accepted devices, told to their bandits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from slimfed.clients.update import Update
+from slimfed.strategies.bandits import Arm
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import Verdict
 from slimfed.strategies.planning import Plan
-from slimfed.strategies.protocols import DeviceRecord
+from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reward import rewards
 from slimfed.strategies.settings import StrategySettings
+
+# Devices on either side, in the order of their paces, whose pulls an agent overhears.
+_NEIGHBOURS = 4
+_PACE_MEMORY = 0.7
 
 
 def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings) -> Verdict:
@@ -35,9 +43,36 @@ def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settin
     for (record, update, _), value in zip(accepted, values.tolist(), strict=True):
         fleet.devices[update.device].bandit.observe(update.round, arms[update.device], value)
         paid[update.device] = replace(record, reward=value)
+    _pool(fleet, accepted, arms, values)
     for record in verdict.devices:
         if record.status in ("out-of-memory", "late"):
             device = record.assignment.device
             fleet.devices[device].bandit.observe(record.assignment.round, arms[device], 0.0)
             paid[device] = replace(record, reward=0.0)
     return replace(verdict, devices=tuple(paid.get(record.assignment.device, record) for record in verdict.devices))
+
+
+def _pool(
+    fleet: Fleet,
+    accepted: Sequence[tuple[DeviceRecord, Update, Completion]],
+    arms: Mapping[int, Arm],
+    values: np.ndarray,
+) -> None:
+    """Let agents overhear what arms earned the devices whose paces are next to theirs.
+
+    A pace is the seconds that a device needed for an operation it was seen to do, smoothed over the rounds: it is
+    observed, and nobody has to read a profile for it. Compute and link count together, as they do in a completion time.
+    """
+    for _, update, completion in accepted:
+        pace = completion.seconds / max(update.workload.flops, 1.0)
+        state = fleet.devices[update.device]
+        state.pace = pace if state.pace is None else _PACE_MEMORY * state.pace + (1.0 - _PACE_MEMORY) * pace
+    told = [
+        (fleet.devices[u.device].pace or 0.0, u.device, u.round, float(v))
+        for (_, u, _), v in zip(accepted, values, strict=True)
+    ]
+    told.sort()
+    for position, (_, device, _, _) in enumerate(told):
+        for _, other, round, value in told[max(0, position - _NEIGHBOURS) : position + _NEIGHBOURS + 1]:
+            if other != device:
+                fleet.devices[device].bandit.overhear(round, arms[other], value)

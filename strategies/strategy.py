@@ -17,6 +17,7 @@ from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
 from slimfed.clients.update import Evaluation, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
+from slimfed.strategies.aggregation.error import aggregation_error
 from slimfed.strategies.exchange import exchange, wait_for_nodes
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import NOBODY, Verdict, judge
@@ -59,6 +60,7 @@ class FedSlim(Strategy):
         self._shares: dict[int, list[Plan]] = {}
         self._served: dict[int, int] = {}
         self._verdict = Verdict((), ())
+        self._error: float | None = None
         self._roster = Roster(len(fleet.devices)) if settings.real else None
 
     def summary(self) -> None:
@@ -179,6 +181,7 @@ class FedSlim(Strategy):
         before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
         frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
         after = AGGREGATIONS[self.settings.aggregation](before, updates, frame)
+        self._error = aggregation_error(before, after, updates, task.adapter.scaling)
         self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
         self._settle_structures(updates)
@@ -244,6 +247,7 @@ class FedSlim(Strategy):
             bytes_up=sum(record.bytes_up for record in records),
             train_loss=float((losses * examples).sum() / examples.sum()),
             joules=_energy(records),
+            aggregation_error=self._error,
             nodes=self._served,
         )
 

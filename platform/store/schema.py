@@ -119,6 +119,7 @@ class Round(Base):
     """One finished round, with the fleet's totals of that round (not cumulative, but for ``virtual_clock``).
 
     ``joules``: NULL if the clock does not know the energy. ``peak_memory_bytes``: of the device that needed most.
+    ``aggregation_error``: relative distance of the result from the exact mean of the updates, NULL if there is none.
     """
 
     __tablename__ = "rounds"
@@ -137,6 +138,7 @@ class Round(Base):
     bytes_down: Mapped[Bytes]
     joules: Mapped[float | None]
     peak_memory_bytes: Mapped[Bytes | None]
+    aggregation_error: Mapped[float | None]
     accepted: Mapped[int]
     rejected: Mapped[int]
     slowest_device: Mapped[int | None]

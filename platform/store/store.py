@@ -351,6 +351,7 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "wall_seconds": float(record.wall_seconds),
         "bytes_up": int(record.bytes_up),
         "bytes_down": int(record.bytes_down),
+        "aggregation_error": _finite(record.aggregation_error),
         "joules": _finite(record.joules),
         "peak_memory_bytes": max((int(memory) for memory in _peaks(record.devices)), default=None),
         "accepted": sum(each.update is not None for each in record.devices),

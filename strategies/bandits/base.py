@@ -53,6 +53,9 @@ class Bandit(ABC):
         Raises ``ValueError`` if the reward is not in [0, 1].
         """
 
+    def overhear(self, round: int, arm: Arm, reward: float) -> None:  # noqa: B027 - most agents keep to themselves
+        """What ``arm`` earned a device whose observed times are like this one's; called after :meth:`observe`."""
+
     def arms(self, low: float, high: float) -> list[Arm]:
         """A grid over the allowed arms: what an agent that foresees is told the times of."""
         steps = [low] if low == high else np.linspace(low, high, _GRID).tolist()

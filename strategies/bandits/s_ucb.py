@@ -23,12 +23,16 @@ _LEAST_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Pull:
-    """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank."""
+    """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank.
+
+    ``weight``: 1 for the device's own, less for one that was overheard.
+    """
 
     round: int
     step: float
     level: int
     reward: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ class Node:
 class SUcb(Bandit):
     """Discounted UCB over the leaves of a tree of boxes.
 
-    A pull of round t counts lam^(k-t) in round k, with lam = ``spec.discount`` and k the round after the last reward.
+    Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device.
+
+    A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
+    and w = 1 for an own pull and ``spec.pooling`` for an overheard one.
     With N the discounted pulls and S the discounted rewards inside a box, and n = max(1, N of all)::
 
         mean(box) = (S + m * mean(parent)) / (N + m)
@@ -116,12 +123,21 @@ class SUcb(Bandit):
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Keep the pull and cut the box it fell into. Steps beyond the boxes count at the nearest edge."""
+        self._learn(round, arm, reward, 1.0)
+
+    def overhear(self, round: int, arm: Arm, reward: float) -> None:
+        """Keep the pull at the weight ``spec.pooling`` and cut the box it fell into."""
+        if self.spec.pooling > 0.0:
+            self._learn(round, arm, reward, self.spec.pooling)
+
+    def _learn(self, round: int, arm: Arm, reward: float, weight: float) -> None:
+        """Put a pull into all boxes that hold it, and cut the smallest of them."""
         check_reward(reward)
         if self.root.pulls and round < self.root.pulls[-1].round:
             raise ValueError(f"rewards must come in ascending rounds, got {round} after {self.root.pulls[-1].round}")
         if arm.rank not in self.spec.ranks:
             raise ValueError(f"rank {arm.rank} is none of {list(self.spec.ranks)}")
-        pull = Pull(round, self._clip(arm.pruning_step), self.spec.ranks.index(arm.rank), reward)
+        pull = Pull(round, self._clip(arm.pruning_step), self.spec.ranks.index(arm.rank), reward, weight)
         node = self.root
         node.pulls.append(pull)
         while node.children:
@@ -132,14 +148,16 @@ class SUcb(Bandit):
     def state(self) -> dict[str, Any]:
         """Specification, generator and raw pulls."""
         ranks = self.spec.ranks
-        return super().state() | {"pulls": [[p.round, p.step, ranks[p.level], p.reward] for p in self.root.pulls]}
+        return super().state() | {
+            "pulls": [[p.round, p.step, ranks[p.level], p.reward, p.weight] for p in self.root.pulls]
+        }
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
         """The agent that gave ``state``: its tree grows again from the pulls."""
         agent = super().restore(state)
-        for round, step, rank, reward in state["pulls"]:
-            agent.observe(round, Arm(step, rank), reward)
+        for round, step, rank, reward, weight in state["pulls"]:
+            agent._learn(round, Arm(step, rank), reward, weight)
         return agent
 
     def leaves(self) -> list[Node]:
@@ -175,7 +193,7 @@ class SUcb(Bandit):
         now = pulls[-1].round + 1
         total, gain = self._sums(pulls, now)
         mean = gain / total
-        variance = sum(self.spec.discount ** (now - p.round) * (p.reward - mean) ** 2 for p in pulls) / total
+        variance = sum(p.weight * self.spec.discount ** (now - p.round) * (p.reward - mean) ** 2 for p in pulls) / total
         spread = max(_LEAST_SPREAD, 2.0 * math.sqrt(variance))
         bonus = self.spec.exploration * spread * math.sqrt(2.0 * math.log(max(1.0, total)))
         bounds: list[tuple[Box, float]] = []
@@ -194,7 +212,7 @@ class SUcb(Bandit):
         """Discounted number and discounted rewards of ``pulls`` in round ``now``."""
         count = gain = 0.0
         for pull in pulls:
-            weight = self.spec.discount ** (now - pull.round)
+            weight = pull.weight * self.spec.discount ** (now - pull.round)
             count += weight
             gain += weight * pull.reward
         return count, gain

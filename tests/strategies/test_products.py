@@ -11,6 +11,7 @@ from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Adapter, Factors
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.coordinates import places
+from slimfed.strategies.aggregation.error import aggregation_error
 from slimfed.strategies.aggregation.hetlora import product_norm
 from slimfed.strategies.aggregation.products import Members, mean_products
 
@@ -186,3 +187,28 @@ def test_a_module_cut_on_both_sides_is_refused():
         members.add(type(template)(**(vars(template) | fields)))
     with pytest.raises(ValueError, match="x is cut on both sides"):
         mean_products(before, members.ordered())
+
+
+@given(fleets)
+def test_the_error_is_the_distance_of_the_full_matrices(updates):
+    before = global_adapter()
+    for name in ("coverage", "zero-padding", "flexlora", "fedex"):
+        after = AGGREGATIONS[name](before, updates, FRAME)
+        mean, old, new = mean_of_owners(before, updates), merged(before), merged(after)
+        off = np.sqrt(sum(np.square(new[m] - mean[m]).sum() for m in SHAPES))
+        moved = np.sqrt(sum(np.square(mean[m] - old[m]).sum() for m in SHAPES))
+        error = aggregation_error(before, after, updates, FRAME.scaling)
+        assert error == pytest.approx(off / moved, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["flora", "fedex"])
+@given(updates=fleets)
+def test_exact_ways_have_no_error(name, updates):
+    before = global_adapter()
+    after = AGGREGATIONS[name](before, updates, FRAME)
+    assert aggregation_error(before, after, updates, FRAME.scaling) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_an_error_needs_factors_and_updates():
+    assert aggregation_error(Adapter({}, {}), Adapter({}, {}), [make_update(0, [1] * 5, 1, 1)], 1.0) is None
+    assert aggregation_error(global_adapter(), global_adapter(), [], 1.0) is None
