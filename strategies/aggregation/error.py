@@ -25,7 +25,7 @@ def aggregation_error(before: Adapter, after: Adapter, updates: Sequence[Update]
         left, right = stack.left(), stack.right()
         grown = after.residual.get(module, 0.0) - np.asarray(before.residual.get(module, 0.0), dtype=np.float64)
         off += _square(np.hstack([new.b, -left]), np.vstack([new.a, right]), grown / scaling)
-        moved += _square(np.hstack([left, -old.b]), np.vstack([right, old.a]), np.float64(0.0))
+        moved += _square(np.hstack([left, -old.b]), np.vstack([right, old.a]), np.zeros(()))
     return math.sqrt(off / moved) if moved > 0 else None
 
 

@@ -25,7 +25,7 @@ class BanditSpec(Section):
         0.05, gt=0.0, le=1.0, description="s-ucb: pruning steps closer than this are not told apart"
     )
     pooling: float = Field(
-        0.5, ge=0.0, le=1.0, description="s-ucb: what a pull of a device with like observed times counts; 0: nothing"
+        0.0, ge=0.0, le=1.0, description="s-ucb: what a pull of a device with like observed times counts; 0: nothing"
     )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
     fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")
