@@ -119,7 +119,8 @@ def _record(world: World, job: Job, clock: VirtualClock, given: Assignment, step
     )  # fmt: skip
     start, end = _near(given.structure.sparsity), _near(structure.sparsity)
     completion = _completion(world, job, clock, given.device, given.round, start, end, given.rank)
-    return DeviceRecord(given, "done", completion, update, None, 0, 0)
+    down, up = world.bytes(start, given.rank), world.bytes(end, given.rank)
+    return DeviceRecord(given, "done", completion, update, None, down, up)
 
 
 def _completion(

@@ -1,6 +1,6 @@
 """All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Delta, Factors
 from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit
 from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.pace import Pace
 
 # Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
 _SCORE_MEMORY = 0.5
@@ -19,12 +20,12 @@ _DELTA = ("values", "indices", "levels")
 class DeviceState:
     """What the server knows of one device: the structure it still has and the agent that decides for it.
 
-    ``pace``: seconds an operation that it was seen to need, smoothed; None before its first accepted update.
+    ``pace``: how fast it was seen to be; None before its first accepted update.
     """
 
     structure: Structure
     bandit: Bandit
-    pace: float | None = None
+    pace: Pace | None = None
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Fleet:
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
             "bandits": [device.bandit.state() for device in self.devices],
-            "paces": [device.pace for device in self.devices],
+            "paces": [device.pace and astuple(device.pace) for device in self.devices],
         }
         return tensors, state
 
@@ -122,7 +123,7 @@ class Fleet:
         }
         adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
-            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace)
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace and Pace(*pace))
             for bits, agent, pace in zip(tensors["structures"], state["bandits"], state["paces"], strict=True)
         ]
         return Fleet(

@@ -12,6 +12,7 @@ from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
 from slimfed.strategies.bandits import Arm, Bandit
 from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.pace import Toll
 from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.settings import StrategySettings
@@ -43,6 +44,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
         for s in structures
     ]
     _foresee([device.bandit for device in fleet.devices], structures, bounds, number, forecast)
+    _pace(fleet, structures, bounds)
     plans = []
     for device, state in enumerate(fleet.devices):
         sparsity = structures[device].sparsity
@@ -102,6 +104,21 @@ def _foresee(
     limit = max(min(each.values()) for each in times)
     for agent, each in zip(agents, times, strict=True):
         agent.foresee(each, limit)
+
+
+def _pace(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
+    """Tell agents that are paced what their arms will take, as far as their devices' past shows it."""
+    toll = Toll(fleet.adapter)
+    times = {
+        device: {}
+        if state.pace is None
+        else toll.times(state.pace, structures[device], state.bandit.arms(*bounds[device]))
+        for device, state in enumerate(fleet.devices)
+        if state.bandit.paced
+    }
+    limit = max((min(each.values()) for each in times.values() if each), default=0.0)
+    for device, each in times.items():
+        fleet.devices[device].bandit.foresee(each, limit)
 
 
 def _evaluated(fleet: Fleet, settings: StrategySettings, number: int) -> set[int]:

@@ -9,6 +9,7 @@ from slimfed.clients.update import Update
 from slimfed.strategies.bandits import Arm
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import Verdict
+from slimfed.strategies.pace import Toll
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reward import rewards
@@ -16,7 +17,6 @@ from slimfed.strategies.settings import StrategySettings
 
 # Devices on either side, in the order of their paces, whose pulls an agent overhears.
 _NEIGHBOURS = 4
-_PACE_MEMORY = 0.7
 
 
 def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings) -> Verdict:
@@ -43,7 +43,8 @@ def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settin
     for (record, update, _), value in zip(accepted, values.tolist(), strict=True):
         fleet.devices[update.device].bandit.observe(update.round, arms[update.device], value)
         paid[update.device] = replace(record, reward=value)
-    _pool(fleet, accepted, arms, values)
+    if accepted:
+        _pool(fleet, accepted, arms, values)
     for record in verdict.devices:
         if record.status in ("out-of-memory", "late"):
             device = record.assignment.device
@@ -60,19 +61,27 @@ def _pool(
 ) -> None:
     """Let agents overhear what arms earned the devices whose paces are next to theirs.
 
-    A pace is the seconds that a device needed for an operation it was seen to do, smoothed over the rounds: it is
-    observed, and nobody has to read a profile for it. Compute and link count together, as they do in a completion time.
+    Devices are put in the order of the time that each would take for one and the same round, by its pace.
     """
-    for _, update, completion in accepted:
-        pace = completion.seconds / max(update.workload.flops, 1.0)
-        state = fleet.devices[update.device]
-        state.pace = pace if state.pace is None else _PACE_MEMORY * state.pace + (1.0 - _PACE_MEMORY) * pace
-    told = [
-        (fleet.devices[u.device].pace or 0.0, u.device, u.round, float(v))
-        for (_, u, _), v in zip(accepted, values, strict=True)
-    ]
+    _learn_paces(fleet, accepted)
+    down, up = (
+        float(np.mean([getattr(record, way) for record, _, _ in accepted])) for way in ("bytes_down", "bytes_up")
+    )
+    told = []
+    for (_, update, _), value in zip(accepted, values.tolist(), strict=True):
+        pace = fleet.devices[update.device].pace
+        told.append((pace.seconds(1.0, down, up) if pace else 0.0, update.device, update.round, value))
     told.sort()
     for position, (_, device, _, _) in enumerate(told):
         for _, other, round, value in told[max(0, position - _NEIGHBOURS) : position + _NEIGHBOURS + 1]:
             if other != device:
                 fleet.devices[device].bandit.overhear(round, arms[other], value)
+
+
+def _learn_paces(fleet: Fleet, accepted: Sequence[tuple[DeviceRecord, Update, Completion]]) -> None:
+    toll = Toll(fleet.adapter)
+    for record, update, completion in accepted:
+        load = toll.load(record.assignment.structure.sparsity, update.structure.sparsity, update.rank)
+        seen = toll.seen(completion, load, record.bytes_down, record.bytes_up)
+        state = fleet.devices[update.device]
+        state.pace = seen if state.pace is None else state.pace.then(seen)

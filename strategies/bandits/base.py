@@ -31,7 +31,9 @@ class Bandit(ABC):
 
     name: ClassVar[str]
     foresees: ClassVar[bool] = False
-    """True for an agent that is told what arms will take, which no real one can know (see :meth:`foresee`)."""
+    """True for an agent that is told from the profiles what arms will take, which no real one can know."""
+    paced: ClassVar[bool] = False
+    """True for an agent that is told what arms will take, as far as its device's rounds have shown it."""
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         self.spec = spec
@@ -61,10 +63,11 @@ class Bandit(ABC):
         steps = [low] if low == high else np.linspace(low, high, _GRID).tolist()
         return [Arm(float(step), rank) for step in steps for rank in self.spec.ranks]
 
-    def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:  # noqa: B027 - real agents cannot know
-        """Told before :meth:`suggest`, if the agent ``foresees``, what each of :meth:`arms` will take.
+    def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:  # noqa: B027 - most agents do not ask
+        """Told before :meth:`suggest`, if the agent ``foresees`` or is ``paced``, what each of :meth:`arms` will take.
 
-        ``limit``: how long the round lasts at best, which is the fastest arm of the slowest device.
+        Empty while nothing is known of the device. ``limit``: how long the round lasts at best, which is the fastest
+        arm of the slowest device.
         """
 
     def state(self) -> dict[str, Any]:

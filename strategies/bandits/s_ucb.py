@@ -19,6 +19,8 @@ from slimfed.strategies.bandits.spec import BanditSpec
 _PARENT_PULLS = 2.0
 # The bonus never falls below this spread of rewards, so that equal first rewards do not end exploration.
 _LEAST_SPREAD = 0.02
+# An arm fits a round that it is expected to prolong by no more than this: forecasts are not better than that.
+_SLACK = 1.05
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class Node:
 class SUcb(Bandit):
     """Discounted UCB over the leaves of a tree of boxes.
 
-    Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device.
+    Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device. And
+    since a round lasts as long as its slowest device, an agent keeps to the arms that its device's own past says will
+    not prolong it (``spec.pacing``): what a device with time to spare may learn more with, a slow one does without.
 
     A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
     and w = 1 for an own pull and ``spec.pooling`` for an overheard one.
@@ -102,24 +106,47 @@ class SUcb(Bandit):
     """
 
     name = "s-ucb"
+    paced = True
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
         low, high = spec.pruning_step
         self.root = Node(Box(low, high, 0, len(spec.ranks), closed=True))
+        self._least: dict[int, float] | None = None
+
+    def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:
+        """Keep to arms that do not prolong the round; to the smallest rank while nothing is known of the device."""
+        if not self.spec.pacing:
+            return
+        fitting = [arm for arm, time in seconds.items() if time <= _SLACK * limit]
+        if not fitting and seconds:
+            fitting = [min(seconds, key=lambda arm: seconds[arm])]
+        self._least = {0: 0.0} if not fitting else {}
+        for arm in fitting:  # more pruning is faster: every step from the least fitting one on fits
+            level = self.spec.ranks.index(arm.rank)
+            self._least[level] = min(arm.pruning_step, self._least.get(level, 1.0))
 
     def suggest(self, low: float, high: float) -> Arm:
-        """A random point of the most promising box, within the allowed steps."""
+        """A random point of the most promising box, within the allowed steps and those that fit the round."""
         check_range(low, high)
-        inner_low, inner_high = self._clip(low), self._clip(high)
-        bounds = [(box, bound) for box, bound in self._upper_bounds() if box.meets(inner_low, inner_high)]
-        best = max(bound for _, bound in bounds)
-        ties = [box for box, bound in bounds if bound >= best - 1e-12]
-        box = ties[self.rng.integers(len(ties))]
-        rank = self.spec.ranks[self.rng.integers(box.first, box.end)]
-        if inner_low == inner_high:  # one step is allowed, or only steps beyond the boxes
-            return Arm(draw(self.rng, low, high), rank)
-        return Arm(draw(self.rng, max(box.low, inner_low), min(box.high, inner_high)), rank)
+        least, self._least = self._least, None
+        if least is None:
+            least = dict.fromkeys(range(len(self.spec.ranks)), 0.0)
+        starts = {level: min(max(low, step), high) for level, step in least.items()}
+        inner_high = self._clip(high)
+        choices = [
+            (bound, box, level)
+            for box, bound in self._upper_bounds()
+            for level, start in starts.items()
+            if box.first <= level < box.end and box.meets(self._clip(start), inner_high)
+        ]
+        best = max(bound for bound, _, _ in choices)
+        ties = [(box, level) for bound, box, level in choices if bound >= best - 1e-12]
+        box, level = ties[self.rng.integers(len(ties))]
+        start, rank = starts[level], self.spec.ranks[level]
+        if self._clip(start) == inner_high:  # one step is allowed, or only steps beyond the boxes
+            return Arm(draw(self.rng, start, high), rank)
+        return Arm(draw(self.rng, max(box.low, self._clip(start)), min(box.high, inner_high)), rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Keep the pull and cut the box it fell into. Steps beyond the boxes count at the nearest edge."""

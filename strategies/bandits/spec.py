@@ -27,6 +27,9 @@ class BanditSpec(Section):
     pooling: float = Field(
         0.0, ge=0.0, le=1.0, description="s-ucb: what a pull of a device with like observed times counts; 0: nothing"
     )
+    pacing: bool = Field(
+        True, description="s-ucb: keep to arms that do not prolong the round, by the device's own observed times"
+    )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
     fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")
     spread_ranks: bool = Field(
