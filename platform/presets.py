@@ -62,8 +62,8 @@ _ALL = (
     ),
     Preset(
         name="hetlora",
-        summary="a rank for each device, self-pruned; zero-padded factors weighted by their norm; pruned as fedit",
-        source="Cho et al., arXiv 2401.06432; the pruning of structure is ours",
+        summary="a fixed rank for each device; zero-padded factors weighted by their norm; pruned as fedit",
+        source="Cho et al., arXiv 2401.06432, without rank self-pruning; the pruning of structure is ours",
         fields={
             "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "hetlora"},
             "bandit": {"name": "fixed", "spread_ranks": True},
