@@ -6,7 +6,17 @@ import typer
 from typer.core import TyperGroup
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli import catalogue, dashboard, export, inference, listing, maintenance, running, sweeping
+from slimfed.platform.cli import (
+    benching,
+    catalogue,
+    dashboard,
+    export,
+    inference,
+    listing,
+    maintenance,
+    running,
+    sweeping,
+)
 from slimfed.platform.cli.output import BAD_INPUT
 
 
@@ -42,6 +52,7 @@ app.command()(sweeping.sweep)
 app.command()(export.export)
 app.command()(inference.predict)
 app.command()(inference.evaluate)
+app.command()(benching.bench)
 app.command()(catalogue.fleet)
 app.command()(catalogue.methods)
 app.command()(maintenance.doctor)

@@ -160,3 +160,22 @@ def test_the_default_text_is_the_runs(folders: dict[str, Path]) -> None:
     opened = open_model(folders["encoder safetensors"])
     text = load_data(opened.manifest.data, "classification")
     assert text.labels == opened.manifest.labels
+
+
+@pytest.mark.parametrize("name", ["encoder safetensors", "encoder onnx-int8", "decoder onnx"])
+def test_bench_compares_with_a_dense_twin_in_the_same_format(folders: dict[str, Path], name: str) -> None:
+    options = ["--batch", "2", "--length", "20", "--repeats", "3", "--json"]
+    found = json.loads(call("bench", str(folders[name]), *options))
+    assert found["latency_ratio"] == pytest.approx(found["slim"]["latency"] / found["dense"]["latency"])
+    assert found["throughput_ratio"] > 0
+    assert found["memory_ratio"] > 0
+    assert found["parameters"] < found["dense"]["parameters"]
+    assert found["flops"] < found["dense"]["flops"]
+    assert found["bytes"] < found["dense"]["bytes"]
+    assert (found["decode_ratio"] is not None) == name.startswith("decoder")
+
+
+def test_bench_refuses_an_adapter_alone(folders: dict[str, Path]) -> None:
+    result = runner.invoke(app, ["bench", str(folders["encoder peft"])])
+    assert result.exit_code == 2
+    assert "holds an adapter" in result.stderr
