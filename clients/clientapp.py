@@ -38,13 +38,20 @@ def train(message: Message, context: Context) -> Message:
 
 def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> RecordDict:
     """The node's answer to a round's records, whatever carried them; ``config`` is the node's configuration."""
-    from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_results
+    from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_phases, encode_results
+    from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.workplace import open_own_workplace, open_workplace
 
-    task, own = decode_task(content), OwnDevice.of(config or {})
-    workplace = open_workplace(task) if own is None else open_own_workplace(task, own)
-    orders = decode_orders(content, workplace.blueprint)
+    watch, task, own = Stopwatch(), decode_task(content), OwnDevice.of(config or {})
+    with watch.phase("open"):
+        workplace = open_workplace(task) if own is None else open_own_workplace(task, own)
+    with watch.phase("decode"):
+        orders = decode_orders(content, workplace.blueprint)
     strangers = [each.device for each in orders.assignments if own is not None and each.device != own.device]
     if strangers:
         return encode_results([Failure(device, "its node hosts another device") for device in strangers])
-    return encode_results(workplace.serve(orders))
+    results = workplace.serve(orders, watch)
+    with watch.phase("encode"):
+        reply = encode_results(results)
+    encode_phases(reply, watch.seconds)
+    return reply

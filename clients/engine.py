@@ -12,6 +12,7 @@ from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.messages import Failure
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.spec import TaskSpec
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.trainer import DeviceData, train_device
 from slimfed.clients.update import Adapter, Assignment, Update
@@ -36,6 +37,7 @@ def train(
     adapters: Sequence[Adapter],
     fleet_scores: np.ndarray,
     data: Sequence[DeviceData],
+    watch: Stopwatch | None = None,
 ) -> list[Update | Failure]:
     """Train the assigned devices, in order. A device that fails on its own does not harm the others.
 
@@ -43,12 +45,15 @@ def train(
     is a failure. A cohort that fails in another way is halved too, until what fails is alone.
     """
 
+    clock = watch or Stopwatch()
+
     def cohort(part: slice) -> list[Update]:
-        return train_cohort(base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part])
+        return train_cohort(base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part], clock)
 
     def alone(part: slice) -> list[Update]:
         only = part.start
-        return [train_device(base, blueprint, task, assignments[only], adapters[only], fleet_scores, data[only])]
+        with clock.phase("steps"):
+            return [train_device(base, blueprint, task, assignments[only], adapters[only], fleet_scores, data[only])]
 
     results: list[Update | Failure] = []
     size = task.cohort_size if task.engine == "cohort" else 1

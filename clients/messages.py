@@ -15,7 +15,7 @@ Who hosts what (query): ``host`` {device} of a real node; empty from one that se
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
@@ -69,6 +69,7 @@ _METRICS = (
 _WHOLE = frozenset({"round", "rank", "examples", "measured_memory_bytes"})
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,8}")
 _LONGEST_CAUSE = 2000
+_MOST_PHASES = 30
 _WORKLOAD = tuple(f.name for f in fields(Workload))
 _EVALUATION = tuple(f.name for f in fields(Evaluation))
 _COUNTS = frozenset({"examples", "generated"})
@@ -185,6 +186,19 @@ def decode_work(content: RecordDict) -> float:
     record: Any = content.get("node", {})
     seconds = record.get("seconds") if isinstance(record, MetricRecord) else None
     return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
+
+
+def encode_phases(content: RecordDict, seconds: Mapping[str, float]) -> None:
+    """Add to a node's reply where its time went, seconds by phase."""
+    content["phases"] = MetricRecord(dict(seconds))
+
+
+def decode_phases(content: RecordDict) -> dict[str, float]:
+    """Seconds by phase, as far as a node says anything usable."""
+    record: Any = content.get("phases", {})
+    if not isinstance(record, MetricRecord) or len(record) > _MOST_PHASES:
+        return {}
+    return {_clean(name)[:40]: s for name, s in record.items() if isinstance(s, float) and 0 <= s < math.inf}
 
 
 def encode_host(device: int | None) -> RecordDict:

@@ -29,6 +29,7 @@ from slimfed.clients.seeds import derive
 from slimfed.clients.sent import Sent
 from slimfed.clients.slicing import slice_model, widen
 from slimfed.clients.spec import TaskSpec
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update
@@ -50,22 +51,24 @@ class Workplace:
     sample: np.ndarray
     prompts: Prompts | None
 
-    def serve(self, orders: Orders) -> list[Update | Failure]:
+    def serve(self, orders: Orders, watch: Stopwatch) -> list[Update | Failure]:
         """Train the assigned devices, and measure the models of those that are to be measured.
 
         A residual is the same for all of them, so it goes into the base that they share, once a message.
+        ``watch`` learns where the time went.
         """
         if orders.adapter.residual:
             base = changed(self.base.model, widen(orders.adapter, orders.envelope).residual)
             there = replace(self, base=replace(self.base, model=base))
-            return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})))
+            return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})), watch)
         assignments = orders.assignments
         structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
         adapters = Sent(orders.adapter, orders.envelope, structures, ranks)
         data = [self.data(assignment) for assignment in assignments]
-        results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data)
+        results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data, watch)
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
-        measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
+        with watch.phase("evaluate"):
+            measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
         upload = ADAPTERS[self.task.adapter.name].upload
         return [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
 

@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def profile(self) -> Path:
+        """Where the time of every round went, a line of JSON each."""
+        return self.logs / "profile.jsonl"
+
+    @property
     def federation(self) -> Path:
         """Names the SuperLink of the run's real devices; not there if the fleet is simulated."""
         return self.path / "federation"

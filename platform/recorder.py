@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from slimfed.platform import checkpoint
+from slimfed.platform import checkpoint, profile
+from slimfed.platform.home import RunFolder
 from slimfed.platform.store.patience import patiently
 from slimfed.platform.store.store import CheckpointRow, Store
 from slimfed.strategies.protocols import Event, RoundRecord
@@ -43,12 +44,14 @@ class StoreRecorder:
 
     def record(self, record: RoundRecord, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
         """Write one finished round and its checkpoint. Raises ``OSError`` or ``SQLAlchemyError``."""
+        began = time.perf_counter()
         path = checkpoint.save(self._checkpoints, record.round, tensors, state)
         manifest = checkpoint.describe(path)
         row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
         kept = checkpoint.rounds(self._checkpoints)
         # A round that was recorded before is replaced, so that trying again counts nothing twice.
         patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
+        profile.keep(RunFolder(self._checkpoints.parent).profile, record, time.perf_counter() - began)
 
     def event(self, event: Event) -> None:
         """Write one event at once."""

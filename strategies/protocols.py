@@ -72,7 +72,8 @@ class RoundRecord:
     ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
     how many devices each node served that replied. ``removed``: the part of the sparsity that the adapter took from
     every device, beside heads and channels.
-    ``aggregation_error``: see ``aggregation/error.py``.
+    ``aggregation_error``: see ``aggregation/error.py``. ``phases``: seconds of the server and, summed over the nodes,
+    of the nodes, by phase.
     """
 
     round: int
@@ -91,6 +92,7 @@ class RoundRecord:
     nodes: Mapping[int, int] = field(default_factory=dict)
     removed: float = 0.0
     aggregation_error: float | None = None
+    phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Clock(Protocol):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +11,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.messages import Orders, encode_orders, envelope
+from slimfed.clients.messages import Orders, decode_phases, encode_orders, envelope
 from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.update import Evaluation, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
@@ -61,6 +62,8 @@ class FedSlim(Strategy):
         self._served: dict[int, int] = {}
         self._verdict = Verdict((), ())
         self._error: float | None = None
+        self._watch = Stopwatch()
+        self._node_phases: dict[str, float] = {}
         self._roster = Roster(len(fleet.devices)) if settings.real else None
 
     def summary(self) -> None:
@@ -86,10 +89,13 @@ class FedSlim(Strategy):
         return result
 
     def _round(self, number: int, grid: Grid) -> RoundRecord:
-        started = time.monotonic()
-        self._plans = plan_round(self.fleet, self.settings, number, self.forecast)
+        started, self._watch = time.monotonic(), Stopwatch()
+        with self._watch.phase("plan"):
+            self._plans = plan_round(self.fleet, self.settings, number, self.forecast)
         self._train(number, grid)
-        record = self._record(number, self._evaluate(number), started)
+        with self._watch.phase("evaluate"):
+            evaluation = self._evaluate(number)
+        record = self._record(number, evaluation, started)
         self.recorder.record(record, *self.fleet.checkpoint())
         return record
 
@@ -101,13 +107,20 @@ class FedSlim(Strategy):
         """
         settings, needed = self.settings, self._needed
         for _attempt in range(settings.retries + 1):
-            messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-            came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
+            with self._watch.phase("encode"):
+                messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
+            with self._watch.phase("wait"):
+                came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
             replies, seconds = came.replies, came.seconds if settings.real else None
             self._served = {each: len(self._shares.get(each, ())) for each in (r.metadata.src_node_id for r in replies)}
-            self._verdict = judge(self.fleet, self._shares, replies, self.clock, settings.straggler_seconds, seconds)
+            with self._watch.phase("judge"):
+                self._verdict = judge(
+                    self.fleet, self._shares, replies, self.clock, settings.straggler_seconds, seconds
+                )
+            self._node_phases = _summed(decode_phases(reply.content) for reply in replies if not reply.has_error())
             if len(self._verdict.accepted) >= needed:
-                self.aggregate_train(number, replies)
+                with self._watch.phase("aggregate"):
+                    self.aggregate_train(number, replies)
                 return
             cause = (
                 f"{len(self._verdict.accepted)} of {len(self.fleet.devices)} updates were usable, {needed} are needed"
@@ -249,7 +262,17 @@ class FedSlim(Strategy):
             joules=_energy(records),
             aggregation_error=self._error,
             nodes=self._served,
+            phases={"server": self._watch.seconds, "nodes": self._node_phases},
         )
+
+
+def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by phase over all nodes."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for phase, seconds in part.items():
+            total[phase] = total.get(phase, 0.0) + seconds
+    return total
 
 
 def _energy(records: Sequence[DeviceRecord]) -> float | None:

@@ -19,6 +19,7 @@ from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
 from slimfed.clients.sent import Sent
 from slimfed.clients.spec import TaskSpec
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Update, Workload
@@ -32,28 +33,38 @@ def train_cohort(
     adapters: Sequence[Adapter],
     fleet_scores: np.ndarray,
     data: Sequence[DeviceData],
+    watch: Stopwatch | None = None,
 ) -> list[Update]:
     """Train several devices for one round in one pass over the shared base.
 
     Each device gets exactly the training that ``train_device`` gives it (to rounding): its own batches, factors, mask,
     gradient norm, moments and scores. All assignments must ask for the same steps and learning rates, and the adapter
     must have no dropout. ``seconds`` and ``measured_memory_bytes`` of an update are the device's share of the cohort's.
+    ``watch`` learns where the time went.
     """
     started = time.perf_counter()
-    session = _Session(base, blueprint, task, assignments, adapters)
+    watch = watch or Stopwatch()
+    with watch.phase("build"):
+        session = _Session(base, blueprint, task, assignments, adapters, watch)
     steps = assignments[0].local_steps
     events = prune_steps(steps, task.pruning.events) if any(session.prunes) else {}
     probes = [part.probe for part in data]
     with peak_memory(base.model.device) as memory:
-        before = session.mean_losses(probes)
-        session.load([part.batches() for part in data])
+        with watch.phase("probe"):
+            before = session.mean_losses(probes)
+        with watch.phase("batches"):
+            session.load([part.batches() for part in data])
         for step in range(steps):
             if step in events:
-                session.prune(fleet_scores, events[step])
-            session.step(step)
-        after = session.mean_losses(probes)
-    scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
-    learnt = session.cohort.read(session.structures)
+                with watch.phase("prune"):
+                    session.prune(fleet_scores, events[step])
+            with watch.phase("steps"):
+                session.step(step)
+        with watch.phase("probe"):
+            after = session.mean_losses(probes)
+    with watch.phase("read"):
+        scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
+        learnt = session.cohort.read(session.structures)
     seconds = (time.perf_counter() - started) / len(assignments)
     return [
         Update(
@@ -86,8 +97,10 @@ class _Session:
         task: TaskSpec,
         assignments: Sequence[Assignment],
         adapters: Sequence[Adapter],
+        watch: Stopwatch,
     ) -> None:
         self.base = base
+        self.watch = watch
         self.task = task
         self.assignments = assignments
         self.device = base.model.device
@@ -160,7 +173,8 @@ class _Session:
         losses, penalty = self._losses(batch, len(self.assignments)), self.companion.penalty()
         self.trained.differentiate((losses if penalty is None else losses + penalty).sum())
         if any(self.prunes):
-            self.scores.add(self.importance.units, self.importance.score())
+            with self.watch.phase("importance"):
+                self.scores.add(self.importance.units, self.importance.score())
         self.trained.clip(self.task.training.max_grad_norm)
         self.sensitivity += self.trained.sensitivity()
         self.trained.move(self.optimizer)

@@ -36,6 +36,7 @@ def run(
         typer.Option(metavar="NAME", help="run on the real devices of this SuperLink of Flower's configuration"),
     ] = None,
     queue: Queue = False,
+    profile: Annotated[bool, typer.Option("--profile", help="say where the time of a round went")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a job to its end, or put it into the queue."""
@@ -55,7 +56,7 @@ def run(
             folder.federation.write_text(federation, encoding="utf-8")
         if queue:
             raise typer.Exit(_wait_in_line(store, run_id, folder.path.parent, store_url(wanted), as_json))
-        raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json))
+        raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json, profile))
 
 
 def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
@@ -141,7 +142,9 @@ def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json:
     return OK
 
 
-def _drive(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool) -> int:
+def _drive(
+    store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool, profile: bool = False
+) -> int:
     """Launch a run, show it, report it; returns the exit code."""
     from slimfed.platform.cli.journal import StoreJournal
     from slimfed.platform.cli.progress import open_display
@@ -154,23 +157,27 @@ def _drive(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", a
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
         ending = launch(plan, StoreJournal(store, run_id, display))
-    code = _report(store, run_id, as_json)
+    code = _report(store, run_id, as_json, profile)
     return INTERRUPTED if ending.interrupted and ending.status == "stopped" else code
 
 
-def _report(store: "Store", run_id: str, as_json: bool) -> int:
+def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -> int:
     """Print how a run ended, and what can be done next; returns the exit code."""
     from slimfed.platform.cli.listing import print_summary
+    from slimfed.platform.cli.profiling import print_profile, profile_of
     from slimfed.platform.store.queries import Reader
     from slimfed.platform.summary import run_summaries
 
     reader = Reader(store.engine)
     found = reader.find_run(run_id)
     summary = run_summaries([found], reader, store.address)[0]
+    told = profile_of(Path(found.folder)) if profile else None
     if as_json:
-        print_json(summary)
+        print_json(summary | {"profile": told} if profile else summary)
     else:
         print_summary(found, summary)
+        if told is not None:
+            print_profile(told)
     if found.status == "done":
         notes().print("look at it: slimfed dashboard, or slimfed show " + run_id)
         return OK

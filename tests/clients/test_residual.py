@@ -13,6 +13,7 @@ from slimfed.clients.folding import changed, fold
 from slimfed.clients.messages import Orders, decode_orders, encode_orders, envelope
 from slimfed.clients.slicing import narrow, slice_model, widen
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.update import Adapter, Assignment
 from slimfed.clients.workplace import Workplace, open_workplace
 
@@ -78,7 +79,7 @@ def served(task: TaskSpec, residual: bool) -> list:
     union = envelope(part.structure for part in parts)
     scores = np.zeros(workplace.blueprint.units, dtype=np.float32)
     orders = Orders(task, narrow(whole, workplace.blueprint.dense(), union), union, scores, parts)
-    return workplace.serve(decode_orders(encode_orders(orders), workplace.blueprint))
+    return workplace.serve(decode_orders(encode_orders(orders), workplace.blueprint), Stopwatch())
 
 
 def test_devices_train_and_measure_on_it_alone_and_in_a_cohort_and_send_none_back() -> None:
