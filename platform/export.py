@@ -19,6 +19,7 @@ from slimfed.platform import checkpoint
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job import Job, load_job
 from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.schedule import sparsity_after
 
 GLOBAL = None
 """The subject that is no device: the global model in the structure that the server decided."""
@@ -73,12 +74,13 @@ class Exporter:
         if device is not None and device not in self.devices():
             raise InputError(f"--device = {device}: run {self.run.id} has devices 0 to {len(self.fleet.devices) - 1}")
         structure = self.fleet.structure if device is None else self.fleet.devices[device].structure
+        removed = ADAPTERS[self.job.method.adapter].removed(self.fleet.adapter, self.fleet.blueprint)
         return Source(
             base=self.base,
             spec=self.job.model,
             structure=structure,
             adapter=ADAPTERS[self.job.method.adapter].finished(self.fleet.adapter),
-            scaling=self.job.adapter.scaling,
+            adapter_spec=self.job.task_spec().adapter,
             data=self.job.data,
             prompted=self.prompted,
             provenance=Provenance(
@@ -88,7 +90,7 @@ class Exporter:
                 subject="global" if device is None else f"device {device}",
                 round=self.fleet.round,
                 seed=self.job.seed,
-                sparsity=structure.sparsity,
+                sparsity=sparsity_after(structure.sparsity, removed),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 versions={name: version(name) for name in _PACKAGES},
             ),
@@ -103,7 +105,7 @@ class Exporter:
         folder = out or self.folder.exports / f"{subject}-{format}"
         manifest = FORMATS[format].write(source, folder)
         return Exported(
-            subject, folder, source.structure.sparsity, sum(entry.bytes for entry in manifest.files.values())
+            subject, folder, source.provenance.sparsity, sum(entry.bytes for entry in manifest.files.values())
         )
 
 

@@ -171,6 +171,13 @@ class AdapterMethod(ABC):
         """Share of the prunable parameters that the method has removed itself, beside heads and channels."""
         return 0.0
 
+    def width(self, adapter: Adapter) -> list[int] | None:
+        """Dimensions of the residual stream that the built model keeps, ascending; None: all."""
+        return None
+
+    def check_finished(self, adapter: Adapter) -> None:  # noqa: B027 - most are at any time
+        """Raise ``InputError``, with cause and cure, if no plain model can be made of ``adapter`` yet."""
+
     def undecayed(self, name: str) -> bool:
         """True if weight decay spares the extra tensor of this name."""
         return False

@@ -16,6 +16,7 @@ from slimfed.clients.adapters.lora import Lora
 from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.adapters.stream import Stream, find_stream
 from slimfed.clients.cost import AdapterLoad, Dimensions, low_rank_load
+from slimfed.clients.errors import InputError
 from slimfed.clients.folding import fold
 from slimfed.clients.seeds import derive
 from slimfed.clients.slicing import slice_model
@@ -94,6 +95,19 @@ class Pat(Lora):
             return 0.0
         weights = sum(len(f.b) * f.a.shape[1] for f in adapter.factors.values())
         return float((adapter.extra["z"] <= 0).mean()) * weights / float(blueprint.parameters.sum())
+
+    def width(self, adapter: Adapter) -> list[int] | None:
+        """What z > 0 keeps, once it is decided."""
+        decided = adapter.extra["progress"][0] >= _DECIDED
+        return np.flatnonzero(adapter.extra["z"] > 0).tolist() if decided else None
+
+    def check_finished(self, adapter: Adapter) -> None:
+        """While the mask is soft there is no plain model that says the same."""
+        if self.width(adapter) is None:
+            raise InputError(
+                'method.adapter = "pat": the width is not decided yet, which happens at 80% of the rounds; '
+                "let the run go on, then export"
+            )
 
     def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
         """LoRA's, and two products with W1 and W2 at every place, forward and twice backward."""
@@ -206,22 +220,33 @@ def kept_width(width: int, sparsity: float) -> int:
 def cut(model: PreTrainedModel, stream: Stream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """The model with the width that z > 0 keeps, in place; it says what the masked one says.
 
-    M = diag(v) (I + W2 W1) goes into what writes: E <- (E M^T)[:, kept], W <- (M W)[kept]; what reads loses columns.
+    M = diag(v) (I + W2 W1) goes into what writes, E <- E M^T and W <- M W, and then :func:`narrow_stream`.
+    """
+    with torch.no_grad():
+        for name in stream.writers:
+            _multiply(model.get_submodule(name), _through(extra, name))
+        through = _through(extra, _EMBEDDING)
+        for name in stream.tables:
+            table: torch.Tensor = model.get_submodule(name).weight
+            model.get_submodule(name).weight = _frozen(table @ through.T.to(table.dtype))
+    return narrow_stream(model, stream, torch.nonzero(extra["z"] > 0).reshape(-1))
+
+
+def narrow_stream(model: PreTrainedModel, stream: Stream, kept: torch.Tensor) -> PreTrainedModel:
+    """Keep the dimensions ``kept`` of the stream, in place: outputs of what writes, inputs of what reads, and norms.
+
     RMSNorm took its mean over d and takes it over k: weight * sqrt(d / k), eps * d / k. Embedding and unembedding are
     no longer tied.
     """
-    kept = torch.nonzero(extra["z"] > 0).reshape(-1)
     ratio = stream.width / len(kept)
     with torch.no_grad():
         for name in stream.readers:
             _put_linear(model.get_submodule(name), None, kept)
         for name in stream.writers:
-            _multiply(model.get_submodule(name), _through(extra, name))
             _put_linear(model.get_submodule(name), kept, None)
-        through = _through(extra, _EMBEDDING)
         for name in stream.tables:
             table = model.get_submodule(name)
-            table.weight = _frozen((table.weight @ through.T.to(table.weight.dtype))[:, kept])
+            table.weight = _frozen(table.weight[:, kept])
             table.embedding_dim = len(kept)
         for name in (*stream.norms, *stream.rms):
             norm = model.get_submodule(name)

@@ -12,7 +12,7 @@ from slimfed.clients.export.manifest import Manifest
 from slimfed.clients.export.slim import SlimModel, save_slim
 from slimfed.clients.export.source import Source
 
-_LOAD_SLIM = """
+LOAD_SLIM = """
 from slimfed.clients.export import load_slim
 
 slim = load_slim("FOLDER")
@@ -90,7 +90,7 @@ def _whole(summary: str, kind: str, opening: str, save: Callable[[SlimModel, Pat
 
 
 FORMATS: dict[str, Format] = {
-    "safetensors": _whole("the smaller weights, opened by load_slim", "safetensors", _LOAD_SLIM, save_slim),
+    "safetensors": _whole("the smaller weights, opened by load_slim", "safetensors", LOAD_SLIM, save_slim),
     "peft": Format("the adapter alone, for the unpruned base", _write_peft, None),
     "onnx": _whole("a graph for ONNX Runtime; decoders with their cache", "onnx", _ONNX, _onnx),
     "onnx-int8": _whole("the same with int8 weights", "onnx", _ONNX, _int8),

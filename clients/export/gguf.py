@@ -81,6 +81,8 @@ def _config(slim: SlimModel) -> PreTrainedConfig:
             f"--format = 'gguf': {slim.manifest.task} with a {model_type} model cannot be written; valid: causal-lm "
             f"with {wanted}; export onnx or safetensors"
         )
+    if slim.manifest.width is not None:
+        raise InputError("--format = 'gguf': a model of cut width (method.adapter = 'pat') goes as safetensors or onnx")
     config = stock_config(slim.model.config, slim.manifest.structure(discover(skeleton(slim.manifest))))
     if config is None:
         raise InputError(

@@ -55,7 +55,8 @@ class Manifest(Section):
 
     ``data``: the text it was trained on, its columns and longest length. ``prompted``: it completes prompts.
     ``positions``: the longest text in tokens that the model can take; None: any. ``kept``: module -> side ("out": rows,
-    "in": columns) -> kept indices, in the coordinates of the unpruned module. ``head``: parameters beside the adapter
+    "in": columns) -> kept indices, in the coordinates of the unpruned module. ``width``: kept
+    dimensions of the residual stream, ascending; None: all. ``head``: parameters beside the adapter
     that were trained in full. ``stock``: plain ``from_pretrained`` opens it. ``quantised``: how the weights were
     narrowed, such as "int8"; empty if they were not. ``files``: every file that must be as it was written (the model
     card may be edited).
@@ -70,6 +71,7 @@ class Manifest(Section):
     positions: int | None
     base: Base
     kept: dict[str, dict[str, list[int]]]
+    width: list[int] | None = None
     head: tuple[str, ...] = ()
     stock: bool = False
     quantised: str = ""

@@ -67,7 +67,8 @@ def load_peft(folder: Path, manifest: Manifest, base: Path | str | None) -> Slim
 
 def _check_plain(source: Source) -> None:
     """LoRA factors and a head are all that PEFT's format holds."""
-    if getattr(source.adapter, "residual", None):
+    adapter = source.adapter
+    if adapter.residual or adapter.deltas or adapter.extra:
         raise InputError(
             "--format = 'peft': this run changed the frozen weights beyond LoRA factors (method "
             f"{source.provenance.method}), which PEFT's format cannot hold; export safetensors"

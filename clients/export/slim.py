@@ -17,6 +17,8 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
+from slimfed.clients.adapters.pat import narrow_stream
+from slimfed.clients.adapters.stream import find_stream
 from slimfed.clients.blueprint import discover
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
@@ -52,7 +54,7 @@ def save_slim(slim: SlimModel, folder: Path, card: str) -> Manifest:
 def write_slim(slim: SlimModel, folder: Path, card: str) -> Manifest:
     """The same into an empty folder that exists."""
     structure = slim.manifest.structure(discover(skeleton(slim.manifest)))
-    fitting = stock_config(slim.model.config, structure)
+    fitting = stock_config(slim.model.config, structure) if slim.manifest.width is None else None
     original = slim.model.config
     slim.model.config = fitting or original
     try:
@@ -76,7 +78,10 @@ def load_slim(folder: Path | str) -> SlimModel:
     if manifest.kind != "safetensors":
         raise InputError(f"{str(folder)!r} holds a model as {manifest.kind}; load_slim opens safetensors")
     dense = skeleton(manifest)
-    model = slice_model(dense, manifest.structure(discover(dense)))
+    blueprint = discover(dense)
+    model = slice_model(dense, manifest.structure(blueprint))
+    if manifest.width is not None:
+        narrow_stream(model, find_stream(dense, blueprint), torch.tensor(manifest.width))
     _fill(model, folder)
     model.requires_grad_(False)
     model.eval()

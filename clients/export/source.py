@@ -6,12 +6,12 @@ from functools import cached_property
 
 from transformers import PreTrainedModel
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices, weights_digest
 from slimfed.clients.export.slim import SlimModel
-from slimfed.clients.folding import fold
 from slimfed.clients.models import LoadedModel
-from slimfed.clients.slicing import narrow, slice_model
-from slimfed.clients.spec import DataSpec, ModelSpec
+from slimfed.clients.slicing import narrow
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter
 
@@ -24,7 +24,7 @@ class Source:
     spec: ModelSpec
     structure: Structure
     adapter: Adapter
-    scaling: float
+    adapter_spec: AdapterSpec
     data: DataSpec
     prompted: bool
     provenance: Provenance
@@ -50,9 +50,15 @@ class Source:
                 config=json.loads(config.to_json_string(use_diff=False)),
             ),
             kept=kept_indices(self.structure),
+            width=ADAPTERS[self.adapter_spec.name].width(self.adapter),
             head=self.base.head,
             provenance=self.provenance,
         )
+
+    @property
+    def scaling(self) -> float:
+        """alpha / r."""
+        return self.adapter_spec.scaling
 
     @property
     def narrowed(self) -> Adapter:
@@ -60,8 +66,13 @@ class Source:
         return narrow(self.adapter, self.structure.blueprint.dense(), self.structure)
 
     def model(self) -> PreTrainedModel:
-        """The sliced model with the adapter folded in; the base keeps its weights."""
-        return fold(slice_model(self.base.model, self.structure), self.narrowed, self.scaling).eval()
+        """The sliced model with the adapter in it, as the run measured it; the base keeps its weights.
+
+        Raises ``InputError`` for an adapter that has still to decide what it removes.
+        """
+        method = ADAPTERS[self.adapter_spec.name]
+        method.check_finished(self.narrowed)
+        return method.build(self.base.model, self.structure, self.narrowed, self.adapter_spec).eval()
 
     def slim(self) -> SlimModel:
         """The same, with what belongs to it."""

@@ -9,6 +9,7 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.cli import (
     benching,
     catalogue,
+    compose,
     dashboard,
     export,
     inference,
@@ -50,6 +51,7 @@ app.command()(running.resume)
 app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
+app.command()(compose.compose)
 app.command()(inference.predict)
 app.command()(inference.evaluate)
 app.command()(benching.bench)

@@ -1,10 +1,12 @@
 """Pruning-aware tuning: a model that begins as it was, learns its width, and is cut without a change."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exported import source
 from small_models import DECODERS, build, tokens
 from training import adapter, assignment, device_data, opened, task
 
@@ -16,6 +18,7 @@ from slimfed.clients.blueprint import discover
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cost import measure
 from slimfed.clients.errors import InputError
+from slimfed.clients.export.slim import load_slim, save_slim
 from slimfed.clients.slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.trainer import train_device
@@ -156,3 +159,19 @@ def test_a_model_that_scales_by_its_width_is_refused_with_a_cure() -> None:
     base, blueprint = opened("gemma", True)
     with pytest.raises(InputError, match=r"gemma model scales its embeddings.*use lora, sora or sparse"):
         PAT.check(base.model, blueprint)
+
+
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True)])
+def test_a_cut_model_is_exported_and_opened_again(family: str, causal: bool, tmp_path: Path) -> None:
+    random = source(family, causal, 0)
+    blueprint = random.structure.blueprint
+    sent = trained(PAT.begin(random.adapter, blueprint, 0), 0.8)
+    spec = random.adapter_spec.model_copy(update={"name": "pat"})
+    cut = replace(random, adapter=sent, adapter_spec=spec, structure=blueprint.dense())
+    save_slim(cut.slim(), tmp_path / "out", "")
+    with torch.no_grad():
+        opened_again = load_slim(tmp_path / "out").model(**tokens()).logits
+        torch.testing.assert_close(opened_again, cut.model()(**tokens()).logits)
+    early = replace(cut, adapter=replace(sent, extra=sent.extra | {"progress": np.zeros(1, np.float32)}))
+    with pytest.raises(InputError, match="width is not decided yet"):
+        early.model()

@@ -58,7 +58,7 @@ def source(family: str, causal: bool, seed: int = 0, structure: Structure | None
         spec=ModelSpec(path=f"{family}-base", task="causal-lm" if causal else "classification"),
         structure=structure,
         adapter=adapter,
-        scaling=SCALING,
+        adapter_spec=AdapterSpec(scaling=SCALING),
         data=DataSpec(max_length=32),
         prompted=False,
         provenance=Provenance(

@@ -1,0 +1,44 @@
+"""``compose``: the changes of two runs, added up."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.output import notes, percent, print_json, print_table, size
+
+RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
+
+
+def compose(
+    first: RunId,
+    second: RunId,
+    out: Annotated[Path, typer.Option(help="folder to make")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Add what two runs learnt on the same base; task, head and structure are the first one's."""
+    if out.exists():
+        raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.compose import compose as write
+    from slimfed.platform.export import Exporter
+    from slimfed.platform.store.queries import Reader
+
+    with existing() as store:
+        runs = [Reader(store.engine).find_run(run) for run in (first, second)]
+    with notes().status("opening the runs"):
+        one, other = (Exporter(run, {}) for run in runs)
+    with notes().status("writing the sum"):
+        composed = write(one, other, out)
+    if as_json:
+        print_json({**asdict(composed), "folder": str(composed.folder)})
+        return
+    row = {
+        "runs": " + ".join(composed.runs),
+        "sparsity": percent(composed.sparsity),
+        "size": size(composed.bytes),
+        "folder": str(composed.folder),
+    }
+    print_table("Composed", {"runs": "runs", "sparsity": "sparsity>", "size": "size>", "folder": "folder"}, [row])
