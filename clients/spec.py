@@ -131,6 +131,26 @@ class GenerationSpec(Section):
     max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens; it is chosen greedily")
 
 
+class PrivacySpec(Section):
+    """Differential privacy of the devices' text, with a device as the unit (docs/privacy.md)."""
+
+    kind: Literal["none", "central", "local"] = Field(
+        "none",
+        description="central: the server, which is trusted, clips updates and adds noise to their mean; "
+        "local: every device does so with its own update",
+    )
+    clipping: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="central: whether the clipping norm follows the updates' norms"
+    )
+    clipping_norm: float = Field(1.0, gt=0, description="L2 norm of a device's change of adapter and head, at first")
+    noise_multiplier: float = Field(1.0, gt=0, description="central: noise on the sum of updates, in clipping norms")
+    target_quantile: float = Field(0.5, gt=0, lt=1, description="adaptive: share of updates that are not clipped")
+    clip_learning_rate: float = Field(0.2, gt=0, description="adaptive: how fast the clipping norm follows")
+    epsilon: float = Field(8.0, gt=0, le=500, description="local: what a device spends in one round")
+    delta: float = Field(1e-5, gt=0, lt=0.5, description="probability that privacy does not hold")
+    secure_aggregation: bool = Field(False, description="refused: see docs/privacy.md")
+
+
 class TaskSpec(Section):
     """All of the above: what a node needs to serve any device of a run."""
 
@@ -146,6 +166,7 @@ class TaskSpec(Section):
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"
+    privacy: PrivacySpec = PrivacySpec()
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes where devices have text of their own; None: the text tells"
     )

@@ -1,6 +1,7 @@
 """What a node holds for a run: the frozen base, its structure, the tokenised text and who owns which part of it."""
 
 import logging
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,9 +26,10 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import BUILTIN, LoadedModel, load_model
 from slimfed.clients.own import OwnDevice
+from slimfed.clients.privacy import localised
 from slimfed.clients.seeds import derive
 from slimfed.clients.sent import Sent
-from slimfed.clients.slicing import slice_model, widen
+from slimfed.clients.slicing import narrow, slice_model, widen
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint, Structure
@@ -69,6 +71,8 @@ class Workplace:
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         with watch.phase("evaluate"):
             measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
+        if self.task.privacy.kind == "local":
+            measured = [self._localised(r, orders) if isinstance(r, Update) else r for r in measured]
         upload = ADAPTERS[self.task.adapter.name].upload
         return [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
 
@@ -123,6 +127,11 @@ class Workplace:
 
     def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
         return ADAPTERS[self.task.adapter.name].build(self.base.model, structure, adapter, self.task.adapter)
+
+    def _localised(self, update: Update, orders: Orders) -> Update:
+        """What may leave under local privacy; its noise is nobody's to know, so the run's seed has no part in it."""
+        sent = narrow(orders.adapter, orders.envelope, update.structure, update.rank)
+        return localised(update, sent, self.task.privacy, np.random.default_rng(secrets.randbits(256)))
 
     def _evaluated(self, update: Update) -> Update:
         if not len(self.sample):  # a real device need not keep a test file

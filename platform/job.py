@@ -17,6 +17,7 @@ from slimfed.clients.spec import (
     Fraction,
     GenerationSpec,
     ModelSpec,
+    PrivacySpec,
     PruningOptions,
     PruningSpec,
     Section,
@@ -180,6 +181,7 @@ class Job(Section):
     pruning: PruningOptions = PruningOptions()
     bandit: BanditSpec = BanditSpec()
     training: TrainingSpec = TrainingSpec()
+    privacy: PrivacySpec = PrivacySpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     deadlines: DeadlineSpec = DeadlineSpec()
     engine: EngineSpec = EngineSpec()
@@ -261,6 +263,7 @@ class Job(Section):
             ),
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,
+            privacy=self.privacy,
             engine="cohort" if engine.name == "auto" else engine.name,
             cohort_size=1 if engine.cohort_size == "auto" else engine.cohort_size,
             device_examples=self.evaluation.device_examples,

@@ -46,6 +46,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     check_method(job)
+    check_privacy(job)
     ADAPTERS[job.method.adapter].check(base.model, blueprint)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
@@ -94,6 +95,37 @@ def check_disturbance(job: Job) -> None:
             f"disturbance.bandwidth_from = {job.disturbance.bandwidth_from}: the run has only {job.training.rounds} "
             "rounds (training.rounds)"
         )
+
+
+def check_privacy(job: Job) -> None:
+    """Privacy needs that nothing but the clipped adapter depends on a device's text. Raises ``InputError``."""
+    privacy, method = job.privacy, job.method
+    if privacy.secure_aggregation:
+        raise InputError(
+            "privacy.secure_aggregation: Flower 1.41 offers SecAgg+ in its older workflow only, which adds up equal "
+            "lists of arrays; updates of unequal rank and structure, checks of single updates and robust aggregation "
+            "cannot be combined with it. Set it to false; privacy.kind = local hides single updates from the server"
+        )
+    if privacy.kind == "none":
+        return
+    prunes, spare = method.target_sparsity > 0, job.fleet.devices / 10
+    by_text = "since rewards and scores tell of a device's text"
+    hindrances = {
+        'method.adapter: must be "lora"': method.adapter != "lora",
+        'method.aggregation: must be "coverage" or "fedavg", whose mean has a known sensitivity': (
+            method.aggregation not in ("coverage", "fedavg")
+        ),
+        f'method.importance: must be "random" where something is pruned, {by_text}': (
+            prunes and method.importance != "random"
+        ),
+        f'bandit.name: must be "fixed" or "random", {by_text}': job.bandit.name not in ("fixed", "random"),
+        "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
+            privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
+        ),
+    }
+    found = [f"privacy.kind = {privacy.kind}: {text}" for text, hinders in hindrances.items() if hinders]
+    if found:
+        raise InputError("\n".join(found))
 
 
 def check_method(job: Job) -> None:

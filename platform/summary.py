@@ -29,7 +29,8 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
 
     ``rounds``: those finished. ``accuracy``: the pruned global model on the test split; ``device_accuracy_mean``: the
     devices' own pruned models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round;
-    ``joules``: estimated energy of all devices; ``sweep``: the sweep that made the run, if any.
+    ``joules``: estimated energy of all devices;
+    ``epsilon``: privacy spent (null without ``[privacy]``); ``sweep``: the sweep that made the run, if any.
     """
     return {
         "run_id": run.id,
@@ -46,6 +47,7 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
         "bytes_down": run.bytes_down,
         "rejected_updates": run.rejected_updates,
         "joules": run.joules,
+        "epsilon": run.epsilon,
         "task": run.task,
         **measures(run.task, run),
         "sweep": run.sweep,

@@ -44,6 +44,7 @@ class Fleet:
     score_weight: float = 0.0
     round: int = 0
     virtual_clock: float = 0.0
+    clipping_norm: float | None = None
 
     @staticmethod
     def new(
@@ -97,6 +98,7 @@ class Fleet:
             "round": self.round,
             "virtual_clock": self.virtual_clock,
             "score_weight": self.score_weight,
+            "clipping_norm": self.clipping_norm,
             "modules": list(self.adapter.factors),
             "head": list(self.adapter.head),
             "residual": list(self.adapter.residual),
@@ -135,4 +137,5 @@ class Fleet:
             score_weight=state["score_weight"],
             round=state["round"],
             virtual_clock=state["virtual_clock"],
+            clipping_norm=state.get("clipping_norm"),
         )

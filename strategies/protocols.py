@@ -71,7 +71,7 @@ class RoundRecord:
 
     ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
     how many devices each node served that replied. ``removed``: the part of the sparsity that the adapter took from
-    every device, beside heads and channels.
+    every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
     ``aggregation_error``: see ``aggregation/error.py``. ``phases``: seconds of the server and, summed over the nodes,
     of the nodes, by phase.
     """
@@ -89,6 +89,7 @@ class RoundRecord:
     bytes_up: int
     train_loss: float | None
     joules: float | None = None
+    epsilon: float | None = None
     nodes: Mapping[int, int] = field(default_factory=dict)
     removed: float = 0.0
     aggregation_error: float | None = None

@@ -1,6 +1,7 @@
 """The Flower strategy: FedSpine's round over a fleet of unequal devices (arXiv 2501.02438, reconstructed)."""
 
 import math
+import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +17,14 @@ from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Evaluation, Update
+from slimfed.clients.update import Adapter, Evaluation, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
 from slimfed.strategies.exchange import exchange, wait_for_nodes
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import NOBODY, Verdict, judge
 from slimfed.strategies.planning import Plan, evaluates, plan_round
+from slimfed.strategies.privacy import add_noise, clip, spent
 from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Forecast, Recorder, RoundRecord
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.roster import Roster
@@ -193,7 +195,7 @@ class FedSlim(Strategy):
         task = self.settings.task
         before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
         frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
-        after = AGGREGATIONS[self.settings.aggregation](before, updates, frame)
+        after = self._aggregate(before, updates, frame)
         self._error = aggregation_error(before, after, updates, task.adapter.scaling)
         self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
@@ -213,6 +215,20 @@ class FedSlim(Strategy):
         for update in updates:
             fleet.devices[update.device].structure = update.structure
         fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
+
+    def _aggregate(self, before: Adapter, updates: list[Update], frame: Frame) -> Adapter:
+        """The next global adapter; under central privacy of clipped updates, and noisy.
+
+        Its noise is drawn anew each time, and by nothing that a node knows: from the run's seed anybody could take it
+        off again. So such a run alone is not the same to the bit when it is repeated.
+        """
+        aggregate, privacy = AGGREGATIONS[self.settings.aggregation], self.settings.task.privacy
+        if privacy.kind != "central":
+            return aggregate(before, updates, frame)
+        draw = np.random.default_rng(secrets.randbits(256))
+        safe = clip(updates, before, privacy, self.fleet.clipping_norm or privacy.clipping_norm, draw)
+        self.fleet.clipping_norm = safe.next_norm
+        return add_noise(aggregate(before, safe.updates, frame), safe.updates, privacy, safe.norm, draw)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -261,6 +277,7 @@ class FedSlim(Strategy):
             train_loss=float((losses * examples).sum() / examples.sum()),
             joules=_energy(records),
             aggregation_error=self._error,
+            epsilon=spent(self.settings.task.privacy, number),
             nodes=self._served,
             phases={"server": self._watch.seconds, "nodes": self._node_phases},
         )

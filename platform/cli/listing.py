@@ -115,6 +115,7 @@ def print_summary(run: Any, summary: dict[str, Any]) -> None:
         "virtual time": duration(run.virtual_seconds),
         "wall time": f"{duration(run.wall_seconds)}, {duration(summary['seconds_per_round'])} a round",
         "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
+        **({} if run.epsilon is None else {"privacy": f"epsilon {run.epsilon:.3g} spent"}),
         "energy": "not known" if run.joules is None else f"{energy(run.joules)} (estimate)",
         "rejected": f"{run.rejected_updates} updates",
         "store": summary["store"],

@@ -55,7 +55,8 @@ class Run(Base):
     causal-lm.
 
     Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured; those from
-    ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``sweep``: the
+    ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``epsilon``:
+    privacy spent after the newest round, NULL without privacy. ``sweep``: the
     name of the sweep that made the run. ``course``: the global model's accuracies, oldest first, thinned to a few
     dozen, for lists. ``tags``, ``notes`` and ``archived`` are the reader's own.
     """
@@ -95,6 +96,7 @@ class Run(Base):
     virtual_seconds: Mapped[float] = mapped_column(default=0.0)
     wall_seconds: Mapped[float] = mapped_column(default=0.0)
     joules: Mapped[float | None]
+    epsilon: Mapped[float | None]
     bytes_up: Mapped[Bytes] = mapped_column(default=0)
     bytes_down: Mapped[Bytes] = mapped_column(default=0)
     rejected_updates: Mapped[int] = mapped_column(default=0)
@@ -118,7 +120,8 @@ class Device(Base):
 class Round(Base):
     """One finished round, with the fleet's totals of that round (not cumulative, but for ``virtual_clock``).
 
-    ``joules``: NULL if the clock does not know the energy. ``peak_memory_bytes``: of the device that needed most.
+    ``joules``: NULL if the clock does not know the energy. ``epsilon``: privacy spent so far, NULL without.
+    ``peak_memory_bytes``: of the device that needed most.
     ``aggregation_error``: relative distance of the result from the exact mean of the updates, NULL if there is none.
     """
 
@@ -137,6 +140,7 @@ class Round(Base):
     bytes_up: Mapped[Bytes]
     bytes_down: Mapped[Bytes]
     joules: Mapped[float | None]
+    epsilon: Mapped[float | None]
     peak_memory_bytes: Mapped[Bytes | None]
     aggregation_error: Mapped[float | None]
     accepted: Mapped[int]

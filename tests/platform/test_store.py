@@ -44,6 +44,7 @@ KEYS = [
     "bytes_down",
     "rejected_updates",
     "joules",
+    "epsilon",
     "task",
     "loss",
     "macro_f1",
