@@ -1,6 +1,6 @@
 """The page of one run, live while the run goes on.
 
-A small fragment asks the store every second for one row and draws the headline. Only when a round or an event was added
+A small fragment asks the store twice a second for one row and draws the headline. Only when a round or an event was added
 does it have the rest drawn again, and once the run has ended it asks no more. The address names the run and the tab.
 """
 
@@ -24,7 +24,7 @@ from slimfed.platform.store.queries import Pulse
 Run = Row[Any]
 Section = Callable[[Source, Run], None]
 
-REFRESH_SECONDS = 1.0
+REFRESH_SECONDS = 0.5
 METRIC_WIDTH = 142
 
 TABS: dict[str, Section] = {

@@ -24,7 +24,7 @@ from slimfed.platform.job import located
 from slimfed.platform.runs import ask_to_stop
 from slimfed.platform.store.insight import Insight
 
-CHECK_SECONDS = 180
+CHECK_SECONDS = 300
 """A check opens data and model; on a slow disk that takes its time."""
 
 _PROGRAM = "from slimfed.platform.cli import main; main()"

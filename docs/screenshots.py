@@ -1,6 +1,6 @@
 """Pictures of the dashboard, taken from a store with a headless Chromium.
 
-    python docs/screenshots.py --home slimfed-runs --run last --out docs/images
+    python docs/screenshots.py --home slimfed-runs --run last --other RUN --out docs/images
 
 The home is the one that ``SLIMFED_HOME`` names for the other commands. Needs the packages of the ``test`` extra and a
 Chromium (Debian: ``apt-get install chromium``; elsewhere name it with ``--chromium``).
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from slimfed.dashboard.serve import serving
 
@@ -29,7 +29,7 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: file name, page, window and what must be there before it is taken."""
+    """One picture: file name, page, window, and what must be there (and how often) before it is taken."""
 
     name: str
     page: str
@@ -37,18 +37,24 @@ class Picture:
     height: int
     scheme: Literal["light", "dark"]
     shows: str
-    whole: bool
+    whole: bool = True
+    count: int = 1
 
 
-def pictures(run: str) -> tuple[Picture, ...]:
-    """The list of runs, and one run in light and dark, as a window and whole, wide and narrow."""
-    one, charts = f"/run?run={run}", ".js-plotly-plot .main-svg:first-child >> nth=4"
+def pictures(run: str, other: str) -> tuple[Picture, ...]:
+    """Every page, and one run in light and dark, wide and narrow."""
+    one, chart = f"/run?run={run}", ".js-plotly-plot .main-svg:first-child"
     return (
-        Picture("runs.png", "/", 1280, 520, "light", "[data-testid=stDataFrame] canvas", False),
-        Picture("run.png", one, 1280, 1180, "light", charts, False),
-        Picture("run-whole.png", one, 1280, 900, "light", charts, True),
-        Picture("run-dark.png", one, 1280, 900, "dark", charts, True),
-        Picture("run-phone.png", one, 390, 844, "light", charts, True),
+        Picture("runs.png", "/", 1280, 420, "light", "[data-testid=stDataFrame] canvas", whole=False),
+        Picture("run.png", one, 1280, 900, "light", chart, count=3),
+        Picture("run-phone.png", one, 390, 844, "dark", chart, count=3),
+        Picture("timeline.png", f"{one}&tab=Timeline", 1280, 900, "light", chart),
+        Picture("maps-dark.png", f"{one}&tab=Maps", 1280, 900, "dark", chart, count=2),
+        Picture("bandit.png", f"{one}&tab=Bandit", 1280, 900, "light", chart),
+        Picture("structure.png", f"{one}&tab=Structure", 1280, 900, "light", chart, count=2),
+        Picture("compare.png", f"/compare?runs={run},{other}", 1280, 900, "light", chart, count=2),
+        Picture("launch.png", f"/launch?from={run}", 1280, 900, "light", "[data-testid=stCode]", whole=False),
+        Picture("fleet.png", f"/fleet?run={run}", 1280, 900, "light", chart, count=2),
     )
 
 
@@ -59,9 +65,12 @@ def take(browser: Browser, address: str, picture: Picture, out: Path) -> None:
     )
     page.goto(address + picture.page, timeout=PATIENCE)
     page.wait_for_selector(picture.shows, timeout=PATIENCE)
+    page.wait_for_function(
+        f"document.querySelectorAll({picture.shows!r}).length >= {picture.count}"
+        " && !document.querySelector('[data-testid=stStatusWidget]')",
+        timeout=PATIENCE,
+    )
     if picture.whole:
-        expect(page.get_by_role("heading", name="Job", exact=True)).to_be_attached(timeout=PATIENCE)
-        page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')", timeout=PATIENCE)
         height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         page.set_viewport_size({"width": picture.width, "height": height})
     before = b""
@@ -80,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path("slimfed-runs"))
     parser.add_argument("--run", default="last", help="id of the run, or last")
+    parser.add_argument("--other", default="last", help="id of the run that it is compared with")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--chromium", default=shutil.which("chromium"))
     given = parser.parse_args()
@@ -89,7 +99,7 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=given.chromium, args=list(FLAGS))
-        for picture in pictures(given.run):
+        for picture in pictures(given.run, given.other):
             take(browser, address, picture, given.out)
             print(given.out / picture.name)
         browser.close()

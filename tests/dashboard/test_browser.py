@@ -205,10 +205,10 @@ def test_a_run_that_has_ended_is_asked_for_no_more(browser, address, finished):
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
     page.goto(f"{address}/run?run={finished.id}")
     charts(page, 3)
-    page.wait_for_timeout(1000 * REFRESH_SECONDS)
+    page.wait_for_timeout(4000 * REFRESH_SECONDS)
     before = len(sent)
     assert before > 0
-    page.wait_for_timeout(1500 * REFRESH_SECONDS)
+    page.wait_for_timeout(6000 * REFRESH_SECONDS)
     assert len(sent) == before
     page.close()
 

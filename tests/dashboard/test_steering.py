@@ -8,8 +8,8 @@ from sample import new_store
 
 from slimfed.platform.store.queries import Reader
 
-pytestmark = pytest.mark.timeout(600)
-SOON, PATIENCE = 60_000, 240_000
+pytestmark = pytest.mark.timeout(900)
+SOON, PATIENCE = 60_000, 330_000
 """Milliseconds: for a page, and for a run that starts Flower and Ray on a busy machine."""
 
 
