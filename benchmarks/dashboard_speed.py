@@ -103,7 +103,9 @@ def fill(store: Store, runs: int, devices: int, rounds: int) -> list[str]:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     small = [f"20260101-{second // 3600:02d}{second // 60 % 60:02d}{second % 60:02d}-run" for second in range(1, runs)]
     with writing(store.engine) as connection:
-        rows = [_run(name, "sst2-on-jetsons", 80, 20, "done", now + timedelta(seconds=i)) for i, name in enumerate(small)]
+        rows = [
+            _run(name, "sst2-on-jetsons", 80, 20, "done", now + timedelta(seconds=i)) for i, name in enumerate(small)
+        ]
         connection.execute(insert(Run), [*rows, _run(BIG, "ten-thousand", devices, rounds + 10, "running", now)])
         for name in small:
             _rounds(connection, name, 1, 20)
@@ -246,7 +248,9 @@ def measure(kind: str, browser: Browser, given: argparse.Namespace) -> list[str]
                 print(rows[-1], file=sys.stderr)
             took = updates(browser, address, store, given.rounds + 1, given.repeats)
             pulse = View("", "", "", lambda ask: (ask.pulse(BIG), ask.find_run(BIG), ask.rounds(BIG)))
-            rows.append(f"| {kind} | update | {statistics.median(took):.2f} | {asked(store, pulse, given.repeats):.3f} |")
+            rows.append(
+                f"| {kind} | update | {statistics.median(took):.2f} | {asked(store, pulse, given.repeats):.3f} |"
+            )
         return rows
 
 

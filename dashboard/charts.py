@@ -221,6 +221,7 @@ def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
     finish(figure, min(max(220 + 3 * len(grid), 380), 560), left=106, top=64)
     figure.update_layout(hovermode="closest")
     round_axis(figure, pd.Series(grid.columns, dtype=int))
+    title_below(figure)
     figure.update_yaxes(
         title_text="Devices, by class",
         tickvals=[place for place, _ in middles],
@@ -268,6 +269,12 @@ def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
     """An axis of whole rounds."""
     last = int(rounds.max()) if len(rounds) else 0
     figure.update_xaxes(title_text="Round", tickformat="d", dtick=1 if 0 < last <= 12 else None)
+
+
+def title_below(figure: go.Figure) -> None:
+    """Put the title of the horizontal axis clear of its numbers, which a map's few columns leave in its way."""
+    figure.update_xaxes(title_standoff=26)
+    figure.update_layout(margin_b=62)
 
 
 def finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:

@@ -28,6 +28,7 @@ from slimfed.dashboard.charts import (
     finish,
     round_axis,
     time_unit,
+    title_below,
 )
 
 PARTS = (
@@ -173,6 +174,7 @@ def structure(frame: pd.DataFrame, unit: str) -> go.Figure:
     finish(figure, max(210 + 24 * len(frame), 260), top=64)
     figure.update_layout(hovermode="closest")
     figure.update_xaxes(title_text=unit, tickformat="d", dtick=1 if width <= 16 else None)
+    title_below(figure)
     figure.update_yaxes(
         title_text="Layer",
         tickvals=list(range(len(frame))),

@@ -20,7 +20,10 @@ from slimfed.platform.presets import PRESETS
 
 CHANGES = "changes to the job"
 BASE = "base of the job"
-ASK_SECONDS = 60
+ASK_SECONDS = 300
+WAIT_SECONDS = 3.0
+"""How long the form waits for the names of methods; without them they can be typed."""
+
 _PROGRAM = "from slimfed.platform.cli import main; main()"
 
 DEMO, EMPTY = "The built-in job", "Defaults only"
@@ -131,9 +134,7 @@ def _begin_with(base: str) -> None:
 
 def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
     """The fields that most people change, then every section."""
-    with st.spinner("Asking which methods there are", show_time=False):
-        known: dict[str, Any] = registries().result(timeout=ASK_SECONDS)
-    known = known | {"method.name": list(PRESETS), "fleet.profile": list(profile_names())}
+    known: dict[str, Any] = _known_parts() | {"method.name": list(PRESETS), "fleet.profile": list(profile_names())}
     sections = [each for each in fields.sections(Job.model_json_schema(), known) if each.name not in _LEFT_OUT]
     every = {field.path: field for section in sections for field in section.fields}
     columns = st.columns(2, gap="medium")
@@ -155,10 +156,21 @@ def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
                     _input(field, values.get(field.path, field.default), wrong.get(field.path), label=field.name)
 
 
+def _known_parts() -> dict[str, list[str]]:
+    """The names in the registries, as soon as they are known."""
+    try:
+        return registries().result(timeout=WAIT_SECONDS)
+    except TimeoutError:
+        st.caption("Which methods there are is still being asked; until then their names can be typed.")
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        st.caption(f"Which methods there are could not be asked ({type(error).__name__}); their names can be typed.")
+    return {}
+
+
 def _input(field: fields.Field, value: Any, problem: str | None, label: str) -> None:
     """One field; what is wrong with it stands below it."""
     # The key names the beginning and the method, because both set values: a new one draws the field anew.
-    key = f"{st.session_state[BASE]} {st.session_state[CHANGES].get('method.name')} {field.path}"
+    key = f"{st.session_state[BASE]} {st.session_state[CHANGES].get('method.name')} {field.kind} {field.path}"
     more: dict[str, Any] = {"key": key, "help": field.help or None, "on_change": _take, "args": (field, key)}
     if field.kind == "choice":
         options = list(field.choices) + ([value] if value is not None and value not in field.choices else [])

@@ -1,7 +1,7 @@
 """The page of one run, live while the run goes on.
 
-A small fragment asks the store twice a second for one row and draws the headline. Only when a round or an event was added
-does it have the rest drawn again, and once the run has ended it asks no more. The address names the run and the tab.
+A small fragment asks the store twice a second for one row and draws the headline. Only when a round or an event was
+added does it have the rest drawn again, and once the run has ended it asks no more. The address names run and tab.
 """
 
 from collections.abc import Callable

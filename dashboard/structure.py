@@ -40,5 +40,5 @@ def _sentence(kind: str, rows: pd.DataFrame) -> str:
     thing = "heads (a head is removed with its keys and values where queries share them)" if kind == "attention" else ""
     if kind == "ffn":
         each = round(units / most)
-        thing = f"channels of the feed-forward blocks, {each} to a column" if each > 1 else "channels"
+        thing = f"channels of the feed-forward blocks ({each} to a column)" if each > 1 else "channels"
     return f"Which {thing} the devices still have after the newest round: yellow is kept by all, blue by none."

@@ -48,7 +48,7 @@ def pictures(run: str, other: str) -> tuple[Picture, ...]:
         Picture("runs.png", "/", 1280, 420, "light", "[data-testid=stDataFrame] canvas", whole=False),
         Picture("run.png", one, 1280, 900, "light", chart, count=3),
         Picture("run-phone.png", one, 390, 844, "dark", chart, count=3),
-        Picture("timeline.png", f"{one}&tab=Timeline", 1280, 900, "light", chart),
+        Picture("timeline.png", f"{one}&tab=Timeline", 1280, 1240, "light", chart, whole=False),
         Picture("maps-dark.png", f"{one}&tab=Maps", 1280, 900, "dark", chart, count=2),
         Picture("bandit.png", f"{one}&tab=Bandit", 1280, 900, "light", chart),
         Picture("structure.png", f"{one}&tab=Structure", 1280, 900, "light", chart, count=2),

@@ -15,6 +15,7 @@ from slimfed.platform.cli import (
     inference,
     listing,
     maintenance,
+    publishing,
     running,
     sweeping,
 )
@@ -51,6 +52,8 @@ app.command()(running.resume)
 app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
+app.command()(publishing.publish)
+app.command()(publishing.prometheus)
 app.command()(compose.compose)
 app.command()(inference.predict)
 app.command()(inference.evaluate)

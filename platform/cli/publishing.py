@@ -1,0 +1,51 @@
+"""``publish`` and ``prometheus``: runs in other people's tools."""
+
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.cli.output import notes
+
+
+def publish(
+    run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")],
+    tensorboard: Annotated[Path | None, typer.Option(metavar="FOLDER", help="write TensorBoard files below it")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="write to this MLflow tracking server or database")
+    ] = None,
+) -> None:
+    """Write a run's figures to TensorBoard or MLflow."""
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.elsewhere import to_mlflow, to_tensorboard
+    from slimfed.platform.store.queries import Reader
+
+    if tensorboard is None and mlflow is None:
+        raise InputError("say where to: --tensorboard FOLDER, --mlflow URI, or both")
+    with existing() as store:
+        reader = Reader(store.engine)
+        found = reader.find_run(run)
+        if tensorboard is not None:
+            count = to_tensorboard(reader, found, tensorboard)
+            notes().print(f"{count} values in {tensorboard / found.id}; tensorboard --logdir {tensorboard}")
+        if mlflow is not None:
+            notes().print(f"MLflow run {to_mlflow(reader, found, mlflow)}")
+
+
+def prometheus(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 9109,
+) -> None:
+    """Let Prometheus scrape the newest runs at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
+    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.elsewhere import serve_prometheus
+    from slimfed.platform.store.queries import Reader
+
+    with existing() as store:
+        server = serve_prometheus(Reader(store.engine), port)
+        notes().print(f"http://127.0.0.1:{port}/metrics; Ctrl-C ends it")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            server.shutdown()
