@@ -88,8 +88,12 @@ def training_batches(
 
 
 def probe_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, count: int, seed: int) -> tuple[Batch, ...]:
-    """Up to ``count`` batches of different ``rows``, the last one maybe smaller; the same ones for the same seed."""
+    """Up to ``count`` batches of different ``rows``, the last one maybe smaller; the same ones for the same seed.
+
+    Short texts come first, so that batches need little padding.
+    """
     chosen = np.random.default_rng(seed).permutation(rows)[: batch_size * count]
+    chosen = chosen[np.argsort(split.lengths[chosen], kind="stable")]
     return tuple(split.collate(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size))
 
 

@@ -181,13 +181,21 @@ class _Session:
         self.companion.end(self.optimizer.param_groups[0]["lr"])
 
     def mean_losses(self, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
-        """Each device's mean loss over its fixed batches; devices may have unequally many."""
+        """Each device's mean loss over its fixed batches; devices may have unequally many.
+
+        A GPU takes all batches in one pass; a CPU the short and the long ones apart, which need less padding.
+        """
         self.cohort.model.eval()
         count = max(len(probe) for probe in probes)
-        joined = join([probe[min(i, len(probe) - 1)] for probe in probes for i in range(count)], self.base.pad_id)
-        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in joined.items()}
-        with torch.no_grad():
-            losses = self._losses(batch, len(probes) * count).reshape(len(probes), count)
+        width = count if self.device.type == "cuda" else 1
+        passes = []
+        for start in range(0, count, width):
+            places = range(start, start + width)
+            joined = join([probe[min(i, len(probe) - 1)] for probe in probes for i in places], self.base.pad_id)
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in joined.items()}
+            with torch.no_grad():
+                passes.append(self._losses(batch, len(probes) * width).reshape(len(probes), width))
+        losses = torch.cat(passes, dim=1)
         rows = losses.double().cpu().numpy()
         return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
 
