@@ -46,8 +46,9 @@ class Toll:
     def load(self, before: float, after: float, rank: int) -> float:
         """Computing in a round from sparsity ``before`` to ``after``, in rounds of the dense model without adapter."""
         shapes = [(f.b.shape[0], f.a.shape[1]) for f in self.adapter.factors.values()]
-        per_rank = sum(rows + columns for rows, columns in shapes) / sum(rows * columns for rows, columns in shapes)
-        return (1.0 - (before + after) / 2.0) * (1.0 + _TRAINED_TO_FROZEN * per_rank * rank)
+        trained = rank * sum(rows + columns for rows, columns in shapes)
+        frozen = max(1, sum(rows * columns for rows, columns in shapes))  # sparse deltas have no factors
+        return (1.0 - (before + after) / 2.0) * (1.0 + _TRAINED_TO_FROZEN * trained / frozen)
 
     def seen(self, completion: Completion, load: float, bytes_down: int, bytes_up: int) -> Pace:
         """The pace that one observation shows."""

@@ -68,3 +68,7 @@ def test_a_device_that_nobody_knows_begins_with_the_smallest_rank(seed):
     free = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS, pacing=False), seed)
     careless.foresee({}, 0.0)
     assert careless.suggest(0.0, 0.4) == free.suggest(0.0, 0.4)
+
+
+def test_an_adapter_without_factors_has_a_load_too():
+    assert Toll(Adapter({}, {})).load(0.0, 0.5, 4) == pytest.approx(0.75)
