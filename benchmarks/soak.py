@@ -100,9 +100,9 @@ def main() -> None:
 
 
 def _growth(course: list[dict]) -> dict[str, float]:
-    """From the first quarter of this process's rounds, when everything has been loaded, to its end."""
+    """Over the second half of this process's rounds, when everything has been loaded."""
     own = [row for row in course if row["process"] == course[-1]["process"]]
-    settled = own[len(own) // 4]
+    settled = own[len(own) // 2]
     rounds = max(own[-1]["round"] - settled["round"], 1)
     return {
         "resident_mb": own[-1]["resident_mb"],

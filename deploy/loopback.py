@@ -171,13 +171,16 @@ def main() -> int:
     parser.add_argument("job", nargs="?", type=Path, default=Path(__file__).with_name("loopback.toml"))
     parser.add_argument("--folder", type=Path, default=Path("slimfed-loopback"), help="keys, text, logs and runs")
     parser.add_argument("--nodes", type=int, default=5)
-    given, options = parser.parse_known_args()
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrule a field of the job")
+    parser.add_argument("--json", action="store_true", help="print the run as one JSON object at the end")
+    given = parser.parse_args()
     with Loopback(given.folder.absolute(), given.nodes) as federation:
         print(f"SuperLink at 127.0.0.1:{federation.port}, {given.nodes} nodes; logs: {federation.folder / 'logs'}")
         text = f"data.path={json.dumps(str(federation.folder / 'data' / 'server'))}"
-        sets = ["--set", text, "--set", f"fleet.devices={given.nodes}"]
+        wanted = [text, f"fleet.devices={given.nodes}", *given.set]
+        options = [word for each in wanted for word in ("--set", each)] + ["--json"] * given.json
         command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", str(given.job)]
-        command += ["--federation", NAME, *sets, *options]
+        command += ["--federation", NAME, *options]
         return subprocess.run(command, env={**os.environ, **federation.variables}, check=False).returncode
 
 
