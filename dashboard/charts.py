@@ -273,8 +273,8 @@ def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
 
 def title_below(figure: go.Figure) -> None:
     """Put the title of the horizontal axis clear of its numbers, which a map's few columns leave in its way."""
-    figure.update_xaxes(title_standoff=26)
-    figure.update_layout(margin_b=62)
+    figure.update_xaxes(title_standoff=36)
+    figure.update_layout(margin_b=68)
 
 
 def finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:
