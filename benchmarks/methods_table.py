@@ -13,14 +13,14 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from methods_report import BANDITS, PRESETS, SPARSITIES, render
+from methods_report import ABLATED, BANDITS, PRESETS, SPARSITIES, render
 from readme_table import put
 
 _HERE = Path(__file__).parent
@@ -28,6 +28,8 @@ _JOB = str(_HERE / "minilm.toml")
 _RESULTS = _HERE / "results" / "methods.json"
 _DATASETS = ("sst2", "trec")
 _SEEDS = (1, 2, 3)
+_SETTINGS = {"sparse": ["training.learning_rate=1e-3"]}
+"""What a preset needs beside the job file: sparse deltas move weights themselves, not factors of their change."""
 _KEPT = (
     "processor", "engine", "cohort_size", "rounds", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds",
     "bytes", "peak_memory_bytes", "seconds_per_round", "wall_seconds", "accuracies", "sparsities",
@@ -49,36 +51,34 @@ class Cell:
     def sets(self, model: str, data: str) -> list[str]:
         """The job file's fields that make this run."""
         sets = [f"model.path={model}", f"data.path={data}/{self.dataset}", f"seed={self.seed}"]
-        sets += [f"method.name={self.preset}", f"method.target_sparsity={self.sparsity}"]
+        sets += [
+            f"method.name={self.preset}",
+            f"method.target_sparsity={self.sparsity}",
+            *_SETTINGS.get(self.preset, []),
+        ]
         return sets + ([f"bandit.name={self.bandit}"] if self.bandit else [])
 
 
-def cells(tables: Sequence[str], presets: Sequence[str], datasets: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def cells(options: argparse.Namespace) -> list[Cell]:
     """All runs, seed by seed, so that a measurement that is cut off has whole tables of few seeds."""
-    return [cell for seed in seeds for cell in _of_seed(tables, presets, datasets, seed)]
+    return [cell for seed in options.seeds for cell in _of_seed(options, seed)]
 
 
-def _of_seed(tables: Sequence[str], presets: Sequence[str], datasets: Sequence[str], seed: int) -> Iterator[Cell]:
-    for dataset in datasets:
+def _of_seed(options: argparse.Namespace, seed: int) -> Iterator[Cell]:
+    for dataset in options.datasets:
         yield Cell("unpruned", dataset, "fedit", "", 0.0, seed)
-    if "methods" in tables:
-        for sparsity in SPARSITIES:
-            for dataset in datasets:
-                yield from (Cell("methods", dataset, preset, "", sparsity, seed) for preset in presets)
-    if "bandits" in tables:
-        for dataset in datasets:
-            yield from (Cell("bandits", dataset, "fedspine", bandit, 0.5, seed) for bandit in BANDITS)
+    for sparsity in options.sparsities:
+        for dataset in options.datasets:
+            yield from (Cell("methods", dataset, preset, "", sparsity, seed) for preset in options.presets)
+            if sparsity == ABLATED:
+                yield from (Cell("bandits", dataset, "fedspine", bandit, sparsity, seed) for bandit in options.bandits)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Make the runs that are missing; the results file is rewritten after each."""
     results = _read(options.out)
     done = {_key(result["cell"]) for result in results["runs"] if "error" not in result}
-    missing = [
-        c
-        for c in cells(options.tables, options.presets, options.datasets, options.seeds)
-        if _key(asdict(c)) not in done
-    ]
+    missing = [c for c in cells(options) if _key(asdict(c)) not in done]
     results["runs"] = [result for result in results["runs"] if _key(result["cell"]) in done]
     deadline = time.monotonic() + options.seconds
     context = multiprocessing.get_context("spawn")
@@ -138,8 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of the model")
     parser.add_argument("--data", help="folder with sst2/ and trec/")
-    parser.add_argument("--tables", nargs="+", default=["methods", "bandits"], choices=["methods", "bandits"])
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS))
+    parser.add_argument("--bandits", nargs="*", default=list(BANDITS[1:]), help="beside the preset's own")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
     parser.add_argument("--datasets", nargs="+", default=list(_DATASETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(_SEEDS))
     parser.add_argument("--gpus", type=int, default=1)
