@@ -120,6 +120,9 @@ class TrainingSpec(Section):
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay over the rounds of the run")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    proximal: float = Field(
+        0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all that is trained to the loss; 0: nothing"
+    )
 
 
 class GenerationSpec(Section):

@@ -54,6 +54,7 @@ def train_device(
     batches = data.batches()
     with peak_memory(base.model.device) as memory:
         session.build(assignment.structure, session.method.opened(adapter))
+        session.hold_to(session.adapted.read())
         loss_before = session.mean_loss(data.probe)
         for step in range(assignment.local_steps):
             if step in events:
@@ -112,6 +113,20 @@ class _Session:
             fused=self.device.type == "cuda",
         )
 
+    def hold_to(self, start: Adapter) -> None:
+        """Remember what training started from, in the shape that the device has now, if FedProx pulls towards it."""
+        self.start = start
+        values = start.tensors() if self.task.training.proximal > 0 else []
+        pairs = zip(self.adapted.parameters(), values, strict=bool(values))
+        self.anchors = [(parameter, torch.from_numpy(value).to(parameter)) for parameter, value in pairs]
+
+    def hold(self) -> None:
+        """Add the gradient of FedProx's mu/2 |w - w_sent|^2 (Li et al., arXiv 1812.06127, equation 2)."""
+        with torch.no_grad():
+            for parameter, anchor in self.anchors:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - anchor, alpha=self.task.training.proximal)
+
     def prune(self, fleet_scores: np.ndarray, share: float) -> None:
         """Remove what the event asks for; factors and moments lose the same rows and columns."""
         structure = prune(self.assignment, self.structure, self.scores.value(), fleet_scores, share, self.task.pruning)
@@ -120,6 +135,7 @@ class _Session:
         had, old, state = self.structure, self.adapted, dict(self.optimizer.state)
         self.build(structure, narrow(old.read(), had, structure))
         _carry_moments(old, state, self.adapted, self.optimizer, had, structure)
+        self.hold_to(narrow(self.start, had, structure))
 
     def step(self, batch: Batch, step: int) -> None:
         """One optimiser step, scored while the device still has something to prune."""
@@ -133,6 +149,7 @@ class _Session:
         (loss if penalty is None else loss + penalty).backward()
         if self.prunes:
             self.scores.add(self.importance.units, self.importance.score())
+        self.hold()
         torch.nn.utils.clip_grad_norm_(self.adapted.parameters(), self.task.training.max_grad_norm)
         self.sensitivity += _sensitivity(self.adapted)
         self.optimizer.step()

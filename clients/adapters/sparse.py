@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapters.base import AdapterMethod, Kept
 from slimfed.clients.adapters.model import AdaptedModel, DeviceLayer, Read, attach_head
-from slimfed.clients.cohort.layers import masked_rows
+from slimfed.clients.cohort.layers import clear, masked_rows
 from slimfed.clients.cost import AdapterLoad, Dimensions
 from slimfed.clients.slicing import place_delta
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -233,7 +233,10 @@ class CohortSparseLinear(nn.Module):
         return _first_order(self.merged(), gradient(self.values), self.at, self.shape, side)
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Nothing: entries of removed rows and columns act on nothing, and are not read."""
+        """Zero the entries in rows or columns that devices have lost, and their moments, so that they stay zero."""
+        at = torch.arange(self.values.shape[1], device=self.values.device) if self.at is None else self.at
+        where = at // self.shape[1] if side == "out" else at % self.shape[1]
+        clear(self.values, mask[:, where], optimizer)
 
     def read(self) -> list[Delta]:
         """Every device's values, at the entries that any of the devices has."""

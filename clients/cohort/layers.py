@@ -13,6 +13,15 @@ from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Factors
 
 
+def clear(parameter: nn.Parameter, has: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Zero what ``has``, 0/1 in the parameter's shape, leaves out: its value, its moments, where it started from."""
+    with torch.no_grad():
+        parameter.mul_(has)
+        for name in ("exp_avg", "exp_avg_sq", "sent"):
+            if name in optimizer.state.get(parameter, {}):
+                optimizer.state[parameter][name].mul_(has)
+
+
 def masked_rows(x: torch.Tensor, devices: int, mask: torch.Tensor | None) -> torch.Tensor:
     """[devices * rows, ..., in] -> [devices, rows, in], inputs that a device has not (``mask`` [devices, in]) at 0."""
     rows = x.reshape(devices, -1, x.shape[-1])
@@ -77,13 +86,10 @@ class CohortLinear(nn.Module):
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Zero the rows of B or columns of A that devices have lost, and their moments, so that they stay zero."""
-        parameter = self.a if side == "in" else self.b
-        spread = mask[:, None, :] if side == "in" else mask[:, :, None]
-        with torch.no_grad():
-            parameter.mul_(spread)
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if moment in optimizer.state.get(parameter, {}):
-                    optimizer.state[parameter][moment].mul_(spread)
+        if side == "in":
+            clear(self.a, mask[:, None, :], optimizer)
+        else:
+            clear(self.b, mask[:, :, None], optimizer)
 
     def read(self) -> list[Factors]:
         """The devices' factors, unpruned and at the cohort's rank. Each parameter is fetched once, for all devices."""

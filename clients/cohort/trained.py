@@ -10,7 +10,7 @@ from slimfed.clients.cohort.model import CohortModel
 class Trained:
     """Values and gradients of what ``cohort`` trains as [devices, entries]; its parameters become views of them."""
 
-    def __init__(self, cohort: CohortModel, weight_decay: float) -> None:
+    def __init__(self, cohort: CohortModel, weight_decay: float, proximal: float = 0.0) -> None:
         self.parameters = cohort.parameters()
         self.adapter_entries = sum(parameter[0].numel() for parameter in cohort.adapter_parameters())
         self.values = nn.Parameter(torch.cat([p.detach().flatten(1) for p in self.parameters], dim=1))
@@ -20,6 +20,8 @@ class Trained:
             self.parameters, self.views(self.values.detach()), self.views(self.gradients), strict=True
         ):
             parameter.data, parameter.grad = value, slope
+        self.proximal = proximal
+        self.sent = self.values.detach().clone() if proximal > 0 else None
         spared = {id(p) for p in cohort.undecayed()}
         self._decay: torch.Tensor | None = None
         if weight_decay > 0:
@@ -36,6 +38,8 @@ class Trained:
     def optimizer(self, learning_rate: float) -> torch.optim.AdamW:
         """AdamW over all entries, for :meth:`move`; its ``state`` has the moments of each parameter too, as views.
 
+        So it has ``sent``, what each parameter started from, where :meth:`hold` needs that.
+
         On a GPU it keeps its step count and ``param_groups[0]["lr"]`` there, as tensors, so that steps can be recorded.
         """
         gpu = self.values.is_cuda
@@ -44,7 +48,8 @@ class Trained:
         moments = {name: torch.zeros_like(self.values.detach()) for name in ("exp_avg", "exp_avg_sq")}
         count = torch.zeros((), dtype=torch.float32, device=self.values.device if gpu else "cpu")
         optimizer.state[self.values] = {"step": count, **moments}
-        views = {name: self.views(moment) for name, moment in moments.items()}
+        known = moments if self.sent is None else moments | {"sent": self.sent}
+        views = {name: self.views(whole) for name, whole in known.items()}
         for index, parameter in enumerate(self.parameters):
             optimizer.state[parameter] = {name: parts[index] for name, parts in views.items()}
         return optimizer
@@ -53,6 +58,11 @@ class Trained:
         """Put the gradient of ``loss`` in the place of the last one."""
         slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
         torch.cat([slope.flatten(1) for slope in slopes], dim=1, out=self.gradients)
+
+    def hold(self) -> None:
+        """Add the gradient of FedProx's mu/2 |w - w_sent|^2 (arXiv 1812.06127, equation 2)."""
+        if self.sent is not None:
+            self.gradients.add_(self.values.detach() - self.sent, alpha=self.proximal)
 
     def clip(self, largest: float) -> None:
         """Scale each device's gradients to its own norm, as ``clip_grad_norm_`` does for one."""

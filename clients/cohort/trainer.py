@@ -114,7 +114,7 @@ class _Session:
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
             self.cohort.set_structures(self.structures)
-        self.trained = Trained(self.cohort, task.training.weight_decay)
+        self.trained = Trained(self.cohort, task.training.weight_decay, task.training.proximal)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
@@ -175,6 +175,7 @@ class _Session:
         if any(self.prunes):
             with self.watch.phase("importance"):
                 self.scores.add(self.importance.units, self.importance.score())
+        self.trained.hold()
         self.trained.clip(self.task.training.max_grad_norm)
         self.sensitivity += self.trained.sensitivity()
         self.trained.move(self.optimizer)

@@ -1,5 +1,6 @@
 """A device trained in a cohort gets what it gets alone: update, structure, scores, losses, cost."""
 
+from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
@@ -15,6 +16,7 @@ from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.sent import Sent
+from slimfed.clients.slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.trainer import DeviceData, train_device
 from slimfed.clients.update import Update
@@ -97,6 +99,52 @@ def test_every_adapter_trains_alike_alone_and_in_a_cohort(kind: str, family: str
     fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]
     for alone, cohort in both(family, causal, fleet, adapter=kind):
         assert_equal(alone, cohort)
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("qwen2", True), ("gpt2", True)])
+def test_devices_are_held_alike_alone_and_in_a_cohort(kind: str, family: str, causal: bool) -> None:
+    """FedProx, through two prune events."""
+    fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]
+    for alone, cohort in both(family, causal, fleet, adapter=kind, proximal=1.0):
+        assert_equal(alone, cohort)
+
+
+def test_fedprox_is_what_autograd_makes_of_its_penalty() -> None:
+    """Against plain steps on loss + mu/2 |w - w_sent|^2; both engines train alike, says the test above."""
+    base, blueprint = opened("bert", False)
+    mu, steps, sent = 3.0, 4, adapter(base, blueprint, 3, 4)
+    part = replace(assignment(0, 4, blueprint.dense(), 0.0, steps=steps), learning_rate_end=5e-3)
+    job = task(False, proximal=mu, weight_decay=0.0, max_grad_norm=1e9)
+    scores = np.zeros(blueprint.units, dtype=np.float32)
+    update = train_device(base, blueprint, job, part, sent, scores, device_data(0, False, 50))
+
+    model = ADAPTERS["lora"].attach(slice_model(base.model, part.structure), part.structure, sent, job)
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
+    stream = device_data(0, False, 50).batches()
+    model.model.train()
+    for _ in range(steps):
+        loss = model.model(**next(stream)).loss
+        way = sum((p - begun).square().sum() for p, begun in zip(model.parameters(), start, strict=True))
+        (loss + mu / 2 * way).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for ours, theirs in zip(update.adapter.tensors(), model.read().tensors(), strict=True):
+        np.testing.assert_allclose(ours, theirs, **TOLERANCE)
+
+
+def test_a_held_device_stays_nearer_to_what_it_was_sent() -> None:
+    base, blueprint = opened("bert", False)
+    part = assignment(0, 4, blueprint.dense(), 0.0, steps=10)
+    sent, scores = adapter(base, blueprint, 3, 4), np.zeros(blueprint.units, dtype=np.float32)
+    ways = []
+    for strength in (0.0, 1.0, 100.0):
+        job = task(False, proximal=strength)
+        update = train_device(base, blueprint, job, part, sent, scores, device_data(0, False, 50))
+        pairs = zip(update.adapter.tensors(), sent.tensors(), strict=True)
+        ways.append(float(np.sqrt(sum(((now - then) ** 2).sum() for now, then in pairs))))
+    assert ways[0] > ways[1] > ways[2]
 
 
 @pytest.mark.parametrize("importance", IMPORTANCE)
