@@ -87,9 +87,10 @@ def _start(store: Store, place: Path, run_id: str) -> None:
             stderr=output,
             start_new_session=True,
         ).wait()
-    if code:
+    run = Insight(store.engine).find_run(run_id)
+    # It may have an ending already, or wait for its next start: its process takes seconds to go after it has stopped.
+    if code and run.status in ("created", "running") and not is_alive(run):
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        # Says nothing where the run has an ending already.
         store.finish(run_id, "failed", lines[-1].removeprefix("error: ") if lines else f"it ended with code {code}")
 
 
