@@ -27,8 +27,9 @@ from slimfed.clients.spec import (
 from slimfed.platform.overrides import merge, parse_sets, read_toml
 from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import validate
-from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, PLAIN_FACTORS
+from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, NO_DIRECTION, PLAIN_FACTORS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
+from slimfed.strategies.server import SERVER_OPTIMIZERS, ServerSpec
 from slimfed.strategies.settings import StrategySettings
 
 
@@ -181,6 +182,7 @@ class Job(Section):
     pruning: PruningOptions = PruningOptions()
     bandit: BanditSpec = BanditSpec()
     training: TrainingSpec = TrainingSpec()
+    server: ServerSpec = ServerSpec()
     privacy: PrivacySpec = PrivacySpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     deadlines: DeadlineSpec = DeadlineSpec()
@@ -204,6 +206,7 @@ class Job(Section):
         for path, name, registry in (
             ("method.name", self.method.name, PRESETS),
             ("bandit.name", self.bandit.name, BANDITS),
+            ("server.optimizer", self.server.optimizer, SERVER_OPTIMIZERS),
         ):
             if name not in registry:
                 raise ValueError(f"{path} = {name!r}: must be one of {_names(registry)}")
@@ -239,6 +242,24 @@ class Job(Section):
             )
         if self.bandit.name == "oracle" and self.fleet.clock == "measured":
             raise ValueError("bandit.name = 'oracle': it reads the profiles, which real devices (fleet.clock) have not")
+        return self
+
+    @model_validator(mode="after")
+    def _server_has_a_direction(self) -> "Job":
+        """A server optimiser needs factors of which the round's change is a pseudo-gradient."""
+        if self.server.optimizer == "none":
+            return self
+        if self.method.aggregation in NO_DIRECTION:
+            raise ValueError(
+                f"server.optimizer = {self.server.optimizer!r}: method.aggregation = {self.method.aggregation!r} "
+                "writes factors anew, or a part of the change into the base, so that their change is no gradient; "
+                "aggregate by 'coverage', or use optimizer = 'none'"
+            )
+        if self.method.adapter != "lora":
+            raise ValueError(
+                f"server.optimizer = {self.server.optimizer!r}: momentum would reopen the gates, masks and entries "
+                f"that method.adapter = {self.method.adapter!r} has decided; use 'lora', or optimizer = 'none'"
+            )
         return self
 
     def _one_rank(self) -> bool:
@@ -289,6 +310,7 @@ class Job(Section):
             quorum=self.deadlines.quorum,
             retries=self.deadlines.retries,
             real=real,
+            server=self.server,
         )
 
 

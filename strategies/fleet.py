@@ -1,6 +1,6 @@
 """All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Fleet:
 
     ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
     (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
+    ``server_memory``: what the server's optimiser keeps.
     """
 
     blueprint: Blueprint
@@ -45,6 +46,7 @@ class Fleet:
     round: int = 0
     virtual_clock: float = 0.0
     clipping_norm: float | None = None
+    server_memory: dict[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def new(
@@ -91,6 +93,7 @@ class Fleet:
         for name, delta in self.adapter.deltas.items():
             tensors |= {f"{part}/{name}": getattr(delta, part) for part in _DELTA}
         tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
+        tensors |= {f"server/{name}": value for name, value in self.server_memory.items()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
@@ -138,4 +141,5 @@ class Fleet:
             round=state["round"],
             virtual_clock=state["virtual_clock"],
             clipping_norm=state.get("clipping_norm"),
+            server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
         )

@@ -1,9 +1,10 @@
 """What the strategy is told by the job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slimfed.clients.spec import TaskSpec
 from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.server.spec import ServerSpec
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,4 @@ class StrategySettings:
     quorum: float
     retries: int
     real: bool = False
+    server: ServerSpec = field(default_factory=ServerSpec)

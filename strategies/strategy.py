@@ -29,6 +29,7 @@ from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, 
 from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.schedule import sparsity_after
+from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
 from slimfed.strategies.settings import StrategySettings
 
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
@@ -66,6 +67,7 @@ class FedSlim(Strategy):
         self._error: float | None = None
         self._watch = Stopwatch()
         self._node_phases: dict[str, float] = {}
+        self._optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         self._roster = Roster(len(fleet.devices)) if settings.real else None
 
     def summary(self) -> None:
@@ -197,6 +199,7 @@ class FedSlim(Strategy):
         frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
         after = self._aggregate(before, updates, frame)
         self._error = aggregation_error(before, after, updates, task.adapter.scaling)
+        after, self.fleet.server_memory = moved(self._optimizer, before, after, self.fleet.server_memory, server_round)
         self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
         self._settle_structures(updates)

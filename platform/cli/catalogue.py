@@ -70,12 +70,14 @@ def methods(as_json: Json = False) -> None:
     from slimfed.platform.presets import PRESETS
     from slimfed.strategies.aggregation import AGGREGATIONS
     from slimfed.strategies.bandits import BANDITS
+    from slimfed.strategies.server import SERVER_OPTIMIZERS
 
     presets = [{"name": p.name, "summary": p.summary, "source": p.source} for p in PRESETS.values()]
     parts = {
         "method.adapter": list(ADAPTERS),
         "bandit.name": list(BANDITS),
         "method.aggregation": list(AGGREGATIONS),
+        "server.optimizer": list(SERVER_OPTIMIZERS),
         "method.importance": list(IMPORTANCE),
     }
     if as_json:

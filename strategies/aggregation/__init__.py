@@ -38,9 +38,13 @@ EQUAL_STRUCTURES = ("fedavg", "soups")
 PLAIN_FACTORS = ("hetlora", "flexlora", "flora", "fedex", "r2sp")
 """Ways that know LoRA's two factors alone."""
 
+NO_DIRECTION = ("flexlora", "flora", "fedex")
+"""Ways that write factors anew or put a part of the change elsewhere: factors before and after are no direction."""
+
 __all__ = [
     "AGGREGATIONS",
     "EQUAL_STRUCTURES",
+    "NO_DIRECTION",
     "PLAIN",
     "PLAIN_FACTORS",
     "Accumulation",

@@ -15,6 +15,7 @@ from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import field_paths
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.server import SERVER_OPTIMIZERS
 
 
 def listed(registry: Mapping[str, object]) -> str:
@@ -124,6 +125,19 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
             "seed = -1: must be at least 0\n"
             "training.rounds = 0: must be at least 1",
         ),
+        (["server.optimizer=sgd"], f"server.optimizer = 'sgd': must be one of {listed(SERVER_OPTIMIZERS)}"),
+        (["server.momentum=1"], "server.momentum = 1: must be below 1"),
+        (
+            ["server.optimizer=fedadam", "method.name=flora"],
+            "server.optimizer = 'fedadam': method.aggregation = 'flora' writes factors anew, or a part of the change "
+            "into the base, so that their change is no gradient; aggregate by 'coverage', or use optimizer = 'none'",
+        ),
+        (
+            ["server.optimizer=fedavgm", "method.name=sparse"],
+            "server.optimizer = 'fedavgm': momentum would reopen the gates, masks and entries that method.adapter "
+            "= 'sparse' has decided; use 'lora', or optimizer = 'none'",
+        ),
+        (["training.proximal=-1"], "training.proximal = -1: must be at least 0"),
         (["training.rounds"], "--set 'training.rounds': must read field=value, such as training.rounds=5"),
         (["=5"], "--set '=5': must read field=value, such as training.rounds=5"),
     ],

@@ -17,6 +17,7 @@ from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.exchange import StopRequestedError
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.local_grid import LocalGrid
+from slimfed.strategies.server import ServerSpec
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim, QuorumError
 
@@ -111,6 +112,24 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, af
     run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)))
     assert [record.round for record in rest.rounds] == list(range(after + 1, 5))
     assert_same_checkpoint(rest.checkpoints[-1], undisturbed.checkpoints[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["fedavgm", "fedadam"])
+def test_a_server_optimiser_resumes_to_the_bit(optimizer: str) -> None:
+    """And its moments are what makes the difference: without them the run would go elsewhere."""
+    server = ServerSpec(optimizer=optimizer)
+    whole, first, rest, forgetful = Memory(), Memory(stop_after=2), Memory(), Memory()
+    run(whole, server=server)
+    with pytest.raises(StopRequestedError):
+        run(first, server=server)
+    tensors, state = first.checkpoints[-1]
+    blueprint = open_workplace(TASK).blueprint
+    run(rest, fleet=Fleet.restore(blueprint, tensors, json.loads(state)), server=server)
+    assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
+    bare = {name: tensor for name, tensor in tensors.items() if not name.startswith("server/")}
+    run(forgetful, fleet=Fleet.restore(blueprint, bare, json.loads(state)), server=server)
+    name = next(name for name in tensors if name.startswith("a/"))
+    assert not np.array_equal(forgetful.checkpoints[-1][0][name], whole.checkpoints[-1][0][name])
 
 
 def test_what_the_clock_rules_out_costs_the_device_its_round_and_no_more() -> None:

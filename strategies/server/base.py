@@ -1,0 +1,69 @@
+"""What a server optimiser is: the last adapter and a round's aggregate go in, the next adapter comes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import FedAvg
+
+from slimfed.clients.update import Adapter, Factors
+from slimfed.strategies.server.spec import ServerSpec
+
+Arrays = Mapping[str, np.ndarray]
+Memory = dict[str, np.ndarray]
+"""What an optimiser keeps from round to round, float32, by names of its own."""
+
+
+class ServerOptimizer(ABC):
+    """One step a round, with Flower's arithmetic. A new one is one file and one line in the registry."""
+
+    def __init__(self, spec: ServerSpec) -> None:
+        self.spec = spec
+
+    @abstractmethod
+    def step(self, before: Arrays, after: Arrays, memory: Memory, number: int) -> tuple[Arrays, Memory]:
+        """The next tensors and what to keep, after round ``number`` (1-based); ``memory`` is empty in the first.
+
+        ``before`` was sent, ``after`` is the aggregate: the same names and shapes.
+        """
+
+
+class Averaged(FedAvg):
+    """Flower's averaging, when it has been done already: its optimisers build upon what this returns."""
+
+    averaged: ArrayRecord
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What :attr:`averaged` holds; nobody replies."""
+        return self.averaged, None
+
+
+def moved(
+    optimizer: ServerOptimizer, before: Adapter, after: Adapter, memory: Memory, number: int
+) -> tuple[Adapter, Memory]:
+    """``after``, with factors and head as ``optimizer`` moves them from ``before``, and what it keeps."""
+    named = _named(after)
+    stepped, kept = optimizer.step(_named(before), named, memory, number)
+    new = {name: np.asarray(stepped[name], dtype=np.float32) for name in named}
+    factors = {module: Factors(new[f"a/{module}"], new[f"b/{module}"]) for module in after.factors}
+    return replace(after, factors=factors, head={name: new[f"head/{name}"] for name in after.head}), kept
+
+
+def under(prefix: str, arrays: Arrays) -> Memory:
+    """Tensors as float32 under names that begin with ``prefix``."""
+    return {f"{prefix}/{name}": np.asarray(value, dtype=np.float32) for name, value in arrays.items()}
+
+
+def out_of(prefix: str, memory: Arrays) -> dict[str, np.ndarray]:
+    """Inverse of :func:`under`."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): value for name, value in memory.items() if name.startswith(start)}
+
+
+def _named(adapter: Adapter) -> dict[str, np.ndarray]:
+    parts = {f"{part}/{name}": t for name, f in adapter.factors.items() for part, t in f.parts().items()}
+    return parts | {f"head/{name}": value for name, value in adapter.head.items()}
