@@ -4,7 +4,7 @@
 
 Fills a store of each kind in a temporary folder (PostgreSQL: a server of its own), opens the pages in a headless
 Chromium, and writes the table in benchmarks/README.md. "First useful paint" is the time from asking for the address to
-a table or chart with data in it; "update" is the time from the beginning of a round's commit to its number on the screen.
+a table or chart with data in it; "update" is the time from a round's commit to its number on the screen.
 "queries" is the time that the page's questions to the store take by themselves. Medians of ``--repeats``.
 """
 
