@@ -26,6 +26,8 @@ def hindrance(task: TaskSpec, base: LoadedModel) -> str:
     """Why this task cannot be trained in cohorts; empty if it can."""
     if not supports(base.model, base.head):
         return "the task head is more than linear modules"
+    if task.training.recovery == "squarehead":
+        return "training.recovery = squarehead runs the unpruned base beside every device's model, a cohort has but one"
     return ADAPTERS[task.adapter.name].hindrance(task.adapter)
 
 

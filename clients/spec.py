@@ -120,6 +120,10 @@ class TrainingSpec(Section):
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay over the rounds of the run")
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    recovery: Literal["plain", "squarehead"] = Field(
+        "plain",
+        description="squarehead: adds the distance of every layer's states from those of the unpruned base to the loss",
+    )
     proximal: float = Field(
         0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all that is trained to the loss; 0: nothing"
     )

@@ -10,12 +10,13 @@ import torch
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.adapters.model import AdaptedModel
-from slimfed.clients.cost import measure, training_workload
+from slimfed.clients.cost import inference_flops, measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
+from slimfed.clients.recovery import square_head, teacher_states
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
@@ -97,6 +98,7 @@ class _Session:
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [assignment.seed])
         self.sensitivity = torch.zeros((), device=self.device)
         self.workload = Workload(0.0, 0.0, 0.0)
+        self.teacher = measure(base.model, blueprint, blueprint.dense())
 
     def build(self, structure: Structure, adapter: Adapter) -> None:
         """(Re)build the sliced model with its adapter and a fresh optimiser."""
@@ -145,7 +147,7 @@ class _Session:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.companion.begin(step)
-        loss, penalty = self._loss(batch), self.companion.penalty()
+        loss, penalty = self._objective(batch), self.companion.penalty()
         (loss if penalty is None else loss + penalty).backward()
         if self.prunes:
             self.scores.add(self.importance.units, self.importance.score())
@@ -155,7 +157,7 @@ class _Session:
         self.optimizer.step()
         self.companion.end(rate)
         self.optimizer.zero_grad()
-        self.workload = self.workload + training_workload(self.size, self.load, 1, *batch["input_ids"].shape)
+        self.workload = self.workload + self._work(*batch["input_ids"].shape)
 
     def mean_loss(self, batches: tuple[Batch, ...]) -> float:
         """Mean loss on fixed batches, without dropout."""
@@ -163,13 +165,41 @@ class _Session:
         with torch.no_grad():
             return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())
 
+    def _objective(self, batch: Batch) -> torch.Tensor:
+        """The loss that is trained: the text's, and with SquareHead the distance from the unpruned base."""
+        if self.task.training.recovery == "plain":
+            return self._loss(batch)
+        mask = batch["attention_mask"].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
+            wanted = teacher_states(self.base.model, batch["input_ids"].to(self.device), mask)
+        loss, states = self._forward(batch, output_hidden_states=True)
+        return loss + square_head(states, wanted, mask)
+
+    def _work(self, rows: int, length: int) -> Workload:
+        """What a step cost: with a teacher also its weights, in memory and read once, and its forward pass."""
+        work = training_workload(self.size, self.load, 1, rows, length)
+        if self.task.training.recovery == "plain":
+            return work
+        whole = self.teacher
+        weights = float(whole.bytes_per_weight)
+        return Workload(
+            work.flops + inference_flops(whole, rows, length),
+            work.traffic_bytes + weights * whole.token_weights,
+            work.peak_memory_bytes + weights * whole.parameters,
+        )
+
     def _loss(self, batch: Batch) -> torch.Tensor:
+        return self._forward(batch)[0]
+
+    def _forward(self, batch: Batch, **asked: bool) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """The text's mean loss, and the states after every layer if they are asked for."""
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
-            logits = self.adapted.model(**inputs).logits
-        return device_losses(logits, labels, 1)[0]
+            output = self.adapted.model(**inputs, **asked)
+        states = tuple(output.hidden_states[1:]) if asked else ()
+        return device_losses(output.logits, labels, 1)[0], states
 
 
 def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:

@@ -240,6 +240,11 @@ class Job(Section):
             raise ValueError(
                 "training.rounds = 1: method.adapter = 'pat' decides the width before the last round; use 2"
             )
+        if self.method.adapter == "pat" and self.training.recovery == "squarehead":
+            raise ValueError(
+                "training.recovery = 'squarehead': compares hidden states of one width, which method.adapter = 'pat' "
+                "takes parts of away; use recovery = 'plain', or another adapter"
+            )
         if self.bandit.name == "oracle" and self.fleet.clock == "measured":
             raise ValueError("bandit.name = 'oracle': it reads the profiles, which real devices (fleet.clock) have not")
         return self

@@ -49,6 +49,16 @@ def test_what_cannot_share_a_pass_is_trained_alone() -> None:
         check(load_job(None, [*FAST, "adapter.dropout=0.1", "engine.name=cohort"]))
 
 
+def test_a_teacher_has_no_place_in_a_cohort() -> None:
+    checked = check(load_job(None, [*FAST, "training.recovery=squarehead"]))
+    assert checked.job.engine.name == "sequential"
+    assert any(
+        reason.startswith("engine.name = sequential: training.recovery = squarehead") for reason in checked.reasons
+    )
+    with pytest.raises(InputError, match=r"engine.name = cohort: training.recovery = squarehead .* use sequential"):
+        check(load_job(None, [*FAST, "training.recovery=squarehead", "engine.name=cohort"]))
+
+
 def test_cohorts_grow_with_what_they_save_and_shrink_with_what_they_waste() -> None:
     """Launch cost is shared; what the base keeps for the others' sake is not."""
     job = load_job(None, ["method.target_sparsity=0.8", "pruning.prior_weight=0.0"])

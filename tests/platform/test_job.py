@@ -137,6 +137,11 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
             "server.optimizer = 'fedavgm': momentum would reopen the gates, masks and entries that method.adapter "
             "= 'sparse' has decided; use 'lora', or optimizer = 'none'",
         ),
+        (
+            ["training.recovery=squarehead", "method.name=pat"],
+            "training.recovery = 'squarehead': compares hidden states of one width, which method.adapter = 'pat' "
+            "takes parts of away; use recovery = 'plain', or another adapter",
+        ),
         (["training.proximal=-1"], "training.proximal = -1: must be at least 0"),
         (["training.rounds"], "--set 'training.rounds': must read field=value, such as training.rounds=5"),
         (["=5"], "--set '=5': must read field=value, such as training.rounds=5"),
