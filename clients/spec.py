@@ -64,6 +64,21 @@ class AdapterOptions(Section):
         ge=0.0,
         description="sora: what a step takes off every gate, in learning rates; rises from 0 over the rounds",
     )
+    keep_ranks: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="lora, HetLoRA's gamma: what a device keeps of its ranks when those beyond have shrunk; 1: all",
+    )
+    tail_penalty: float = Field(
+        0.0, ge=0.0, description="lora, HetLoRA's mu: weight of the size of the ranks beyond keep_ranks in the loss"
+    )
+
+    @model_validator(mode="after")
+    def _a_penalty_has_a_tail(self) -> "AdapterOptions":
+        if self.tail_penalty > 0 and self.keep_ranks == 1:
+            raise ValueError("tail_penalty weighs the ranks beyond keep_ranks, which must be below 1 for that")
+        return self
 
 
 class AdapterSpec(AdapterOptions):
@@ -71,6 +86,7 @@ class AdapterSpec(AdapterOptions):
 
     name: str = "lora"
     target_sparsity: Fraction = 0.0
+    least_rank: int = Field(1, ge=1, description="ranks that no device gives up")
 
 
 class PruningOptions(Section):

@@ -107,7 +107,7 @@ class _Session:
         sliced = slice_model(self.base.model, structure)
         self.adapted = self.method.attach(sliced, structure, adapter, self.task)
         self.load = self.method.load(self.size, self.assignment.rank, self.sent)
-        self.companion = self.method.companion(self.adapted, self.task, self.assignment.round)
+        self.companion = self.method.companion(self.adapted, self.task, self.assignment.round, [self.assignment.rank])
         self.importance.watch(self.adapted, [structure], structure)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.adapted, self.task.training.weight_decay),

@@ -27,6 +27,7 @@ from slimfed.clients.messages import Failure, Orders
 from slimfed.clients.models import BUILTIN, LoadedModel, load_model
 from slimfed.clients.own import OwnDevice
 from slimfed.clients.privacy import localised
+from slimfed.clients.rank_pruning import self_pruned
 from slimfed.clients.seeds import derive
 from slimfed.clients.sent import Sent
 from slimfed.clients.slicing import narrow, slice_model, widen
@@ -68,6 +69,8 @@ class Workplace:
         adapters = Sent(orders.adapter, orders.envelope, structures, ranks)
         data = [self.data(assignment) for assignment in assignments]
         results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data, watch)
+        if self.task.adapter.keep_ranks < 1:
+            results = [self._self_pruned(r, orders) if isinstance(r, Update) else r for r in results]
         evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         with watch.phase("evaluate"):
             measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
@@ -127,6 +130,10 @@ class Workplace:
 
     def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
         return ADAPTERS[self.task.adapter.name].build(self.base.model, structure, adapter, self.task.adapter)
+
+    def _self_pruned(self, update: Update, orders: Orders) -> Update:
+        sent = narrow(orders.adapter, orders.envelope, update.structure, update.rank)
+        return self_pruned(update, sent, self.task.adapter)
 
     def _localised(self, update: Update, orders: Orders) -> Update:
         """What may leave under local privacy; its noise is nobody's to know, so the run's seed has no part in it."""

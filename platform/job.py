@@ -29,7 +29,7 @@ from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import validate
 from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, NO_DIRECTION, PLAIN_FACTORS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
-from slimfed.strategies.server import SERVER_OPTIMIZERS, ServerSpec
+from slimfed.strategies.server_spec import ServerSpec
 from slimfed.strategies.settings import StrategySettings
 
 
@@ -206,7 +206,6 @@ class Job(Section):
         for path, name, registry in (
             ("method.name", self.method.name, PRESETS),
             ("bandit.name", self.bandit.name, BANDITS),
-            ("server.optimizer", self.server.optimizer, SERVER_OPTIMIZERS),
         ):
             if name not in registry:
                 raise ValueError(f"{path} = {name!r}: must be one of {_names(registry)}")
@@ -224,7 +223,7 @@ class Job(Section):
         if self.method.aggregation in EQUAL_STRUCTURES and not self._one_rank():
             raise ValueError(
                 f"method.aggregation = {self.method.aggregation!r}: needs equal ranks; give bandit.ranks one value, "
-                "set bandit.name = 'fixed', or aggregate by 'coverage'"
+                "set bandit.name = 'fixed' (and adapter.keep_ranks = 1), or aggregate by 'coverage'"
             )
         if self.method.aggregation in PLAIN_FACTORS and self.method.adapter != "lora":
             raise ValueError(
@@ -245,6 +244,12 @@ class Job(Section):
                 "training.recovery = 'squarehead': compares hidden states of one width, which method.adapter = 'pat' "
                 "takes parts of away; use recovery = 'plain', or another adapter"
             )
+        if self.adapter.keep_ranks < 1 and (self.method.adapter != "lora" or self.bandit.name != "fixed"):
+            raise ValueError(
+                f"adapter.keep_ranks = {self.adapter.keep_ranks:g}: devices give up ranks of LoRA that are theirs to "
+                f"keep, which does not go with method.adapter = {self.method.adapter!r} and bandit.name = "
+                f"{self.bandit.name!r}; use 'lora' and 'fixed', or set keep_ranks = 1 and tail_penalty = 0"
+            )
         if self.bandit.name == "oracle" and self.fleet.clock == "measured":
             raise ValueError("bandit.name = 'oracle': it reads the profiles, which real devices (fleet.clock) have not")
         return self
@@ -254,6 +259,13 @@ class Job(Section):
         """A server optimiser needs factors of which the round's change is a pseudo-gradient."""
         if self.server.optimizer == "none":
             return self
+        # Only here, because it brings Flower's strategies, and a part of a second, into commands that never aggregate.
+        from slimfed.strategies.server import SERVER_OPTIMIZERS
+
+        if self.server.optimizer not in SERVER_OPTIMIZERS:
+            raise ValueError(
+                f"server.optimizer = {self.server.optimizer!r}: must be one of {_names(SERVER_OPTIMIZERS)}"
+            )
         if self.method.aggregation in NO_DIRECTION:
             raise ValueError(
                 f"server.optimizer = {self.server.optimizer!r}: method.aggregation = {self.method.aggregation!r} "
@@ -269,7 +281,7 @@ class Job(Section):
 
     def _one_rank(self) -> bool:
         same = self.bandit.name in ("fixed", "e-ucb") and not self.bandit.spread_ranks
-        return same or len(self.bandit.ranks) == 1
+        return (same or len(self.bandit.ranks) == 1) and self.adapter.keep_ranks == 1
 
     @property
     def dtype(self) -> Literal["fp32", "bf16"]:
@@ -285,7 +297,10 @@ class Job(Section):
             model=self.model,
             data=self.data,
             adapter=AdapterSpec(
-                name=self.method.adapter, target_sparsity=self.method.target_sparsity, **self.adapter.model_dump()
+                name=self.method.adapter,
+                target_sparsity=self.method.target_sparsity,
+                least_rank=min(self.bandit.ranks),
+                **self.adapter.model_dump(),
             ),
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,

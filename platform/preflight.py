@@ -119,6 +119,9 @@ def check_privacy(job: Job) -> None:
             prunes and method.importance != "random"
         ),
         f'bandit.name: must be "fixed" or "random", {by_text}': job.bandit.name not in ("fixed", "random"),
+        "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
+            job.adapter.keep_ranks < 1
+        ),
         "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
             privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
         ),

@@ -62,10 +62,11 @@ _ALL = (
     ),
     Preset(
         name="hetlora",
-        summary="a fixed rank for each device; zero-padded factors weighted by their norm; pruned as fedit",
-        source="Cho et al., arXiv 2401.06432, without rank self-pruning; the pruning of structure is ours",
+        summary="a rank for each device, which falls by itself; zero-padded factors weighted by norm; pruned as fedit",
+        source="Cho et al., arXiv 2401.06432 (gamma 0.99, mu 0.01); the pruning of structure is ours",
         fields={
             "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "hetlora"},
+            "adapter": {"keep_ranks": 0.99, "tail_penalty": 0.01},
             "bandit": {"name": "fixed", "spread_ranks": True},
             "pruning": _UNIFORM,
         },

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from slimfed.clients.rank_pruning import kept_ranks
+from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Adapter, Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries, places
@@ -36,6 +38,7 @@ _MAD_TO_DEVIATION = 1.4826
 # Sparsity is a ratio of integers: what is above the assigned one by less than this is rounding.
 _ROUNDING = 1e-9
 _MOST_EXAMPLES = 2**29 - 1
+_NO_SELF_PRUNING = AdapterSpec()
 
 _REINSTALL = "check that the node runs the same slimfed version and job as the server"
 _DIVERGED = "lower training.learning_rate or training.max_grad_norm, or use dtype fp32; check the device's data"
@@ -52,19 +55,24 @@ class Unfit:
     remedy: str
 
 
-def find_unfit(updates: Sequence[Update], expected: Mapping[int, Assignment], before: Adapter) -> list[Unfit]:
+def find_unfit(
+    updates: Sequence[Update],
+    expected: Mapping[int, Assignment],
+    before: Adapter,
+    adapter: AdapterSpec = _NO_SELF_PRUNING,
+) -> list[Unfit]:
     """Judge all updates of a round; those whose index is not in the result are fit. Ordered by index.
 
     ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
     coordinates, largest rank). Of several fit updates of one device only the first counts. What passes on its own is
     compared with the fleet: its distance from what was sent must not be far above the median
-    (:func:`largest_distance`).
+    (:func:`largest_distance`). ``adapter`` says which ranks a device may give up.
     """
     unfit: list[Unfit] = []
     distances: dict[int, float] = {}
     accepted: set[int] = set()
     for index, update in enumerate(updates):
-        fault = _check(update, expected.get(update.device), before, accepted)
+        fault = _check(update, expected.get(update.device), before, accepted, adapter)
         if fault is not None:
             unfit.append(Unfit(index, update.device, *fault))
         else:
@@ -140,7 +148,9 @@ def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> flo
 _Finding = tuple[Fault, str, str]
 
 
-def _check(update: Update, assigned: Assignment | None, before: Adapter, accepted: set[int]) -> _Finding | None:
+def _check(
+    update: Update, assigned: Assignment | None, before: Adapter, accepted: set[int], adapter: AdapterSpec
+) -> _Finding | None:
     """The first fault of an update by itself."""
     if assigned is None:
         return "unknown-device", "no device of this number was given work in this round", _REINSTALL
@@ -150,7 +160,8 @@ def _check(update: Update, assigned: Assignment | None, before: Adapter, accepte
     if update.device in accepted:
         return "repeated", "a second update of the same device in one round", "check that no two nodes host this device"
     return (
-        _check_structure(update, assigned)
+        _check_rank(update, assigned, adapter)
+        or _check_structure(update, assigned)
         or _check_tensors(update, before)
         or _check_entries(update, before)
         or _check_values(update)
@@ -158,9 +169,13 @@ def _check(update: Update, assigned: Assignment | None, before: Adapter, accepte
     )
 
 
-def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
-    if update.rank != assigned.rank:
+def _check_rank(update: Update, assigned: Assignment, adapter: AdapterSpec) -> _Finding | None:
+    if update.rank not in (assigned.rank, kept_ranks(assigned.rank, adapter)):
         return "rank", f"has rank {update.rank}, was assigned {assigned.rank}", _REINSTALL
+    return None
+
+
+def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
     if update.structure.keep.shape != assigned.structure.keep.shape:
         units = update.structure.keep.size, assigned.structure.keep.size
         return "structure", f"has {units[0]} units, the model has {units[1]}", _REINSTALL

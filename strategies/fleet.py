@@ -20,12 +20,14 @@ _DELTA = ("values", "indices", "levels")
 class DeviceState:
     """What the server knows of one device: the structure it still has and the agent that decides for it.
 
-    ``pace``: how fast it was seen to be; None before its first accepted update.
+    ``pace``: how fast it was seen to be; None before its first accepted update. ``rank``: the largest that it still
+    trains; None while it has given up none.
     """
 
     structure: Structure
     bandit: Bandit
     pace: Pace | None = None
+    rank: int | None = None
 
 
 @dataclass
@@ -108,6 +110,7 @@ class Fleet:
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
             "bandits": [device.bandit.state() for device in self.devices],
+            "ranks": [device.rank for device in self.devices],
             "paces": [device.pace and astuple(device.pace) for device in self.devices],
         }
         return tensors, state
@@ -128,8 +131,14 @@ class Fleet:
         }
         adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
-            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace and Pace(*pace))
-            for bits, agent, pace in zip(tensors["structures"], state["bandits"], state["paces"], strict=True)
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace and Pace(*pace), rank)
+            for bits, agent, pace, rank in zip(
+                tensors["structures"],
+                state["bandits"],
+                state["paces"],
+                state.get("ranks", [None] * len(state["bandits"])),
+                strict=True,
+            )
         ]
         return Fleet(
             blueprint,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from flwr.app import Message
 
 from slimfed.clients.messages import Failure, decode_results, decode_work, orders_bytes, strangers, update_bytes
+from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.fitness import find_unfit
@@ -15,6 +16,8 @@ from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, Device
 
 NOBODY = 0
 """Where the plans of devices are that no node hosts at the moment; no node of Flower's has this id."""
+
+_NO_SELF_PRUNING = AdapterSpec()
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,19 @@ def judge(
     clock: Clock,
     straggler_seconds: float | None,
     elapsed: Mapping[int, float] | None = None,
+    adapter: AdapterSpec = _NO_SELF_PRUNING,
 ) -> Verdict:
     """Decide for every planned device; nothing is learnt from an update that is not accepted.
 
     ``shares`` says which node was given which devices: only that node may answer for them. ``elapsed``: seconds from
-    send to receipt by node, where every node is a real device of its own.
+    send to receipt by node, where every node is a real device of its own. ``adapter``: which ranks may be given up.
     """
     plans = sorted((plan for share in shares.values() for plan in share), key=lambda plan: plan.assignment.device)
     number = plans[0].assignment.round
     assignments = {plan.assignment.device: plan.assignment for plan in plans}
     updates, problems, events = _read(fleet, shares, replies, number, elapsed)
     absent = {plan.assignment.device for plan in shares.get(NOBODY, ())}
-    unfit = find_unfit(updates, assignments, fleet.adapter)
+    unfit = find_unfit(updates, assignments, fleet.adapter, adapter)
     refused = {reason.index for reason in unfit}
     fit = {update.device: update for index, update in enumerate(updates) if index not in refused}
     for reason in unfit:

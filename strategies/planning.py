@@ -52,7 +52,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
         assignment = Assignment(
             device=device,
             round=number,
-            rank=arm.rank,
+            rank=arm.rank if state.rank is None else min(arm.rank, state.rank),
             sparsity=max(sparsity, min(target, sparsity_after(sparsity, arm.pruning_step))),
             local_steps=training.local_steps,
             learning_rate=begin,

@@ -81,7 +81,7 @@ def _pool(
 def _learn_paces(fleet: Fleet, accepted: Sequence[tuple[DeviceRecord, Update, Completion]]) -> None:
     toll = Toll(fleet.adapter)
     for record, update, completion in accepted:
-        load = toll.load(record.assignment.structure.sparsity, update.structure.sparsity, update.rank)
+        load = toll.load(record.assignment.structure.sparsity, update.structure.sparsity, record.assignment.rank)
         seen = toll.seen(completion, load, record.bytes_down, record.bytes_up)
         state = fleet.devices[update.device]
         state.pace = seen if state.pace is None else state.pace.then(seen)

@@ -119,7 +119,13 @@ class FedSlim(Strategy):
             self._served = {each: len(self._shares.get(each, ())) for each in (r.metadata.src_node_id for r in replies)}
             with self._watch.phase("judge"):
                 self._verdict = judge(
-                    self.fleet, self._shares, replies, self.clock, settings.straggler_seconds, seconds
+                    self.fleet,
+                    self._shares,
+                    replies,
+                    self.clock,
+                    settings.straggler_seconds,
+                    seconds,
+                    settings.task.adapter,
                 )
             self._node_phases = _summed(decode_phases(reply.content) for reply in replies if not reply.has_error())
             if len(self._verdict.accepted) >= needed:
@@ -203,6 +209,7 @@ class FedSlim(Strategy):
         self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
         self._settle_structures(updates)
+        self._settle_ranks(updates)
         self.fleet.virtual_clock += self._virtual_seconds()
         self.fleet.round = server_round
         return None, None
@@ -218,6 +225,13 @@ class FedSlim(Strategy):
         for update in updates:
             fleet.devices[update.device].structure = update.structure
         fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
+
+    def _settle_ranks(self, updates: Sequence[Update]) -> None:
+        """Remember what devices have given up; a device whose update did not count is sent its old rank again."""
+        assigned = {plan.assignment.device: plan.assignment.rank for plan in self._plans}
+        for update in updates:
+            if update.rank < assigned[update.device]:
+                self.fleet.devices[update.device].rank = update.rank
 
     def _aggregate(self, before: Adapter, updates: list[Update], frame: Frame) -> Adapter:
         """The next global adapter; under central privacy of clipped updates, and noisy.

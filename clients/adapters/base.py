@@ -201,8 +201,8 @@ class AdapterMethod(ABC):
         """What is left when no more training comes: plain LoRA factors that say the same."""
         return adapter
 
-    def companion(self, adapted: Adapted, task: "TaskSpec", round: int) -> Companion:
-        """What goes along with the training of ``adapted`` in a round (1-based)."""
+    def companion(self, adapted: Adapted, task: "TaskSpec", round: int, ranks: Sequence[int]) -> Companion:
+        """What goes along with the training of ``adapted`` in a round (1-based), by devices of these ``ranks``."""
         return Companion()
 
     @abstractmethod

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients import low_rank
-from slimfed.clients.adapters.base import AdapterMethod, Kept
+from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
 from slimfed.clients.adapters.model import AdaptedModel, Read, attach_head, fill
 from slimfed.clients.cohort.layers import CohortLinear
 from slimfed.clients.ownership import factor_masks, rank_mask
+from slimfed.clients.rank_pruning import TailPenalty
 from slimfed.clients.sent import Sent
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Structure
@@ -40,6 +41,10 @@ class Lora(AdapterMethod):
         """Every device's factors in one batched product."""
         a, b = stacked(base, name, adapters, kept)
         return CohortLinear(base, a, b, spec.scaling)
+
+    def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
+        """HetLoRA's penalty, where the job asks for it."""
+        return TailPenalty(adapted, task.adapter, ranks) if task.adapter.tail_penalty > 0 else Companion()
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Pat(Lora):
         """True for v, z and the progress, which is not trained at all."""
         return not name.endswith(("/down", "/up"))
 
-    def companion(self, adapted: Adapted, task: TaskSpec, round: int) -> Companion:
+    def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
         """The mask's course, and the losses on W1 and z."""
         mask = adapted.model.get_submodule(_MASK)
         assert isinstance(mask, Mask)

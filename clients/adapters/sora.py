@@ -84,7 +84,7 @@ class Sora(AdapterMethod):
             row[: len(own)] = own
         return CohortGatedLinear(base, a, b, gate.to(a.device), spec.scaling)
 
-    def companion(self, adapted: Adapted, task: TaskSpec, round: int) -> Companion:
+    def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
         """The proximal step."""
         rung = (round - 1) * _LADDER // task.training.rounds
         return _Proximal(adapted, task.adapter.threshold * rung / (_LADDER - 1))

@@ -110,7 +110,7 @@ class _Session:
         dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
         ranks = [assignment.rank for assignment in assignments]
         self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, ranks, task.adapter, dtype)
-        self.companion = self.method.companion(self.cohort, task, assignments[0].round)
+        self.companion = self.method.companion(self.cohort, task, assignments[0].round, ranks)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
             self.cohort.set_structures(self.structures)

@@ -4,7 +4,6 @@ from slimfed.strategies.server.base import Memory, ServerOptimizer, moved
 from slimfed.strategies.server.fedadam import AdamStep
 from slimfed.strategies.server.fedavgm import MomentumStep
 from slimfed.strategies.server.none import NoStep
-from slimfed.strategies.server.spec import ServerSpec
 
 SERVER_OPTIMIZERS: dict[str, type[ServerOptimizer]] = {
     "none": NoStep,
@@ -12,4 +11,4 @@ SERVER_OPTIMIZERS: dict[str, type[ServerOptimizer]] = {
     "fedadam": AdamStep,
 }
 
-__all__ = ["SERVER_OPTIMIZERS", "Memory", "ServerOptimizer", "ServerSpec", "moved"]
+__all__ = ["SERVER_OPTIMIZERS", "Memory", "ServerOptimizer", "moved"]

@@ -110,6 +110,14 @@ def test_devices_are_held_alike_alone_and_in_a_cohort(kind: str, family: str, ca
         assert_equal(alone, cohort)
 
 
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("qwen2", True), ("gpt2", True)])
+def test_tails_shrink_alike_alone_and_in_a_cohort(family: str, causal: bool) -> None:
+    """HetLoRA's penalty, with tails of unequal length beside each other and one device that has none."""
+    fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50), (1, 0.0, 0.0, 50)]
+    for alone, cohort in both(family, causal, fleet, keep_ranks=0.7, tail_penalty=0.5):
+        assert_equal(alone, cohort)
+
+
 def test_fedprox_is_what_autograd_makes_of_its_penalty() -> None:
     """Against plain steps on loss + mu/2 |w - w_sent|^2; both engines train alike, says the test above."""
     base, blueprint = opened("bert", False)

@@ -118,7 +118,7 @@ def test_losses_are_finite_from_the_first_step_and_reach_every_module() -> None:
     dense, job = blueprint.dense(), task(False, adapter="pat")
     sent = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
     adapted = PAT.attach(slice_model(base.model, dense), dense, sent, job)
-    companion = PAT.companion(adapted, job, 1)
+    companion = PAT.companion(adapted, job, 1, [8])
     companion.begin(0)
     penalty = companion.penalty()
     penalty.backward()

@@ -63,7 +63,7 @@ def test_the_threshold_is_soft_once_and_rises_over_the_rounds(gates: list[float]
     sent.factors[name].gate[:] = gates
     job = task(False, adapter="sora", rounds=7)
     adapted = SORA.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, job)
-    SORA.companion(adapted, job, 7 if last else 1).end(rate)
+    SORA.companion(adapted, job, 7 if last else 1, [8]).end(rate)
     got = adapted.read().factors[name].gate
     xi = job.adapter.threshold * rate if last else 0.0
     before = np.array(gates)

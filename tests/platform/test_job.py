@@ -142,6 +142,16 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
             "training.recovery = 'squarehead': compares hidden states of one width, which method.adapter = 'pat' "
             "takes parts of away; use recovery = 'plain', or another adapter",
         ),
+        (
+            ["adapter.tail_penalty=0.1"],
+            "adapter: tail_penalty weighs the ranks beyond keep_ranks, which must be below 1 for that",
+        ),
+        (
+            ["adapter.keep_ranks=0.9"],
+            "adapter.keep_ranks = 0.9: devices give up ranks of LoRA that are theirs to keep, which does not go with "
+            "method.adapter = 'lora' and bandit.name = 's-ucb'; use 'lora' and 'fixed', or set keep_ranks = 1 and "
+            "tail_penalty = 0",
+        ),
         (["training.proximal=-1"], "training.proximal = -1: must be at least 0"),
         (["training.rounds"], "--set 'training.rounds': must read field=value, such as training.rounds=5"),
         (["=5"], "--set '=5': must read field=value, such as training.rounds=5"),

@@ -9,6 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from slimfed.clients.selection import select
+from slimfed.clients.slicing import narrow
+from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
 from slimfed.strategies.aggregation import initial_adapter
@@ -314,3 +316,13 @@ def test_a_device_that_prunes_nothing_of_a_large_step_is_refused():
     (reason,) = find_unfit(updates, {0: idle}, BEFORE)
     assert reason.kind == "structure"
     assert "has pruned nothing" in reason.cause
+
+
+def test_a_device_may_give_up_the_ranks_that_its_method_lets_it_and_no_others():
+    """HetLoRA at gamma 0.5: 4 or 2 ranks of 4, never 3 or 1, and never 2 without the method."""
+    expected, updates = fleet(1, 4)
+    assigned, method = replace(expected[0], rank=4), AdapterSpec(keep_ranks=0.5)
+    for rank, spec, fit in ((4, method, True), (2, method, True), (3, method, False), (2, AdapterSpec(), False)):
+        sent = narrow(BEFORE, BLUEPRINT.dense(), updates[0].structure, rank)
+        found = find_unfit([replace(updates[0], rank=rank, adapter=sent)], {0: assigned}, BEFORE, spec)
+        assert [reason.kind for reason in found] == ([] if fit else ["rank"])

@@ -125,3 +125,5 @@ def test_a_method_that_tells_of_the_text_is_refused() -> None:
     }.items():
         with pytest.raises(InputError, match=words):
             check_privacy(load_job(None, [*SAFE, change]))
+    with pytest.raises(InputError, match=r"adapter\.keep_ranks"):
+        check_privacy(load_job(None, [*SAFE, "bandit.name=fixed", "adapter.keep_ranks=0.9"]))

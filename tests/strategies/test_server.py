@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.clients.update import Adapter
-from slimfed.strategies.server import SERVER_OPTIMIZERS, ServerSpec, moved
+from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
+from slimfed.strategies.server_spec import ServerSpec
 
 seeds = st.lists(st.integers(0, 2**31), min_size=1, max_size=4)
 

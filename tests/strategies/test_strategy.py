@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.exchange import StopRequestedError
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.server import ServerSpec
+from slimfed.strategies.server_spec import ServerSpec
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim, QuorumError
 
@@ -57,17 +58,17 @@ class Tampering(LocalGrid):
         return [reply for reply in super().pull_messages(message_ids) if self.tamper(reply)]
 
 
-def new_fleet() -> Fleet:
+def new_fleet(bandit: BanditSpec = SETTINGS.bandit) -> Fleet:
     workplace = open_workplace(TASK)
     base, blueprint = workplace.base, workplace.blueprint
     shapes = {name: tuple(base.model.get_submodule(name).weight.shape) for name in blueprint.modules}
     adapter = initial_adapter(shapes, 4, head_state(base.model, base.head), 5)
-    return Fleet.new(blueprint, adapter, TASK.devices, SETTINGS.bandit, 5)
+    return Fleet.new(blueprint, adapter, TASK.devices, bandit, 5)
 
 
 def run(recorder: Memory, *, fleet: Fleet | None = None, grid=None, clock=None, **changes) -> FedSlim:
     settings = replace(SETTINGS, **changes)
-    strategy = FedSlim(settings, fleet or new_fleet(), clock or Clock(), recorder, Evaluator())
+    strategy = FedSlim(settings, fleet or new_fleet(settings.bandit), clock or Clock(), recorder, Evaluator())
     strategy.start(grid or LocalGrid(settings.nodes))
     return strategy
 
@@ -130,6 +131,29 @@ def test_a_server_optimiser_resumes_to_the_bit(optimizer: str) -> None:
     run(forgetful, fleet=Fleet.restore(blueprint, bare, json.loads(state)), server=server)
     name = next(name for name in tensors if name.startswith("a/"))
     assert not np.array_equal(forgetful.checkpoints[-1][0][name], whole.checkpoints[-1][0][name])
+
+
+def test_ranks_that_devices_give_up_stay_given_up_and_survive_a_resume() -> None:
+    """HetLoRA: each device's rank falls by itself, the next round is sent at it, and no other rank is let in."""
+    changes = {
+        "task": TASK.model_copy(update={"adapter": AdapterSpec(keep_ranks=0.7, tail_penalty=5.0, least_rank=2)}),
+        "bandit": BanditSpec(name="fixed", ranks=(2, 4), fixed_rank=4),
+        "aggregation": "hetlora",
+    }
+    whole, first, rest = Memory(), Memory(stop_after=2), Memory()
+    run(whole, **changes)
+    assert [device.status for record in whole.rounds for device in record.devices] == ["done"] * 24
+    for before, after in pairwise(whole.rounds):
+        for then, now in zip(before.devices, after.devices, strict=True):
+            assert now.assignment.rank == then.update.rank
+            assert then.update.adapter.effective_rank == then.update.rank
+    last = [device.update.rank for device in whole.rounds[-1].devices]
+    assert min(last) == 2, "4 -> 2 (floor of 2.8), and 2 is the least"
+    with pytest.raises(StopRequestedError):
+        run(first, **changes)
+    tensors, state = first.checkpoints[-1]
+    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)), **changes)
+    assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
 
 
 def test_what_the_clock_rules_out_costs_the_device_its_round_and_no_more() -> None:
