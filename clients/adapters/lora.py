@@ -15,9 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from slimfed.clients import low_rank
 from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
 from slimfed.clients.adapters.model import AdaptedModel, Read, attach_head, fill
+from slimfed.clients.adapters.tail import TailPenalty
 from slimfed.clients.cohort.layers import CohortLinear
 from slimfed.clients.ownership import factor_masks, rank_mask
-from slimfed.clients.rank_pruning import TailPenalty
 from slimfed.clients.sent import Sent
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Structure

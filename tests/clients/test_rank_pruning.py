@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.tail import TailPenalty
 from slimfed.clients.cohort.model import attach_cohort
-from slimfed.clients.rank_pruning import TailPenalty, kept_ranks, self_pruned, tail_product
+from slimfed.clients.rank_pruning import kept_ranks, self_pruned, tail_product
 from slimfed.clients.slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.trainer import train_device
