@@ -46,7 +46,9 @@ def train(
     A cohort that runs out of memory is halved until it fits, and so are those after it; one device that does not fit
     is a failure. A cohort that fails in another way is halved too, until what fails is alone.
     """
-
+    # Gradients of a task that is learnt well fall below 1e-38, where a processor is many times slower. It is the
+    # thread that computes which must be told, so it is told here.
+    torch.set_flush_denormal(True)
     clock = watch or Stopwatch()
 
     def cohort(part: slice) -> list[Update]:

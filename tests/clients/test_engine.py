@@ -1,5 +1,6 @@
 """What goes wrong with one device, or with the memory of one pass, costs the other devices nothing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
@@ -86,3 +87,21 @@ def test_a_device_that_never_fits_is_a_failure() -> None:
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     assert not is_out_of_memory(ValueError("allocate memory"))
+
+
+def test_training_spends_no_time_on_numbers_below_the_smallest_normal_one() -> None:
+    """In a thread of its own: a thread has its own setting, and a new one takes that of its maker."""
+
+    def tiny() -> float:
+        return float(torch.tensor([1e-30]) * 1e-10)
+
+    def before_and_after() -> tuple[float, float]:
+        torch.set_flush_denormal(False)
+        before = tiny()
+        trained(fleet_data())
+        return before, tiny()
+
+    with ThreadPoolExecutor(1) as alone:
+        before, after = alone.submit(before_and_after).result()
+    assert before > 0.0
+    assert after == 0.0
