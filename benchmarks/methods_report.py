@@ -13,13 +13,11 @@ BANDITS = ("s-ucb", "e-ucb", "thompson", "random", "fixed", "oracle")
 SPARSITIES = (0.3, 0.5, 0.7)
 ABLATED = 0.5
 """The sparsity at which agents are compared; the first of ``BANDITS`` is fedspine's own."""
-_ROUNDING = 0.02
-"""A model this much short of the asked sparsity is taken for as slim as asked: units are whole."""
 _TARGET_SHARE = 0.9
 """Of the unpruned federated accuracy."""
 _METHODS = (
-    "sparsity", "method", "pruned global model", "devices' own models", "virtual seconds to target", "and as slim as asked",
-    "times fedspine's",
+    "sparsity", "method", "pruned global model", "devices' own models", "virtual seconds to target",
+    "and as slim as asked", "times fedspine's",
     "virtual seconds in all", "GB sent", "peak memory of a device, MB",
 )  # fmt: skip
 
@@ -57,7 +55,7 @@ def _methods(runs: list[Results], failed: list[Results], dataset: str, target: f
                 _percent(rows, "accuracy"),
                 _percent(rows, "device_accuracy_mean"),
                 _seconds(needed),
-                _seconds(_time(rows, target, sparsity - _ROUNDING)),
+                _seconds(_time(rows, target, sparsity)),
                 f"{needed.mean / ours.mean:.2f}" if needed.complete and needed.mean and ours.mean else "-",
                 f"{_mean(rows, 'virtual_seconds'):.0f}",
                 f"{_mean(rows, 'bytes') / 1e9:.2f}",
@@ -122,8 +120,7 @@ def _points(result: Results) -> list[Point]:
 
 def _time(rows: list[Results], target: float, sparsity: float = 0.0) -> Statistic:
     """Virtual seconds until the global model is as good as ``target``, and its fleet as slim as ``sparsity``."""
-    slim = [[point for point in _points(row) if point.sparsity >= sparsity] for row in rows]
-    return Statistic.over(cost_to_target(points, "virtual_seconds", target) for points in slim)
+    return Statistic.over(cost_to_target(_points(row), "virtual_seconds", target, sparsity) for row in rows)
 
 
 def _mean(rows: list[Results], name: str) -> float:
