@@ -42,21 +42,23 @@ def _methods(runs: list[Results], failed: list[Results], dataset: str, target: f
     dense = _where(runs, table="unpruned", dataset=dataset)
     lines = [f"**{dataset}**, unpruned: {_percent(dense, 'accuracy')}; target {target:.1%}", "", *_head(_METHODS)]
     for sparsity in SPARSITIES:
-        ours = _time(_where(runs, table="methods", dataset=dataset, sparsity=sparsity, preset="fedspine"), target)
+        ours = _time(
+            _where(runs, table="methods", dataset=dataset, sparsity=sparsity, preset="fedspine"), target, sparsity
+        )
         for preset in PRESETS:
             cells = {"table": "methods", "dataset": dataset, "sparsity": sparsity, "preset": preset}
             rows, lost = _where(runs, **cells), len(_where(failed, **cells))
             if not rows:
                 continue
-            needed = _time(rows, target)
+            slim = _time(rows, target, sparsity)
             columns = [
                 f"{_mean(rows, 'sparsity'):.1%}",
                 preset + (f" ({lost} failed)" if lost else ""),
                 _percent(rows, "accuracy"),
                 _percent(rows, "device_accuracy_mean"),
-                _seconds(needed),
-                _seconds(_time(rows, target, sparsity)),
-                f"{needed.mean / ours.mean:.2f}" if needed.complete and needed.mean and ours.mean else "-",
+                _seconds(_time(rows, target)),
+                _seconds(slim),
+                f"{slim.mean / ours.mean:.2f}" if slim.complete and slim.mean and ours.mean else "-",
                 f"{_mean(rows, 'virtual_seconds'):.0f}",
                 f"{_mean(rows, 'bytes') / 1e9:.2f}",
                 f"{_mean(rows, 'peak_memory_bytes') / 1e6:.0f}",
@@ -132,14 +134,17 @@ def _percent(rows: list[Results], name: str) -> str:
 
 
 def _spread(values: Statistic) -> str:
-    return "-" if values.mean is None else f"{values.mean:.1%} ± {100 * (values.spread or 0.0):.1f}"
+    """Mean, and the deviation where there are several runs."""
+    if values.mean is None:
+        return "-"
+    return f"{values.mean:.1%}" + (f" ± {100 * values.spread:.1f}" if values.spread is not None else "")
 
 
 def _seconds(values: Statistic) -> str:
-    """Mean and spread; how many runs reached the target, if not all did."""
+    """Mean, and the deviation where there are several; how many runs reached the target, if not all did."""
     if values.mean is None:
         return "not reached"
-    text = f"{values.mean:.1f} ± {values.spread or 0.0:.1f}"
+    text = f"{values.mean:.1f}" + (f" ± {values.spread:.1f}" if values.spread is not None else "")
     return text if values.complete else f"{text} ({len(values.values)} of {values.of} reached it)"
 
 
