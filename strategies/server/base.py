@@ -49,7 +49,9 @@ def moved(
     named = _named(after)
     stepped, kept = optimizer.step(_named(before), named, memory, number)
     new = {name: np.asarray(stepped[name], dtype=np.float32) for name in named}
-    factors = {module: Factors(new[f"a/{module}"], new[f"b/{module}"]) for module in after.factors}
+    factors = {
+        module: Factors(**{part: new[f"{part}/{module}"] for part in f.parts()}) for module, f in after.factors.items()
+    }
     return replace(after, factors=factors, head={name: new[f"head/{name}"] for name in after.head}), kept
 
 

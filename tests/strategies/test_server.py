@@ -1,12 +1,14 @@
 """Server optimisers do what Flower's strategies do, over rounds, on factors and head, from what a checkpoint holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from aggregating import global_adapter, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.update import Adapter
+from slimfed.clients.update import Adapter, Delta, Factors
 from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
 from slimfed.strategies.server_spec import ServerSpec
 
@@ -58,6 +60,18 @@ def test_without_momentum_the_aggregate_is_taken_as_it_is(spec: ServerSpec) -> N
     for seed, adapter in zip((3, 4), course(spec, [3, 4]), strict=True):
         for name, value in tensors(adapter).items():
             np.testing.assert_array_equal(value, tensors(global_adapter(seed))[name])
+
+
+def test_no_optimiser_leaves_every_part_of_an_adapter_alone() -> None:
+    plain = global_adapter(3)
+    gated = {name: Factors(f.a, f.b, np.ones(len(f.a), np.float32)) for name, f in plain.factors.items()}
+    delta = Delta((2, 2), np.ones(1, np.float32), np.zeros(1, np.int32), np.ones(1, np.uint16))
+    full = replace(plain, factors=gated, deltas={"m": delta}, extra={"z": np.ones(2, np.float32)})
+    after, memory = moved(SERVER_OPTIMIZERS["none"](ServerSpec()), full, full, {}, 1)
+    assert not memory
+    assert [f.parts().keys() for f in after.factors.values()] == [f.parts().keys() for f in gated.values()]
+    for one, other in zip(after.tensors(), full.tensors(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("optimizer", ["fedavgm", "fedadam"])
