@@ -24,6 +24,7 @@ CLASS_PATTERNS = ("", "/", ".", "x")
 LINE_HEIGHT = 320
 MARKERS_UP_TO = 60
 LABELS_UP_TO = 30
+_BAR_WIDTH = 0.75
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
         figure.add_bar(
             x=rows["round"],
             y=rows["seconds"] / unit.seconds,
+            width=_BAR_WIDTH,  # else a class that was slowest in every third round gets bars three rounds wide
             name=name,
             marker={"color": color, "pattern": {"shape": pattern}, "line": {"width": 0}},
             customdata=np.column_stack(
@@ -153,7 +155,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
             ),
         )
     finish(figure, LINE_HEIGHT, top=28 + 20 * (len(figure.data) // 3))
-    figure.update_layout(bargap=0.25, barmode="overlay", showlegend=True)
+    figure.update_layout(barmode="overlay", showlegend=True)
     round_axis(figure, frame["round"])
     figure.update_yaxes(title_text=f"Completion time ({unit.name})", rangemode="tozero")
     return figure

@@ -126,6 +126,7 @@ def test_slowest_has_one_bar_a_round_in_the_colour_of_its_class():
     assert titles(figure) == ("Round", "Completion time (min)")
     assert [list(bars.x) for bars in figure.data] == [[1, 3], [2]]
     assert figure.data[0].y[0] == pytest.approx(200 / 60)
+    assert {bars.width for bars in figure.data} == {0.75}
     assert list(figure.data[0].text) == [4, 4]
     assert "2 min 30 s" in figure.data[0].customdata[0]
 
