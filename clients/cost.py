@@ -10,6 +10,8 @@ heads and r the rank, the floating-point operations of one training step are
 
 Norms, softmax, activation functions and the optimiser are left out: they are bound by memory, and counted there.
 
+With checkpointing the layers run forward twice, and keep their inputs and the activations of one layer at a time.
+
 Operations agree with PyTorch's own counter to 3%, kept activations with what autograd keeps to 15%, for every family.
 Calibration: Gemma-3-270M in bf16, rank 8 on all projections, batch 8, length 64 needs 0.84 GB of weights, activations
 and adapter here, and with the log-probabilities of all positions and Python 1.9 GB; EdgeFlowerTune measured 589 to
@@ -32,6 +34,8 @@ _RUNTIME_BYTES = 300e6
 # A number kept for backward is written and read by the forward pass, read by the backward pass, and its gradient is
 # written and read.
 _PASSES_OF_ACTIVATIONS = 5
+# Under checkpointing it is also written and read by the second pass forward.
+_PASSES_OF_RECOMPUTED = 7
 # A trained number (fp32) is read forward and backward and its gradient written; AdamW reads value, gradient and two
 # moments, and writes value and moments.
 _PASSES_OF_TRAINED = 10
@@ -54,8 +58,10 @@ class Dimensions:
     ``adapter_parameters_per_rank``: in + out, summed over the adapted modules. ``adapted_weights``: in * out, likewise.
     ``adapted_modules``: how many there are.
     ``kept_head_width``: width of the kept query heads, summed over the layers.
-    ``activations``: numbers a token leaves in the layers for the backward pass. ``logits``: numbers a token leaves in
-    the loss (vocabulary size of a causal-lm, else 0). ``parameters``: of the whole model, embeddings included.
+    ``activations``: numbers a token leaves in the layers for the backward pass; ``layer_inputs``: those that the layers
+    are given; ``largest_layer``: those that one layer leaves at most. ``layers``: how many there are.
+    ``logits``: numbers a token leaves in the loss (vocabulary size of a causal-lm, else 0).
+    ``parameters``: of the whole model, embeddings included.
     """
 
     token_weights: int
@@ -65,6 +71,9 @@ class Dimensions:
     adapted_modules: int
     kept_head_width: int
     activations: int
+    layer_inputs: int
+    largest_layer: int
+    layers: int
     logits: int
     parameters: int
     bytes_per_weight: int
@@ -115,7 +124,11 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
             logits = rows
         else:
             head_weights += rows * columns
-    elementary, head_norms = anatomy.elementary_gelu, anatomy.head_norms
+    layers: dict[int, int] = {}
+    for block in blueprint.blocks:
+        kept_here = _activations(block, shapes, anatomy.elementary_gelu, anatomy.head_norms)
+        layers[block.layer] = layers.get(block.layer, 0) + kept_here
+    width = shapes[blueprint.modules[0]][1]
     return Dimensions(
         token_weights=token_weights,
         head_weights=head_weights,
@@ -123,7 +136,10 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
         adapted_weights=sum(out * into for out, into in shapes.values()),
         adapted_modules=len(shapes),
         kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
-        activations=sum(_activations(block, shapes, elementary, head_norms) for block in blueprint.blocks),
+        activations=sum(layers.values()),
+        layer_inputs=width * len(layers),
+        largest_layer=max(layers.values()),
+        layers=len(layers),
         logits=logits,
         parameters=anatomy.parameters - removed,
         bytes_per_weight=model.dtype.itemsize,
@@ -150,18 +166,22 @@ def low_rank_load(size: Dimensions, rank: int) -> AdapterLoad:
     return AdapterLoad(adapter, 3 * 2 * adapter, rank * size.adapted_modules)
 
 
-def training_workload(size: Dimensions, load: AdapterLoad, steps: int, batch: int, length: int) -> Workload:
+def training_workload(
+    size: Dimensions, load: AdapterLoad, steps: int, batch: int, length: int, checkpointing: bool = False
+) -> Workload:
     """Work of ``steps`` optimiser steps on batches of ``batch x length`` tokens, padding included.
 
     ``traffic_bytes``: weights of the matrix products read forward and backward at every step, activations, logits, and
     what is trained; embeddings are left out, of which a step reads a few rows only. ``peak_memory_bytes``: runtime, all
     weights, adapter and head with gradient and two moments, activations and logits of a batch. Weights, activations and
-    logits count in the type of the weights.
+    logits count in the type of the weights. With ``checkpointing`` the activations are those of the layers' inputs and
+    of one layer, whose turn comes when the logits are gone; the layers' forward pass, for which a third of the
+    adapter's operations stand, counts twice.
     """
     tokens = batch * length
     trained = load.trained + size.head_weights
     attention = 4 * length * size.kept_head_width
-    flops = tokens * (2 * 2 * size.token_weights + 3 * attention + load.token_flops)
+    flops: float = tokens * (2 * 2 * size.token_weights + 3 * attention + load.token_flops)
     flops += batch * 3 * 2 * size.head_weights
     kept = size.bytes_per_weight * tokens * (size.activations + load.activations)
     logits = size.bytes_per_weight * tokens * size.logits
@@ -169,7 +189,14 @@ def training_workload(size: Dimensions, load: AdapterLoad, steps: int, batch: in
     traffic += _PASSES_OF_WEIGHTS * load.weights * size.bytes_per_weight
     traffic += 4 * _PASSES_OF_TRAINED * trained
     peak = _RUNTIME_BYTES + (size.parameters + load.weights) * size.bytes_per_weight + _BYTES_PER_TRAINED * trained
-    peak += kept + _COPIES_OF_LOGITS * logits
+    if checkpointing:
+        flops += tokens * (2 * size.adapted_weights + attention + load.token_flops / 3)
+        traffic += size.adapted_weights * size.bytes_per_weight
+        traffic += (_PASSES_OF_RECOMPUTED - _PASSES_OF_ACTIVATIONS) * kept
+        one_layer = size.bytes_per_weight * tokens * (size.largest_layer + load.activations / size.layers)
+        peak += size.bytes_per_weight * tokens * size.layer_inputs + max(one_layer, _COPIES_OF_LOGITS * logits)
+    else:
+        peak += kept + _COPIES_OF_LOGITS * logits
     return Workload(float(steps * flops), float(steps * traffic), float(peak))
 
 

@@ -28,6 +28,8 @@ def hindrance(task: TaskSpec, base: LoadedModel) -> str:
         return "the task head is more than linear modules"
     if task.training.recovery == "squarehead":
         return "training.recovery = squarehead runs the unpruned base beside every device's model, a cohort has but one"
+    if task.training.checkpointing:
+        return "training.checkpointing computes one device's layers again, not those of a cohort"
     return ADAPTERS[task.adapter.name].hindrance(task.adapter)
 
 

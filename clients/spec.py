@@ -140,6 +140,10 @@ class TrainingSpec(Section):
         "plain",
         description="squarehead: adds the distance of every layer's states from those of the unpruned base to the loss",
     )
+    checkpointing: bool = Field(
+        False,
+        description="keep the layers' inputs only, and compute a layer again for its gradient: less memory, more time",
+    )
     proximal: float = Field(
         0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all that is trained to the loss; 0: nothing"
     )

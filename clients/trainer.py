@@ -16,6 +16,7 @@ from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
+from slimfed.clients.recomputing import recompute_layers
 from slimfed.clients.recovery import square_head, teacher_states
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import TaskSpec
@@ -105,6 +106,8 @@ class _Session:
         self.structure = structure
         self.size = measure(self.base.model, self.blueprint, structure)
         sliced = slice_model(self.base.model, structure)
+        if self.task.training.checkpointing:
+            recompute_layers(sliced)
         self.adapted = self.method.attach(sliced, structure, adapter, self.task)
         self.load = self.method.load(self.size, self.assignment.rank, self.sent)
         self.companion = self.method.companion(self.adapted, self.task, self.assignment.round, [self.assignment.rank])
@@ -177,7 +180,7 @@ class _Session:
 
     def _work(self, rows: int, length: int) -> Workload:
         """What a step cost: with a teacher also its weights, in memory and read once, and its forward pass."""
-        work = training_workload(self.size, self.load, 1, rows, length)
+        work = training_workload(self.size, self.load, 1, rows, length, self.task.training.checkpointing)
         if self.task.training.recovery == "plain":
             return work
         whole = self.teacher

@@ -174,7 +174,10 @@ def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, fl
     size = measure(base.model, blueprint, blueprint.dense())
     rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
     load = ADAPTERS[job.method.adapter].load(size, rank, first_adapter(base, blueprint, job))
-    full, none = (training_workload(size, load, 1, rows, length).peak_memory_bytes for rows in (batch, 0))
+    full, none = (
+        training_workload(size, load, 1, rows, length, job.training.checkpointing).peak_memory_bytes
+        for rows in (batch, 0)
+    )
     trained = 16 * (load.trained + size.head_weights) + size.bytes_per_weight * load.weights
     return float(size.parameters * size.bytes_per_weight), _ACTIVATION_SLACK * (full - none) + trained
 

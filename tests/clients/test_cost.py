@@ -1,7 +1,7 @@
 """Counted work is what PyTorch counts, and kept activations are what autograd keeps."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from slimfed.clients.adapters.lora import attach
 from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.blueprint import discover
 from slimfed.clients.cost import inference_flops, low_rank_load, measure, training_workload
+from slimfed.clients.recomputing import recompute_layers
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Structure
@@ -45,6 +46,17 @@ def batch(causal: bool) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
+def remembering(own: set[int], kept: dict[int, torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What autograd keeps goes into ``kept``, by where it lies, unless it is one of the model's ``own``."""
+
+    def remember(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    return remember
+
+
 @pytest.mark.parametrize(("family", "causal"), CASES)
 def test_operations_are_what_pytorch_counts(family: str, causal: bool) -> None:
     model = copy.deepcopy(build(family, causal))  # models of a family share their config
@@ -71,18 +83,44 @@ def test_kept_activations_are_what_autograd_keeps(family: str, causal: bool) -> 
         adapted = adapted_in(model, structure)
         own = {t.untyped_storage().data_ptr() for t in [*adapted.model.parameters(), *adapted.model.buffers()]}
         kept: dict[int, torch.Tensor] = {}
-
-        def remember(tensor: torch.Tensor, own: set[int] = own, kept: dict[int, torch.Tensor] = kept) -> torch.Tensor:
-            if tensor.untyped_storage().data_ptr() not in own:
-                kept[tensor.untyped_storage().data_ptr()] = tensor
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(remembering(own, kept), lambda tensor: tensor):
             loss = adapted.model(**batch(causal)).loss
         size = measure(model, structure.blueprint, structure)
         counted = 4 * BATCH * LENGTH * (size.activations + RANK * size.adapted_modules + size.logits)
         assert counted == pytest.approx(sum(t.untyped_storage().nbytes() for t in kept.values()), rel=0.15)
         assert loss.requires_grad
+
+
+@pytest.mark.parametrize(("family", "causal"), CASES)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_checkpointing_computes_layers_again_and_keeps_their_inputs(family: str, causal: bool, attention: str) -> None:
+    """Operations are counted where attention is written out, kept numbers where its scores are not kept."""
+    model = copy.deepcopy(build(family, causal))
+    model.set_attn_implementation(attention)
+    structure = draw_structure(discover(model), 5)
+    size = measure(model, structure.blueprint, structure)
+    load = low_rank_load(size, RANK)
+    counts, kept = [], []
+    for again in (False, True):
+        adapted = adapted_in(model, structure)
+        adapted.model.train()
+        if again:
+            recompute_layers(adapted.model)
+        own = {t.untyped_storage().data_ptr() for t in [*adapted.model.parameters(), *adapted.model.buffers()]}
+        seen: dict[int, torch.Tensor] = {}
+        with FlopCounterMode(display=False) as counter:
+            with torch.autograd.graph.saved_tensors_hooks(remembering(own, seen), lambda tensor: tensor):
+                loss = adapted.model(**batch(causal)).loss
+            loss.backward()
+        counts.append(counter.get_total_flops())
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
+    plain, again = (training_workload(size, load, 1, BATCH, LENGTH, kind) for kind in (False, True))
+    assert again.peak_memory_bytes < plain.peak_memory_bytes
+    if attention == "eager":
+        assert again.flops - plain.flops == pytest.approx(counts[1] - counts[0], rel=0.05)
+    else:
+        spared = size.activations + load.activations - size.layer_inputs
+        assert kept[0] - kept[1] == pytest.approx(4 * BATCH * LENGTH * spared, rel=0.15)
 
 
 @pytest.mark.parametrize("family", CONFIGS)

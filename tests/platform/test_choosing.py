@@ -59,6 +59,14 @@ def test_a_teacher_has_no_place_in_a_cohort() -> None:
         check(load_job(None, [*FAST, "training.recovery=squarehead", "engine.name=cohort"]))
 
 
+def test_layers_are_computed_again_for_one_device_at_a_time() -> None:
+    checked = check(load_job(None, [*FAST, "training.checkpointing=true"]))
+    assert (checked.job.engine.name, checked.job.engine.cohort_size) == ("sequential", 1)
+    assert any(reason.startswith("engine.name = sequential: training.checkpointing") for reason in checked.reasons)
+    with pytest.raises(InputError, match=r"engine.name = cohort: training.checkpointing .* use sequential or auto"):
+        check(load_job(None, [*FAST, "training.checkpointing=true", "engine.name=cohort"]))
+
+
 def test_cohorts_grow_with_what_they_save_and_shrink_with_what_they_waste() -> None:
     """Launch cost is shared; what the base keeps for the others' sake is not."""
     job = load_job(None, ["method.target_sparsity=0.8", "pruning.prior_weight=0.0"])
