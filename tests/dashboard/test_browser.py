@@ -139,7 +139,7 @@ def test_a_table_is_saved_whole(open_page, address, finished):
     page = open_page(f"{address}/run?run={finished.id}&tab=Devices")
     for label, begins in (("CSV", b"device,class,"), ("Parquet", b"PAR1")):
         with page.expect_download(timeout=PATIENCE) as saved:
-            page.get_by_role("button", name=label).first.click()
+            page.get_by_test_id("stDownloadButton").filter(has_text=label).first.click()
         content = Path(saved.value.path()).read_bytes()
         assert content.startswith(begins)
         assert saved.value.suggested_filename.endswith(label.lower())

@@ -4,13 +4,15 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from sample import new_store
+from sample import SampleRun, new_store
 
 from slimfed.platform.store.queries import Reader
 
 pytestmark = pytest.mark.timeout(900)
 SOON, PATIENCE = 60_000, 330_000
 """Milliseconds: for a page, and for a run that starts Flower and Ray on a busy machine."""
+ROUNDS = 12
+"""Enough that a stop after the first comes before the last; every start of the runtime costs more than all of them."""
 
 
 def fill(page, label, value):
@@ -27,14 +29,22 @@ def status(page, name, patience=PATIENCE):
     expect(page.get_by_text(re.compile(rf"^. {name}$")).first).to_be_visible(timeout=patience)
 
 
-def run_in(page):
-    page.wait_for_url("**/run?run=**", timeout=PATIENCE)
+def start(page, but=""):
+    """Press Start, and wait for the page of the new run, which is not the one called ``but``."""
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url(lambda url: "/run?run=" in url and (not but or but not in url), timeout=PATIENCE)
     return re.search(r"run=([0-9a-z-]+)", page.url)[1]
 
 
-def test_launch_watch_clone_stop_resume_and_compare(browser, serve, tmp_path):
+def stop(page):
+    page.get_by_role("button", name="Stop", exact=True).click()
+    status(page, "stopped")
+
+
+def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
     home = tmp_path / "home"
-    with serve(home) as address:
+    with new_store(home) as store, serve(home) as address:
+        reader = Reader(store.engine)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(SOON)
 
@@ -47,48 +57,42 @@ def test_launch_watch_clone_stop_resume_and_compare(browser, serve, tmp_path):
         expect(page.get_by_text("must be at least 1").first).to_be_visible(timeout=SOON)
         expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
-        # Launch, and watch it to its end.
+        # Launch, see the first round come, and stop.
         for label, value in (
-            ("training.rounds", 2),
+            ("training.rounds", ROUNDS),
             ("training.local_steps", 2),
-            ("fleet.devices", 4),
-            ("data.max_length", 16),
+            ("fleet.devices", 2),
+            ("data.max_length", 8),
         ):
             fill(page, label, value)
-        page.get_by_role("button", name="Start", exact=True).click()
-        first = run_in(page)
-        status(page, "done")
-        expect(page.get_by_text("Round 2 of 2")).to_be_visible(timeout=SOON)
+        page.get_by_text(re.compile("^engine · ")).first.click()
+        fill(page, "workers", 1)
+        first = start(page)
+        expect(page.get_by_text(re.compile(rf"Round [1-9]\d* of {ROUNDS}"))).to_be_visible(timeout=PATIENCE)
+        stop(page)
+        done = reader.find_run(first).rounds_done
+        assert 1 <= done < ROUNDS
 
-        # Clone it with a change, and stop it after its first round.
+        # Resume it. A clone with a change waits in the queue behind it, and is stopped.
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible(timeout=PATIENCE)
         page.get_by_role("button", name="Clone").click()
         page.wait_for_url("**/launch?from=**", timeout=SOON)
         fill(page, "training.rounds", 400)
-        page.get_by_role("button", name="Start", exact=True).click()
-        page.wait_for_url(lambda url: "/run?run=" in url and first not in url, timeout=PATIENCE)
-        second = run_in(page)
-        expect(page.get_by_text(re.compile(r"Round [1-9]\d* of 400"))).to_be_visible(timeout=PATIENCE)
-        page.get_by_role("button", name="Stop", exact=True).click()
-        status(page, "stopped")
+        second = start(page, but=first)
+        stop(page)
+        job = reader.find_run(second).job
+        assert (job["training"]["rounds"], job["data"]["max_length"]) == (400, 8)
 
-        # Resume it: it goes on where it was.
-        with new_store(home) as store:
-            reader = Reader(store.engine)
-            done = reader.find_run(second).rounds_done
-            page.get_by_role("button", name="Resume").click()
-            expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible(timeout=PATIENCE)
-            page.wait_for_function(
-                f"(Number((document.body.innerText.match(/Round (\\d+) of 400/) || [])[1]) || 0) > {done}",
-                timeout=PATIENCE,
-            )
-            page.get_by_role("button", name="Stop", exact=True).click()
-            status(page, "stopped")
-            rounds_in_store = [row.round for row in reader.rounds(second)]
-            assert rounds_in_store == list(range(1, len(rounds_in_store) + 1))
-            assert len(rounds_in_store) > done
+        # Watch the resumed one to its end: it went on where it was.
+        page.goto(f"{address}/run?run={first}")
+        status(page, "done")
+        expect(page.get_by_text(f"Round {ROUNDS} of {ROUNDS}")).to_be_visible(timeout=SOON)
+        assert [row.round for row in reader.rounds(first)] == list(range(1, ROUNDS + 1))
 
-        # Compare the two by a link.
-        page.goto(f"{address}/compare?runs={first},{second}")
+        # Compare it with the clone, and with a run that got as far, by a link.
+        other = SampleRun(store).play(ROUNDS).end()
+        page.goto(f"{address}/compare?runs={first},{second},{other.id}")
         expect(page.get_by_text("Cost to target")).to_be_visible(timeout=SOON)
         expect(page.get_by_text("How the jobs differ")).to_be_visible(timeout=SOON)
         expect(page.locator(".js-plotly-plot .main-svg:first-child")).to_have_count(2, timeout=SOON)
