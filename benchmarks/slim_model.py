@@ -2,7 +2,8 @@
 
     python benchmarks/slim_model.py [--minilm FOLDER] [--skip-large]
 
-Writes results/slim-model.json, and from it the tables in README.md; ``--render`` writes the tables alone. Times are
+Writes results/slim-model.json, and from it the tables in README.md; ``--render`` writes the tables alone. Every figure
+is written when it is there, and ``--resume`` measures only those that are missing. Times are
 processor seconds of one thread, medians of passes in turns; memory is the growth of a process's resident set.
 """
 
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +31,8 @@ SPARSITY = 0.5
 _STEPS = 4
 _SHAPES = ("minilm", "roberta", "llama")
 _TRAINED = {"minilm": (8, 64), "roberta": (8, 64), "llama": (4, 64)}
-_KINDS = ("peft", "dense", "first", "sliced")
+_KINDS = ("peft", "dense", "first", "sliced", "again")
+_FORMATS = ("safetensors", "onnx", "onnx-int8")
 
 
 def main() -> None:
@@ -37,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minilm", default=_minilm(), help="folder of MiniLM-L6")
     parser.add_argument("--skip-large", action="store_true", help="MiniLM only")
+    parser.add_argument("--resume", action="store_true", help="keep the figures that are there")
     parser.add_argument("--render", action="store_true", help="write the tables from the results")
     parser.add_argument("--train", nargs=2, metavar=("SHAPE", "KIND"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -44,19 +48,31 @@ def main() -> None:
         print(_train(*options.train, options.minilm))
         return
     if not options.render:
-        shapes = _SHAPES[:1] if options.skip_large else _SHAPES
-        found = {
-            "machine": f"{processor()}, one thread, load average {os.getloadavg()[0]:.1f}",
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "onnxruntime")},
-            "inference": {shape: _infer(shape, options.minilm) for shape in shapes},
-            "training": {
-                shape: {kind: _trained_apart(shape, kind, options.minilm) for kind in _KINDS} for shape in shapes
-            },
-        }
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        _measure(_SHAPES[:1] if options.skip_large else _SHAPES, options.minilm, options.resume)
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     put("slim-inference", _inference_table(found))
     put("slim-training", _training_table(found))
+
+
+def _measure(shapes: tuple[str, ...], minilm: str, resume: bool) -> None:
+    found: dict[str, Any] = {
+        "machine": f"{processor()}, one thread, load average {os.getloadavg()[0]:.1f}",
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "onnxruntime")},
+        "inference": {},
+        "training": {},
+    }
+    if resume and RESULTS.exists():
+        found |= json.loads(RESULTS.read_text(encoding="utf-8"))
+    plan: list[tuple[str, tuple[str, ...], Callable[[str, str, str], Any]]] = [
+        ("training", _KINDS, _trained_apart),
+        ("inference", _FORMATS, _infer),
+    ]
+    for part, kinds, figure in plan:
+        for shape, kind in itertools.product(shapes, kinds):
+            there = found[part].setdefault(shape, {})
+            if kind not in there:
+                there[kind] = figure(shape, kind, minilm)
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _minilm() -> str:
@@ -94,8 +110,8 @@ def _structure(base: Any) -> Any:
     return select(blueprint.dense(), np.random.default_rng(1).random(blueprint.units), SPARSITY, "layer")
 
 
-def _infer(shape: str, minilm: str) -> dict[str, Any]:
-    """The exported half against its dense twin by ``slimfed bench``, in PyTorch and in ONNX Runtime."""
+def _infer(shape: str, format: str, minilm: str) -> dict[str, Any]:
+    """The exported half against its dense twin by ``slimfed bench``."""
     from slimfed.clients.export.bench import bench
     from slimfed.clients.export.formats import FORMATS
     from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices
@@ -133,17 +149,14 @@ def _infer(shape: str, minilm: str) -> dict[str, Any]:
             versions={},
         ),
     )
-    found = {}
     with tempfile.TemporaryDirectory() as place:
-        for format in ("safetensors", "onnx", "onnx-int8"):
-            folder = Path(place) / format
-            save = FORMATS[format].save
-            assert save is not None
-            save(SlimModel(slice_model(base.model, structure), base.tokenizer, manifest), folder, "")
-            batch, repeats = (32, 11) if shape == "minilm" else (8, 5)
-            result = bench(folder, batch=batch, length=64, threads=1, repeats=repeats)
-            found[format] = asdict(result) | {"memory_ratio": result.memory_ratio}
-    return found
+        folder = Path(place) / format
+        save = FORMATS[format].save
+        assert save is not None
+        save(SlimModel(slice_model(base.model, structure), base.tokenizer, manifest), folder, "")
+        batch, repeats = (32, 11) if shape == "minilm" else (8, 5)
+        result = bench(folder, batch=batch, length=64, threads=1, repeats=repeats)
+    return asdict(result) | {"memory_ratio": result.memory_ratio}
 
 
 def _trained_apart(shape: str, kind: str, minilm: str) -> int:
@@ -156,7 +169,8 @@ def _train(shape: str, kind: str, minilm: str) -> int:
     """Growth of this process's resident set while a device trains, over the loaded base.
 
     ``peft``: plain LoRA by PEFT on the dense model. ``dense``: our device, nothing pruned. ``first``: the round in
-    which half the structure goes, which begins dense. ``sliced``: a round at half the structure.
+    which half the structure goes, which begins dense. ``sliced``: a round at half the structure. ``again``: as
+    ``first``, with ``training.checkpointing``.
     """
     from slimfed.clients.blueprint import discover
     from slimfed.clients.export.probe import resident
@@ -185,7 +199,7 @@ def _train(shape: str, kind: str, minilm: str) -> int:
             data=DataSpec(max_length=length),
             adapter=AdapterSpec(),
             pruning=PruningSpec(),
-            training=TrainingSpec(local_steps=_STEPS, batch_size=batch),
+            training=TrainingSpec(local_steps=_STEPS, batch_size=batch, checkpointing=kind == "again"),
         )
         part = Assignment(0, 1, 8, goal, _STEPS, 1e-3, 1e-3, 1, False, start)
         data = DeviceData(lambda: itertools.repeat(rows), (rows,), batch)
@@ -235,12 +249,15 @@ def _inference_table(found: dict[str, Any]) -> str:
 def _training_table(found: dict[str, Any]) -> str:
     lines = [
         "| model | batch x length | plain LoRA (PEFT), dense | ours, nothing pruned | the round that prunes half | "
-        "rounds at half |",
-        "|---|---|---|---|---|---|",
+        "rounds at half | the round that prunes half, checkpointed |",
+        "|---|---|---|---|---|---|---|",
     ]
     for shape, kinds in found["training"].items():
         batch, length = _TRAINED[shape]
-        cells = [f"{kinds[kind] / 1e6:.0f} MB ({kinds[kind] / kinds['peft']:.1%})" for kind in _KINDS[1:]]
+        cells = [
+            f"{kinds[kind] / 1e6:.0f} MB ({kinds[kind] / kinds['peft']:.1%})" if kind in kinds else "-"
+            for kind in _KINDS[1:]
+        ]
         lines.append(f"| {shape} | {batch} x {length} | {kinds['peft'] / 1e6:.0f} MB | {' | '.join(cells)} |")
     return "\n".join([*lines, "", _footer(found)])
 
