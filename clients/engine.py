@@ -1,7 +1,8 @@
 """How a node's devices are computed: in cohorts over the shared base, or one after another on sliced models."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -48,9 +49,6 @@ def train(
     A cohort that runs out of memory is halved until it fits, and so are those after it; one device that does not fit
     is a failure. A cohort that fails in another way is halved too, until what fails is alone.
     """
-    # Gradients of a task that is learnt well fall below 1e-38, where a processor is many times slower. It is the
-    # thread that computes which must be told, so it is told here.
-    torch.set_flush_denormal(True)
     clock = watch or Stopwatch()
 
     def cohort(part: slice) -> list[Update]:
@@ -63,11 +61,25 @@ def train(
 
     results: list[Update | Failure] = []
     size = task.cohort_size if task.engine == "cohort" else 1
-    while len(results) < len(assignments):
-        part = slice(len(results), min(len(results) + size, len(assignments)))
-        done, size = _attempt(cohort if task.engine == "cohort" else alone, part, size, assignments)
-        results += done
+    with _flushing_denormals():
+        while len(results) < len(assignments):
+            part = slice(len(results), min(len(results) + size, len(assignments)))
+            done, size = _attempt(cohort if task.engine == "cohort" else alone, part, size, assignments)
+            results += done
     return results
+
+
+@contextmanager
+def _flushing_denormals() -> Iterator[None]:
+    """Take numbers below the smallest normal one for zero, in this thread alone.
+
+    Gradients of a text that is learnt well fall below 1e-38, where a processor is many times slower.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _attempt(

@@ -1,6 +1,5 @@
 """What goes wrong with one device, or with the memory of one pass, costs the other devices nothing."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
@@ -89,19 +88,19 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert not is_out_of_memory(ValueError("allocate memory"))
 
 
-def test_training_spends_no_time_on_numbers_below_the_smallest_normal_one() -> None:
-    """In a thread of its own: a thread has its own setting, and a new one takes that of its maker."""
+def test_training_takes_denormal_numbers_for_zero_and_nothing_after_it_does() -> None:
+    seen: list[float] = []
 
     def tiny() -> float:
         return float(torch.tensor([1e-30]) * 1e-10)
 
-    def before_and_after() -> tuple[float, float]:
-        torch.set_flush_denormal(False)
-        before = tiny()
-        trained(fleet_data())
-        return before, tiny()
+    def watched(data: DeviceData) -> DeviceData:
+        def batches():
+            seen.append(tiny())
+            return data.batches()
 
-    with ThreadPoolExecutor(1) as alone:
-        before, after = alone.submit(before_and_after).result()
-    assert before > 0.0
-    assert after == 0.0
+        return replace(data, batches=batches)
+
+    trained([watched(data) for data in fleet_data()])
+    assert seen == [0.0] * DEVICES
+    assert tiny() > 0.0
