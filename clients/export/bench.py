@@ -28,6 +28,7 @@ from slimfed.clients.export.slim import SlimModel, load_tokenizer, skeleton
 
 _WARM_UP = 2
 _NEW_TOKENS = 16
+_NO_TOKEN = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -159,5 +160,8 @@ def _pass(model: nn.Module, batch: int, length: int) -> Callable[[], object]:
 
 def _writing(model: nn.Module, length: int, tokens: int) -> Callable[[], object]:
     ids = torch.full((1, max(1, length - 1 - _NEW_TOKENS)), 3)
-    config = GenerationConfig(max_new_tokens=tokens, do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=None)
+    # None would let transformers end where the model's own configuration says, and each model elsewhere.
+    config = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=_NO_TOKEN
+    )
     return lambda: model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)  # type: ignore[operator]

@@ -23,8 +23,20 @@ runner = CliRunner()
 
 FIELDS = [
     *("run_id", "status", "rounds", "devices", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds"),
-    *("wall_seconds", "seconds_per_round", "bytes_up", "bytes_down", "rejected_updates", "joules", "task"),
-    *("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu", "sweep", "store"),
+    *("wall_seconds", "seconds_per_round", "bytes_up", "bytes_down", "rejected_updates", "joules"),
+    *(
+        "epsilon",
+        "task",
+        "loss",
+        "macro_f1",
+        "calibration_error",
+        "perplexity",
+        "exact_match",
+        "rouge_l",
+        "bleu",
+        "sweep",
+        "store",
+    ),
 ]
 SMALL = {"fleet": {"devices": 4}, "training": {"rounds": 2, "local_steps": 2}}
 
