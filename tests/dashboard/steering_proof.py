@@ -1,4 +1,9 @@
-"""Runs steered from the browser, on the real runtime: one story, told in the order in which a user lives it."""
+"""Runs steered from the browser, on the real runtime: one story, told in the order in which a user lives it.
+
+A slow proof, outside of ``make test``: it takes minutes, and on two cores it does not always end within its limit.
+
+    python -m pytest tests/dashboard/steering_proof.py
+"""
 
 import re
 
