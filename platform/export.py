@@ -13,11 +13,12 @@ from slimfed.clients.data import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats import FORMATS
 from slimfed.clients.export.manifest import Provenance
-from slimfed.clients.export.source import Source, digest
+from slimfed.clients.export.source import Source
 from slimfed.clients.models import load_model
 from slimfed.platform import checkpoint
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job import Job, load_job
+from slimfed.platform.pinning import check_base
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.schedule import sparsity_after
 
@@ -52,7 +53,7 @@ class Exporter:
         text = load_data(self.job.data, self.job.model.task)
         self.prompted = text.test.prompt is not None
         self.base = load_model(self.job.model, text.labels, self.job.seed)
-        self.digest = digest(self.base)
+        self.digest = check_base(self.folder, self.job.model, self.base)
         try:
             self.fleet = Fleet.restore(discover(self.base.model), *checkpoint.load(newest))
         except (KeyError, ValueError) as error:

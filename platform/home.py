@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "federation"
 
     @property
+    def base(self) -> Path:
+        """Hash of the base that the run began with (see ``pinning``)."""
+        return self.path / "base.json"
+
+    @property
     def exports(self) -> Path:
         """Exported models."""
         return self.path / "exports"

@@ -12,6 +12,7 @@ from slimfed.clients.workplace import open_office, open_workplace
 from slimfed.platform.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.home import home, run_folder
 from slimfed.platform.job import load_job
+from slimfed.platform.pinning import pin_base
 from slimfed.platform.preflight import check
 from slimfed.platform.recorder import StoreRecorder
 from slimfed.platform.runs import create_run, store_url
@@ -47,6 +48,7 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
         recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=job.deadlines.store_seconds)
         real = bool(settings["slimfed.real"])
         workplace = open_office(job.task_spec()) if real else open_workplace(job.task_spec())
+        pin_base(folder, job.model, workplace.base)
         fleet = restored_fleet(workplace, folder, finished) if finished else new_fleet(workplace, job)
         strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)

@@ -261,6 +261,7 @@ def test_the_run_folder_has_the_job_and_the_logs(house: House, story: Story) -> 
     assert "done" in (folder / "logs" / "server.log").read_text()
     assert "Traceback" not in (folder / "logs" / "server.log").read_text()
     assert (folder / "logs" / "superlink.log").read_text()
+    assert json.loads((folder / "base.json").read_text())["path"] == job.model.path
 
 
 def test_ctrl_c_stops_the_run_and_leaves_no_process(story: Story) -> None:

@@ -11,7 +11,9 @@ from slimfed.clients.update import Adapter, Factors
 from slimfed.clients.workplace import open_workplace
 from slimfed.platform import checkpoint
 from slimfed.platform.assembly import new_fleet
+from slimfed.platform.home import run_folder
 from slimfed.platform.job import job_to_toml, parse_job
+from slimfed.platform.pinning import pin_base
 from slimfed.platform.store.store import Store
 from slimfed.strategies.fleet import Fleet
 
@@ -27,7 +29,9 @@ def finished_run(home: Path, document: dict[str, Any] | None = None, run_id: str
         store.finish(run_id, "done")
     (home / run_id).mkdir(exist_ok=True)
     (home / run_id / "job.toml").write_text(job_to_toml(job))
-    fleet = new_fleet(open_workplace(job.task_spec()), job)
+    workplace = open_workplace(job.task_spec())
+    pin_base(run_folder(home, run_id), job.model, workplace.base)
+    fleet = new_fleet(workplace, job)
     draw = np.random.default_rng(5)
     scores = draw.random(fleet.blueprint.units)
     for number, device in enumerate(fleet.devices):
