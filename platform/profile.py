@@ -1,6 +1,7 @@
 """Where the time of a run's rounds went, and what arithmetic they reached: kept round by round, told at the end."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,13 +32,13 @@ class RoundProfile:
         return {**vars(self), "peak_rate": peak, "share_of_peak": self.rate / peak}
 
 
-def keep(path: Path, record: RoundRecord, record_seconds: float) -> None:
-    """Add a line about a recorded round to ``path``."""
+def keep(path: Path, record: RoundRecord, recording: Mapping[str, float]) -> None:
+    """Add a line about a recorded round to ``path``. ``recording``: the seconds that this took, by phase."""
     updates = [each.update for each in record.devices if each.update is not None]
     line = {
         "round": record.round,
-        "wall_seconds": record.wall_seconds + record_seconds,
-        "server": {**record.phases.get("server", {}), "record": record_seconds},
+        "wall_seconds": record.wall_seconds + sum(recording.values()),
+        "server": {**record.phases.get("server", {}), **recording},
         "nodes": dict(record.phases.get("nodes", {})),
         "flops": sum(update.workload.flops for update in updates),
     }

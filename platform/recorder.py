@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from slimfed.clients.stopwatch import Stopwatch
 from slimfed.platform import checkpoint, profile
 from slimfed.platform.home import RunFolder
 from slimfed.platform.store.patience import patiently
@@ -44,14 +45,16 @@ class StoreRecorder:
 
     def record(self, record: RoundRecord, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> None:
         """Write one finished round and its checkpoint. Raises ``OSError`` or ``SQLAlchemyError``."""
-        began = time.perf_counter()
-        path = checkpoint.save(self._checkpoints, record.round, tensors, state)
-        manifest = checkpoint.describe(path)
-        row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
-        kept = checkpoint.rounds(self._checkpoints)
-        # A round that was recorded before is replaced, so that trying again counts nothing twice.
-        patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
-        profile.keep(RunFolder(self._checkpoints.parent).profile, record, time.perf_counter() - began)
+        watch = Stopwatch()
+        with watch.phase("checkpoint"):
+            path = checkpoint.save(self._checkpoints, record.round, tensors, state)
+            manifest = checkpoint.describe(path)
+            row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
+            kept = checkpoint.rounds(self._checkpoints)
+        with watch.phase("store"):
+            # A round that was recorded before is replaced, so that trying again counts nothing twice.
+            patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
+        profile.keep(RunFolder(self._checkpoints.parent).profile, record, watch.seconds)
 
     def event(self, event: Event) -> None:
         """Write one event at once."""

@@ -48,11 +48,11 @@ def test_the_first_round_warms_up_and_medians_tell_the_rest(tmp_path) -> None:
     devices = (device_record(0), replace(device_record(1), update=None))
     for number, steps in ((1, 100.0), (2, 4.0), (3, 1.0), (4, 2.0)):
         phases = {"server": {"wait": steps}, "nodes": {"steps": steps, "importance": 0.0, "read": 9.0}}
-        keep(path, round_record(number, devices, phases=phases, wall_seconds=steps), 0.5)
+        keep(path, round_record(number, devices, phases=phases, wall_seconds=steps), {"checkpoint": 0.2, "store": 0.3})
     found = read(path)
     assert found is not None
     assert (found.rounds, found.wall_seconds) == (3, 2.5)
-    assert found.server == {"wait": 2.0, "record": 0.5}
+    assert found.server == {"wait": 2.0, "checkpoint": 0.2, "store": 0.3}
     assert found.nodes == {"steps": 2.0, "importance": 0.0, "read": 9.0}
     assert found.flops == update(0).workload.flops
     assert found.rate == pytest.approx(found.flops / 2.0)
