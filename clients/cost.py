@@ -10,6 +10,7 @@ heads and r the rank, the floating-point operations of one training step are
 
 Norms, softmax, activation functions and the optimiser are left out: they are bound by memory, and counted there.
 
+A device that trains alone computes outputs of activation functions again (``recomputing``); they are counted as kept.
 With checkpointing the layers run forward twice, and keep their inputs and the activations of one layer at a time.
 
 Operations agree with PyTorch's own counter to 3%, kept activations with what autograd keeps to 15%, for every family.

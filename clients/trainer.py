@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.pruning import can_prune, prune, prune_steps
-from slimfed.clients.recomputing import recompute_layers
+from slimfed.clients.recomputing import ActivationFunctions, recompute_layers
 from slimfed.clients.recovery import square_head, teacher_states
 from slimfed.clients.slicing import narrow, slice_model
 from slimfed.clients.spec import TaskSpec
@@ -106,6 +107,7 @@ class _Session:
         self.structure = structure
         self.size = measure(self.base.model, self.blueprint, structure)
         sliced = slice_model(self.base.model, structure)
+        self.activations = ActivationFunctions(sliced)
         if self.task.training.checkpointing:
             recompute_layers(sliced)
         self.adapted = self.method.attach(sliced, structure, adapter, self.task)
@@ -199,7 +201,10 @@ class _Session:
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16")
+        # A layer that is computed again as a whole keeps nothing of its own.
+        spared = nullcontext() if self.task.training.checkpointing else self.activations.recomputed()
+        with mixed, spared:
             output = self.adapted.model(**inputs, **asked)
         states = tuple(output.hidden_states[1:]) if asked else ()
         return device_losses(output.logits, labels, 1)[0], states
