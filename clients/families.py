@@ -77,3 +77,6 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": _LLAMA,
     "gpt2": _GPT2,
 }
+
+ENCODERS = frozenset({"bert", "roberta", "distilbert"})
+"""Those whose tokens see each other in both directions."""

@@ -30,8 +30,9 @@ _SIZES = (1, 2, 5, 10, 20, 40, 80)
 _ABOUT = 1.1
 # A step longer than this hides what it costs to launch it, and takes too long to be measured.
 _LONG_SECONDS = 0.5
-# Cohorts a fleet must at least be cut into on a CPU, so that workers have something to share.
-_COHORTS_AT_LEAST = 8
+# Cohorts that a processor should at least have of a fleet, so that none waits for the others. It counts processors, not
+# workers: who shares a cohort, and so the last bits of a result, must not depend on the number of workers.
+_COHORTS_A_PROCESSOR = 2
 _GPU_COHORT = 80
 # What a worker holds beside model and activations: Python, PyTorch, Ray, tokenised text.
 _WORKER_BYTES = 900e6
@@ -113,10 +114,11 @@ def _cohort_size(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -
     if gpus:
         return _Picked(min(fitting, _GPU_COHORT, job.fleet.devices), f"a cohort fills the card; {memory}")
     cost, measured = _cost(job, base, blueprint)
-    most = max(1, min(fitting, job.fleet.devices // _COHORTS_AT_LEAST))
+    cohorts = _COHORTS_A_PROCESSOR * processor_count()
+    most = max(1, min(fitting, job.fleet.devices // cohorts))
     seconds = {size: seconds_a_device(cost, job, size) for size in _SIZES if size <= most}
     best = max(size for size, each in seconds.items() if each <= _ABOUT * min(seconds.values()))
-    return _Picked(best, f"{measured}; at most {most} ({memory}; at least {_COHORTS_AT_LEAST} cohorts)")
+    return _Picked(best, f"{measured}; at most {most} ({memory}; at least {cohorts} cohorts)")
 
 
 def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, str]:

@@ -30,4 +30,4 @@ class AdaptedProduct(torch.autograd.Function):
         slope = slopes[0]
         hidden_slope = torch.bmm(slope, b)
         x_slope = (slope @ weight).baddbmm_(hidden_slope, a) if ctx.needs_input_grad[0] else None
-        return x_slope, None, None, torch.bmm(hidden_slope.mT, x), torch.bmm(slope.mT, hidden)
+        return x_slope, None, None, torch.bmm(hidden_slope.mT, x), torch.bmm(hidden.mT, slope).mT

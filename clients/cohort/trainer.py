@@ -10,6 +10,7 @@ from slimfed.clients.adapters import ADAPTERS, AdapterMethod
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.launch import launcher
 from slimfed.clients.cohort.model import attach_cohort
+from slimfed.clients.cohort.reading import read_first_token
 from slimfed.clients.cohort.trained import Trained
 from slimfed.clients.cost import AdapterLoad, Dimensions, measure, training_workload
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
@@ -118,6 +119,8 @@ class _Session:
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
+        if self.device.type == "cpu" and not self.importance.needs_inputs:
+            read_first_token(self.cohort.model, blueprint)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]

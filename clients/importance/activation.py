@@ -1,6 +1,7 @@
 """Importance from the activations that flow into the modules whose inputs are cut."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ class Activation(Importance):
     ``x`` are the inputs of the module on which the block's units are columns (attention output, FFN down projection),
     over the tokens of the last forward pass that are not padding.
     """
+
+    needs_inputs: ClassVar[bool] = True
 
     def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
         """Hook the block outputs of the (re)built model."""

@@ -21,6 +21,9 @@ class Importance(ABC):
     needs_data: ClassVar[bool] = True
     """False if the weights alone decide, so that the server can score its base before anything was trained."""
 
+    needs_inputs: ClassVar[bool] = False
+    """True if it looks at the inputs of modules, which must then be there for every token."""
+
     def __init__(self, blueprint: Blueprint, seeds: Sequence[int]) -> None:
         self.blueprint = blueprint
         self.seeds = tuple(seeds)
