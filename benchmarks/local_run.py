@@ -54,6 +54,10 @@ class PrintingRecorder:
         """Print the event."""
         print(f"  {event.kind}: {event.cause}", file=sys.stderr, flush=True)
 
+    def spend(self, before: int) -> int:
+        """Kept nowhere: such a run is not resumed."""
+        return before + 1
+
     def stop_requested(self) -> bool:
         """Never."""
         return False

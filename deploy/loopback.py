@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import keys
+import psutil
 import tomli_w
 
 from slimfed.clients.builtin.commands import commands
@@ -29,10 +30,16 @@ _STOP_SECONDS = 20.0
 
 @dataclass
 class Loopback:
-    """``nodes`` SuperNodes that each host one device, in ``folder``; use as a context manager."""
+    """``nodes`` SuperNodes that each host one device, in ``folder``; use as a context manager.
+
+    ``devices`` have keys and text (default: as many as nodes), of which the first ``nodes`` are there from the start.
+    ``rows`` of text each, at most.
+    """
 
     folder: Path
     nodes: int = 5
+    devices: int = 0
+    rows: int = 1000
     secure: bool = True
     port: int = 0
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
@@ -55,19 +62,23 @@ class Loopback:
 
     def start(self) -> None:
         """Keys and text where they are missing, then the SuperLink, then the nodes."""
-        names = [f"node-{number}" for number in range(self.nodes)]
+        self.devices = max(self.devices, self.nodes)
         if not (self.folder / "keys").exists():
             keys.write_server_files(self.folder / "keys", ["127.0.0.1", "localhost"])
-            keys.write_node_files(self.folder / "keys", names)
+            keys.write_node_files(self.folder / "keys", [f"node-{number}" for number in range(self.devices)])
         for place in ("data", "flower", "logs"):
             (self.folder / place).mkdir(parents=True, exist_ok=True)
         if not (self.folder / "data" / "server").exists():
-            write_text(self.folder / "data", self.nodes)
+            write_text(self.folder / "data", self.devices, self.rows)
         self.start_superlink()
-        for number, name in enumerate(names):
-            if self.secure:
-                self._flwr("supernode", "register", str(self.folder / "keys" / f"{name}.pub"), NAME)
+        for number in range(self.nodes):
+            self.register(number)
             self.start_node(number)
+
+    def register(self, number: int) -> None:
+        """Tell the SuperLink the public key of a device's node; without TLS there are no keys."""
+        if self.secure:
+            self._flwr("supernode", "register", str(self.folder / "keys" / f"node-{number}.pub"), NAME)
 
     def start_superlink(self) -> None:
         """On the port it had before, if any: nodes come back to it by themselves."""
@@ -85,16 +96,33 @@ class Loopback:
         self._spawn("superlink", command)
         self._wait_for_superlink()
 
-    def start_node(self, number: int, **config: object) -> None:
-        """The node of device ``number``; ``config`` overrules its node configuration."""
-        own = {"device": number, "data": str(self.folder / "data" / f"device-{number}"), **config}
+    def start_node(self, number: int, name: str = "", **config: object) -> None:
+        """The node of device ``number`` with the key ``name`` (its own); ``config`` overrules its configuration."""
+        name, own = name or f"node-{number}", {"device": number, "data": str(self.folder / "data" / f"device-{number}")}
         place = self.folder / "keys"
         trust = ["--root-certificates", str(place / "ca.crt")]
-        trust += ["--auth-supernode-private-key", str(place / f"node-{number}.key")]
-        command = ["flower-supernode", *(trust if self.secure else ["--insecure"])]
+        trust += ["--auth-supernode-private-key", str(place / f"{name}.key")]
+        command = [*self.supernode(), *(trust if self.secure else ["--insecure"])]
         command += ["--superlink", f"127.0.0.1:{self.port}", "--port", str(_free_port())]
-        command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in own.items())]
-        self._spawn(f"node-{number}", command)
+        command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in {**own, **config}.items())]
+        self._spawn(name, command)
+
+    def supernode(self) -> list[str]:
+        """The program of a node."""
+        return ["flower-supernode"]
+
+    def job_command(self, job: Path, *options: str) -> list[str]:
+        """What runs ``job`` here: to be started with ``variables`` in its environment."""
+        text = f"data.path={json.dumps(str(self.folder / 'data' / 'server'))}"
+        own = ["--federation", NAME, "--set", text, "--set", f"fleet.devices={self.devices}"]
+        return [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", str(job), *own, *options]
+
+    def below(self, name: str) -> list[psutil.Process]:
+        """What runs under the guard of ``name``: the program itself, and what it started."""
+        try:
+            return psutil.Process(self.processes[name].pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
 
     def stop(self, *names: str) -> None:
         """End the named processes (none: all) and everything below them."""
@@ -176,11 +204,8 @@ def main() -> int:
     given = parser.parse_args()
     with Loopback(given.folder.absolute(), given.nodes) as federation:
         print(f"SuperLink at 127.0.0.1:{federation.port}, {given.nodes} nodes; logs: {federation.folder / 'logs'}")
-        text = f"data.path={json.dumps(str(federation.folder / 'data' / 'server'))}"
-        wanted = [text, f"fleet.devices={given.nodes}", *given.set]
-        options = [word for each in wanted for word in ("--set", each)] + ["--json"] * given.json
-        command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", str(given.job)]
-        command += ["--federation", NAME, *options]
+        options = [word for each in given.set for word in ("--set", each)] + ["--json"] * given.json
+        command = federation.job_command(given.job, *options)
         return subprocess.run(command, env={**os.environ, **federation.variables}, check=False).returncode
 
 

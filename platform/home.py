@@ -49,6 +49,11 @@ class RunFolder:
         return self.path / "base.json"
 
     @property
+    def told(self) -> Path:
+        """A byte for each time that something was told of the devices' text; not there without privacy."""
+        return self.path / "told"
+
+    @property
     def exports(self) -> Path:
         """Exported models."""
         return self.path / "exports"

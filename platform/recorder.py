@@ -1,5 +1,6 @@
 """The strategy's memory: every finished round goes to disk as a checkpoint, then to the store."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,14 @@ class StoreRecorder:
     def event(self, event: Event) -> None:
         """Write one event at once."""
         patiently(lambda: self._store.add_event(self._run_id, event), self._patience)
+
+    def spend(self, before: int) -> int:
+        """One byte more in the run's file ``told``, on disk before this returns. Raises ``OSError``."""
+        with RunFolder(self._checkpoints.parent).told.open("ab") as file:
+            file.write(b"." * (max(before - file.tell(), 0) + 1))
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
 
     def stop_requested(self) -> bool:
         """True once somebody asked for this run to stop; asks the store at most every 0.2 s, and shows it is alive."""

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 # Short enough to cost no time that counts, long enough not to burden the SuperLink.
 _POLL_SECONDS = 0.05
+_UNAVAILABLE = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ def exchange(
     began = time.monotonic()
     deadline = began + deadline_seconds
     seconds: dict[int, float] = {}
-    waiting = {message_id for message_id in grid.push_messages(messages) if message_id}
+    asked = {
+        message_id: message.metadata.dst_node_id
+        for message_id, message in zip(grid.push_messages(messages), messages, strict=True)
+        if message_id
+    }
+    waiting = set(asked)
     replies: list[Message] = []
     while waiting and time.monotonic() < deadline:
         fresh = list(grid.pull_messages(waiting))
         waiting -= {reply.metadata.reply_to_message_id for reply in fresh}
+        for reply in fresh:
+            if went_away(reply):  # the SuperLink says so in its own name; it is about the node that was asked
+                reply.metadata.__dict__["_src_node_id"] = asked[reply.metadata.reply_to_message_id]
         replies += fresh
         seconds |= {reply.metadata.src_node_id: time.monotonic() - began for reply in fresh}
         if stop_requested():
@@ -45,6 +55,11 @@ def exchange(
         if waiting:
             time.sleep(_POLL_SECONDS)
     return Replies(sorted(replies, key=lambda reply: reply.metadata.src_node_id), seconds)
+
+
+def went_away(reply: Message) -> bool:
+    """True if no node wrote this, but the SuperLink: the node that was asked is gone, or its answer is."""
+    return reply.has_error() and reply.error.code in _UNAVAILABLE
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop_requested: Callable[[], bool]) -> list[int]:

@@ -63,14 +63,15 @@ def add_noise(
     return rebuilt(mean, updates, noisy)
 
 
-def spent(spec: PrivacySpec, rounds: int) -> float | None:
-    """Epsilon at ``privacy.delta`` after so many rounds in which every device takes part; None without privacy.
+def spent(spec: PrivacySpec, times: int) -> float | None:
+    """Epsilon at ``privacy.delta`` after something was told so many times of every device; None without privacy.
 
-    Central: of the models that leave the server, where devices are present or not. Local: of what a device has sent.
-    Not amplified by sampling, since all devices take part in all rounds.
+    Central: of the models that leave the server, where devices are present or not; one a finished round. Local: of what
+    a device has sent; one a round and each of its repetitions, since every one has noise of its own. Not amplified by
+    sampling, since all devices take part in all rounds.
     """
     if spec.kind == "central":
-        return epsilon_of(math.sqrt(rounds) / spec.noise_multiplier, spec.delta)
+        return epsilon_of(math.sqrt(times) / spec.noise_multiplier, spec.delta)
     if spec.kind == "local":
-        return epsilon_of(math.sqrt(rounds) * mean_shift(spec.epsilon, spec.delta), spec.delta)
+        return epsilon_of(math.sqrt(times) * mean_shift(spec.epsilon, spec.delta), spec.delta)
     return None

@@ -126,6 +126,13 @@ class Recorder(Protocol):
         """Write one event at once (a repeated round, a failure)."""
         ...
 
+    def spend(self, before: int) -> int:
+        """Note, before it happens, that what is sent or kept tells of the devices' text once more (see privacy).
+
+        Returns how often it did in this run, abandoned and repeated rounds included: more often than ``before``.
+        """
+        ...
+
     def stop_requested(self) -> bool:
         """True once somebody asked for this run to stop."""
         ...

@@ -7,7 +7,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from slimfed.clients.messages import MalformedMessageError, decode_host
-from slimfed.strategies.exchange import StopRequestedError, exchange
+from slimfed.strategies.exchange import StopRequestedError, exchange, went_away
 from slimfed.strategies.protocols import Event
 
 # A node's process starts anew for the question, on a small machine in some seconds; one that is slower is asked again.
@@ -25,6 +25,7 @@ class Roster:
         self._claims: dict[int, int] = {}
         self._asked: set[int] = set()
         self._present: set[int] = set()
+        self._given_up: set[int] = set()
 
     @property
     def hosts(self) -> dict[int, int]:
@@ -36,15 +37,17 @@ class Roster:
     ) -> list[Event]:
         """Look who is there for round ``number``, and wait for ``needed`` devices; returns what went wrong.
 
-        Waits for all devices a little, for the needed ones until the deadline, and leaves the judgement to the quorum.
+        Waits for all devices a little (once for each that is missing, so that one which stays away costs no later
+        round), for the needed ones until the deadline, and leaves the judgement to the quorum.
         """
         events: list[Event] = []
         began = time.monotonic()
         while True:
             events += self._look(grid, number, stop_requested)
-            waited, there = time.monotonic() - began, len(self.hosts)
-            enough = there >= needed and waited >= _LATECOMERS_SECONDS
-            if there == self._devices or enough or waited >= deadline_seconds:
+            waited, missing = time.monotonic() - began, set(range(self._devices)) - self.hosts.keys()
+            late = waited >= _LATECOMERS_SECONDS or missing <= self._given_up
+            if (late and self._devices - len(missing) >= needed) or waited >= deadline_seconds:
+                self._given_up = missing
                 return events
             if stop_requested():
                 raise StopRequestedError
@@ -61,6 +64,8 @@ class Roster:
         claims: dict[int, list[int]] = {}
         events = []
         for reply in replies:
+            if went_away(reply):
+                continue
             node = reply.metadata.src_node_id
             self._asked.add(node)
             try:

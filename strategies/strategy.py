@@ -65,6 +65,7 @@ class FedSlim(Strategy):
         self._served: dict[int, int] = {}
         self._verdict = Verdict((), ())
         self._error: float | None = None
+        self._told = 0
         self._watch = Stopwatch()
         self._node_phases: dict[str, float] = {}
         self._optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
@@ -97,6 +98,8 @@ class FedSlim(Strategy):
         with self._watch.phase("plan"):
             self._plans = plan_round(self.fleet, self.settings, number, self.forecast)
         self._train(number, grid)
+        if self.settings.task.privacy.kind == "central":
+            self._told = self.recorder.spend(number - 1)
         with self._watch.phase("evaluate"):
             evaluation = self._evaluate(number)
         record = self._record(number, evaluation, started)
@@ -113,6 +116,8 @@ class FedSlim(Strategy):
         for _attempt in range(settings.retries + 1):
             with self._watch.phase("encode"):
                 messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
+            if settings.task.privacy.kind == "local":  # what a device has sent is known, whatever comes of the round
+                self._told = self.recorder.spend(number - 1)
             with self._watch.phase("wait"):
                 came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
             replies, seconds = came.replies, came.seconds if settings.real else None
@@ -294,7 +299,7 @@ class FedSlim(Strategy):
             train_loss=float((losses * examples).sum() / examples.sum()),
             joules=_energy(records),
             aggregation_error=self._error,
-            epsilon=spent(self.settings.task.privacy, number),
+            epsilon=spent(self.settings.task.privacy, self._told),
             nodes=self._served,
             phases={"server": self._watch.seconds, "nodes": self._node_phases},
         )

@@ -1,33 +1,190 @@
-"""A SuperLink with TLS and node authentication, as `deploy/loopback.sh` starts it: who is unknown gets nothing."""
+"""A whole secured federation of real SuperNodes, as `deploy/loopback.sh` starts it, and a job that it survives with.
+
+Three of four devices are there when the run begins. In mid-round a node is killed by SIGKILL, and the worker of another
+one; the fourth node joins, and a stranger with a key that nobody registered knocks; then the killed one comes back. The
+tests ask what came of it.
+"""
 
 import json
+import os
+import signal
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keys
+import psutil
 import pytest
 from loopback import NAME, Loopback
 
+from slimfed.platform.job import load_job
 from slimfed.platform.launch.flower import environment, program
+from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.store import Store
 
-PATIENCE = 180.0
+pytestmark = pytest.mark.timeout(900)
 
-pytestmark = pytest.mark.timeout(600)
+PATIENCE = 300.0
+DEVICES, ROWS, ROUNDS = 4, 60, 4
+KILLED, LAMED, JOINS = 1, 2, 3
+SECRET = "zanzibar"  # in every text of every device, and in none of the server's
+
+JOB = f"""
+name = "real-nodes"
+seed = 5
+[data]
+path = "."
+max_length = 16
+[method]
+target_sparsity = 0.3
+[training]
+rounds = {ROUNDS}
+local_steps = 3
+batch_size = 4
+[evaluation]
+devices = 2
+[deadlines]
+reply_seconds = 240
+quorum = 0.25
+"""
+
+SUPERNODE = """
+import sys
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.cli import flower_supernode
+
+fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = 12  # of 30 s: how soon the SuperLink misses a node that is gone
+sys.exit(flower_supernode())
+"""
+
+
+class Federation(Loopback):
+    """Its nodes tell twice as often that they are there, so that the test need not wait a minute for a dead one."""
+
+    def supernode(self) -> list[str]:
+        script = self.folder / "supernode.py"
+        script.write_text(SUPERNODE)
+        return [sys.executable, str(script)]
+
+
+@dataclass
+class Story:
+    """What is left of the run: the federation, still up, its store's rows, and how its processes ended."""
+
+    federation: Loopback
+    code: int
+    summary: dict[str, Any]
+    notes: str
+    run: Any
+    rounds: list[Any]
+    devices: dict[int, dict[int, Any]]
+    events: list[Any]
+    stranger_code: int
+    killed_in: int
+    online: int
+
+    def statuses(self, device: int) -> dict[int, str]:
+        """By round."""
+        return {number: rows[device].status for number, rows in self.devices.items()}
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    """Without nodes."""
-    with Loopback(tmp_path_factory.mktemp("federation"), nodes=0) as federation:
-        for number in (0, 1):
-            keys.write_node_files(federation.folder / "keys", [f"node-{number}"])
-            (federation.folder / "data" / f"device-{number}").mkdir()
-        yield federation
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("federation")
+    (folder / "job.toml").write_text(JOB)
+    with Federation(folder, nodes=DEVICES - 1, devices=DEVICES, rows=ROWS) as federation:
+        mark(federation)
+        yield tell(federation)
+
+
+def mark(federation: Loopback) -> None:
+    """Put a word into every device's text; their nodes read it when the first round comes."""
+    for file in (federation.folder / "data").glob("device-*/*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(json.dumps(row | {"text": f"{SECRET} {row['text']}"}) for row in rows))
+
+
+def tell(federation: Loopback) -> Story:
+    """Run the job, and do the damage while it runs."""
+    command = federation.job_command(federation.folder / "job.toml", "--json")
+    variables = {**os.environ, **federation.variables}
+    variables.pop("SLIMFED_STORE", None)
+    pipe = subprocess.PIPE
+    slimfed = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=variables, start_new_session=True)
+    try:
+        keys.write_node_files(federation.folder / "keys", ["stranger"])
+        federation.register(JOINS)
+        with Store.open("sqlite", federation.folder / "runs") as store:
+            reader = Reader(store.engine)
+
+            def rounds_done() -> int:
+                return max((run.rounds_done for run in reader.runs()), default=0)
+
+            def until(condition: Callable[[], object]) -> None:
+                deadline = time.monotonic() + PATIENCE
+                while not condition():
+                    assert slimfed.poll() is None, slimfed.communicate()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+
+            until(rounds_done)
+            began = time.time()
+            until(lambda: worker(federation, LAMED, began))
+            worker(federation, LAMED, began).kill()
+            until(lambda: worker(federation, KILLED, began))
+            killed_in = rounds_done() + 1
+            kill(federation, f"node-{KILLED}")
+            federation.start_node(JOINS)
+            federation.start_node(KILLED, "stranger")
+            until(lambda: ended(federation, "stranger"))
+            stranger_code = federation.processes.pop("stranger").returncode
+            federation.start_node(KILLED)
+            deadline = time.monotonic() + PATIENCE
+            while slimfed.poll() is None and time.monotonic() < deadline:
+                if ended(federation, f"node-{KILLED}"):  # the SuperLink lets nobody in who is there already, it thinks
+                    federation.start_node(KILLED)
+                time.sleep(0.5)
+            out, notes = slimfed.communicate(timeout=1.0)
+            (run,) = reader.runs()
+            rounds = reader.rounds(run.id)
+            devices = {row.round: {d.device: d for d in reader.device_rows(run.id, row.round)} for row in rounds}
+            events = reader.events(run.id)
+    finally:
+        slimfed.kill()
+    summary = json.loads(out) if out else {}
+    here, code = online(federation), slimfed.returncode
+    return Story(federation, code, summary, notes, run, rounds, devices, events, stranger_code, killed_in, here)
+
+
+def worker(federation: Loopback, number: int, began: float) -> psutil.Process | None:
+    """The ClientApp that the node has begun to run since then; after the first round it is training."""
+    for process in federation.below(f"node-{number}"):
+        try:
+            if process.create_time() > began and any(
+                Path(part).name == "flwr-clientapp" for part in process.cmdline()[:2]
+            ):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def ended(federation: Loopback, name: str) -> bool:
+    return federation.processes[name].poll() is not None
+
+
+def kill(federation: Loopback, name: str) -> None:
+    """The node and whatever it has started, at once."""
+    for process in federation.below(name):
+        process.send_signal(signal.SIGKILL)
+    assert federation.processes.pop(name).wait(30) == 1, "its guard says that it was not asked for"
 
 
 def online(federation: Loopback) -> int:
@@ -38,34 +195,92 @@ def online(federation: Loopback) -> int:
     return sum(node["status"] == "online" for node in nodes)
 
 
-def test_only_a_registered_node_gets_in(federation: Loopback) -> None:
-    """Both have keys of the same kind; one was told to the SuperLink."""
-    federation._flwr("supernode", "register", str(federation.folder / "keys" / "node-0.pub"), NAME)
-    federation.start_node(1)
-    assert federation.processes["node-1"].wait(PATIENCE) != 0, "a stranger does not stay"
-    assert online(federation) == 0
-    federation.start_node(0)
-    deadline = time.monotonic() + PATIENCE
-    while online(federation) != 1:
-        assert time.monotonic() < deadline
-        time.sleep(1.0)
+def test_the_run_ends_well_on_real_devices(story: Story) -> None:
+    assert story.code == 0, story.notes
+    assert story.run.status == story.summary["status"] == "done"
+    assert (story.summary["rounds"], story.summary["devices"]) == (ROUNDS, DEVICES)
+    assert [row.round for row in story.rounds] == list(range(1, ROUNDS + 1))
+    assert 0 <= story.summary["accuracy"] <= 1
+    assert story.summary["device_accuracy_mean"] is not None, "devices measure on their own test files"
+    assert story.summary["sparsity"] > 0.1
+    assert story.summary["rejected_updates"] == 0
 
 
-def test_without_tls_and_with_another_authority_nobody_gets_through(federation: Loopback, tmp_path: Path) -> None:
+def test_time_and_memory_are_measured_in_place_of_the_virtual_clock(story: Story) -> None:
+    job = load_job(story.federation.folder / "runs" / story.run.id / "job.toml")
+    assert job.fleet.clock == "measured"
+    for row in story.rounds:
+        done = [each for each in story.devices[row.round].values() if each.status == "done"]
+        assert done
+        times = [each.download_seconds + each.compute_seconds + each.upload_seconds for each in done]
+        assert row.virtual_seconds == pytest.approx(max(times))
+        assert 0 < row.virtual_seconds <= row.wall_seconds
+        for each in done:
+            assert 0 < each.compute_seconds < row.wall_seconds
+            assert each.download_seconds > 0
+            assert each.peak_memory_bytes > 50e6, "of a process that holds PyTorch, not of a profile"
+            assert each.reward is not None, "the bandit does not notice the difference"
+            assert each.joules is None
+
+
+def test_devices_read_their_own_files_and_their_text_goes_nowhere(story: Story) -> None:
+    folder = story.federation.folder
+    own = {d: len((folder / "data" / f"device-{d}" / "train.jsonl").read_text().splitlines()) for d in range(DEVICES)}
+    for rows in story.devices.values():
+        assert all(each.examples == own[each.device] for each in rows.values() if each.status == "done")
+    searched = [path for path in folder.rglob("*") if path.is_file() and "data" not in path.relative_to(folder).parts]
+    assert {"superlink.db", "store.db", "server.log"} <= {path.name for path in searched}
+    assert [path for path in searched if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_node_killed_in_mid_round_costs_its_device_that_round_and_comes_back(story: Story) -> None:
+    statuses = story.statuses(KILLED)
+    assert statuses[story.killed_in] == "failed"
+    assert statuses[story.killed_in - 1] == "done"
+    assert "done" in [status for number, status in statuses.items() if number > story.killed_in]
+    (lost,) = [event for event in story.events if (event.device, event.round) == (KILLED, story.killed_in)]
+    assert "heartbeat" in lost.cause, "the round does not wait for its deadline: the SuperLink misses the node"
+    assert story.statuses(0)[story.killed_in] == "done", "the others' round counts"
+
+
+def test_a_worker_killed_in_mid_round_is_named_at_once_and_the_next_one_works(story: Story) -> None:
+    statuses = story.statuses(LAMED)
+    (lost,) = [event for event in story.events if event.device == LAMED]
+    assert lost.kind == "device-failed"
+    assert statuses[lost.round] == "failed"
+    assert [status for number, status in statuses.items() if number != lost.round] == ["done"] * (ROUNDS - 1)
+
+
+def test_a_node_that_joins_in_mid_run_takes_part(story: Story) -> None:
+    statuses = story.statuses(JOINS)
+    assert statuses[1] == "failed"
+    assert ("absent", 1, JOINS) in [(event.kind, event.round, event.device) for event in story.events]
+    assert "done" in statuses.values()
+
+
+def test_a_node_with_a_key_that_nobody_registered_gets_nothing(story: Story) -> None:
+    assert story.stranger_code != 0, "it does not stay"
+    assert story.online == DEVICES
+    assert not {"device-claimed", "foreign-node"} & {event.kind for event in story.events}
+    log = (story.federation.folder / "logs" / "stranger.log").read_text()
+    assert "Receiving" not in log
+
+
+def test_without_tls_and_with_another_authority_nobody_gets_through(story: Story, tmp_path: Path) -> None:
+    port = story.federation.port
     with pytest.raises(OSError, match=r"."):
-        urllib.request.urlopen(f"http://127.0.0.1:{federation.port}/health", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10)
     keys.write_server_files(tmp_path, ["127.0.0.1"])
     stranger = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(f"https://127.0.0.1:{federation.port}/health", timeout=10, context=stranger)
+        urllib.request.urlopen(f"https://127.0.0.1:{port}/health", timeout=10, context=stranger)
 
 
-def test_an_unsigned_request_of_a_node_is_refused(federation: Loopback) -> None:
-    context = ssl.create_default_context(cafile=str(federation.folder / "keys" / "ca.crt"))
+def test_an_unsigned_request_of_a_node_is_refused(story: Story) -> None:
+    context = ssl.create_default_context(cafile=str(story.federation.folder / "keys" / "ca.crt"))
     for path in ("activate-node", "pull-messages", "push-messages", "get-fab", "pull-object"):
-        request = urllib.request.Request(
-            f"https://127.0.0.1:{federation.port}/v1/fleet/{path}", data=b"", method="POST"
-        )
+        address = f"https://127.0.0.1:{story.federation.port}/v1/fleet/{path}"
+        request = urllib.request.Request(address, data=b"", method="POST")
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=10, context=context)
         assert 400 <= refused.value.code < 500, path

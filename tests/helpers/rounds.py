@@ -17,6 +17,7 @@ class Memory:
         self.events: list[Event] = []
         self.checkpoints: list[tuple[dict[str, np.ndarray], str]] = []
         self.stop_after = stop_after
+        self.told = 0
 
     def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
         self.rounds.append(record)
@@ -24,6 +25,10 @@ class Memory:
 
     def event(self, event: Event) -> None:
         self.events.append(event)
+
+    def spend(self, before: int) -> int:
+        self.told = max(self.told, before) + 1
+        return self.told
 
     def stop_requested(self) -> bool:
         return self.stop_after is not None and len(self.rounds) >= self.stop_after

@@ -6,6 +6,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from slimfed.clients.messages import encode_host
+from slimfed.strategies import roster as roster_module
 from slimfed.strategies.exchange import StopRequestedError
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.roster import Roster
@@ -18,8 +19,10 @@ class Nodes(LocalGrid):
         super().__init__(0)
         self.hosted = hosted
         self.questions = 0
+        self.looks = 0
 
     def get_node_ids(self) -> Iterable[int]:
+        self.looks += 1
         return list(self.hosted)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -65,6 +68,21 @@ def test_a_node_that_leaves_takes_its_device_along_and_brings_it_back() -> None:
     grid.hosted[12] = kept
     gather(roster, grid)
     assert roster.hosts == {0: 11, 1: 12}
+
+
+def test_a_device_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_module, "_LATECOMERS_SECONDS", 0.2)
+    monkeypatch.setattr(roster_module, "_POLL_SECONDS", 0.05)
+    roster, grid = Roster(3), hosting(n11=0, n12=1)
+    looks = []
+    for _round in range(2):
+        gather(roster, grid, deadline=60.0)
+        looks.append(grid.looks)
+    assert looks[0] > 2
+    assert looks[1] == looks[0] + 1
+    del grid.hosted[12]
+    gather(roster, grid, deadline=60.0)
+    assert grid.looks > looks[1] + 2, "one that was there is waited for"
 
 
 def test_nobody_takes_over_the_device_of_a_node_that_is_away() -> None:
