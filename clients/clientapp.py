@@ -39,6 +39,7 @@ def train(message: Message, context: Context) -> Message:
 def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> RecordDict:
     """The node's answer to a round's records, whatever carried them; ``config`` is the node's configuration."""
     from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_phases, encode_results
+    from slimfed.clients.oversize import oversize
     from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.workplace import open_own_workplace, open_workplace
 
@@ -53,5 +54,7 @@ def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> Re
     results = workplace.serve(orders, watch)
     with watch.phase("encode"):
         reply = encode_results(results)
+    if (cause := oversize(reply, len(results), task.message_mb)) is not None:
+        return encode_results([Failure(result.device, cause) for result in results])
     encode_phases(reply, watch.seconds)
     return reply

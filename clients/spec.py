@@ -194,6 +194,7 @@ class TaskSpec(Section):
     generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"
     privacy: PrivacySpec = PrivacySpec()
+    message_mb: float = Field(1000.0, gt=0, description="what a device may be sent and send in one message")
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes where devices have text of their own; None: the text tells"
     )

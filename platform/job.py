@@ -135,7 +135,7 @@ class EvaluationSpec(Section):
 
 
 class DeadlineSpec(Section):
-    """How long to wait, and how much may be missing."""
+    """How long to wait, how much may be missing, and how large a message may be."""
 
     reply_seconds: float = Field(600.0, gt=0, description="wall seconds to wait for nodes and for their replies")
     straggler_seconds: float | None = Field(
@@ -146,6 +146,11 @@ class DeadlineSpec(Section):
     )
     quorum: float = Field(0.5, ge=0.0, le=1.0, description="share of the devices whose updates must be usable")
     retries: int = Field(2, ge=0, description="repetitions of a round that missed the quorum, before the run fails")
+    message_mb: float = Field(
+        1000.0,
+        gt=0,
+        description="MB for each device in a message, either way; a larger one costs its devices the round",
+    )
 
 
 class EngineSpec(Section):
@@ -305,6 +310,7 @@ class Job(Section):
             pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
             training=self.training,
             privacy=self.privacy,
+            message_mb=self.deadlines.message_mb,
             engine="cohort" if engine.name == "auto" else engine.name,
             cohort_size=1 if engine.cohort_size == "auto" else engine.cohort_size,
             device_examples=self.evaluation.device_examples,

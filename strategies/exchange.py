@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
@@ -26,28 +26,31 @@ class StopRequestedError(Exception):
 
 
 def exchange(
-    grid: Grid, messages: Sequence[Message], deadline_seconds: float, stop_requested: Callable[[], bool]
+    grid: Grid,
+    messages: Sequence[Message],
+    deadline_seconds: float,
+    stop_requested: Callable[[], bool],
+    cause_against: Callable[[Message], str | None] = lambda _: None,
 ) -> Replies:
     """Push ``messages`` and return the replies that came before the deadline.
 
-    Raises :class:`StopRequestedError` as soon as ``stop_requested`` says so.
+    ``cause_against`` says why a message must not pass, either way (a reply knows the node that it is of): then an error
+    with the cause stands in its place. Raises :class:`StopRequestedError` as soon as ``stop_requested`` says so.
     """
     began = time.monotonic()
     deadline = began + deadline_seconds
     seconds: dict[int, float] = {}
+    against = {message.metadata.dst_node_id: cause_against(message) for message in messages}
+    sent = [message for message in messages if against[message.metadata.dst_node_id] is None]
     asked = {
-        message_id: message.metadata.dst_node_id
-        for message_id, message in zip(grid.push_messages(messages), messages, strict=True)
-        if message_id
+        message_id: message for message_id, message in zip(grid.push_messages(sent), sent, strict=True) if message_id
     }
     waiting = set(asked)
-    replies: list[Message] = []
+    replies = [_refusal(m, cause) for m in messages if (cause := against[m.metadata.dst_node_id]) is not None]
     while waiting and time.monotonic() < deadline:
         fresh = list(grid.pull_messages(waiting))
         waiting -= {reply.metadata.reply_to_message_id for reply in fresh}
-        for reply in fresh:
-            if went_away(reply):  # the SuperLink says so in its own name; it is about the node that was asked
-                reply.metadata.__dict__["_src_node_id"] = asked[reply.metadata.reply_to_message_id]
+        fresh = [_checked(reply, asked[reply.metadata.reply_to_message_id], cause_against) for reply in fresh]
         replies += fresh
         seconds |= {reply.metadata.src_node_id: time.monotonic() - began for reply in fresh}
         if stop_requested():
@@ -55,6 +58,20 @@ def exchange(
         if waiting:
             time.sleep(_POLL_SECONDS)
     return Replies(sorted(replies, key=lambda reply: reply.metadata.src_node_id), seconds)
+
+
+def _checked(reply: Message, asked: Message, cause_against: Callable[[Message], str | None]) -> Message:
+    """The reply in the name of the node that was asked, or an error in its place."""
+    if went_away(reply):  # the SuperLink says so in its own name
+        reply.metadata.__dict__["_src_node_id"] = asked.metadata.dst_node_id
+        return reply
+    cause = None if reply.has_error() else cause_against(reply)
+    return reply if cause is None else _refusal(asked, cause)
+
+
+def _refusal(message: Message, cause: str) -> Message:
+    """As if the node that ``message`` is for had replied with an error."""
+    return Message(Error(ErrorCode.UNKNOWN, cause), reply_to=message)
 
 
 def went_away(reply: Message) -> bool:

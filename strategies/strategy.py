@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.messages import Orders, decode_phases, encode_orders, envelope
+from slimfed.clients.oversize import oversize
 from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
@@ -119,7 +120,9 @@ class FedSlim(Strategy):
             if settings.task.privacy.kind == "local":  # what a device has sent is known, whatever comes of the round
                 self._told = self.recorder.spend(number - 1)
             with self._watch.phase("wait"):
-                came = exchange(grid, messages, settings.reply_seconds, self.recorder.stop_requested)
+                came = exchange(
+                    grid, messages, settings.reply_seconds, self.recorder.stop_requested, self._cause_against
+                )
             replies, seconds = came.replies, came.seconds if settings.real else None
             self._served = {each: len(self._shares.get(each, ())) for each in (r.metadata.src_node_id for r in replies)}
             with self._watch.phase("judge"):
@@ -146,6 +149,11 @@ class FedSlim(Strategy):
                 break
         first = next((event.cause for event in self._verdict.events), "no node replied in time")
         raise QuorumError(f"round {number}: {cause}; first cause: {first}")
+
+    def _cause_against(self, message: Message) -> str | None:
+        """Why a message to or from a node must not pass: it is too large for the devices that the node serves."""
+        node = message.metadata.src_node_id if message.metadata.reply_to_message_id else message.metadata.dst_node_id
+        return oversize(message.content, len(self._shares.get(node, ())), self.settings.task.message_mb)
 
     @property
     def _needed(self) -> int:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters.model import head_state
@@ -244,3 +244,38 @@ def test_what_the_clock_rules_out_is_not_tried_again() -> None:
     with pytest.raises(QuorumError, match="training does not fit the device's memory"):
         run(recorder, clock=Clock(out_of_memory=tuple(range(6))))
     assert [event.kind for event in recorder.events].count("quorum-missed") == 1
+
+
+def test_a_reply_beyond_the_limit_is_not_read_and_the_run_goes_on() -> None:
+    """Node 2 serves two devices: it may send 2 MB."""
+
+    def stuff(reply: Message) -> bool:
+        if reply.metadata.src_node_id == 2:
+            reply.content["ballast"] = ArrayRecord({"x": Array(np.zeros(2_000_000, np.uint8))})
+        return True
+
+    recorder = Memory()
+    run(recorder, grid=Tampering(2, stuff), task=TASK.model_copy(update={"message_mb": 1.0}))
+    assert len(recorder.rounds) == 4
+    assert [device.status for device in recorder.rounds[-1].devices] == [*["done"] * 2, *["failed"] * 2, *["done"] * 2]
+    for event in recorder.rounds[-1].events:
+        assert " MB for 2 devices is larger than deadlines.message_mb = 1" in event.cause
+        assert "raise it, or lower bandit.ranks" in event.cause
+
+
+def test_orders_beyond_the_limit_are_not_sent() -> None:
+    grid = Tampering(2, lambda reply: pytest.fail("a node was asked"))
+    with pytest.raises(QuorumError, match=r"larger than deadlines\.message_mb = 0\.01 allows"):
+        run(Memory(), grid=grid, task=TASK.model_copy(update={"message_mb": 0.01}))
+
+
+def test_a_node_says_what_it_may_not_send() -> None:
+    """Its orders are small, since they have the adapter once; its answer has it for every device."""
+
+    def answer(reply: Message) -> bool:
+        assert not [name for name in reply.content if name.startswith("update-")]
+        return True
+
+    recorder = Memory()
+    with pytest.raises(QuorumError, match=r"larger than deadlines\.message_mb"):
+        run(recorder, grid=Tampering(1, answer), nodes=1, task=TASK.model_copy(update={"message_mb": 0.08}))
