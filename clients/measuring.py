@@ -70,7 +70,7 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batch
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     probe = ({name: tensor[:1, :1] if tensor.dim() == 2 else tensor[:1] for name, tensor in batch.items()},)
     data = DeviceData(lambda: repeat(batch), probe, rows)
-    adapter = _blank(base, blueprint)
+    adapter = blank_adapter(base, blueprint)
     scores = np.zeros(blueprint.units, dtype=np.float32)
 
     task = task.model_copy(update={"adapter": AdapterSpec()})
@@ -84,7 +84,7 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batch
     return max(0.0, many - one) / _STEPS
 
 
-def _blank(base: LoadedModel, blueprint: Blueprint) -> Adapter:
+def blank_adapter(base: LoadedModel, blueprint: Blueprint) -> Adapter:
     """A LoRA adapter of no effect."""
     factors, rank = {}, _rank(base, blueprint)
     for name in blueprint.modules:

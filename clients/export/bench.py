@@ -1,8 +1,13 @@
 """How much an exported model saves: time, memory and size against the dense model of its shape, in one run.
 
 The dense twin has the base's configuration and random weights, and is written and opened in the same format, so that
-both run on the same code; what weights hold does not matter to time. Models take turns. With one thread, processor
-seconds count, which other programs do not disturb; with more, wall seconds.
+both run in the same runtime; what weights hold does not matter to time. It is the dense model as transformers computes
+it. Where the export has a forward pass of its own (:mod:`slimfed.clients.export.lean`), a second twin has that, too:
+against it, only what was cut away counts. A causal-lm's pass is the one that begins a text: of its logits, the last
+token's alone are asked for.
+
+Models take turns. With one thread, processor seconds count, which other programs do not disturb; with more, wall
+seconds.
 """
 
 import tempfile
@@ -23,10 +28,10 @@ from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.formats import FORMATS
 from slimfed.clients.export.manifest import Manifest, kept_indices
 from slimfed.clients.export.opening import open_model
-from slimfed.clients.export.probe import measured_growth
+from slimfed.clients.export.probe import last_logits, measured_growth
 from slimfed.clients.export.slim import SlimModel, load_tokenizer, skeleton
 
-_WARM_UP = 2
+_WARM_UP = 1
 _NEW_TOKENS = 16
 _NO_TOKEN = 2**31 - 1
 
@@ -36,7 +41,8 @@ class Figures:
     """One model. ``latency``: seconds of a pass at batch 1. ``throughput``: texts a second in batches.
 
     ``decode``: seconds a new token of a causal-lm, with its cache; else None. ``memory``: bytes by which a process grew
-    that opened the model and ran a batch (0: not known). ``bytes``: of the folder. ``flops``: of a pass at batch 1.
+    that opened the model and ran a batch (0: not known, or not measured). ``bytes``: of the folder. ``flops``: of a
+    pass at batch 1 as its structure has it, whatever a lean pass leaves out.
     """
 
     latency: float
@@ -50,7 +56,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Bench:
-    """A slim model beside its dense twin. Ratios are slim over dense: less is better but for throughput."""
+    """A slim model beside its dense twin. Ratios are slim over dense: less is better but for throughput.
+
+    ``alike``: the dense twin with the forward pass of the slim one; None if that is the stock one.
+    """
 
     kind: str
     batch: int
@@ -58,11 +67,17 @@ class Bench:
     threads: int
     slim: Figures
     dense: Figures
+    alike: Figures | None
 
     @property
     def latency_ratio(self) -> float:
         """Time at batch 1."""
         return self.slim.latency / self.dense.latency
+
+    @property
+    def structure_ratio(self) -> float:
+        """Time at batch 1 against the dense model with the same forward pass: what the structure saves by itself."""
+        return self.slim.latency / (self.alike or self.dense).latency
 
     @property
     def throughput_ratio(self) -> float:
@@ -91,53 +106,56 @@ def bench(folder: Path, batch: int = 32, length: int = 64, threads: int = 1, rep
     torch.set_num_threads(threads)
     try:
         with tempfile.TemporaryDirectory(prefix="slimfed-bench-") as place:
-            twin = write_dense_twin(folder, manifest, Path(place) / "dense")
-            return _compare((folder, twin), manifest, batch, length, threads, repeats)
+            folders = [folder, write_dense_twin(folder, manifest, Path(place) / "dense", lean=False)]
+            if manifest.lean:
+                folders.append(write_dense_twin(folder, manifest, Path(place) / "alike", lean=True))
+            return _compare(folders, manifest, batch, length, threads, repeats)
     finally:
         torch.set_num_threads(before)
 
 
-def write_dense_twin(folder: Path, manifest: Manifest, target: Path) -> Path:
+def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool) -> Path:
     """The dense model of the same base as random weights, in the folder's own format."""
     auto = AutoModelForSequenceClassification if manifest.task == "classification" else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = auto.from_config(AutoConfig.for_model(**manifest.base.config), dtype=torch.float32).eval()
-    whole = manifest.model_copy(update={"kept": kept_indices(discover(model).dense()), "files": {}, "quantised": ""})
+    fresh = {"kept": kept_indices(discover(model).dense()), "width": None, "files": {}, "quantised": "", "lean": lean}
+    whole = manifest.model_copy(update=fresh)
     save = FORMATS["onnx-int8" if manifest.quantised else manifest.kind].save
     assert save is not None  # peft has been refused
     save(SlimModel(model.requires_grad_(False), load_tokenizer(folder, manifest), whole), target, "")
     return target
 
 
-def _compare(
-    folders: tuple[Path, Path], manifest: Manifest, batch: int, length: int, threads: int, repeats: int
-) -> Bench:
+def _compare(folders: Sequence[Path], manifest: Manifest, batch: int, length: int, threads: int, repeats: int) -> Bench:
     models = [open_model(folder, threads=threads).model for folder in folders]
     clock = time.thread_time if threads == 1 else time.perf_counter
-    single = medians([_pass(model, 1, length) for model in models], repeats, clock)
-    many = medians([_pass(model, batch, length) for model in models], max(3, repeats // 3), clock)
-    decode: Sequence[float | None] = (None, None)
-    if manifest.task == "causal-lm":
-        long, short = (medians([_writing(m, length, n) for m in models], 3, clock) for n in (1 + _NEW_TOKENS, 1))
+    writes = manifest.task == "causal-lm"
+    single = medians([_pass(model, 1, length, writes) for model in models], repeats, clock)
+    many = medians([_pass(model, batch, length, writes) for model in models], max(2, repeats // 4), clock)
+    decode: Sequence[float | None] = [None] * len(models)
+    if writes:
+        long, short = (medians([_writing(m, length, n) for m in models], 2, clock) for n in (1 + _NEW_TOKENS, 1))
         decode = [(whole - start) / _NEW_TOKENS for whole, start in zip(long, short, strict=True)]
     dense = skeleton(manifest)
     blueprint = discover(dense)
-    structures = (manifest.structure(blueprint), blueprint.dense())
+    structures = [manifest.structure(blueprint)] + [blueprint.dense()] * (len(folders) - 1)
     sizes = [measure(dense, blueprint, structure) for structure in structures]
-    slim, twin = (
+    slim, twin, *alike = (
         Figures(
             latency=single[index],
             throughput=batch / many[index],
             decode=decode[index],
-            memory=measured_growth(folders[index], batch, length),
+            memory=measured_growth(folders[index], batch, length) if index < 2 else 0,
             bytes=sum(path.stat().st_size for path in folders[index].rglob("*") if path.is_file()),
             parameters=sizes[index].parameters,
             flops=inference_flops(sizes[index], 1, length),
         )
-        for index in range(2)
+        for index in range(len(folders))
     )
-    return Bench(manifest.kind + manifest.quantised, batch, length, threads, slim, twin)
+    kind = " ".join(filter(None, (manifest.kind, manifest.quantised)))
+    return Bench(kind, batch, length, threads, slim, twin, alike[0] if alike else None)
 
 
 @torch.inference_mode()
@@ -153,9 +171,9 @@ def medians(work: Sequence[Callable[[], object]], repeats: int, clock: Callable[
     return [median(taken) for taken in times]
 
 
-def _pass(model: nn.Module, batch: int, length: int) -> Callable[[], object]:
-    ids = torch.full((batch, length), 3)
-    return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids))
+def _pass(model: nn.Module, batch: int, length: int, writes: bool) -> Callable[[], object]:
+    ids, asked = torch.full((batch, length), 3), last_logits(writes)
+    return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids), **asked)
 
 
 def _writing(model: nn.Module, length: int, tokens: int) -> Callable[[], object]:

@@ -58,7 +58,8 @@ class Manifest(Section):
     "in": columns) -> kept indices, in the coordinates of the unpruned module. ``width``: kept
     dimensions of the residual stream, ascending; None: all. ``head``: parameters beside the adapter
     that were trained in full. ``stock``: plain ``from_pretrained`` opens it. ``quantised``: how the weights were
-    narrowed, such as "int8"; empty if they were not. ``files``: every file that must be as it was written (the model
+    narrowed, such as "int8"; empty if they were not. ``lean``: it runs without what its label does not need (see
+    :mod:`slimfed.clients.export.lean`). ``files``: every file that must be as it was written (the model
     card may be edited).
     """
 
@@ -75,6 +76,7 @@ class Manifest(Section):
     head: tuple[str, ...] = ()
     stock: bool = False
     quantised: str = ""
+    lean: bool = False
     provenance: Provenance
     files: dict[str, FileEntry] = Field(default_factory=dict)
 

@@ -3,7 +3,8 @@
 Inputs ``input_ids`` and ``attention_mask``, int64 [batch, length]; output ``logits``. A causal-lm also takes
 ``position_ids`` [batch, length] and, for every layer, ``past_key_values.I.key`` and ``.value``, float32 [batch, key
 heads, past, width] (past = 0 to begin with), its mask covers past and new tokens, and it returns ``present.I.key`` and
-``.value``. Layers may have different numbers of key heads.
+``.value``. Layers may have different numbers of key heads. ``num_logits_to_keep``, int64 [], may be given to a
+causal-lm: logits of so many last tokens alone; 0, the default, means all.
 
 Written by tracing: for these models the graph of ``torch.export`` runs no faster, takes twenty times as long to make,
 and its cache may not grow by a length of its own.
@@ -12,16 +13,20 @@ and its cache may not grow by a length of its own.
 import warnings
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.folder import whole_folder
+from slimfed.clients.export.lean import LeanEncoder
 from slimfed.clients.export.manifest import CARD, Manifest
 from slimfed.clients.export.slim import SlimModel
 
 GRAPH = "model.onnx"
+KEEP = "num_logits_to_keep"
 _OPSET = 17
 _EXAMPLE = {"batch": 2, "length": 3, "past": 4}  # all different, and none 1, so that tracing fixes none of them
 
@@ -29,7 +34,7 @@ _EXAMPLE = {"batch": 2, "length": 3, "past": 4}  # all different, and none 1, so
 class Scorer(nn.Module):
     """``logits = scorer(input_ids, attention_mask)``."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
@@ -39,16 +44,26 @@ class Scorer(nn.Module):
 
 
 class CachedDecoder(nn.Module):
-    """``(logits, key 0, value 0, ...) = decoder(input_ids, attention_mask, position_ids, past key 0, ...)``."""
+    """``(logits, key 0, value 0, ...) = decoder(input_ids, attention_mask, position_ids, last, past key 0, ...)``."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, *past: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        position_ids: torch.Tensor,
+        last: torch.Tensor,
+        *past: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """One pass that takes the cache in and gives it back, longer by the new tokens."""
+        """One pass that takes the cache in and gives it back, longer by the new tokens.
+
+        ``last``: int64 [], of how many last tokens logits are wanted; 0: of all.
+        """
+        places = torch.arange(input_ids.shape[1])
+        places = places[places >= (last > 0) * (input_ids.shape[1] - last)]
         cache = DynamicCache()
         for layer in range(len(past) // 2):
             cache.update(past[2 * layer], past[2 * layer + 1], layer)
@@ -58,6 +73,7 @@ class CachedDecoder(nn.Module):
             position_ids=position_ids,
             past_key_values=cache,
             use_cache=True,
+            logits_to_keep=places,
         )
         return (out.logits, *(part for layer in cache.layers for part in (layer.keys, layer.values)))
 
@@ -77,10 +93,16 @@ def write_graph(slim: SlimModel, path: Path) -> None:
     model = slim.model.eval()
     if slim.manifest.task == "causal-lm":
         _trace(CachedDecoder(model), *_cached_example(model), path)
+        _make_optional(path, KEEP)
     else:
         ids = torch.full((_EXAMPLE["batch"], _EXAMPLE["length"]), 3)
         axes = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")}
-        _trace(Scorer(model), (ids, torch.ones_like(ids)), axes | {"logits": {0: "batch"}}, path)
+        _trace(
+            Scorer(LeanEncoder(model) if slim.manifest.lean else model),
+            (ids, torch.ones_like(ids)),
+            axes | {"logits": {0: "batch"}},
+            path,
+        )
 
 
 def cache_names(layers: int, of: str) -> list[str]:
@@ -96,11 +118,18 @@ def _cached_example(model: PreTrainedModel) -> tuple[tuple[torch.Tensor, ...], d
     cache = [torch.randn(batch, each.keys.shape[1], past, each.keys.shape[3]) for each in layers for _ in range(2)]
     mask, positions = torch.ones(batch, past + length, dtype=torch.int64), torch.arange(past, past + length)
     axes = {"input_ids": {0: "batch", 1: "length"}, "attention_mask": {0: "batch", 1: "total"}}
-    axes |= {"position_ids": {0: "batch", 1: "length"}}
+    axes |= {"position_ids": {0: "batch", 1: "length"}, KEEP: {}}
     axes |= {name: {0: "batch", 2: "past"} for name in cache_names(len(layers), "past_key_values")}
-    axes |= {"logits": {0: "batch", 1: "length"}}
+    axes |= {"logits": {0: "batch", 1: "kept"}}
     axes |= {name: {0: "batch", 2: "total"} for name in cache_names(len(layers), "present")}
-    return (ids, mask, positions.expand(batch, length).contiguous(), *cache), axes
+    return (ids, mask, positions.expand(batch, length).contiguous(), torch.tensor(length - 1), *cache), axes
+
+
+def _make_optional(path: Path, name: str) -> None:
+    """Give an input of a graph the value 0, which holds where nobody gives another."""
+    graph = onnx.load(path)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0), name))
+    onnx.save(graph, path)
 
 
 def _trace(module: nn.Module, example: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]], path: Path) -> None:

@@ -14,6 +14,7 @@ from slimfed.clients.data import TextSplit
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.export import manifest as manifests
+from slimfed.clients.export.lean import LeanEncoder
 from slimfed.clients.export.manifest import Manifest
 from slimfed.clients.export.slim import SlimModel, load_slim, load_tokenizer
 from slimfed.clients.generation import Prompts, collect, complete, likeness
@@ -105,7 +106,8 @@ def open_model(folder: Path | str, base: Path | str | None = None, threads: int 
 
         return OpenedModel(OnnxModel(folder, manifest, threads), load_tokenizer(folder, manifest), manifest)
     slim = _opened(folder, manifest, base)
-    return OpenedModel(slim.model, slim.tokenizer, slim.manifest)
+    model = LeanEncoder(slim.model) if manifest.lean else slim.model
+    return OpenedModel(model.eval(), slim.tokenizer, slim.manifest)
 
 
 def _opened(folder: Path, manifest: Manifest, base: Path | str | None) -> SlimModel:

@@ -31,11 +31,17 @@ def resident(field: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
 
 
+def last_logits(writes: bool) -> dict[str, int]:
+    """What a causal-lm (``writes``) is asked when it begins a text: the logits of the last token alone."""
+    return {"logits_to_keep": 1} if writes else {}
+
+
 def _growth(folder: Path, batch: int, length: int) -> int:
     from slimfed.clients.export.manifest import read
     from slimfed.clients.export.opening import open_model
 
-    if read(folder).kind == "onnx":  # so that the runtime's own code does not count as the model's memory
+    manifest = read(folder)
+    if manifest.kind == "onnx":  # so that the runtime's own code does not count as the model's memory
         import slimfed.clients.export.session  # noqa: F401
 
     torch.set_num_threads(1)
@@ -43,8 +49,7 @@ def _growth(folder: Path, batch: int, length: int) -> int:
     model = open_model(folder, threads=1).model
     ids = torch.full((batch, length), 3)
     with torch.inference_mode():
-        for _ in range(2):
-            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), **last_logits(manifest.task == "causal-lm"))
     return resident("VmHWM") - before
 
 

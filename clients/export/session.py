@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.manifest import Manifest
-from slimfed.clients.export.onnx import GRAPH, cache_names
+from slimfed.clients.export.onnx import GRAPH, KEEP, cache_names
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _FATAL_ONLY = 3
@@ -40,18 +40,20 @@ class OnnxModel(nn.Module):
             raise InputError(f"{str(folder / GRAPH)!r} cannot be opened: {reason}; export the model again") from None
         self.cached = manifest.task == "causal-lm"
         inputs = self.session.get_inputs()
+        # Graphs of earlier versions always give all.
+        self.counts_logits = KEEP in [each.name for each in self.session.get_overridable_initializers()]
         self.cache_shapes = [(each.shape[1], each.shape[3]) for each in inputs if each.name.startswith("past_")]
         self.past_names = cache_names(len(self.cache_shapes) // 2, "past_key_values")
         # Shows where the model lies to those who ask a module's parameters.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Output:
-        """One pass from nothing; int64 [batch, length] both."""
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int = 0) -> Output:
+        """One pass from nothing; int64 [batch, length] both. ``logits_to_keep``: of so many last tokens; 0: of all."""
         ids, mask = input_ids.numpy(), attention_mask.numpy()
         if not self.cached:
             return Output(torch.from_numpy(self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]))
         positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-        feed = self._feed(ids, mask, positions, self.empty_cache(len(ids)))
+        feed = self._feed(ids, mask, positions, self.empty_cache(len(ids)), logits_to_keep)
         return Output(torch.from_numpy(self.session.run(["logits"], feed)[0]))
 
     def generate(
@@ -79,8 +81,8 @@ class OnnxModel(nn.Module):
     def step(
         self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[np.ndarray]
     ) -> list[np.ndarray]:
-        """One pass of a decoder: logits [batch, new, vocabulary], then the cache with the new tokens in it."""
-        outputs: list[np.ndarray] = self.session.run(None, self._feed(ids, mask, positions, cache))
+        """One pass of a decoder: the last token's logits [batch, 1, vocabulary], then the cache with the new tokens."""
+        outputs: list[np.ndarray] = self.session.run(None, self._feed(ids, mask, positions, cache, 1))
         return outputs
 
     def empty_cache(self, batch: int) -> list[np.ndarray]:
@@ -88,7 +90,9 @@ class OnnxModel(nn.Module):
         return [np.zeros((batch, heads, 0, width), dtype=np.float32) for heads, width in self.cache_shapes]
 
     def _feed(
-        self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[np.ndarray]
+        self, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cache: list[np.ndarray], keep: int
     ) -> dict[str, np.ndarray]:
         feed = {"input_ids": ids, "attention_mask": mask, "position_ids": np.ascontiguousarray(positions)}
+        if self.counts_logits:
+            feed[KEEP] = np.array(keep)
         return feed | dict(zip(self.past_names, cache, strict=True))

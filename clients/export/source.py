@@ -7,6 +7,7 @@ from functools import cached_property
 from transformers import PreTrainedModel
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.export.lean import can_be_lean
 from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices, weights_digest
 from slimfed.clients.export.slim import SlimModel
 from slimfed.clients.models import LoadedModel
@@ -52,6 +53,7 @@ class Source:
             kept=kept_indices(self.structure),
             width=ADAPTERS[self.adapter_spec.name].width(self.adapter),
             head=self.base.head,
+            lean=can_be_lean(self.base.model, self.spec.task),
             provenance=self.provenance,
         )
 

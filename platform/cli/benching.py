@@ -22,7 +22,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=3, help="passes of each model; the median counts")] = 11,
     as_json: Json = False,
 ) -> None:
-    """Measure an exported model against the dense model of its shape, in the same format."""
+    """Measure an exported model against the dense model as transformers computes it, in the same format."""
     from slimfed.clients.export.bench import bench as measure
 
     with notes().status("measuring"):
@@ -37,6 +37,7 @@ def bench(
 def _plain(found: "Bench") -> dict[str, Any]:
     return {
         "latency_ratio": found.latency_ratio,
+        "structure_ratio": found.structure_ratio,
         "throughput_ratio": found.throughput_ratio,
         "memory_ratio": found.memory_ratio,
         "bytes": found.slim.bytes,
@@ -52,15 +53,19 @@ def _rows(found: "Bench") -> list[dict[str, str]]:
         return f"{1e3 * value:.2f} ms"
 
     slim, dense = found.slim, found.dense
-    rows = [
-        _row("time at batch 1", milliseconds(slim.latency), milliseconds(dense.latency), found.latency_ratio),
+    first = "time at batch 1" if slim.decode is None else f"time of the first {found.length} tokens"
+    rows = [_row(first, milliseconds(slim.latency), milliseconds(dense.latency), found.latency_ratio)]
+    if found.alike is not None:
+        same = milliseconds(found.alike.latency)
+        rows.append(_row("the same, dense run alike", milliseconds(slim.latency), same, found.structure_ratio))
+    rows.append(
         {
             "what": f"texts a second at batch {found.batch}",
             "slim": f"{slim.throughput:.1f}",
             "dense": f"{dense.throughput:.1f}",
             "ratio": f"{found.throughput_ratio:.2f}x",
-        },
-    ]
+        }
+    )
     if slim.decode is not None and dense.decode is not None:
         rows.append(_row("time a new token", milliseconds(slim.decode), milliseconds(dense.decode), found.decode_ratio))
     if found.memory_ratio is not None:
