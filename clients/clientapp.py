@@ -31,15 +31,21 @@ def train(message: Message, context: Context) -> Message:
     from slimfed.clients.messages import encode_work
 
     began = time.monotonic()
-    content = serve(message.content, context.node_config)
+    content = serve(message.content, context.node_config, context.state)
     encode_work(content, time.monotonic() - began)
     return Message(content, reply_to=message)
 
 
-def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> RecordDict:
-    """The node's answer to a round's records, whatever carried them; ``config`` is the node's configuration."""
+def serve(
+    content: RecordDict, config: Mapping[str, object] | None = None, state: RecordDict | None = None
+) -> RecordDict:
+    """The node's answer to a round's records, whatever carried them.
+
+    ``config`` is the node's configuration, ``state`` what it remembers from one message of the run to the next.
+    """
     from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_phases, encode_results
     from slimfed.clients.oversize import oversize
+    from slimfed.clients.remembering import recall, remember
     from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.workplace import open_own_workplace, open_workplace
 
@@ -51,9 +57,14 @@ def serve(content: RecordDict, config: Mapping[str, object] | None = None) -> Re
     strangers = [each.device for each in orders.assignments if own is not None and each.device != own.device]
     if strangers:
         return encode_results([Failure(device, "its node hosts another device") for device in strangers])
+    memory = state if own is not None and task.messages.precision != "fp32" else None
+    if memory is not None:
+        orders = recall(memory, orders)
     results = workplace.serve(orders, watch)
+    if memory is not None:
+        results = [r if isinstance(r, Failure) else remember(memory, orders, r) for r in results]
     with watch.phase("encode"):
-        reply = encode_results(results)
+        reply = encode_results(results, task.messages.precision)
     if (cause := oversize(reply, len(results), task.message_mb)) is not None:
         return encode_results([Failure(result.device, cause) for result in results])
     encode_phases(reply, watch.seconds)

@@ -7,7 +7,10 @@ Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, str
 field of the assignments.
 
 Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D
-that finished, and ``failures`` {D: cause} for those that did not. ``node`` {seconds}: how long the node worked.
+that finished, and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than fp32 adapters
+are vectors in that precision (``compression.py``), with ``exponents`` beside them for int8; ``memory-D``, float32, goes
+both ways for a simulated device, whose memory the server keeps for it: its own it would not send.
+``node`` {seconds}: how long the node worked.
 
 Who hosts what (query): ``host`` {device} of a real node; empty from one that serves whatever it is sent.
 """
@@ -16,14 +19,16 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from slimfed.clients.spec import TaskSpec
+from slimfed.clients.compression import FACTOR_AXES, adapter_bytes, flat, like, pack, unpack
+from slimfed.clients.slicing import narrow
+from slimfed.clients.spec import Precision, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Assignment, Delta, Evaluation, Factors, Update, Workload
 
@@ -45,7 +50,8 @@ class Orders:
     """A node's part of a round: its devices' assignments, the adapter narrowed to them, and the fleet's scores.
 
     ``adapter`` has the shape of ``envelope`` (the union of the devices' structures) and of their largest rank;
-    ``scores`` is float32 [units], the fleet's mean importance after the last round (zeros in the first).
+    ``scores`` is float32 [units], the fleet's mean importance after the last round (zeros in the first). ``memories``:
+    of devices whose updates are rounded, in the shapes of their assignments.
     """
 
     task: TaskSpec
@@ -53,6 +59,7 @@ class Orders:
     envelope: Structure
     scores: np.ndarray
     assignments: tuple[Assignment, ...]
+    memories: Mapping[int, Adapter] = field(default_factory=dict)
 
 
 _ASSIGNED = [f.name for f in fields(Assignment) if f.name != "structure"]
@@ -83,7 +90,7 @@ def envelope(structures: Iterable[Structure]) -> Structure:
 
 def encode_orders(orders: Orders) -> RecordDict:
     """Records of one message to a node."""
-    vector, layout = _flatten(orders.adapter)
+    values, layout = _flatten(orders.adapter, orders.task.messages.precision)
     rows = np.stack([a.structure.pack() for a in orders.assignments])
     columns: dict[str, Any] = {name: [getattr(a, name) for a in orders.assignments] for name in _ASSIGNED}
     return RecordDict(
@@ -91,11 +98,11 @@ def encode_orders(orders: Orders) -> RecordDict:
             "task": ConfigRecord({"json": orders.task.model_dump_json()}),
             "layout": ConfigRecord({"json": layout}),
             "fleet": ArrayRecord(
-                {"adapter": Array(vector), "structures": Array(rows), "scores": Array(orders.scores)}
-                | _entries(orders.adapter),
+                values | {"structures": Array(rows), "scores": Array(orders.scores)} | _entries(orders.adapter),
             ),
             "assignments": ConfigRecord(columns),
         }
+        | _memories(orders.memories)
     )
 
 
@@ -108,25 +115,26 @@ def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
     """Inverse of :func:`encode_orders`. Raises :class:`MalformedMessageError`."""
     try:
         arrays: Any = content["fleet"]
-        adapter = _unflatten(arrays, str(content["layout"]["json"]))
+        task = decode_task(content)
+        adapter = _unflatten(arrays, str(content["layout"]["json"]), task.messages.precision)
         columns: Any = content["assignments"]
         rows = arrays["structures"].numpy()
         assignments = tuple(
             Assignment(**{name: columns[name][i] for name in _ASSIGNED}, structure=Structure.unpack(blueprint, row))
             for i, row in enumerate(rows)
         )
-        return Orders(
-            decode_task(content),
-            adapter,
-            envelope(a.structure for a in assignments),
-            arrays["scores"].numpy(),
-            assignments,
-        )
+        union = envelope(a.structure for a in assignments)
+        memories = {}
+        for a in assignments:
+            if f"memory-{a.device}" in content:
+                own = narrow(adapter, union, a.structure, a.rank)
+                memories[a.device] = _memory(content, a.device, own)
+        return Orders(task, adapter, union, arrays["scores"].numpy(), assignments, memories)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise MalformedMessageError(f"orders cannot be read: {error!r}") from error
 
 
-def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
+def encode_results(results: Sequence[Update | Failure], precision: Precision = "fp32") -> RecordDict:
     """Records of a node's reply."""
     content = RecordDict()
     failures: dict[str, Any] = {}
@@ -134,11 +142,14 @@ def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
         if isinstance(result, Failure):
             failures[str(result.device)] = result.cause
             continue
-        vector, layout = _flatten(result.adapter)
+        values, layout = _flatten(result.adapter, precision)
         content[f"update-{result.device}"] = ArrayRecord(
-            {"adapter": Array(vector), "structure": Array(result.structure.pack()), "scores": Array(result.scores)}
+            values
+            | {"structure": Array(result.structure.pack()), "scores": Array(result.scores)}
             | _entries(result.adapter),
         )
+        for name, record in _memories({result.device: result.memory} if result.memory else {}).items():
+            content[name] = record
         content[f"layout-{result.device}"] = ConfigRecord({"json": layout})
         content[f"metrics-{result.device}"] = MetricRecord(_metrics(result))
     content["failures"] = ConfigRecord(failures)
@@ -146,7 +157,10 @@ def encode_results(results: Sequence[Update | Failure]) -> RecordDict:
 
 
 def decode_results(
-    content: RecordDict, blueprint: Blueprint, wanted: Collection[int] | None = None
+    content: RecordDict,
+    blueprint: Blueprint,
+    wanted: Collection[int] | None = None,
+    precision: Precision = "fp32",
 ) -> list[Update | Failure]:
     """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure.
 
@@ -155,7 +169,7 @@ def decode_results(
     results: list[Update | Failure] = []
     for key in content:
         if _answers_for(key, wanted):
-            results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint))
+            results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint, precision))
     failures: Any = content.get("failures", {})
     results += [
         Failure(int(name), _clean(cause)) for name, cause in failures.items() if _answers_for(f"update-{name}", wanted)
@@ -215,14 +229,16 @@ def decode_host(content: RecordDict) -> int | None:
     return device
 
 
-def _decode_update(content: RecordDict, device: int, blueprint: Blueprint) -> Update | Failure:
+def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, precision: Precision) -> Update | Failure:
     try:
         arrays: Any = content[f"update-{device}"]
         metrics: Any = content[f"metrics-{device}"]
+        adapter = _unflatten(arrays, str(content[f"layout-{device}"]["json"]), precision)
         return Update(
             device=device,
             structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
-            adapter=_unflatten(arrays, str(content[f"layout-{device}"]["json"])),
+            adapter=adapter,
+            memory=_memory(content, device, adapter) if f"memory-{device}" in content else None,
             scores=arrays["scores"].numpy(),
             workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
             evaluation=_evaluation(metrics),
@@ -261,8 +277,22 @@ def _metrics(update: Update) -> dict[str, Any]:
     return metrics
 
 
-def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
-    """All tensors as one float32 vector, and their names and shapes as JSON."""
+def _memories(memories: Mapping[int, Adapter]) -> dict[str, Any]:
+    return {f"memory-{device}": ArrayRecord({"adapter": Array(flat(m))}) for device, m in memories.items()}
+
+
+def _memory(content: RecordDict, device: int, adapter: Adapter) -> Adapter:
+    """A device's memory, which has the shapes of ``adapter``. Raises ``ValueError`` if it does not fit."""
+    arrays: Any = content[f"memory-{device}"]
+    vector = arrays["adapter"].numpy()
+    size = sum(tensor.size for tensor in adapter.tensors())
+    if vector.dtype != np.float32 or vector.shape != (size,) or not np.isfinite(vector).all():
+        raise ValueError(f"memory must be {size} finite float32, got {vector.dtype} {list(vector.shape)}")
+    return like(adapter, vector)
+
+
+def _flatten(adapter: Adapter, precision: Precision) -> tuple[dict[str, Array], str]:
+    """All tensors as one vector, with its exponents if ``precision`` has them; and their names and shapes as JSON."""
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
         "gated": any(f.gate is not None for f in adapter.factors.values()),
@@ -271,26 +301,24 @@ def _flatten(adapter: Adapter) -> tuple[np.ndarray, str]:
         "head": {name: list(t.shape) for name, t in adapter.head.items()},
         "residual": {name: list(t.shape) for name, t in adapter.residual.items()},
     }
-    parts = [tensor.ravel() for tensor in adapter.tensors()]
-    vector = np.concatenate(parts) if parts else np.zeros(0)
-    return vector.astype(np.float32, copy=False), json.dumps(layout)
+    vector, exponents = pack(adapter, precision)
+    arrays = {"adapter": Array(vector)} | ({} if exponents is None else {"exponents": Array(exponents)})
+    return arrays, json.dumps(layout)
 
 
 def _entries(adapter: Adapter) -> dict[str, Array]:
     """Where the deltas' values lie, and for which rank, if the receiver does not know: int32 and uint16 [values]."""
     arrays = {}
-    for field in ("indices", "levels"):
-        parts = [getattr(delta, field) for delta in adapter.deltas.values()]
+    for name in ("indices", "levels"):
+        parts = [getattr(delta, name) for delta in adapter.deltas.values()]
         if parts and all(part is not None for part in parts):
-            arrays[field] = Array(np.concatenate(parts))
+            arrays[name] = Array(np.concatenate(parts))
     return arrays
 
 
-def _unflatten(arrays: Any, text: str) -> Adapter:
+def _unflatten(arrays: Any, text: str, precision: Precision) -> Adapter:
     """Inverse of :func:`_flatten` and :func:`_entries`. Raises ``ValueError`` if the layout does not fit the arrays."""
     layout, vector = json.loads(text), arrays["adapter"].numpy()
-    if vector.dtype != np.float32 or vector.ndim != 1:
-        raise ValueError(f"adapter must be a float32 vector, got {vector.dtype} {list(vector.shape)}")
     gated = layout["gated"] is True
     shapes = [
         shape
@@ -304,6 +332,9 @@ def _unflatten(arrays: Any, text: str) -> Adapter:
     sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
     if sum(sizes) != vector.size:
         raise ValueError(f"adapter layout promises {sum(sizes)} values, the vector has {vector.size}")
+    axes = [*FACTOR_AXES * len(layout["factors"]), *[None] * len(layout["head"])] if precision != "fp32" else []
+    exponents = arrays["exponents"].numpy() if "exponents" in arrays else None
+    vector = unpack(vector, exponents, list(zip(shapes, axes, strict=bool(axes))), precision)
     ends = np.cumsum([0, *sizes])
     tensors = iter([vector[a:b].reshape(s) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)])
     factors = {
@@ -321,13 +352,13 @@ def _cut_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.n
     """Indices and levels of every delta; None where they were not sent."""
     ends = np.cumsum([0, *(size for _, _, size in layout["deltas"].values())])
     columns = []
-    for field, kind in (("indices", np.int32), ("levels", np.uint16)):
-        if field not in arrays:
+    for name, kind in (("indices", np.int32), ("levels", np.uint16)):
+        if name not in arrays:
             columns.append([None] * (len(ends) - 1))
             continue
-        whole = arrays[field].numpy()
+        whole = arrays[name].numpy()
         if whole.dtype != kind or whole.shape != (ends[-1],):
-            raise ValueError(f"{field} of deltas must be {kind.__name__} [{ends[-1]}]")
+            raise ValueError(f"{name} of deltas must be {kind.__name__} [{ends[-1]}]")
         columns.append([whole[a:b] for a, b in pairwise(ends)])
     return list(zip(*columns, strict=True))
 
@@ -338,6 +369,6 @@ def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:
     return adapter_bytes + assignment.structure.pack().nbytes + 4 * units
 
 
-def update_bytes(update: Update) -> int:
+def update_bytes(update: Update, precision: Precision = "fp32") -> int:
     """Bytes a device uploads: the adapter in its own shape, its structure, its scores."""
-    return update.adapter.nbytes + update.structure.pack().nbytes + update.scores.nbytes
+    return adapter_bytes(update.adapter, precision) + update.structure.pack().nbytes + update.scores.nbytes

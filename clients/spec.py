@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Precision = Literal["fp32", "bf16", "int8"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -178,6 +179,14 @@ class PrivacySpec(Section):
     secure_aggregation: bool = Field(False, description="refused: see docs/privacy.md")
 
 
+class MessageSpec(Section):
+    """How adapters travel between server and devices (docs/messages.md)."""
+
+    precision: Precision = Field(
+        "fp32", description="bf16 or int8: adapters are rounded, both ways, and what rounding took away is sent later"
+    )
+
+
 class TaskSpec(Section):
     """All of the above: what a node needs to serve any device of a run."""
 
@@ -195,6 +204,7 @@ class TaskSpec(Section):
     dtype: Literal["fp32", "bf16"] = "fp32"
     privacy: PrivacySpec = PrivacySpec()
     message_mb: float = Field(1000.0, gt=0, description="what a device may be sent and send in one message")
+    messages: MessageSpec = MessageSpec()
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes where devices have text of their own; None: the text tells"
     )

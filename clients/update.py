@@ -165,6 +165,8 @@ class Update:
     same fixed local batches. ``importance``: size of what the adapter learnt (algorithms 1, step 4). ``seconds`` and
     ``peak_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: its own model on the test split.
     ``link_seconds``: what the server measured from its send to its receipt, less the node's work (real devices).
+    ``memory``: what rounding took away of ``adapter`` (``compression.py``), for the next time; None if
+    nothing was rounded.
     """
 
     device: int
@@ -182,3 +184,4 @@ class Update:
     workload: Workload
     evaluation: Evaluation | None
     link_seconds: float = 0.0
+    memory: Adapter | None = None

@@ -16,6 +16,7 @@ from slimfed.clients.adapters.lora import attach
 from slimfed.clients.attention import ENCODER_ATTENTION
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
+from slimfed.clients.compression import compensated, kept
 from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.engine import train
 from slimfed.clients.errors import InputError
@@ -79,7 +80,10 @@ class Workplace:
         if self.task.privacy.kind == "local":
             measured = [self._localised(r, orders) if isinstance(r, Update) else r for r in measured]
         upload = ADAPTERS[self.task.adapter.name].upload
-        return [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
+        sent = [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
+        if self.task.messages.precision != "fp32":
+            sent = [self._rounded(r, orders) if isinstance(r, Update) else r for r in sent]
+        return sent
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
@@ -141,6 +145,15 @@ class Workplace:
         """What may leave under local privacy; its noise is nobody's to know, so the run's seed has no part in it."""
         sent = narrow(orders.adapter, orders.envelope, update.structure, update.rank)
         return localised(update, sent, self.task.privacy, np.random.default_rng(secrets.randbits(256)))
+
+    def _rounded(self, update: Update, orders: Orders) -> Update:
+        """As it can travel, with what its device could not send before."""
+        memory = orders.memories.get(update.device)
+        if memory is not None:
+            start = next(a.structure for a in orders.assignments if a.device == update.device)
+            memory = kept(memory, start, update.structure, update.rank)
+        adapter, memory = compensated(update.adapter, memory, self.task.messages.precision)
+        return replace(update, adapter=adapter, memory=memory)
 
     def _evaluated(self, update: Update) -> Update:
         if not len(self.sample):  # a real device need not keep a test file

@@ -37,7 +37,9 @@ class ProfileForecast:
             size = self._size(sparsity)[1]
             load = method.load(size, rank, self.adapter)
             work.append(training_workload(size, load, half, batch, length, task.training.checkpointing))
-        down, up = (device_bytes(self.adapter, self._size(s)[0], rank) for s in (before, after))
+        down, up = (
+            device_bytes(self.adapter, self._size(s)[0], rank, task.messages.precision) for s in (before, after)
+        )
         completion = self.clock.completion_of(device, round, work[0] + work[1], down, up)
         return float("inf") if completion.out_of_memory else completion.seconds
 

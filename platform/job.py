@@ -16,6 +16,7 @@ from slimfed.clients.spec import (
     DataSpec,
     Fraction,
     GenerationSpec,
+    MessageSpec,
     ModelSpec,
     PrivacySpec,
     PruningOptions,
@@ -27,7 +28,7 @@ from slimfed.clients.spec import (
 from slimfed.platform.overrides import merge, parse_sets, read_toml
 from slimfed.platform.presets import PRESETS
 from slimfed.platform.validation import validate
-from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, NO_DIRECTION, PLAIN_FACTORS
+from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES, NO_DIRECTION, PLAIN_FACTORS, SUMS
 from slimfed.strategies.bandits import BANDITS, BanditSpec
 from slimfed.strategies.server_spec import ServerSpec
 from slimfed.strategies.settings import StrategySettings
@@ -189,6 +190,7 @@ class Job(Section):
     training: TrainingSpec = TrainingSpec()
     server: ServerSpec = ServerSpec()
     privacy: PrivacySpec = PrivacySpec()
+    messages: MessageSpec = MessageSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     deadlines: DeadlineSpec = DeadlineSpec()
     engine: EngineSpec = EngineSpec()
@@ -284,6 +286,29 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rounding_adds_up(self) -> "Job":
+        """Error feedback needs sums of what is sent: what is not a sum, or is decided by zeros, cannot make it good."""
+        start = f"messages.precision = {self.messages.precision!r}: "
+        if self.messages.precision == "fp32":
+            return self
+        if self.method.adapter != "lora":
+            raise ValueError(
+                f"{start}rounding would move the gates, masks and entries that method.adapter = "
+                f"{self.method.adapter!r} decides by; use 'lora', or precision = 'fp32'"
+            )
+        if self.method.aggregation not in SUMS:
+            raise ValueError(
+                f"{start}what rounding takes away of one round is added to the next, which method.aggregation = "
+                f"{self.method.aggregation!r} does not sum up; use one of {', '.join(SUMS)}, or precision = 'fp32'"
+            )
+        if self.privacy.kind != "none":
+            raise ValueError(
+                f"{start}privacy.kind = {self.privacy.kind!r} clips what would make the rounding good; "
+                "use precision = 'fp32'"
+            )
+        return self
+
     def _one_rank(self) -> bool:
         same = self.bandit.name in ("fixed", "e-ucb") and not self.bandit.spread_ranks
         return (same or len(self.bandit.ranks) == 1) and self.adapter.keep_ranks == 1
@@ -311,6 +336,7 @@ class Job(Section):
             training=self.training,
             privacy=self.privacy,
             message_mb=self.deadlines.message_mb,
+            messages=self.messages,
             engine="cohort" if engine.name == "auto" else engine.name,
             cohort_size=1 if engine.cohort_size == "auto" else engine.cohort_size,
             device_examples=self.evaluation.device_examples,

@@ -4,7 +4,10 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
+from slimfed.clients.compression import flat, like
 from slimfed.clients.seeds import derive
+from slimfed.clients.slicing import narrow
+from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Delta, Factors
 from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit
@@ -21,13 +24,23 @@ class DeviceState:
     """What the server knows of one device: the structure it still has and the agent that decides for it.
 
     ``pace``: how fast it was seen to be; None before its first accepted update. ``rank``: the largest that it still
-    trains; None while it has given up none.
+    trains; None while it has given up none. ``memory``: what rounding took away of its last update.
     """
 
     structure: Structure
     bandit: Bandit
     pace: Pace | None = None
     rank: int | None = None
+    memory: "Memory | None" = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What rounding took away of an update, ``adapter``, in the shape of ``structure`` and ``rank``."""
+
+    structure: Structure
+    rank: int
+    adapter: Adapter
 
 
 @dataclass
@@ -36,7 +49,8 @@ class Fleet:
 
     ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
     (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
-    ``server_memory``: what the server's optimiser keeps.
+    ``server_memory``: what the server's optimiser keeps. ``precision``: in which adapters travel, as the strategy is
+    told; ``memory``: what rounding took away of the global adapter when it was last sent.
     """
 
     blueprint: Blueprint
@@ -49,6 +63,8 @@ class Fleet:
     virtual_clock: float = 0.0
     clipping_norm: float | None = None
     server_memory: dict[str, np.ndarray] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    memory: Adapter | None = None
 
     @staticmethod
     def new(
@@ -96,6 +112,11 @@ class Fleet:
             tensors |= {f"{part}/{name}": getattr(delta, part) for part in _DELTA}
         tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
         tensors |= {f"server/{name}": value for name, value in self.server_memory.items()}
+        if self.memory is not None:
+            tensors["memory"] = flat(self.memory)
+        remembering = {n: device.memory for n, device in enumerate(self.devices) if device.memory is not None}
+        for n, memory in remembering.items():
+            tensors |= {f"memory/{n}": flat(memory.adapter), f"memory-structure/{n}": memory.structure.pack()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
@@ -110,6 +131,7 @@ class Fleet:
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
             "bandits": [device.bandit.state() for device in self.devices],
+            "memory_ranks": {str(n): memory.rank for n, memory in remembering.items()},
             "ranks": [device.rank for device in self.devices],
             "paces": [device.pace and astuple(device.pace) for device in self.devices],
         }
@@ -140,6 +162,10 @@ class Fleet:
                 strict=True,
             )
         ]
+        for n, rank in state.get("memory_ranks", {}).items():
+            structure = Structure.unpack(blueprint, tensors[f"memory-structure/{n}"])
+            shapes = narrow(adapter, blueprint.dense(), structure, rank)
+            devices[int(n)].memory = Memory(structure, rank, like(shapes, tensors[f"memory/{n}"]))
         return Fleet(
             blueprint,
             adapter,
@@ -151,4 +177,5 @@ class Fleet:
             virtual_clock=state["virtual_clock"],
             clipping_norm=state.get("clipping_norm"),
             server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
+            memory=like(adapter, tensors["memory"]) if "memory" in tensors else None,
         )

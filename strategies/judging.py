@@ -74,8 +74,8 @@ def judge(
         update = fit.get(device)
         problem = None if update is not None else problems.get(device) or _silent(assignment, device in absent)
         completion = None
-        bytes_down = orders_bytes(assignment, device_bytes(fleet.adapter, assignment.structure, assignment.rank))
-        bytes_up = 0 if update is None else update_bytes(update)
+        bytes_down = orders_bytes(assignment, _adapter_bytes(fleet, assignment))
+        bytes_up = 0 if update is None else update_bytes(update, fleet.precision)
         if update is not None:
             completion = clock.completion(update, bytes_down, bytes_up)
             problem = _too_much(assignment, completion, straggler_seconds)
@@ -112,12 +112,16 @@ def _read(
             others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             cause = f"node {node} answered for device {foreign[0]}{others}, which it was not given"
             events.append(Event(number, "foreign-device", cause, "check what runs on that node", foreign[0]))
-        for result in decode_results(reply.content, fleet.blueprint, given):
+        for result in decode_results(reply.content, fleet.blueprint, given, fleet.precision):
             if isinstance(result, Update):
                 updates.append(result if elapsed is None else _timed(result, reply, elapsed[node]))
             else:
                 problems[result.device] = _failed(number, result)
     return sorted(updates, key=lambda update: update.device), problems, events
+
+
+def _adapter_bytes(fleet: Fleet, assignment: Assignment) -> int:
+    return device_bytes(fleet.adapter, assignment.structure, assignment.rank, fleet.precision)
 
 
 def _timed(update: Update, reply: Message, elapsed: float) -> Update:

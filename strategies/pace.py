@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter
 from slimfed.strategies.aggregation.coordinates import device_bytes
@@ -42,6 +43,7 @@ class Toll:
     """What arms ask of any device, relative to each other: read off the global ``adapter`` alone."""
 
     adapter: Adapter
+    precision: Precision = "fp32"
 
     def load(self, before: float, after: float, rank: int) -> float:
         """Computing in a round from sparsity ``before`` to ``after``, in rounds of the dense model without adapter."""
@@ -61,7 +63,9 @@ class Toll:
     def times(self, pace: Pace, structure: Structure, arms: list[Arm]) -> dict[Arm, float]:
         """Seconds that each of ``arms`` will take a device of this ``structure``; what is pruned is not sent up."""
         before = structure.sparsity
-        sent = {rank: device_bytes(self.adapter, structure, rank) for rank in {arm.rank for arm in arms}}
+        sent = {
+            rank: device_bytes(self.adapter, structure, rank, self.precision) for rank in {arm.rank for arm in arms}
+        }
         return {
             arm: pace.seconds(
                 self.load(before, before + (1.0 - before) * arm.pruning_step, arm.rank),

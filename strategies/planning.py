@@ -108,7 +108,7 @@ def _foresee(
 
 def _pace(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
     """Tell agents that are paced what their arms will take, as far as their devices' past shows it."""
-    toll = Toll(fleet.adapter)
+    toll = Toll(fleet.adapter, fleet.precision)
     times = {
         device: {}
         if state.pace is None

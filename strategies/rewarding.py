@@ -79,7 +79,7 @@ def _pool(
 
 
 def _learn_paces(fleet: Fleet, accepted: Sequence[tuple[DeviceRecord, Update, Completion]]) -> None:
-    toll = Toll(fleet.adapter)
+    toll = Toll(fleet.adapter, fleet.precision)
     for record, update, completion in accepted:
         load = toll.load(record.assignment.structure.sparsity, update.structure.sparsity, record.assignment.rank)
         seen = toll.seen(completion, load, record.bytes_down, record.bytes_up)

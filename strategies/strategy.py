@@ -12,17 +12,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.compression import compensated, kept
 from slimfed.clients.messages import Orders, decode_phases, encode_orders, envelope
 from slimfed.clients.oversize import oversize
 from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Adapter, Evaluation, Update
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
 from slimfed.strategies.exchange import exchange, wait_for_nodes
-from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.fleet import Fleet, Memory
 from slimfed.strategies.judging import NOBODY, Verdict, judge
 from slimfed.strategies.planning import Plan, evaluates, plan_round
 from slimfed.strategies.privacy import add_noise, clip, spent
@@ -68,6 +69,8 @@ class FedSlim(Strategy):
         self._error: float | None = None
         self._told = 0
         self._watch = Stopwatch()
+        self._sent, self._unsent = fleet.adapter, fleet.memory
+        fleet.precision = settings.task.messages.precision
         self._node_phases: dict[str, float] = {}
         self._optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         self._roster = Roster(len(fleet.devices)) if settings.real else None
@@ -98,6 +101,7 @@ class FedSlim(Strategy):
         started, self._watch = time.monotonic(), Stopwatch()
         with self._watch.phase("plan"):
             self._plans = plan_round(self.fleet, self.settings, number, self.forecast)
+            self._round_adapter()
         self._train(number, grid)
         if self.settings.task.privacy.kind == "central":
             self._told = self.recorder.spend(number - 1)
@@ -106,6 +110,12 @@ class FedSlim(Strategy):
         record = self._record(number, evaluation, started)
         self.recorder.record(record, *self.fleet.checkpoint())
         return record
+
+    def _round_adapter(self) -> None:
+        """What the devices are told of the global adapter, and what is left to tell; all of it in fp32."""
+        self._sent, self._unsent, precision = self.fleet.adapter, None, self.fleet.precision
+        if precision != "fp32":
+            self._sent, self._unsent = compensated(self.fleet.adapter, self.fleet.memory, precision)
 
     def _train(self, number: int, grid: Grid) -> None:
         """Send the round, again if a quorum was missed, and learn from the attempt that reached it.
@@ -201,8 +211,17 @@ class FedSlim(Strategy):
         assignments = tuple(plan.assignment for plan in plans)
         union = envelope(a.structure for a in assignments)
         rank = max(a.rank for a in assignments)
-        adapter = narrow(self.fleet.adapter, self.fleet.blueprint.dense(), union, rank)
-        return Orders(self.settings.task, adapter, union, self.fleet.scores, assignments)
+        adapter = narrow(self._sent, self.fleet.blueprint.dense(), union, rank)
+        return Orders(self.settings.task, adapter, union, self.fleet.scores, assignments, self._memories(assignments))
+
+    def _memories(self, assignments: Sequence[Assignment]) -> dict[int, Adapter]:
+        """What simulated devices, which keep nothing, could not send before; a real one remembers it itself."""
+        memories = {}
+        for each in assignments:
+            memory = self.fleet.devices[each.device].memory
+            if memory is not None:
+                memories[each.device] = kept(memory.adapter, memory.structure, each.structure, each.rank)
+        return memories
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -223,6 +242,7 @@ class FedSlim(Strategy):
         self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
         self._settle_structures(updates)
         self._settle_ranks(updates)
+        self._settle_memories(updates)
         self.fleet.virtual_clock += self._virtual_seconds()
         self.fleet.round = server_round
         return None, None
@@ -245,6 +265,13 @@ class FedSlim(Strategy):
         for update in updates:
             if update.rank < assigned[update.device]:
                 self.fleet.devices[update.device].rank = update.rank
+
+    def _settle_memories(self, updates: Sequence[Update]) -> None:
+        """What could not be told in this round is told in the next; what did not count is said again."""
+        self.fleet.memory = self._unsent
+        for update in updates:
+            if update.memory is not None:
+                self.fleet.devices[update.device].memory = Memory(update.structure, update.rank, update.memory)
 
     def _aggregate(self, before: Adapter, updates: list[Update], frame: Frame) -> Adapter:
         """The next global adapter; under central privacy of clipped updates, and noisy.

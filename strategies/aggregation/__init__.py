@@ -38,6 +38,9 @@ EQUAL_STRUCTURES = ("fedavg", "soups")
 PLAIN_FACTORS = ("hetlora", "flexlora", "flora", "fedex", "r2sp")
 """Ways that know LoRA's two factors alone."""
 
+SUMS = ("coverage", "fedavg", "zero-padding", "hetlora")
+"""Ways whose factors are weighted sums of the devices', so that errors of one round and the next cancel."""
+
 NO_DIRECTION = ("flexlora", "flora", "fedex")
 """Ways that write factors anew or put a part of the change elsewhere: factors before and after are no direction."""
 
@@ -47,6 +50,7 @@ __all__ = [
     "NO_DIRECTION",
     "PLAIN",
     "PLAIN_FACTORS",
+    "SUMS",
     "Accumulation",
     "Aggregator",
     "Frame",

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from slimfed.clients.compression import value_bytes
+from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter
 
@@ -63,7 +65,7 @@ def owned_entries(adapter: Adapter, structure: Structure, rank: int) -> dict[str
     }
 
 
-def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
+def device_bytes(adapter: Adapter, structure: Structure, rank: int, precision: Precision = "fp32") -> int:
     """Bytes of the part of the global ``adapter`` that a device of this ``structure`` and ``rank`` is sent."""
     shapes = device_shapes(adapter, structure, rank)
     numbers = sum(tensor.size for tensor in adapter.head.values())
@@ -72,7 +74,8 @@ def device_bytes(adapter: Adapter, structure: Structure, rank: int) -> int:
     numbers += sum(shapes[module][1][0] * shapes[module][0][1] for module in adapter.residual)
     numbers += sum(tensor.size for tensor in adapter.extra.values())
     numbers += 2 * sum(int(own.sum()) for own in owned_entries(adapter, structure, rank).values())  # and where they lie
-    return 4 * numbers  # all are float32, and indices int32
+    scales = 2 * rank * len(shapes) + len(adapter.head)
+    return value_bytes(numbers, scales, precision)  # in fp32 all are float32, and indices int32
 
 
 def _length(index: np.ndarray | slice, whole: int) -> int:

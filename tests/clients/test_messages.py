@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimfed.clients.compression import rounded
 from slimfed.clients.messages import (
     Failure,
     MalformedMessageError,
@@ -19,7 +20,8 @@ from slimfed.clients.messages import (
     encode_results,
     envelope,
 )
-from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.remembering import recall, remember
+from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
 
@@ -217,3 +219,71 @@ def test_malformed_orders_are_refused() -> None:
     del content["assignments"]
     with pytest.raises(MalformedMessageError, match="assignments"):
         decode_orders(content, BLUEPRINT)
+
+
+def low_rank(seed: int, rank: int = 2) -> Adapter:
+    """Factors of the shapes that the blueprint cuts."""
+    shapes = {"q": (32, 6), "o": (5, 32), "up": (13, 6), "down": (5, 13)}
+    draw = np.random.default_rng(seed)
+    factors = {
+        name: Factors(draw.normal(size=(rank, i)).astype(np.float32), draw.normal(size=(o, rank)).astype(np.float32))
+        for name, (o, i) in shapes.items()
+    }
+    return Adapter(factors, {"classifier.bias": draw.normal(size=3).astype(np.float32)})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_rounded_messages_lose_nothing_more(precision: str) -> None:
+    task = TASK.model_copy(update={"messages": MessageSpec(precision=precision)})
+    sent, memory = rounded(low_rank(1), precision), low_rank(2)
+    a = replace(assignment(1), structure=BLUEPRINT.dense())
+    orders = Orders(task, sent, a.structure, np.zeros(BLUEPRINT.units, np.float32), (a,), {1: memory})
+    got = decode_orders(encode_orders(orders), BLUEPRINT)
+    assert_same(got.adapter, sent)
+    assert_same(got.memories[1], memory)
+    reply = replace(update(1), adapter=sent, memory=memory)
+    (result,) = decode_results(encode_results([reply], precision), BLUEPRINT, precision=precision)
+    assert_same(result.adapter, sent)
+    assert_same(result.memory, memory)
+    lighter = sum(len(array.data) for array in encode_orders(orders)["fleet"].values())
+    assert lighter < sum(len(array.data) for array in encode_orders(replace(orders, task=TASK))["fleet"].values())
+
+
+@pytest.mark.parametrize(("sent", "wanted"), [("fp32", "int8"), ("int8", "bf16"), ("bf16", "fp32")])
+def test_an_update_in_another_precision_is_refused(sent: str, wanted: str) -> None:
+    content = encode_results([replace(update(1), adapter=low_rank(1))], sent)
+    (result,) = decode_results(content, BLUEPRINT, precision=wanted)
+    assert isinstance(result, Failure)
+    assert "vector, got" in result.cause
+
+
+@pytest.mark.parametrize("broken", [np.zeros(3, np.int8), np.zeros(3, np.float32), None])
+def test_exponents_that_do_not_fit_are_refused(broken: np.ndarray | None) -> None:
+    content = encode_results([replace(update(1), adapter=low_rank(1))], "int8")
+    arrays = {name: array.numpy() for name, array in content["update-1"].items() if name != "exponents"}
+    content["update-1"] = ArrayRecord(
+        {name: Array(value) for name, value in (arrays | ({} if broken is None else {"exponents": broken})).items()}
+    )
+    (result,) = decode_results(content, BLUEPRINT, precision="int8")
+    assert isinstance(result, Failure)
+    assert "exponents must be int8" in result.cause
+
+
+def test_a_real_device_remembers_itself_and_repeats_a_round_alike() -> None:
+    state, dense = RecordDict(), BLUEPRINT.dense()
+
+    def orders(number: int, rank: int) -> Orders:
+        a = replace(assignment(1), round=number, rank=rank, structure=dense)
+        return Orders(TASK, low_rank(number, rank), dense, np.zeros(BLUEPRINT.units, np.float32), (a,))
+
+    first = recall(state, orders(1, 2))
+    assert not first.memories
+    kept = replace(update(1), round=1, structure=dense, adapter=low_rank(3), memory=low_rank(4))
+    assert remember(state, first, kept).memory is None
+    second = recall(state, orders(2, 4))
+    for name, factors in kept.memory.factors.items():
+        np.testing.assert_array_equal(second.memories[1].factors[name].a[:2], factors.a)
+        assert not second.memories[1].factors[name].a[2:].any()
+    remember(state, second, replace(kept, round=2, adapter=low_rank(5, 4), memory=low_rank(6, 4)))
+    again = recall(state, orders(2, 4))
+    assert_same(again.memories[1], second.memories[1])

@@ -106,6 +106,23 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (["fleet.devices=true"], "fleet.devices = true: must be a number"),
         (["fleet.jitter=maybe"], "fleet.jitter = 'maybe': must be true or false"),
         (["name=5"], "name = 5: must be text"),
+        (["messages.precision=fp8"], "messages.precision = 'fp8': must be one of 'fp32', 'bf16' or 'int8'"),
+        (
+            ["messages.precision=int8", "method.adapter=sora"],
+            "messages.precision = 'int8': rounding would move the gates, masks and entries that method.adapter = "
+            "'sora' decides by; use 'lora', or precision = 'fp32'",
+        ),
+        (
+            ["messages.precision=bf16", "method.aggregation=median"],
+            "messages.precision = 'bf16': what rounding takes away of one round is added to the next, which "
+            "method.aggregation = 'median' does not sum up; use one of coverage, fedavg, zero-padding, hetlora, or "
+            "precision = 'fp32'",
+        ),
+        (
+            ["messages.precision=int8", "privacy.kind=central"],
+            "messages.precision = 'int8': privacy.kind = 'central' clips what would make the rounding good; use "
+            "precision = 'fp32'",
+        ),
         (["training=5"], "training = 5: must be a table"),
         (["training.round=5"], "training.round = 5: unknown field; did you mean training.rounds?"),
         (["rounds=5"], "rounds = 5: unknown field; did you mean training.rounds?"),

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters.model import head_state
-from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.workplace import open_workplace
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
@@ -100,6 +100,23 @@ def test_the_number_of_nodes_changes_nothing(undisturbed: Memory, nodes: int) ->
     recorder = Memory()
     run(recorder, nodes=nodes)
     assert_same_checkpoint(recorder.checkpoints[-1], undisturbed.checkpoints[-1])
+
+
+def test_rounded_messages_are_few_bytes_and_the_same_to_the_bit_on_any_nodes_and_resumed(undisturbed: Memory) -> None:
+    task = TASK.model_copy(update={"messages": MessageSpec(precision="int8")})
+    whole, first, rest = Memory(), Memory(stop_after=2), Memory()
+    run(whole, task=task)
+    with pytest.raises(StopRequestedError):
+        run(first, task=task, nodes=3)
+    tensors, state = first.checkpoints[-1]
+    assert "memory" in tensors
+    assert {f"memory/{device}" for device in range(6)} <= tensors.keys()
+    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)), task=task, nodes=1)
+    assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
+    plain, few = undisturbed.rounds[0], whole.rounds[0]
+    assert few.bytes_up < 0.3 * plain.bytes_up
+    assert few.bytes_down < 0.3 * plain.bytes_down
+    assert whole.rounds[-1].train_loss == pytest.approx(undisturbed.rounds[-1].train_loss, rel=0.05)
 
 
 @pytest.mark.parametrize("after", [1, 3])
