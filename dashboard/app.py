@@ -60,7 +60,6 @@ def main() -> None:
     who = st.Page(show_fleet, title="Fleet", url_path="fleet")
     page = st.navigation([every, one, several, *([form] if operator else []), who], position="top")
     st.html(LOOKS)
-    launch.registries()  # asked for early, so that the form need not wait
     page.run()
 
 

@@ -81,25 +81,24 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     high = max(high, low + 0.01)  # rewards that hardly differ should look so
     level = {rank: place for place, rank in enumerate(ranks)}
-    for row in frame.itertuples():
-        bottom, top = level[row.ranks[0]] - 0.5, level[row.ranks[-1]] + 0.5
-        pulled = not np.isnan(row.reward)
-        share = (row.reward - low) / (high - low) if pulled else 0.0
-        color = sample_colorscale("Cividis", [share])[0] if pulled else "rgba(140,140,140,0.15)"
-        figure.add_shape(
-            type="rect",
-            x0=100 * row.low,
-            x1=100 * row.high,
-            y0=bottom,
-            y1=top,
-            fillcolor=color,
-            line={"color": "rgba(255,255,255,0.7)", "width": 1},
-            layer="below",
-        )
+    shade = (frame["reward"].fillna(low) - low) / (high - low)
+    colors = sample_colorscale("Cividis", list(shade)) if len(frame) else []
+    shapes = [
+        {
+            "type": "rect",
+            "x0": 100 * row.low,
+            "x1": 100 * row.high,
+            "y0": level[row.ranks[0]] - 0.5,
+            "y1": level[row.ranks[-1]] + 0.5,
+            "fillcolor": "rgba(140,140,140,0.15)" if np.isnan(row.reward) else color,
+            "line": {"color": "rgba(255,255,255,0.7)", "width": 1},
+            "layer": "below",
+        }
+        for row, color in zip(frame.itertuples(), colors, strict=True)
+    ]
     middle = 50 * (frame["low"] + frame["high"])
     height = [(level[ranks_[0]] + level[ranks_[-1]]) / 2 for ranks_ in frame["ranks"]]
     wide = (frame["high"] - frame["low"]) >= 0.012
-    shade = (frame["reward"].fillna(low) - low) / (high - low)
     figure.add_scatter(
         x=middle,
         y=height,
@@ -132,7 +131,7 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
         ),
     )
     finish(figure, max(LINE_HEIGHT, 150 + 52 * len(ranks)), top=64)
-    figure.update_layout(hovermode="closest", showlegend=False)
+    figure.update_layout(hovermode="closest", showlegend=False, shapes=shapes)
     figure.update_xaxes(title_text="Pruning step (% of the remaining structure)", rangemode="tozero")
     figure.update_yaxes(
         title_text="Rank of the adapter",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import streamlit as st
@@ -24,7 +25,7 @@ ASK_SECONDS = 300
 WAIT_SECONDS = 3.0
 """How long the form waits for the names of methods; without them they can be typed."""
 
-_PROGRAM = "from slimfed.platform.cli import main; main()"
+_PROGRAM = "import os; os.nice(10); from slimfed.platform.cli import main; main()"
 
 DEMO, EMPTY = "The built-in job", "Defaults only"
 _LEFT_OUT = ("store",)
@@ -51,9 +52,12 @@ _FIRST = (
 """What most people change; everything else is one click away, in its section."""
 
 
-@st.cache_resource(show_spinner=False)
+@cache
 def registries() -> "Future[dict[str, list[str]]]":
-    """What the fields that name a part can be, by path. Asked of the command line, as it takes torch to know."""
+    """What the fields that name a part can be, by path. Asked of the command line, as it takes torch to know.
+
+    The server asks when it starts, so that the form need not wait.
+    """
     return ThreadPoolExecutor(1).submit(_ask_for_registries)
 
 
@@ -73,10 +77,10 @@ def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None
     job, problems = checked(document)
     shown = job_to_dict(job) if job else merge(_defaults(document), document)
     form, paper = st.columns([3, 2], gap="large")
-    with form:
-        _form(dict(fields.leaves(shown)), _by_field(problems))
     with paper, st.container(key="paper"):
         _paper(source, document, job, problems, open_run)
+    with form:
+        _form(dict(fields.leaves(shown)), _by_field(problems))
 
 
 def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:

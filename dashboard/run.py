@@ -1,10 +1,11 @@
 """The page of one run, live while the run goes on.
 
-A small fragment asks the store twice a second for one row and draws the headline. Only when a round or an event was
-added does it have the rest drawn again, and once the run has ended it asks no more. The address names run and tab.
+A fragment that draws nothing asks the store twice a second for one row. Only when a round or an event was added does
+it have the page drawn again, and once the run has ended it asks no more. The address names run and tab.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,17 +43,24 @@ _ALWAYS = ("Events", "Logs", "Job")
 """Tabs that have something to show before the first round."""
 
 
+@dataclass(frozen=True)
+class Signs:
+    """What a drawn page is compared with. ``silent``: a run that says it goes on was not heard of for long."""
+
+    pulse: Pulse | None
+    silent: bool
+
+
 def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
     """The page of the run that the address names. ``clone`` leads to the form that starts a run like it."""
     with source.explained() as reader:
-        run = _found(reader, run_id)
-        if run is None:
+        found = _found(reader, run_id)
+        if found is None:
             return
-        going = run.status in words.UNFINISHED
-        seen = reader.pulse(run.id)
+        seen, run = _look(reader, found.id)
         st.set_page_config(page_title=f"{words.status(run.status)} {run.rounds_done}/{run.rounds} · {run.name}")
         _title(run, source, clone)
-        st.fragment(_headline, run_every=REFRESH_SECONDS if going else None)(source, run.id, seen)
+        _headline(reader, run)
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tabs"):
             tab = st.segmented_control(
                 "Part of the run",
@@ -68,6 +76,9 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
             TABS[name](source, run)
         else:
             parts.nothing("The first round has not ended yet. This page shows it by itself as soon as it has.")
+        # Last, so that nothing above it moves when the run ends and nobody needs to watch any more.
+        if run.status in words.UNFINISHED:
+            st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
 
 
 def _found(reader: Insight, run_id: str) -> Run | None:
@@ -100,22 +111,16 @@ def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
 
 
 def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
-    """Stop, resume, clone, archive, say something."""
+    """Clone, archive, say something, stop, resume.
+
+    What depends on the run's state stands last, and what comes and goes below: no button may move while it is pressed.
+    """
+    resumed = False
     with st.container(horizontal=True, gap="small", key="steer"):
         with st.popover("Settings", icon=":material/tune:"):
             parts.picture_choice()
         if not source.operator:
             return
-        if run.status in words.UNFINISHED:
-            if st.button("Stop", icon=":material/stop_circle:", disabled=run.stop_requested, help="It can be resumed"):
-                steering.stop(source, run)
-                st.rerun()
-        elif run.status != "done" and st.button("Resume", icon=":material/play_circle:", type="primary"):
-            with st.spinner("Putting it into the queue"):
-                answer = steering.resume(source, run.id)
-            if answer.run:
-                st.rerun()
-            st.error("  \n".join(map(words.plain, answer.problems)))
         if st.button("Clone", icon=":material/content_copy:", help="Start a run like this one, with changes"):
             clone(run.id)
         if st.button("Restore" if run.archived else "Archive", icon=":material/archive:"):
@@ -123,31 +128,53 @@ def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
             st.rerun()
         with st.popover("Tags and notes", icon=":material/label:"):
             labels(source, [run.id], list(run.tags or ()), run.notes or "", run.id)
-
-
-def _headline(source: Source, run_id: str, seen: Pulse | None) -> None:
-    """Progress and the newest figures. Has the page redrawn if the store knows more than ``seen``."""
-    with source.explained() as reader:
-        if reader.pulse(run_id) != seen:
+        if run.status in words.UNFINISHED:
+            if st.button("Stop", icon=":material/stop_circle:", disabled=run.stop_requested, help="It can be resumed"):
+                steering.stop(source, run)
+                st.rerun()
+        elif run.status != "done":
+            resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
+    if resumed:
+        with st.spinner("Putting it into the queue"):
+            answer = steering.resume(source, run.id)
+        if answer.run:
             st.rerun()
-        run = reader.find_run(run_id)
+        st.error("  \n".join(map(words.plain, answer.problems)))
+
+
+def _watch(source: Source, run_id: str, seen: Signs) -> None:
+    """Have the page drawn again if the store knows more than ``seen``."""
+    with source.explained() as reader:
+        signs, run = _look(reader, run_id)
+        if signs != seen:
+            st.rerun()
         if run.status == "queued":
             steering.see_to_the_queue(source, reader)
-        rounds = learning.rounds(reader, run_id)
-        _progress(run, rounds)
-        _notice(run)
-        with st.container(horizontal=True, gap="small"):
-            for label, value, change, meaning in _figures(run, rounds):
-                judged = change is not None and change.endswith("points") and label != "Sparsity"
-                st.metric(
-                    label,
-                    value,
-                    change,
-                    delta_color="normal" if judged else "off",
-                    delta_arrow="auto" if judged else "off",
-                    help=meaning,
-                    width=METRIC_WIDTH,
-                )
+
+
+def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
+    """The signs first: what is written between the two is then drawn once too often, not too late."""
+    pulse, run = reader.pulse(run_id), reader.find_run(run_id)
+    return Signs(pulse, words.silent_for(run.heartbeat_at, datetime.now(UTC)) is not None), run
+
+
+def _headline(reader: Insight, run: Run) -> None:
+    """Progress and the newest figures."""
+    rounds = learning.rounds(reader, run.id)
+    _progress(run, rounds)
+    _notice(run)
+    with st.container(horizontal=True, gap="small"):
+        for label, value, change, meaning in _figures(run, rounds):
+            judged = change is not None and change.endswith("points") and label != "Sparsity"
+            st.metric(
+                label,
+                value,
+                change,
+                delta_color="normal" if judged else "off",
+                delta_arrow="auto" if judged else "off",
+                help=meaning,
+                width=METRIC_WIDTH,
+            )
 
 
 def _progress(run: Run, rounds: pd.DataFrame) -> None:

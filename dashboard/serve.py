@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -36,6 +37,18 @@ def arguments(port: int, address: str) -> list[str]:
         "logger.hideWelcomeMessage": "true",
     }
     return ["run", str(APP), *(f"--{name}={value}" for name, value in options.items())]
+
+
+def warm_up() -> None:
+    """Import and try what the pages need before anybody looks: else the first visitor waits seconds for it."""
+    from slimfed.dashboard import charts, launch, parts, reading
+
+    for page in ("runs", "run", "compare", "fleet"):
+        import_module(f"slimfed.dashboard.{page}")
+    launch.registries()
+    nothing = reading.rounds_frame([], [])
+    charts.accuracy(nothing, "round").to_json()
+    parts.parquet(nothing)
 
 
 @contextmanager
@@ -87,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_address(given.address)
     except AccessError as error:
         sys.exit(f"error: {error}")
+    warm_up()
     print(f"slimfed dashboard: http://{given.address}:{given.port}", file=sys.stderr)
     cli.main(arguments(given.port, given.address))
 

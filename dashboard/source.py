@@ -2,8 +2,9 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -23,6 +24,8 @@ from slimfed.platform.store.store import Store
 
 PATIENCE_SECONDS = 5
 """How long to wait for a server to answer, or for a locked file."""
+AGAIN_SECONDS = 3.0
+"""How often to try a store that could not be read."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,22 @@ class Source:
         except (InputError, SQLAlchemyError) as error:
             problem = explain(error, self)
             st.error(f"**{problem.sentence}**  \n{problem.remedy}", icon=":material/database_off:")
+            st.fragment(_look_again, run_every=AGAIN_SECONDS)(self, time.monotonic())
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
         """The store, for the few things that a page changes. Raises ``InputError`` if it cannot be used."""
         with Store.open(self.named, self.home) as store:
             yield store
+
+
+def _look_again(source: Source, since: float) -> None:
+    """Have the page drawn again once the store can be read. ``since``: when it could not."""
+    if time.monotonic() - since < AGAIN_SECONDS / 2:
+        return
+    with suppress(InputError, SQLAlchemyError):
+        Insight(engine(source.url)).runs(1)
+        st.rerun()
 
 
 def here() -> Source:

@@ -58,7 +58,8 @@ def pruning_bounds(
     constant = missing if later == 0 else 1.0 - keep ** (1.0 / (later + 1))
     if constant >= largest:
         return constant, constant
-    needed = 1.0 - keep / (1.0 - largest) ** later
+    reach = (1.0 - largest) ** later  # what the rounds after this one can leave; nothing at all of very many
+    needed = 1.0 - keep / reach if reach > keep else 0.0
     low = min(max(smallest, needed), missing)
     return low, max(low, min(largest, missing))
 

@@ -55,6 +55,7 @@ def test_bounds_by_hand():
     assert pruning_bounds(0.4, 0.5, 2, 10, 0.6, (0.0, 0.4)) == pytest.approx((0.0, 1 / 6))
     assert pruning_bounds(0.0, 0.5, 5, 10, 0.6, (0.0, 0.4)) == pytest.approx((1 / 6, 0.4))
     assert pruning_bounds(0.0, 0.5, 6, 10, 0.6, (0.0, 0.4)) == pytest.approx((0.5, 0.5))
+    assert pruning_bounds(0.0, 0.5, 1, 5000, 0.6, (0.0, 0.4)) == (0.0, 0.4), "0.6 ** 2999 is nothing"
     assert pruning_bounds(0.5, 0.5, 3, 10, 0.6, (0.1, 0.4)) == (0.0, 0.0)
     assert pruning_bounds(0.0, 0.75, 1, 2, 1.0, (0.0, 0.4)) == pytest.approx((0.5, 0.5))  # out of reach: even steps
 
