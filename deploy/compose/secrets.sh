@@ -13,5 +13,5 @@ mkdir secrets
 password=$(head -c 32 /dev/urandom | base64 | tr -d '+/=\n')
 printf '%s' "$password" >secrets/postgres-password
 printf 'SLIMFED_STORE=postgresql+psycopg://slimfed:%s@postgres/slimfed\n' "$password" >store.env
-: >secrets/dashboard-users
-echo "written; give somebody access: python -m slimfed.dashboard.access secrets/dashboard-users NAME --operator" >&2
+chmod 644 secrets/postgres-password # the database's own user reads it; the folder is yours alone
+echo "written: secrets/postgres-password, store.env" >&2

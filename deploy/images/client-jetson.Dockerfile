@@ -11,7 +11,7 @@ COPY . .
 RUN python3 -c "import sys, torch; assert sys.version_info >= (3, 11) and torch.version.cuda, 'BASE lacks Python 3.11 or CUDA'" \
     && grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
     && python3 -m pip install --constraint /tmp/constraints.txt '.[client]'
-USER slimfed
+USER 10001
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=4 \
-    CMD python3 -c "import socket; socket.create_connection(('127.0.0.1', 9094), 4).close()"
+    CMD ["python3", "-c", "import socket; socket.create_connection(('127.0.0.1', 9094), 4).close()"]
 ENTRYPOINT ["flower-supernode"]

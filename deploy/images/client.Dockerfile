@@ -6,8 +6,8 @@ RUN useradd --uid 10001 --create-home slimfed
 WORKDIR /opt/slimfed
 COPY . .
 RUN pip install --constraint constraints.txt '.[client]'
-USER slimfed
+USER 10001
 # The node has no port for others; it is well while its process that waits for work is there.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=4 \
-    CMD python -c "import socket; socket.create_connection(('127.0.0.1', 9094), 4).close()"
+    CMD ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 9094), 4).close()"]
 ENTRYPOINT ["flower-supernode"]
