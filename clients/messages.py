@@ -18,7 +18,7 @@ Who hosts what (query): ``host`` {device} of a real node; empty from one that se
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -166,15 +166,23 @@ def decode_results(
 
     Of devices that are not ``wanted`` (None: all are) nothing is read; :func:`strangers` counts them.
     """
-    results: list[Update | Failure] = []
+    return sorted(read_results(content, blueprint, wanted, precision), key=lambda result: result.device)
+
+
+def read_results(
+    content: RecordDict,
+    blueprint: Blueprint,
+    wanted: Collection[int] | None = None,
+    precision: Precision = "fp32",
+) -> Iterator[Update | Failure]:
+    """As :func:`decode_results`, one after another in the order in which they lie there."""
     for key in content:
         if _answers_for(key, wanted):
-            results.append(_decode_update(content, int(key.removeprefix("update-")), blueprint, precision))
+            yield _decode_update(content, int(key.removeprefix("update-")), blueprint, precision)
     failures: Any = content.get("failures", {})
-    results += [
-        Failure(int(name), _clean(cause)) for name, cause in failures.items() if _answers_for(f"update-{name}", wanted)
-    ]
-    return sorted(results, key=lambda result: result.device)
+    for name, cause in failures.items():
+        if _answers_for(f"update-{name}", wanted):
+            yield Failure(int(name), _clean(cause))
 
 
 def strangers(content: RecordDict, wanted: Collection[int]) -> list[int]:

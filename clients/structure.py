@@ -108,6 +108,10 @@ class Structure:
         """``(module, side)`` -> kept rows or columns, in the coordinates of the unpruned module; computed once."""
         return self._indices
 
+    def forget(self) -> None:
+        """Let go of what :meth:`indices` has computed: it is many times as large as the structure."""
+        self.__dict__.pop("_indices", None)
+
     @cached_property
     def _indices(self) -> dict[tuple[str, str], np.ndarray]:
         found: dict[tuple[str, str], np.ndarray] = {}

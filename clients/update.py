@@ -1,6 +1,6 @@
 """What goes to a device for a round (assignment) and what comes back (update)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -158,6 +158,30 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What stays of an update when its tensors have been added up: its fields, but for adapter and scores.
+
+    ``effective_rank``: that of the adapter.
+    """
+
+    device: int
+    round: int
+    rank: int
+    effective_rank: float
+    structure: Structure
+    loss_before: float
+    loss_after: float
+    importance: float
+    examples: int
+    seconds: float
+    measured_memory_bytes: int
+    workload: Workload
+    evaluation: Evaluation | None
+    link_seconds: float = 0.0
+    memory: Adapter | None = None
+
+
+@dataclass(frozen=True)
 class Update:
     """One device's result of a round, in the device's own shape.
 
@@ -185,3 +209,12 @@ class Update:
     evaluation: Evaluation | None
     link_seconds: float = 0.0
     memory: Adapter | None = None
+
+    @property
+    def effective_rank(self) -> float:
+        """That of the adapter."""
+        return self.adapter.effective_rank
+
+    def report(self) -> Report:
+        """The update without its tensors."""
+        return Report(**{each.name: getattr(self, each.name) for each in fields(Report)})

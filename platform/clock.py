@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from slimfed.clients.seeds import derive
-from slimfed.clients.update import Update, Workload
+from slimfed.clients.update import Report, Workload
 from slimfed.platform.fleet import DeviceProfile, Fleet, PowerMode
 from slimfed.platform.job import DisturbanceSpec
 from slimfed.strategies.protocols import Completion
@@ -30,7 +30,7 @@ class VirtualClock:
     seed: int
     disturbance: DisturbanceSpec = _CALM
 
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``update.device`` in ``update.round``.
 
         A device that runs out of memory has got its message and ends there; one that drops out ends after computing.
@@ -83,7 +83,7 @@ class MeasuredClock:
     do no harm. Time on the link is divided by the bytes of the two ways. Nobody measures energy there: none is told.
     """
 
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``update.device`` in ``update.round``."""
         down = update.link_seconds * bytes_down / max(bytes_down + bytes_up, 1)
         return Completion(down, update.seconds, update.link_seconds - down)

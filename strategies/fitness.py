@@ -1,7 +1,7 @@
 """Which updates may enter the average, and why the others may not."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,11 @@ _FACTOR = 10.0
 # Importance goes with the square of a gradient, so what moves ten times as far may score a hundred times as much.
 _SCORES_FACTOR = 100.0
 _MADS = 6.0
+# What the fleet is known to score, times this, is taken for honest whatever the median.
+_QUIET = 30.0
+# Where nothing is known of sizes, grades begin here.
+_LEAST_REACH, _LEAST_KNOWN = 1e-12, 1e-20
+_MOST_GRADES = 63
 _MAD_TO_DEVIATION = 1.4826
 # Sparsity is a ratio of integers: what is above the assigned one by less than this is rounding.
 _ROUNDING = 1e-9
@@ -55,53 +60,138 @@ class Unfit:
     remedy: str
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What of an update is compared with the fleet: how far it moved (:func:`distance`), how large its scores are.
+
+    Both are root mean squares.
+    """
+
+    moved: float
+    scored: float
+
+
+@dataclass(frozen=True)
+class Grades:
+    """The sizes of updates in steps, so that updates of one grade can be added up before the fleet is known.
+
+    Grade 0 are all that move up to ``reach``, or score up to ``known``; every further grade is a factor 2, or 8. An
+    update is refused if its grade is above that of the bound: what is refused is always above the bound, and above
+    ``reach`` or ``known``.
+    """
+
+    reach: float
+    known: float
+
+    @staticmethod
+    def of(assignments: Iterable[Assignment], scores: np.ndarray | None = None) -> "Grades":
+        """``reach``: AdamW moves an entry by about its learning rate a step, and hardly further.
+
+        ``scores``: the fleet's mean scores, if there are any yet; 30 times their size is not loud.
+        """
+        reach = max((a.local_steps * max(a.learning_rate, a.learning_rate_end) for a in assignments), default=0.0)
+        size = 0.0 if scores is None else root_mean_square(scores)
+        return Grades(max(reach, _LEAST_REACH), max(_QUIET * size, _LEAST_KNOWN))
+
+    def moved(self, size: float) -> int:
+        """The grade of a distance."""
+        return _grade(size, self.reach, 2.0)
+
+    def scored(self, size: float) -> int:
+        """The grade of a size of scores."""
+        return _grade(size, self.known, 8.0)
+
+    def both(self, sizes: Sizes) -> tuple[int, int]:
+        """The grades of an update."""
+        return self.moved(sizes.moved), self.scored(sizes.scored)
+
+
+def _grade(size: float, first: float, factor: float) -> int:
+    if size <= first:
+        return 0
+    if not math.isfinite(size):
+        return _MOST_GRADES
+    return min(_MOST_GRADES, math.ceil((math.log(size) - math.log(first)) / math.log(factor)))
+
+
+Finding = tuple[Fault, str, str]
+"""What is wrong with an update, why, and what to do."""
+
+
+class Inspection:
+    """Judges the updates of a round as they come; :meth:`outliers` says in the end what only the fleet can tell.
+
+    ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
+    coordinates, largest rank). Of several fit updates of one device only the first counts. ``adapter`` says which
+    ranks a device may give up, ``grades`` how finely sizes are told apart.
+    """
+
+    def __init__(
+        self, expected: Mapping[int, Assignment], before: Adapter, adapter: AdapterSpec, grades: Grades
+    ) -> None:
+        self._expected = expected
+        self._before = before
+        self._adapter = adapter
+        self.grades = grades
+        self.sizes: dict[int, Sizes] = {}
+
+    def inspect(self, update: Update) -> Finding | None:
+        """What is wrong with an update by itself; of one that passes, :attr:`sizes` has the sizes, by device."""
+        fault = _check(update, self._expected.get(update.device), self._before, self.sizes, self._adapter)
+        if fault is None:
+            self.sizes[update.device] = Sizes(distance(update, self._before), root_mean_square(update.scores))
+        return fault
+
+    def outliers(self) -> tuple[dict[int, Finding], tuple[int, int]]:
+        """Devices whose updates are too large for this fleet, and the highest grades that are not.
+
+        An update's distance must not be far above the median (:func:`largest_distance`), nor its scores: they would
+        decide alone what everybody prunes next.
+        """
+        found: dict[int, Finding] = {}
+        far = largest_distance([sizes.moved for _, sizes in sorted(self.sizes.items())])
+        highest = self.grades.moved(far)
+        for device, sizes in self.sizes.items():
+            if self.grades.moved(sizes.moved) > highest:
+                cause = f"moved {sizes.moved:.3g} from what was sent, the fleet at most {far:.3g} (root mean square)"
+                found[device] = "norm", cause, _DIVERGED
+        quiet = {device: sizes.scored for device, sizes in sorted(self.sizes.items()) if device not in found}
+        loud = largest_distance(list(quiet.values()), _SCORES_FACTOR)
+        loudest = self.grades.scored(loud)
+        for device, size in quiet.items():
+            if self.grades.scored(size) > loudest:
+                cause = f"has importance scores of size {size:.3g}, the fleet at most {loud:.3g} (root mean square)"
+                found[device] = "scores", cause, _DIVERGED
+        return found, (highest, loudest)
+
+
 def find_unfit(
     updates: Sequence[Update],
     expected: Mapping[int, Assignment],
     before: Adapter,
     adapter: AdapterSpec = _NO_SELF_PRUNING,
 ) -> list[Unfit]:
-    """Judge all updates of a round; those whose index is not in the result are fit. Ordered by index.
+    """Judge all updates of a round at once (see :class:`Inspection`); ordered by index.
 
-    ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
-    coordinates, largest rank). Of several fit updates of one device only the first counts. What passes on its own is
-    compared with the fleet: its distance from what was sent must not be far above the median
-    (:func:`largest_distance`). ``adapter`` says which ranks a device may give up.
+    Those whose index is not in the result are fit.
     """
+    inspection = Inspection(expected, before, adapter, Grades.of(expected.values()))
     unfit: list[Unfit] = []
-    distances: dict[int, float] = {}
-    accepted: set[int] = set()
+    passed: dict[int, int] = {}
     for index, update in enumerate(updates):
-        fault = _check(update, expected.get(update.device), before, accepted, adapter)
-        if fault is not None:
-            unfit.append(Unfit(index, update.device, *fault))
+        fault = inspection.inspect(update)
+        if fault is None:
+            passed[update.device] = index
         else:
-            accepted.add(update.device)
-            distances[index] = distance(update, before)
-    bound = largest_distance(list(distances.values()))
-    for index, value in distances.items():
-        if value > bound:
-            cause = f"moved {value:.3g} from what was sent, the fleet at most {bound:.3g} (root mean square)"
-            unfit.append(Unfit(index, updates[index].device, "norm", cause, _DIVERGED))
-    unfit += _loud(updates, sorted(distances.keys() - {reason.index for reason in unfit}))
+            unfit.append(Unfit(index, update.device, *fault))
+    outliers, _ = inspection.outliers()
+    unfit += [Unfit(passed[device], device, *finding) for device, finding in outliers.items()]
     return sorted(unfit, key=lambda reason: reason.index)
 
 
-def _loud(updates: Sequence[Update], fit: Sequence[int]) -> list[Unfit]:
-    """Scores far above the fleet's would decide alone what everybody prunes next."""
-    sizes = {index: float(np.sqrt(np.mean(np.square(updates[index].scores, dtype=np.float64)))) for index in fit}
-    bound = largest_distance(list(sizes.values()), _SCORES_FACTOR)
-    return [
-        Unfit(
-            index,
-            updates[index].device,
-            "scores",
-            f"has importance scores of size {size:.3g}, the fleet at most {bound:.3g} (root mean square)",
-            _DIVERGED,
-        )
-        for index, size in sizes.items()
-        if size > bound
-    ]
+def root_mean_square(values: np.ndarray) -> float:
+    """In float64; 0 of nothing."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
 
 
 def distance(update: Update, before: Adapter) -> float:
@@ -145,12 +235,9 @@ def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> flo
     return median * max(factor, math.exp(min(_MADS * deviation, 700.0)))
 
 
-_Finding = tuple[Fault, str, str]
-
-
 def _check(
-    update: Update, assigned: Assignment | None, before: Adapter, accepted: set[int], adapter: AdapterSpec
-) -> _Finding | None:
+    update: Update, assigned: Assignment | None, before: Adapter, accepted: Container[int], adapter: AdapterSpec
+) -> Finding | None:
     """The first fault of an update by itself."""
     if assigned is None:
         return "unknown-device", "no device of this number was given work in this round", _REINSTALL
@@ -169,13 +256,13 @@ def _check(
     )
 
 
-def _check_rank(update: Update, assigned: Assignment, adapter: AdapterSpec) -> _Finding | None:
+def _check_rank(update: Update, assigned: Assignment, adapter: AdapterSpec) -> Finding | None:
     if update.rank not in (assigned.rank, kept_ranks(assigned.rank, adapter)):
         return "rank", f"has rank {update.rank}, was assigned {assigned.rank}", _REINSTALL
     return None
 
 
-def _check_structure(update: Update, assigned: Assignment) -> _Finding | None:
+def _check_structure(update: Update, assigned: Assignment) -> Finding | None:
     if update.structure.keep.shape != assigned.structure.keep.shape:
         units = update.structure.keep.size, assigned.structure.keep.size
         return "structure", f"has {units[0]} units, the model has {units[1]}", _REINSTALL
@@ -197,7 +284,7 @@ def _coarseness(blueprint: Blueprint) -> float:
     return sum(block.unit_parameters for block in blueprint.blocks) / total
 
 
-def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
+def _check_tensors(update: Update, before: Adapter) -> Finding | None:
     factors, head = update.adapter.factors, update.adapter.head
     for what, names, known in (
         ("module", factors, before.factors),
@@ -236,7 +323,7 @@ def _check_tensors(update: Update, before: Adapter) -> _Finding | None:
     return None
 
 
-def _check_entries(update: Update, before: Adapter) -> _Finding | None:
+def _check_entries(update: Update, before: Adapter) -> Finding | None:
     """Which entries deltas have: those that were sent, or, while none are decided, proposals within the budget."""
     if not before.undecided:
         told = [name for name, d in update.adapter.deltas.items() if d.indices is not None or d.levels is not None]
@@ -257,7 +344,7 @@ def _check_entries(update: Update, before: Adapter) -> _Finding | None:
     return None
 
 
-def _check_values(update: Update) -> _Finding | None:
+def _check_values(update: Update) -> Finding | None:
     tensors = {f"{name} ({part})": t for name, f in update.adapter.factors.items() for part, t in f.parts().items()}
     tensors |= {f"{name} (delta)": delta.values for name, delta in update.adapter.deltas.items()}
     for name, tensor in (tensors | update.adapter.extra | update.adapter.head | {"scores": update.scores}).items():
@@ -283,7 +370,7 @@ def _check_values(update: Update) -> _Finding | None:
     return None
 
 
-def _check_examples(update: Update) -> _Finding | None:
+def _check_examples(update: Update) -> Finding | None:
     examples = update.examples
     if isinstance(examples, bool) or not isinstance(examples, int | np.integer):
         return "examples", f"counts {examples!r} examples, expected a whole number", _REINSTALL

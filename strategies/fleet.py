@@ -94,14 +94,13 @@ class Fleet:
         """Mean sparsity of the devices."""
         return float(np.mean([device.structure.sparsity for device in self.devices]))
 
-    def learn_scores(self, scores: list[np.ndarray]) -> None:
-        """Take in the scores of one round, in device order."""
-        if scores:
-            total = np.sum(scores, axis=0, dtype=np.float64)
+    def learn_scores(self, total: np.ndarray, count: int) -> None:
+        """Take in the scores of one round: their sum, float64 [units], over ``count`` devices."""
+        if count:
             # What the few that still prune report must not drown what the many reported before.
-            memory = 1 - (1 - _SCORE_MEMORY) * len(scores) / len(self.devices)
+            memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)
             self.score_sum = (memory * self.score_sum + total).astype(np.float32)
-            self.score_weight = memory * self.score_weight + len(scores)
+            self.score_weight = memory * self.score_weight + count
 
     def checkpoint(self) -> tuple[dict[str, np.ndarray], dict]:
         """Tensors and a JSON-able state that together restore this fleet exactly."""

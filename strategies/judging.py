@@ -1,16 +1,17 @@
 """From the nodes' replies to a verdict on every device: an accepted update, or a status and an event with the cause."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages import Failure, decode_results, decode_work, orders_bytes, strangers, update_bytes
+from slimfed.clients.messages import Failure, decode_work, orders_bytes, read_results, strangers, update_bytes
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.update import Assignment, Update
+from slimfed.clients.update import Assignment, Report, Update
 from slimfed.strategies.aggregation.coordinates import device_bytes
-from slimfed.strategies.fitness import find_unfit
+from slimfed.strategies.fitness import Finding, Grades, Inspection
 from slimfed.strategies.fleet import Fleet
+from slimfed.strategies.harvest import Harvest, Sieve
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
 
@@ -41,87 +42,127 @@ class _Problem:
     event: Event
 
 
-def judge(
-    fleet: Fleet,
-    shares: Mapping[int, Sequence[Plan]],
-    replies: Iterable[Message],
-    clock: Clock,
-    straggler_seconds: float | None,
-    elapsed: Mapping[int, float] | None = None,
-    adapter: AdapterSpec = _NO_SELF_PRUNING,
-) -> Verdict:
-    """Decide for every planned device; nothing is learnt from an update that is not accepted.
+@dataclass(frozen=True)
+class _Result:
+    """What is remembered of an update that is fit by itself, and what the clock says of it."""
 
-    ``shares`` says which node was given which devices: only that node may answer for them. ``elapsed``: seconds from
-    send to receipt by node, where every node is a real device of its own. ``adapter``: which ranks may be given up.
+    report: Report
+    completion: Completion
+    bytes_down: int
+    bytes_up: int
+    problem: _Problem | None
+
+
+class Judge:
+    """Decides for every planned device; nothing is learnt from an update that is not accepted.
+
+    Replies are heard as they come, in any order, and their updates are not held: those that count go to the ``sieve``.
+    ``adapter``: which ranks may be given up. ``real``: every node is a device of its own, and the server's times count.
     """
-    plans = sorted((plan for share in shares.values() for plan in share), key=lambda plan: plan.assignment.device)
-    number = plans[0].assignment.round
-    assignments = {plan.assignment.device: plan.assignment for plan in plans}
-    updates, problems, events = _read(fleet, shares, replies, number, elapsed)
-    absent = {plan.assignment.device for plan in shares.get(NOBODY, ())}
-    unfit = find_unfit(updates, assignments, fleet.adapter, adapter)
-    refused = {reason.index for reason in unfit}
-    fit = {update.device: update for index, update in enumerate(updates) if index not in refused}
-    for reason in unfit:
-        event = Event(number, reason.kind, reason.cause, reason.remedy, reason.device)
-        if reason.device in fit:  # a second update of a device whose first one counts
-            events.append(event)
-        else:
-            problems[reason.device] = _Problem("rejected", event)
-    records = []
-    for device, assignment in assignments.items():
-        update = fit.get(device)
-        problem = None if update is not None else problems.get(device) or _silent(assignment, device in absent)
-        completion = None
-        bytes_down = orders_bytes(assignment, _adapter_bytes(fleet, assignment))
-        bytes_up = 0 if update is None else update_bytes(update, fleet.precision)
-        if update is not None:
-            completion = clock.completion(update, bytes_down, bytes_up)
-            problem = _too_much(assignment, completion, straggler_seconds)
-            if completion.out_of_memory or completion.dropped:
-                bytes_up = 0
-        accepted = update if problem is None else None
-        status: DeviceStatus = "done" if problem is None else problem.status
-        records.append(DeviceRecord(assignment, status, completion, accepted, None, bytes_down, bytes_up))
-        events += [problem.event] if problem else []
-    events += [problem.event for device, problem in problems.items() if device not in assignments]
-    return Verdict(tuple(records), tuple(events))
 
+    def __init__(
+        self,
+        fleet: Fleet,
+        plans: Iterable[Plan],
+        clock: Clock,
+        straggler_seconds: float | None,
+        sieve: Sieve,
+        adapter: AdapterSpec = _NO_SELF_PRUNING,
+        *,
+        real: bool = False,
+    ) -> None:
+        ordered = sorted((plan.assignment for plan in plans), key=lambda assignment: assignment.device)
+        self._fleet = fleet
+        self._assignments = {assignment.device: assignment for assignment in ordered}
+        self._number = ordered[0].round
+        self._clock = clock
+        self._straggler_seconds = straggler_seconds
+        self._sieve = sieve
+        self._real = real
+        grades = Grades.of(ordered, fleet.scores)
+        self._inspection = Inspection(self._assignments, fleet.adapter, adapter, grades)
+        self._results: dict[int, _Result] = {}
+        self._problems: dict[int, _Problem] = {}
+        self._events: list[Event] = []
 
-def _read(
-    fleet: Fleet,
-    shares: Mapping[int, Sequence[Plan]],
-    replies: Iterable[Message],
-    number: int,
-    elapsed: Mapping[int, float] | None,
-) -> tuple[list[Update], dict[int, _Problem], list[Event]]:
-    """Updates as they were sent, problems by device, and events that belong to no device."""
-    updates: list[Update] = []
-    problems: dict[int, _Problem] = {}
-    events: list[Event] = []
-    for reply in replies:
+    def hear(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
+        """Take in a node's reply, ``elapsed`` seconds after it was sent the devices ``given``.
+
+        It may answer for no others.
+        """
         node = reply.metadata.src_node_id
-        given = {plan.assignment.device for plan in shares.get(node, ())}
         if reply.has_error():
             cause = f"node {node}: {_last_line(reply.error.reason)} (code {reply.error.code})"
-            problems |= {device: _failed(number, Failure(device, cause)) for device in given}
-            continue
+            self._problems |= {device: _failed(self._number, Failure(device, cause)) for device in given}
+            return
         foreign = strangers(reply.content, given)
         if foreign:  # one event, however many there are
             others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             cause = f"node {node} answered for device {foreign[0]}{others}, which it was not given"
-            events.append(Event(number, "foreign-device", cause, "check what runs on that node", foreign[0]))
-        for result in decode_results(reply.content, fleet.blueprint, given, fleet.precision):
-            if isinstance(result, Update):
-                updates.append(result if elapsed is None else _timed(result, reply, elapsed[node]))
+            self._events.append(
+                Event(self._number, "foreign-device", cause, "check what runs on that node", foreign[0])
+            )
+        for result in read_results(reply.content, self._fleet.blueprint, given, self._fleet.precision):
+            if isinstance(result, Failure):
+                self._problems[result.device] = _failed(self._number, result)
             else:
-                problems[result.device] = _failed(number, result)
-    return sorted(updates, key=lambda update: update.device), problems, events
+                self._weigh(_timed(result, reply, elapsed) if self._real else result)
 
+    def _weigh(self, update: Update) -> None:
+        """Look at one update and let it go."""
+        finding = self._inspection.inspect(update)
+        if finding is not None:
+            self._refuse(update.device, finding)
+            return
+        device, report = update.device, update.report()
+        bytes_down, bytes_up = self._bytes_down(self._assignments[device]), update_bytes(update, self._fleet.precision)
+        completion = self._clock.completion(report, bytes_down, bytes_up)
+        problem = _too_much(self._assignments[device], completion, self._straggler_seconds)
+        self._results[device] = _Result(report, completion, bytes_down, bytes_up, problem)
+        if problem is None:
+            self._sieve.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
+        report.structure.forget()
 
-def _adapter_bytes(fleet: Fleet, assignment: Assignment) -> int:
-    return device_bytes(fleet.adapter, assignment.structure, assignment.rank, fleet.precision)
+    def _bytes_down(self, assignment: Assignment) -> int:
+        fleet = self._fleet
+        adapter = device_bytes(fleet.adapter, assignment.structure, assignment.rank, fleet.precision)
+        size = orders_bytes(assignment, adapter)
+        assignment.structure.forget()
+        return size
+
+    def _refuse(self, device: int, finding: Finding) -> None:
+        kind, cause, remedy = finding
+        event = Event(self._number, kind, cause, remedy, device)
+        if device in self._results:  # a second update of a device whose first one counts
+            self._events.append(event)
+        else:
+            self._problems[device] = _Problem("rejected", event)
+
+    def verdict(self, absent: Collection[int] = ()) -> tuple[Verdict, Harvest]:
+        """After the last reply: a word on every device, and what the accepted updates add up to.
+
+        ``absent``: devices that no node hosts at the moment.
+        """
+        outliers, highest = self._inspection.outliers()
+        for device, finding in outliers.items():
+            del self._results[device]
+            self._refuse(device, finding)
+        events = sorted(self._events, key=lambda event: (event.device or 0, event.kind))
+        records = []
+        for device, assignment in self._assignments.items():
+            result = self._results.get(device)
+            problem = result.problem if result else self._problems.get(device) or _silent(assignment, device in absent)
+            records.append(self._record(assignment, result, problem))
+            events += [problem.event] if problem else []
+        return Verdict(tuple(records), tuple(events)), self._sieve.passed(highest)
+
+    def _record(self, assignment: Assignment, result: _Result | None, problem: _Problem | None) -> DeviceRecord:
+        status: DeviceStatus = "done" if problem is None else problem.status
+        if result is None:
+            return DeviceRecord(assignment, status, None, None, None, self._bytes_down(assignment), 0)
+        completion, report = result.completion, result.report if problem is None else None
+        bytes_up = 0 if completion.out_of_memory or completion.dropped else result.bytes_up
+        return DeviceRecord(assignment, status, completion, report, None, result.bytes_down, bytes_up)
 
 
 def _timed(update: Update, reply: Message, elapsed: float) -> Update:

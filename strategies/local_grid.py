@@ -55,14 +55,16 @@ class LocalGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there; without an executor the work is done now."""
+        """Replies that are there; without an executor the work is done now, one message at a time."""
         replies = []
-        for message_id in list(message_ids):
+        for message_id in [each for each in self._sent if each in set(message_ids)]:
             message, future = self._sent.get(message_id, (None, None))
             if message is not None and (future is None or future.done()):
                 content = future.result() if future else serve(message.content)
                 replies.append(Message(content, reply_to=message))
                 del self._sent[message_id]
+                if self._executor is None:
+                    break
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Report
 
 DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "failed"]
 
@@ -50,7 +50,9 @@ class Event:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """One device in one round. ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt.
+    """One device in one round: ``update`` is what stays of its update when its tensors have been added up.
+
+    ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt.
 
     ``joules``: its energy until the end of the round; None if nobody knows.
     """
@@ -58,7 +60,7 @@ class DeviceRecord:
     assignment: Assignment
     status: DeviceStatus
     completion: Completion | None
-    update: Update | None
+    update: Report | None
     reward: float | None
     bytes_down: int
     bytes_up: int
@@ -99,7 +101,7 @@ class RoundRecord:
 class Clock(Protocol):
     """Tells how long a device's round took: from a profile (virtual) or from what was measured (real)."""
 
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``update.device`` in ``update.round``."""
         ...
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from slimfed.clients.update import Update
+from slimfed.clients.update import Report
 from slimfed.strategies.bandits import Arm
 from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.judging import Verdict
@@ -55,7 +55,7 @@ def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settin
 
 def _pool(
     fleet: Fleet,
-    accepted: Sequence[tuple[DeviceRecord, Update, Completion]],
+    accepted: Sequence[tuple[DeviceRecord, Report, Completion]],
     arms: Mapping[int, Arm],
     values: np.ndarray,
 ) -> None:
@@ -78,7 +78,7 @@ def _pool(
                 fleet.devices[device].bandit.overhear(round, arms[other], value)
 
 
-def _learn_paces(fleet: Fleet, accepted: Sequence[tuple[DeviceRecord, Update, Completion]]) -> None:
+def _learn_paces(fleet: Fleet, accepted: Sequence[tuple[DeviceRecord, Report, Completion]]) -> None:
     toll = Toll(fleet.adapter, fleet.precision)
     for record, update, completion in accepted:
         load = toll.load(record.assignment.structure.sparsity, update.structure.sparsity, record.assignment.rank)

@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +19,13 @@ from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
 from slimfed.clients.slicing import narrow
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Update
+from slimfed.clients.update import Adapter, Assignment, Evaluation, Report, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
-from slimfed.strategies.exchange import exchange, wait_for_nodes
+from slimfed.strategies.exchange import Answer, converse, wait_for_nodes
 from slimfed.strategies.fleet import Fleet, Memory
-from slimfed.strategies.judging import NOBODY, Verdict, judge
+from slimfed.strategies.harvest import Harvest, Sieve
+from slimfed.strategies.judging import NOBODY, Judge, Verdict
 from slimfed.strategies.planning import Plan, evaluates, plan_round
 from slimfed.strategies.privacy import add_noise, clip, spent
 from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Forecast, Recorder, RoundRecord
@@ -34,6 +35,10 @@ from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
 from slimfed.strategies.settings import StrategySettings
 
+# Devices a message: more make replies that hold much memory, fewer send the global adapter more often.
+_PARCEL = 200
+# The aggregation's error is measured on so many devices.
+_SAMPLE = 100
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
 
 
@@ -66,6 +71,7 @@ class FedSlim(Strategy):
         self._shares: dict[int, list[Plan]] = {}
         self._served: dict[int, int] = {}
         self._verdict = Verdict((), ())
+        self._harvest: Harvest | None = None
         self._error: float | None = None
         self._told = 0
         self._watch = Stopwatch()
@@ -125,30 +131,10 @@ class FedSlim(Strategy):
         """
         settings, needed = self.settings, self._needed
         for _attempt in range(settings.retries + 1):
-            with self._watch.phase("encode"):
-                messages = list(self.configure_train(number, ArrayRecord(), ConfigRecord(), grid))
-            if settings.task.privacy.kind == "local":  # what a device has sent is known, whatever comes of the round
-                self._told = self.recorder.spend(number - 1)
-            with self._watch.phase("wait"):
-                came = exchange(
-                    grid, messages, settings.reply_seconds, self.recorder.stop_requested, self._cause_against
-                )
-            replies, seconds = came.replies, came.seconds if settings.real else None
-            self._served = {each: len(self._shares.get(each, ())) for each in (r.metadata.src_node_id for r in replies)}
-            with self._watch.phase("judge"):
-                self._verdict = judge(
-                    self.fleet,
-                    self._shares,
-                    replies,
-                    self.clock,
-                    settings.straggler_seconds,
-                    seconds,
-                    settings.task.adapter,
-                )
-            self._node_phases = _summed(decode_phases(reply.content) for reply in replies if not reply.has_error())
+            self._attempt(number, grid)
             if len(self._verdict.accepted) >= needed:
                 with self._watch.phase("aggregate"):
-                    self.aggregate_train(number, replies)
+                    self.aggregate_train(number, ())
                 return
             cause = (
                 f"{len(self._verdict.accepted)} of {len(self.fleet.devices)} updates were usable, {needed} are needed"
@@ -160,10 +146,65 @@ class FedSlim(Strategy):
         first = next((event.cause for event in self._verdict.events), "no node replied in time")
         raise QuorumError(f"round {number}: {cause}; first cause: {first}")
 
-    def _cause_against(self, message: Message) -> str | None:
-        """Why a message to or from a node must not pass: it is too large for the devices that the node serves."""
-        node = message.metadata.src_node_id if message.metadata.reply_to_message_id else message.metadata.dst_node_id
-        return oversize(message.content, len(self._shares.get(node, ())), self.settings.task.message_mb)
+    def _cause_against(self, message: Message, plans: Sequence[Plan]) -> str | None:
+        """Why a message to or from a node must not pass: it is too large for the devices that it is about."""
+        return oversize(message.content, len(plans), self.settings.task.message_mb)
+
+    def _attempt(self, number: int, grid: Grid) -> None:
+        """Send the round and judge the replies as they come; what counts of them is added up at once."""
+        self._deal(number, grid)
+        self._served, self._node_phases = {}, {}
+        settings, sieve = self.settings, Sieve(self._new_harvest(number))
+        hearing = Judge(
+            self.fleet,
+            self._plans,
+            self.clock,
+            settings.straggler_seconds,
+            sieve,
+            settings.task.adapter,
+            real=settings.real,
+        )
+        if settings.task.privacy.kind == "local":  # what a device has sent is known, whatever comes of the round
+            self._told = self.recorder.spend(number - 1)
+        parcels = {node: self._parcels(plans) for node, plans in self._shares.items() if node != NOBODY}
+        stop, seconds = self.recorder.stop_requested, settings.reply_seconds
+        answers = converse(grid, parcels, self._message, seconds, stop, self._cause_against)
+        while (answer := self._next(answers)) is not None:
+            with self._watch.phase("judge"):
+                hearing.hear(answer.reply, {plan.assignment.device for plan in answer.parcel}, answer.seconds)
+                self._account(answer)
+        with self._watch.phase("judge"):
+            absent = {plan.assignment.device for plan in self._shares.get(NOBODY, ())}
+            self._verdict, self._harvest = hearing.verdict(absent)
+
+    def _next(self, answers: Iterator[Answer[Sequence[Plan]]]) -> Answer[Sequence[Plan]] | None:
+        with self._watch.phase("wait"):
+            return next(answers, None)
+
+    def _account(self, answer: Answer[Sequence[Plan]]) -> None:
+        """Which nodes served how many devices, and where their time went."""
+        node = answer.reply.metadata.src_node_id
+        self._served[node] = len(self._shares[node])
+        if not answer.reply.has_error():
+            for phase, seconds in decode_phases(answer.reply.content).items():
+                self._node_phases[phase] = self._node_phases.get(phase, 0.0) + seconds
+
+    def _new_harvest(self, number: int) -> Callable[[], Harvest]:
+        """A maker of what the updates of a round go to.
+
+        Kept as they are: those that the adapter's method or central privacy must see all of, else a seeded sample on
+        which the aggregation's error is measured.
+        """
+        task, devices = self.settings.task, len(self.fleet.devices)
+        everybody = self.fleet.adapter.undecided or task.privacy.kind == "central"
+        draw = np.random.default_rng(derive(task.seed, "error", number))
+        keep = set(draw.permutation(devices)[: devices if everybody else _SAMPLE].tolist())
+        before, units, frame = self.fleet.adapter, self.fleet.blueprint.units, self._frame(number)
+        return lambda: Harvest(AGGREGATIONS[self.settings.aggregation].start(before, frame), units, keep)
+
+    def _frame(self, number: int) -> Frame:
+        task = self.settings.task
+        return Frame(task.adapter.scaling, derive(task.seed, "aggregate", number))
 
     @property
     def _needed(self) -> int:
@@ -173,16 +214,32 @@ class FedSlim(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message a node: its devices' assignments, and the adapter narrowed to what they need.
+        """All messages of a round: devices' assignments, and the adapter narrowed to what they need.
 
-        ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry.
+        ``arrays`` and ``config`` are Flower's; the fleet and the settings hold what they would carry. A node gets one
+        message, or several if it has very many devices. :meth:`start` makes each of them when it is to be sent.
         """
-        self._shares = self._deal_to_hosts(grid, server_round) if self._roster else self._deal_freely(grid)
+        self._deal(server_round, grid)
         for node, plans in self._shares.items():
-            if node == NOBODY:
-                continue
-            content = encode_orders(self._orders(plans))
-            yield Message(content, node, "train", ttl=2 * self.settings.reply_seconds, group_id=str(server_round))
+            for parcel in self._parcels(plans) if node != NOBODY else ():
+                yield self._message(node, parcel)
+
+    def _message(self, node: int, plans: Sequence[Plan]) -> Message:
+        with self._watch.phase("encode"):
+            number = str(plans[0].assignment.round)
+            return Message(
+                encode_orders(self._orders(plans)), node, "train", ttl=2 * self.settings.reply_seconds, group_id=number
+            )
+
+    def _parcels(self, plans: Sequence[Plan]) -> list[Sequence[Plan]]:
+        """A node's plans in as many parts as keep a reply small: whole cohorts."""
+        size = self.settings.task.cohort_size
+        whole = max(1, _PARCEL // size) * size
+        return [plans[start : start + whole] for start in range(0, len(plans), whole)]
+
+    def _deal(self, number: int, grid: Grid) -> None:
+        """Say which node serves which devices."""
+        self._shares = self._deal_to_hosts(grid, number) if self._roster else self._deal_freely(grid)
 
     def _deal_to_hosts(self, grid: Grid, number: int) -> dict[int, list[Plan]]:
         """Every device's plan to the node that hosts it, or to nobody."""
@@ -226,28 +283,38 @@ class FedSlim(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Learn from the accepted updates, in device order: rewards, structures, adapter, scores, clock.
+        """Learn from the accepted updates: rewards, structures, adapter, scores, clock.
 
-        ``replies`` have been judged already; the verdict is what counts.
+        ``replies`` have been judged already; the verdict, and what was added up, is what counts.
         """
-        self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
-        updates = [record.update for record in self._verdict.accepted if record.update is not None]
-        task = self.settings.task
-        before, rank = self.fleet.adapter, max(self.settings.bandit.ranks)
-        frame = Frame(task.adapter.scaling, derive(task.seed, "aggregate", server_round))
-        after = self._aggregate(before, updates, frame)
-        self._error = aggregation_error(before, after, updates, task.adapter.scaling)
+        harvest, task = self._harvest, self.settings.task
+        assert harvest is not None, "a round is judged before it is aggregated"
+        with self._watch.phase("reward"):
+            self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
+        reports = [record.update for record in self._verdict.accepted if record.update is not None]
+        before, rank, held = self.fleet.adapter, max(self.settings.bandit.ranks), harvest.kept()
+        after = self._aggregate(before, harvest, self._frame(server_round))
+        self._error = self._measure_error(before, after, held, len(reports), server_round)
         after, self.fleet.server_memory = moved(self._optimizer, before, after, self.fleet.server_memory, server_round)
-        self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, updates, task, rank)
-        self.fleet.learn_scores([update.scores for update in updates if update.scores.any()])
-        self._settle_structures(updates)
-        self._settle_ranks(updates)
-        self._settle_memories(updates)
+        self.fleet.adapter = ADAPTERS[task.adapter.name].decide(before, after, held, task, rank, server_round)
+        self.fleet.learn_scores(*harvest.scores())
+        self._harvest = None
+        self._settle_structures(reports)
+        self._settle_ranks(reports)
+        self._settle_memories(reports)
         self.fleet.virtual_clock += self._virtual_seconds()
         self.fleet.round = server_round
         return None, None
 
-    def _settle_structures(self, updates: Sequence[Update]) -> None:
+    def _measure_error(
+        self, before: Adapter, after: Adapter, held: Sequence[Update], accepted: int, number: int
+    ) -> float | None:
+        """The aggregation's error, of the sample aggregated by itself if not all updates were kept."""
+        if len(held) < accepted:
+            after = AGGREGATIONS[self.settings.aggregation](before, held, self._frame(number))
+        return aggregation_error(before, after, held, self.settings.task.adapter.scaling)
+
+    def _settle_structures(self, updates: Sequence[Report]) -> None:
         """What the devices and the global model have from now on; a shared structure was decided before the round."""
         fleet, pruning = self.fleet, self.settings.task.pruning
         if pruning.structure == "shared":
@@ -259,21 +326,21 @@ class FedSlim(Strategy):
             fleet.devices[update.device].structure = update.structure
         fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
 
-    def _settle_ranks(self, updates: Sequence[Update]) -> None:
+    def _settle_ranks(self, updates: Sequence[Report]) -> None:
         """Remember what devices have given up; a device whose update did not count is sent its old rank again."""
         assigned = {plan.assignment.device: plan.assignment.rank for plan in self._plans}
         for update in updates:
             if update.rank < assigned[update.device]:
                 self.fleet.devices[update.device].rank = update.rank
 
-    def _settle_memories(self, updates: Sequence[Update]) -> None:
+    def _settle_memories(self, updates: Sequence[Report]) -> None:
         """What could not be told in this round is told in the next; what did not count is said again."""
         self.fleet.memory = self._unsent
         for update in updates:
             if update.memory is not None:
                 self.fleet.devices[update.device].memory = Memory(update.structure, update.rank, update.memory)
 
-    def _aggregate(self, before: Adapter, updates: list[Update], frame: Frame) -> Adapter:
+    def _aggregate(self, before: Adapter, harvest: Harvest, frame: Frame) -> Adapter:
         """The next global adapter; under central privacy of clipped updates, and noisy.
 
         Its noise is drawn anew each time, and by nothing that a node knows: from the run's seed anybody could take it
@@ -281,7 +348,8 @@ class FedSlim(Strategy):
         """
         aggregate, privacy = AGGREGATIONS[self.settings.aggregation], self.settings.task.privacy
         if privacy.kind != "central":
-            return aggregate(before, updates, frame)
+            return harvest.adapter()
+        updates = harvest.kept()
         draw = np.random.default_rng(secrets.randbits(256))
         safe = clip(updates, before, privacy, self.fleet.clipping_norm or privacy.clipping_norm, draw)
         self.fleet.clipping_norm = safe.next_norm
@@ -338,15 +406,6 @@ class FedSlim(Strategy):
             nodes=self._served,
             phases={"server": self._watch.seconds, "nodes": self._node_phases},
         )
-
-
-def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds by phase over all nodes."""
-    total: dict[str, float] = {}
-    for part in parts:
-        for phase, seconds in part.items():
-            total[phase] = total.get(phase, 0.0) + seconds
-    return total
 
 
 def _energy(records: Sequence[DeviceRecord]) -> float | None:

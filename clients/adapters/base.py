@@ -154,12 +154,12 @@ class AdapterMethod(ABC):
         return adapter
 
     def decide(
-        self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int
+        self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
         """The server's word on what only it can decide, after a round.
 
-        ``before`` was sent, ``after`` is the aggregate of the accepted ``updates`` (in device order), ``rank`` the
-        largest of the run.
+        ``before`` was sent, ``after`` is the aggregate, ``rank`` the largest of the run. ``updates``: all accepted ones
+        in device order where ``before`` is undecided; otherwise as many as the server happens to hold.
         """
         return after
 

@@ -69,13 +69,15 @@ class Pat(Lora):
             extra[f"{place}/scale"] = np.ones(width, np.float32)
         return replace(adapter, extra=extra)
 
-    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], task: TaskSpec, rank: int) -> Adapter:
+    def decide(
+        self, before: Adapter, after: Adapter, updates: Sequence[Update], task: TaskSpec, rank: int, round: int
+    ) -> Adapter:
         """How far the run is; and once it is far enough, which k dimensions are kept: z is 1 there, else -1.
 
         A short run counts as far enough before its last round, so that devices measure what they will be left with.
         """
-        number, rounds = updates[0].round, task.training.rounds
-        progress = max(number / rounds, _DECIDED if number >= rounds - 1 else 0.0)
+        rounds = task.training.rounds
+        progress = max(round / rounds, _DECIDED if round >= rounds - 1 else 0.0)
         z = after.extra["z"]
         if before.extra["progress"][0] >= _DECIDED:
             z = before.extra["z"]

@@ -66,7 +66,9 @@ class Sparse(AdapterMethod):
         bare = {name: replace(delta, indices=None, levels=None) for name, delta in adapter.deltas.items()}
         return replace(adapter, deltas=bare)
 
-    def decide(self, before: Adapter, after: Adapter, updates: Sequence[Update], task: TaskSpec, rank: int) -> Adapter:
+    def decide(
+        self, before: Adapter, after: Adapter, updates: Sequence[Update], task: TaskSpec, rank: int, round: int
+    ) -> Adapter:
         """After phase 1, one mask for all from the summed scores; everything else as it was before."""
         if not before.undecided:
             return after

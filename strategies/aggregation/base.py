@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from slimfed.clients.update import Adapter, Update
 
@@ -28,6 +28,10 @@ class Accumulation(Protocol):
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Take in one fit update; ``weight`` replaces the one it would get. May be called in any order of devices."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Take in all updates of another accumulation of the same round; which one took them in makes no difference."""
         ...
 
     def result(self) -> Adapter:

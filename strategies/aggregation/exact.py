@@ -66,6 +66,10 @@ class ExactSum:
         target[1] += terms
         self._parts[place] = target
 
+    def merge(self, other: "ExactSum") -> None:
+        """Add the terms of another sum of the same shape."""
+        self._parts += other._parts
+
     def value(self) -> np.ndarray:
         """The sum so far, float64 [shape]."""
         return self._parts[0] + self._parts[1]

@@ -29,19 +29,28 @@ class EqualMeans:
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Take in one update. Raises ``InputError`` if its rank or structure is not that of the first one."""
-        device, rank, structure = self._first or (update.device, update.rank, update.structure)
-        if update.rank != rank:
+        self._compare(update.device, update.rank, update.structure)
+        self._means.add(update, weight)
+
+    def merge(self, other: "EqualMeans") -> None:
+        """Take in other means. Raises ``InputError`` if their rank or structure is not that of the first update."""
+        if other._first is not None:
+            self._compare(*other._first)
+        self._means.merge(other._means)
+
+    def _compare(self, device: int, rank: int, structure: Structure) -> None:
+        first, own_rank, own_structure = self._first or (device, rank, structure)
+        if rank != own_rank:
             raise InputError(
-                f"method.aggregation: {self._name} needs equal ranks, but device {update.device} has rank "
-                f"{update.rank} and device {device} rank {rank}; use 'coverage', or give bandit.ranks one value"
+                f"method.aggregation: {self._name} needs equal ranks, but device {device} has rank "
+                f"{rank} and device {first} rank {own_rank}; use 'coverage', or give bandit.ranks one value"
             )
-        if update.structure != structure:
+        if structure != own_structure:
             raise InputError(
-                f"method.aggregation: {self._name} needs equal structures, but devices {device} and {update.device} "
+                f"method.aggregation: {self._name} needs equal structures, but devices {first} and {device} "
                 "have pruned differently; use 'coverage', or set pruning.structure to 'shared'"
             )
-        self._first = device, rank, structure
-        self._means.add(update, weight)
+        self._first = first, own_rank, own_structure
 
     def result(self) -> Adapter:
         """The weighted mean."""

@@ -31,6 +31,11 @@ class _Exact:
         self._means.add(update, weight)
         self._members.add(update, weight)
 
+    def merge(self, other: "_Exact") -> None:
+        """Take in other factors, and refer to them."""
+        self._means.merge(other._means)
+        self._members.merge(other._members)
+
     def result(self) -> Adapter:
         """Mean factors on a changed base."""
         means = self._means.result()

@@ -38,6 +38,11 @@ class _Decomposed:
         self._members.add(update, weight)
         self._head.add(headed(update), weight)
 
+    def merge(self, other: "_Decomposed") -> None:
+        """Refer to other factors, take in other heads."""
+        self._members.merge(other._members)
+        self._head.merge(other._head)
+
     def result(self) -> Adapter:
         """The best factors of the largest rank."""
         if not self._members:

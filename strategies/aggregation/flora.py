@@ -34,6 +34,11 @@ class _Stacked:
         self._members.add(update, weight)
         self._head.add(headed(update), weight)
 
+    def merge(self, other: "_Stacked") -> None:
+        """Refer to other factors, take in other heads."""
+        self._members.merge(other._members)
+        self._head.merge(other._head)
+
     def result(self) -> Adapter:
         """Fresh factors on a changed base."""
         if not self._members:

@@ -63,6 +63,16 @@ class Means:
             for name, tensor in getattr(adapter, part).items():
                 means[name].add(tensor, update.examples if weight is None else weight, ..., ...)
 
+    def merge(self, other: "Means") -> None:
+        """Take in the terms of other means of the same round."""
+        for mine, theirs in zip(self._every(), other._every(), strict=True):
+            mine.merge(theirs)
+
+    def _every(self) -> list["Mean"]:
+        """All means, in one order."""
+        parts = [*self._factors.values(), *self._whole.values()]
+        return [mean for part in parts for mean in part.values()] + list(self._deltas.values())
+
     def result(self) -> Adapter:
         """Means where there are owners, previous values elsewhere."""
         factors = {
@@ -92,6 +102,12 @@ class Mean:
         self._weight[place] += weights
         place, marks = _marked(where, self._owned.shape, True)
         self._owned[place] |= marks
+
+    def merge(self, other: "Mean") -> None:
+        """Add the terms of another mean of the same tensor."""
+        self._sum.merge(other._sum)
+        self._weight += other._weight
+        self._owned |= other._owned
 
     def value(self) -> np.ndarray:
         """The mean, float32; the value before where no term fell."""

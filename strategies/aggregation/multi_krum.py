@@ -43,6 +43,10 @@ class _Candidates:
         """Keep one update."""
         self.updates.append((update, weight))
 
+    def merge(self, other: "_Candidates") -> None:
+        """Keep other updates, too."""
+        self.updates += other.updates
+
     def result(self) -> Adapter:
         """The mean of the chosen, with their weights."""
         self.updates.sort(key=lambda pair: pair[0].device)

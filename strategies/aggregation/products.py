@@ -22,6 +22,10 @@ class Members:
         """Refer to one more update."""
         self._members.append((update, update.examples if weight is None else weight))
 
+    def merge(self, other: "Members") -> None:
+        """Refer to other members, too."""
+        self._members += other._members
+
     def __bool__(self) -> bool:
         return bool(self._members)
 

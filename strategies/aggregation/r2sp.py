@@ -46,6 +46,14 @@ class _Recovered:
                 self._parts[module][part].add(tensor, weight, place.of(part))
         self._total += weight
 
+    def merge(self, other: "_Recovered") -> None:
+        """Take in other sums."""
+        self._head.merge(other._head)
+        for module, parts in self._parts.items():
+            for name, part in parts.items():
+                part.merge(other._parts[module][name])
+        self._total += other._total
+
     def result(self) -> Adapter:
         """The mean over all devices."""
         if not self._total:
@@ -68,6 +76,10 @@ class _Part:
     def add(self, values: np.ndarray, weight: int, where: Any) -> None:
         self._sum.add(values, weight, where)
         self._owners[where] += weight
+
+    def merge(self, other: "_Part") -> None:
+        self._sum.merge(other._sum)
+        self._owners += other._owners
 
     def value(self, total: int) -> np.ndarray:
         recovered = (total - self._owners) * self._before.astype(np.float64)

@@ -41,6 +41,10 @@ class _Collected:
         """Keep one update; its weight does not count."""
         self.updates.append(update)
 
+    def merge(self, other: "_Collected") -> None:
+        """Keep other updates, too."""
+        self.updates += other.updates
+
     def result(self) -> Adapter:
         """Tensor by tensor, so that no more than one of them is spread out at a time."""
         updates = sorted(self.updates, key=lambda update: update.device)

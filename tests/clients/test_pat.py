@@ -96,19 +96,13 @@ def test_the_server_decides_once_for_the_largest_of_the_mean() -> None:
     job = task(False, adapter="pat", rounds=10)
     job = job.model_copy(update={"adapter": AdapterSpec(name="pat", target_sparsity=0.3)})
     before = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
-    part = assignment(0, 4, blueprint.dense(), 0.0, steps=1)
-    update = train_device(
-        base, blueprint, job, part, before, np.zeros(blueprint.units, np.float32), device_data(0, False, 8)
-    )
     z = np.random.default_rng(0).normal(size=48).astype(np.float32)
-    soft = PAT.decide(before, replace(before, extra=before.extra | {"z": z}), [replace(update, round=7)], job, 4)
+    soft = PAT.decide(before, replace(before, extra=before.extra | {"z": z}), [], job, 4, 7)
     np.testing.assert_array_equal(soft.extra["z"], z)
     assert PAT.removed(soft, blueprint) == 0
-    hard = PAT.decide(soft, soft, [replace(update, round=8)], job, 4)
+    hard = PAT.decide(soft, soft, [], job, 4, 8)
     assert set(np.flatnonzero(hard.extra["z"] > 0)) == set(np.argsort(-z)[: kept_width(48, 0.3)])
-    later = PAT.decide(
-        hard, replace(hard, extra=hard.extra | {"z": -hard.extra["z"]}), [replace(update, round=9)], job, 4
-    )
+    later = PAT.decide(hard, replace(hard, extra=hard.extra | {"z": -hard.extra["z"]}), [], job, 4, 9)
     np.testing.assert_array_equal(later.extra["z"], hard.extra["z"])
     assert PAT.removed(later, blueprint) == pytest.approx(0.3, abs=0.02)
 

@@ -31,7 +31,7 @@ def ticket(family: str = "bert", rank: int = 2, seed: int = 0):
         part = assignment(device, rank, blueprint.dense(), 0.0, steps=3)
         data = device_data(device, family != "bert", 8)
         updates.append(train_device(base, blueprint, job, part, begun, np.zeros(blueprint.units, np.float32), data))
-    return base, blueprint, begun, updates, SPARSE.decide(begun, begun, updates, job, RANK)
+    return base, blueprint, begun, updates, SPARSE.decide(begun, begun, updates, job, RANK, 1)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

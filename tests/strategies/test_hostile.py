@@ -1,7 +1,7 @@
 """What a hostile node may send, from its records to the verdict: refused with a cause, and no average changes."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ from slimfed.clients.update import Update, Workload
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
 from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.judging import Verdict, judge
+from slimfed.strategies.harvest import Harvest, Sieve
+from slimfed.strategies.judging import Judge, Verdict
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion
@@ -58,7 +59,6 @@ def honest(device: int) -> tuple[Plan, Update]:
 
 
 HONEST = [honest(device) for device in range(DEVICES)]
-SHARES = {node + 1: [plan] for node, (plan, _) in enumerate(HONEST)}
 
 
 def reply(node: int, content: RecordDict) -> Message:
@@ -66,19 +66,35 @@ def reply(node: int, content: RecordDict) -> Message:
     return Message(content, reply_to=Message(RecordDict(), node, "train"))
 
 
-def verdict(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Verdict:
+@dataclass(frozen=True)
+class Judged(Verdict):
+    """A verdict, and what was added up."""
+
+    harvest: Harvest
+
+
+def judge(replies: list[Message]) -> Judged:
+    """The judgement of replies, each of a node that was given one device."""
+    sieve = Sieve(lambda: Harvest(AGGREGATIONS["coverage"].start(WHOLE), BLUEPRINT.units, range(DEVICES)))
+    hearing = Judge(FLEET, [plan for plan, _ in HONEST], Clock(), None, sieve)
+    for each in replies:
+        hearing.hear(each, {each.metadata.src_node_id - 1})
+    found, harvest = hearing.verdict()
+    return Judged(found.devices, found.events, harvest)
+
+
+def verdict(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Judged:
     """The judgement of a round in which some nodes changed their records."""
     replies = []
     for node, (_, update) in enumerate(HONEST, 1):
         content = encode_results([update])
         changes.get(node, lambda _: None)(content)
         replies.append(reply(node, content))
-    return judge(FLEET, SHARES, [*replies, *(extra or [])], Clock(), None)
+    return judge([*replies, *(extra or [])])
 
 
-def average(of: Verdict) -> list[np.ndarray]:
-    updates = [record.update for record in of.accepted if record.update is not None]
-    return AGGREGATIONS["coverage"](WHOLE, updates).tensors()
+def average(of: Judged) -> list[np.ndarray]:
+    return of.harvest.adapter().tensors()
 
 
 def tensor(change: Callable[[np.ndarray], np.ndarray], name: str = "adapter") -> Callable[[RecordDict], None]:
@@ -179,8 +195,8 @@ def test_an_attack_is_named_and_changes_no_average(attack: str) -> None:
     assert found.events[0].cause
     assert found.events[0].remedy
     assert len(found.events[0].cause) < 3000
-    without = replace(verdict({}), devices=tuple(r for r in verdict({}).devices if r.assignment.device != 2))
-    assert all(np.array_equal(a, b) for a, b in zip(average(found), average(without), strict=True))
+    without = AGGREGATIONS["coverage"](WHOLE, [update for _, update in HONEST if update.device != 2]).tensors()
+    assert all(np.array_equal(a, b) for a, b in zip(average(found), without, strict=True))
 
 
 def test_a_round_without_attacks_accepts_everybody() -> None:
@@ -205,7 +221,7 @@ def test_an_update_in_anothers_name_does_not_count() -> None:
     found = verdict({3: steal})
     assert {(event.kind, event.device) for event in found.events} == {("foreign-device", 4), ("no-reply", 2)}
     (fourth,) = [record.update for record in found.accepted if record.assignment.device == 4]
-    assert np.array_equal(fourth.scores, HONEST[4][1].scores)
+    assert fourth == HONEST[4][1].report()
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:
@@ -225,15 +241,10 @@ def test_a_flipped_sign_is_within_bounds_and_robust_aggregation_ignores_it() -> 
         return update
 
     liar = encode_results([flipped(honest(2)[1])])
-    found = judge(
-        FLEET,
-        SHARES,
-        [reply(n, liar if n == 3 else encode_results([u])) for n, (_, u) in enumerate(HONEST, 1)],
-        Clock(),
-        None,
-    )
+    found = judge([reply(n, liar if n == 3 else encode_results([u])) for n, (_, u) in enumerate(HONEST, 1)])
     assert len(found.accepted) == DEVICES
-    updates = [record.update for record in found.accepted if record.update is not None]
+    updates = found.harvest.kept()
+    assert len(updates) == DEVICES
     for name in ("trimmed-mean", "median"):
         values = AGGREGATIONS[name](WHOLE, updates).tensors()
         assert all(np.isfinite(value).all() for value in values)

@@ -163,7 +163,7 @@ def test_ranks_that_devices_give_up_stay_given_up_and_survive_a_resume() -> None
     for before, after in pairwise(whole.rounds):
         for then, now in zip(before.devices, after.devices, strict=True):
             assert now.assignment.rank == then.update.rank
-            assert then.update.adapter.effective_rank == then.update.rank
+            assert then.update.effective_rank == then.update.rank
     last = [device.update.rank for device in whole.rounds[-1].devices]
     assert min(last) == 2, "4 -> 2 (floor of 2.8), and 2 is the least"
     with pytest.raises(StopRequestedError):
