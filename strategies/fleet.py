@@ -1,6 +1,9 @@
 """All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +13,13 @@ from slimfed.clients.slicing import narrow
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Delta, Factors
-from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit
+from slimfed.strategies.bandits import Bandit, keeping, make_bandit, restore_bandit
 from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.pace import Pace
 
 # Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
 _SCORE_MEMORY = 0.5
+_NO_PACE = (math.nan,) * 3
 _DELTA = ("values", "indices", "levels")
 
 
@@ -119,6 +123,12 @@ class Fleet:
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
+        kept, agents = keeping.pack(device.bandit for device in self.devices)
+        tensors |= {f"bandits/{name}": tensor for name, tensor in kept.items()}
+        tensors["ranks"] = np.array([device.rank or 0 for device in self.devices], dtype=np.int32)
+        tensors["paces"] = np.array(
+            [astuple(device.pace) if device.pace else _NO_PACE for device in self.devices], dtype=np.float64
+        )
         state = {
             "round": self.round,
             "virtual_clock": self.virtual_clock,
@@ -129,10 +139,8 @@ class Fleet:
             "residual": list(self.adapter.residual),
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
-            "bandits": [device.bandit.state() for device in self.devices],
             "memory_ranks": {str(n): memory.rank for n, memory in remembering.items()},
-            "ranks": [device.rank for device in self.devices],
-            "paces": [device.pace and astuple(device.pace) for device in self.devices],
+            "bandits": agents,
         }
         return tensors, state
 
@@ -152,14 +160,8 @@ class Fleet:
         }
         adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
-            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace and Pace(*pace), rank)
-            for bits, agent, pace, rank in zip(
-                tensors["structures"],
-                state["bandits"],
-                state["paces"],
-                state.get("ranks", [None] * len(state["bandits"])),
-                strict=True,
-            )
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace, rank)
+            for bits, (agent, pace, rank) in zip(tensors["structures"], _agents(tensors, state), strict=True)
         ]
         for n, rank in state.get("memory_ranks", {}).items():
             structure = Structure.unpack(blueprint, tensors[f"memory-structure/{n}"])
@@ -178,3 +180,20 @@ class Fleet:
             server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
             memory=like(adapter, tensors["memory"]) if "memory" in tensors else None,
         )
+
+
+def _agents(
+    tensors: dict[str, np.ndarray], state: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], Pace | None, int | None]]:
+    """Every device's agent, as its ``restore`` wants it, its pace and its rank."""
+    if isinstance(state["bandits"], list):  # as checkpoints of the first versions had it: all of it JSON
+        paces = (pace and Pace(*pace) for pace in state["paces"])
+        ranks = state.get("ranks", [None] * len(state["bandits"]))
+        yield from zip(state["bandits"], paces, ranks, strict=True)
+        return
+    kept = {n.removeprefix("bandits/"): tensor for n, tensor in tensors.items() if n.startswith("bandits/")}
+    rows = zip(
+        keeping.unpack(kept, state["bandits"]), tensors["paces"].tolist(), tensors["ranks"].tolist(), strict=True
+    )
+    for agent, pace, rank in rows:
+        yield agent, None if math.isnan(pace[0]) else Pace(*pace), rank or None

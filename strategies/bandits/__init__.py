@@ -30,7 +30,8 @@ def make_bandit(spec: BanditSpec, seed: int) -> Bandit:
 
 def restore_bandit(state: Mapping[str, Any]) -> Bandit:
     """The agent that gave ``state`` (see ``Bandit.state``), ready to continue to the bit."""
-    return _kind(state["spec"]["name"]).restore(state)
+    spec = BanditSpec.model_validate(state["spec"])
+    return _kind(spec.name).restore({**state, "spec": spec})
 
 
 def _kind(name: str) -> type[Bandit]:

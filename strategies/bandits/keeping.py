@@ -16,15 +16,15 @@ def pack(agents: Iterable[Bandit]) -> tuple[dict[str, np.ndarray], dict[str, Any
     """Tensors and a JSON-able rest that together hold every agent's ``state()``, one after another.
 
     ``rng``: uint64 [agents, 6], the PCG64 of each. ``pulls``: float64 [pulls of all, columns], with ``pull-counts``
-    int64 [agents] saying whose they are; which columns are whole numbers stands in the rest, as do the specifications
-    (one, if all agents have the same) and whatever else a kind of agent keeps, a value an agent.
+    int64 [agents] saying whose they are; which columns are whole numbers stands in the rest, as do the specification
+    and whatever else this kind of agent keeps, a value an agent. Raises ``ValueError`` unless they have one
+    specification.
     """
     generators: list[list[int]] = []
     counts: list[int] = []
     pulls: list[np.ndarray] = []
     whole: list[int] = []
-    specs: list[dict[str, Any]] = []
-    spec_of: list[int] = []
+    spec: dict[str, Any] = {}
     others: dict[str, list[Any]] = {}
     for agent in agents:
         state = agent.state()
@@ -34,9 +34,9 @@ def pack(agents: Iterable[Bandit]) -> tuple[dict[str, np.ndarray], dict[str, Any
         counts.append(len(rows))
         if rows:
             pulls.append(np.array(rows, dtype=np.float64))
-        if not specs or state["spec"] != specs[-1]:
-            specs.append(state["spec"])
-        spec_of.append(len(specs) - 1)
+        spec = spec or state["spec"]
+        if state["spec"] != spec:
+            raise ValueError("the agents of a fleet have one specification")
         for name in state.keys() - set(_OWN):
             others.setdefault(name, []).append(state[name])
     tensors = {
@@ -44,12 +44,12 @@ def pack(agents: Iterable[Bandit]) -> tuple[dict[str, np.ndarray], dict[str, Any
         "pulls": np.concatenate(pulls) if pulls else np.zeros((0, 0)),
         "pull-counts": np.array(counts, dtype=np.int64),
     }
-    return tensors, {"specs": specs, "spec_of": spec_of if len(specs) > 1 else [], "whole": whole, "others": others}
+    return tensors, {"spec": spec, "whole": whole, "others": others}
 
 
 def unpack(tensors: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The states that :func:`pack` was told, in order. Raises ``KeyError`` or ``ValueError`` if the parts do not fit."""
-    specs = [BanditSpec.model_validate(spec) for spec in rest["specs"]]
+    """The states that :func:`pack` was told, in order. Raises ``ValueError`` if the parts do not fit together."""
+    spec = BanditSpec.model_validate(rest["spec"])
     counts = tensors["pull-counts"]
     ends = np.cumsum(counts)
     if len(tensors["rng"]) != len(counts) or (ends[-1] if len(ends) else 0) != len(tensors["pulls"]):
@@ -57,7 +57,7 @@ def unpack(tensors: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Iterat
     for index, (words, end, count) in enumerate(zip(tensors["rng"].tolist(), ends, counts, strict=True)):
         rows = tensors["pulls"][end - count : end].tolist()
         yield {
-            "spec": specs[rest["spec_of"][index] if rest["spec_of"] else 0],
+            "spec": spec,
             "rng": _generator(words),
             "pulls": [[int(v) if place in rest["whole"] else v for place, v in enumerate(row)] for row in rows],
         } | {name: values[index] for name, values in rest["others"].items()}

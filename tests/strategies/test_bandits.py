@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slimfed.clients.errors import InputError
-from slimfed.strategies.bandits import BANDITS, Arm, BanditSpec, make_bandit, restore_bandit
+from slimfed.strategies.bandits import BANDITS, Arm, BanditSpec, keeping, make_bandit, restore_bandit
 from slimfed.strategies.bandits.s_ucb import SUcb
 
 steps = st.floats(0.0, 1.0, exclude_max=True)
@@ -229,3 +229,25 @@ def test_a_spec_from_a_job_file_keeps_defaults():
     assert spec.ranks == (2, 4)
     assert spec.reward.time_penalty == 2.0
     assert spec.reward.loss == 0.5
+
+
+@given(specs, st.lists(histories(), min_size=1, max_size=4), histories())
+def test_a_fleet_of_agents_goes_through_tensors_and_on_to_the_bit(spec, pasts, future):
+    agents = [make_bandit(spec, index) for index in range(len(pasts))]
+    for agent, past in zip(agents, pasts, strict=True):
+        play(agent, past)
+    tensors, rest = keeping.pack(agents)
+    states = list(keeping.unpack(tensors, json.loads(json.dumps(rest))))
+    assert [play(restore_bandit(state), future, 100) for state in states] == [
+        play(restore_bandit(json.loads(json.dumps(agent.state()))), future, 100) for agent in agents
+    ]
+    again, same = keeping.pack([restore_bandit(state) for state in states])
+    assert same == rest
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_a_damaged_fleet_of_agents_is_refused():
+    tensors, rest = keeping.pack([make_bandit(BanditSpec(), 1)])
+    with pytest.raises(ValueError, match="3 pulls of 1 agents are not those that were kept"):
+        next(keeping.unpack(tensors | {"pulls": np.zeros((3, 5))}, rest))

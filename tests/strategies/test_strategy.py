@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import pairwise
 
 import numpy as np
@@ -130,6 +130,24 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, af
     run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)))
     assert [record.round for record in rest.rounds] == list(range(after + 1, 5))
     assert_same_checkpoint(rest.checkpoints[-1], undisturbed.checkpoints[-1])
+
+
+def test_a_checkpoint_of_the_first_versions_is_read_as_it_was(undisturbed: Memory) -> None:
+    """It had agents, ranks and paces as JSON."""
+    tensors, state = undisturbed.checkpoints[1][0], json.loads(undisturbed.checkpoints[1][1])
+    blueprint = open_workplace(TASK).blueprint
+    fleet = Fleet.restore(blueprint, tensors, state)
+    fleet.devices[3].rank = 2
+    old = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bandits/", "ranks", "paces"))}
+    agents = {
+        "bandits": [device.bandit.state() for device in fleet.devices],
+        "ranks": [device.rank for device in fleet.devices],
+        "paces": [device.pace and astuple(device.pace) for device in fleet.devices],
+    }
+    assert all(agents["paces"])
+    again = Fleet.restore(blueprint, old, json.loads(json.dumps({**state, **agents})))
+    one, other = again.checkpoint(), fleet.checkpoint()
+    assert_same_checkpoint((one[0], json.dumps(one[1])), (other[0], json.dumps(other[1])))
 
 
 @pytest.mark.parametrize("optimizer", ["fedavgm", "fedadam"])
