@@ -4,8 +4,14 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from safetensors import SafetensorError
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from torch import nn
 
 from slimfed.clients.blueprint import discover
@@ -13,7 +19,7 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.folder import whole_folder
 from slimfed.clients.export.manifest import CARD, Manifest, weights_digest
-from slimfed.clients.export.slim import SlimModel, load_tokenizer
+from slimfed.clients.export.slim import SlimModel, load_tokenizer, read_tensors
 from slimfed.clients.export.source import Source
 from slimfed.clients.models import load_model, quiet
 from slimfed.clients.slicing import slice_model
@@ -52,17 +58,34 @@ def load_peft(folder: Path, manifest: Manifest, base: Path | str | None) -> Slim
             f"base {spec.path!r} is not the model that {str(folder)!r} was trained on (SHA-256 of its weights "
             f"differs); give a copy of {manifest.base.path!r} with --base"
         )
-    try:
-        with quiet():
-            adapted = PeftModel.from_pretrained(loaded.model, str(folder))
-            merged = adapted.merge_and_unload()
-    except (RuntimeError, KeyError, ValueError, OSError, SafetensorError) as error:
-        raise InputError(
-            f"{str(folder)!r}: its adapter does not fit the base: {' '.join(str(error).split())}"
-        ) from None
+    merged = _with_adapter(loaded.model, folder).merge_and_unload()
     merged.requires_grad_(False)
     model = slice_model(merged.eval(), manifest.structure(discover(merged)))
     return SlimModel(model, load_tokenizer(folder, manifest), manifest)
+
+
+def _with_adapter(model: nn.Module, folder: Path) -> PeftModel:
+    """The adapter of a folder on its base. Raises ``InputError`` that names a tensor that does not fit."""
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            adapted = get_peft_model(model, LoraConfig.from_pretrained(str(folder)))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{str(folder)!r}: its adapter_config.json does not fit the base: {reason}") from None
+    tensors, wanted = read_tensors(folder), get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    for name, value in wanted.items():  # PEFT would go on without what is missing
+        if name not in tensors:
+            raise InputError(f"{str(folder)!r}: tensor {name} is missing; export the model again")
+        if tensors[name].shape != value.shape:
+            raise InputError(
+                f"{str(folder)!r}: tensor {name} has shape {list(tensors[name].shape)}, the base wants "
+                f"{list(value.shape)}; export the model again"
+            )
+    unknown = next((name for name in tensors if name not in wanted), None)
+    if unknown is not None:
+        raise InputError(f"{str(folder)!r}: tensor {unknown} does not belong to the adapter; export the model again")
+    set_peft_model_state_dict(adapted, tensors)
+    return adapted
 
 
 def _check_plain(source: Source) -> None:

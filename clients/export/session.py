@@ -1,5 +1,7 @@
 """An exported ONNX graph as a module that is called like a transformers model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,16 @@ from slimfed.clients.export.onnx import GRAPH, KEEP, cache_names
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _FATAL_ONLY = 3
+
+
+@contextmanager
+def _in_words(path: Path, done: str) -> Iterator[None]:
+    """Raise what the runtime finds wrong with a graph as ``InputError``; it names the node or the tensor."""
+    try:
+        yield
+    except Exception as error:  # the runtime has a class of its own for every cause
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{str(path)!r} cannot be {done}: {reason}; export the model again") from None
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,8 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _FATAL_ONLY
-        try:
+        with _in_words(folder / GRAPH, "opened"):
             self.session = onnxruntime.InferenceSession(folder / GRAPH, options, providers=_PROVIDERS)
-        except Exception as error:  # the runtime has a class of its own for every cause
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{str(folder / GRAPH)!r} cannot be opened: {reason}; export the model again") from None
         self.cached = manifest.task == "causal-lm"
         inputs = self.session.get_inputs()
         # Graphs of earlier versions always give all.
@@ -46,6 +55,9 @@ class OnnxModel(nn.Module):
         self.past_names = cache_names(len(self.cache_shapes) // 2, "past_key_values")
         # Shows where the model lies to those who ask a module's parameters.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        with _in_words(folder / GRAPH, "run"):  # shapes that do not fit show only then
+            token = torch.ones(1, 1, dtype=torch.int64)
+            self.forward(token, token)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int = 0) -> Output:
         """One pass from nothing; int64 [batch, length] both. ``logits_to_keep``: of so many last tokens; 0: of all."""

@@ -24,8 +24,8 @@ LABELS = ("no", "yes")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Words w0, w1 and so on, one token each."""
-    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(VOCABULARY - 3))]
+    """Words w0, w1 and so on, one token each; a row is left for what transformers adds to a Qwen2 tokenizer."""
+    words = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(VOCABULARY - 4))]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
