@@ -7,6 +7,7 @@ started as soon as this one is gone, in whatever way.
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -65,10 +66,15 @@ class Loopback:
         self.devices = max(self.devices, self.nodes)
         if not (self.folder / "keys").exists():
             keys.write_server_files(self.folder / "keys", ["127.0.0.1", "localhost"])
-            keys.write_node_files(self.folder / "keys", [f"node-{number}" for number in range(self.devices)])
+        names = [f"node-{number}" for number in range(self.devices)]
+        missing = [name for name in names if not (self.folder / "keys" / f"{name}.key").exists()]
+        if missing:
+            keys.write_node_files(self.folder / "keys", missing)
         for place in ("data", "flower", "logs"):
             (self.folder / place).mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "data" / "server").exists():
+        # Text is made, not given: another number of devices divides it anew.
+        if len(list((self.folder / "data").glob("device-*"))) != self.devices:
+            shutil.rmtree(self.folder / "data")
             write_text(self.folder / "data", self.devices, self.rows)
         self.start_superlink()
         for number in range(self.nodes):
@@ -76,13 +82,18 @@ class Loopback:
             self.start_node(number)
 
     def register(self, number: int) -> None:
-        """Tell the SuperLink the public key of a device's node; without TLS there are no keys."""
-        if self.secure:
+        """Tell the SuperLink the public key of a device's node; without TLS there are no keys.
+
+        The SuperLink keeps them in its database: one that it knows from an earlier time stays as it is.
+        """
+        told = self.folder / "flower" / f"node-{number}.registered"
+        if self.secure and not told.exists():
             self._flwr("supernode", "register", str(self.folder / "keys" / f"node-{number}.pub"), NAME)
+            told.touch()
 
     def start_superlink(self) -> None:
         """On the port it had before, if any: nodes come back to it by themselves."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         place = self.folder / "keys"
         tls = ["--ssl-certfile", str(place / "server.crt"), "--ssl-keyfile", str(place / "server.key")]
         tls += ["--ssl-ca-certfile", str(place / "ca.crt"), "--enable-supernode-auth"]
@@ -96,14 +107,17 @@ class Loopback:
         self._spawn("superlink", command)
         self._wait_for_superlink()
 
-    def start_node(self, number: int, name: str = "", **config: object) -> None:
-        """The node of device ``number`` with the key ``name`` (its own); ``config`` overrules its configuration."""
+    def start_node(self, number: int, name: str = "", *, gate: int = 0, **config: object) -> None:
+        """The node of device ``number`` with the key ``name`` (its own); ``config`` overrules its configuration.
+
+        It connects to port ``gate`` if there is one, in place of the SuperLink's.
+        """
         name, own = name or f"node-{number}", {"device": number, "data": str(self.folder / "data" / f"device-{number}")}
         place = self.folder / "keys"
         trust = ["--root-certificates", str(place / "ca.crt")]
         trust += ["--auth-supernode-private-key", str(place / f"{name}.key")]
         command = [*self.supernode(), *(trust if self.secure else ["--insecure"])]
-        command += ["--superlink", f"127.0.0.1:{self.port}", "--port", str(_free_port())]
+        command += ["--superlink", f"127.0.0.1:{gate or self.port}", "--port", str(free_port())]
         command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in {**own, **config}.items())]
         self._spawn(name, command)
 
@@ -187,7 +201,8 @@ def write_text(folder: Path, devices: int, rows: int = 1000) -> None:
             (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
+from sqlalchemy.exc import SQLAlchemyError
 
 from slimfed.clients.workplace import open_office, open_workplace
 from slimfed.platform.assembly import assemble, new_fleet, restored_fleet
@@ -67,7 +68,10 @@ def _recording_end(store: Store, run_id: str) -> Iterator[None]:
         _log.info("run %s: stopped", run_id)
     except BaseException as error:
         _log.exception("run %s: failed", run_id)
-        store.finish(run_id, "failed", _in_words(error))
+        try:
+            store.finish(run_id, "failed", _in_words(error))
+        except SQLAlchemyError as unsaid:  # as on a full disk: what began it is what counts
+            _log.error("run %s: the store does not take its end: %s", run_id, unsaid)
         raise
     else:
         store.finish(run_id, "done")

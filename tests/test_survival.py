@@ -6,9 +6,11 @@ A run is computed in a process of its own (`helpers/house.py`), and killed by SI
 import errno
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,51 @@ def test_a_killed_server_resumes_to_the_same_bits(house: House, undisturbed: str
     assert_same_end(house, run, undisturbed)
 
 
-def test_a_disk_that_is_full_ends_the_run_with_its_cause_and_loses_nothing(house: House, undisturbed: str) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 32 MB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True, timeout=30).returncode:
+        reason = "only root may mount a small disk"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True, timeout=30)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(small_disk: Path, job: Job, undisturbed: str, house: House):
+    """Full to the last byte when the second checkpoint is written: the store on it cannot even say that it failed."""
+    there, filler = House(small_disk / "home", job), small_disk / "filler"
+    there.home.mkdir()
+
+    def fill() -> None:
+        seen, write = iter(range(100)), checkpoint._write
+
+        def write_on_a_full_disk(path: Path, content: bytes) -> None:
+            if next(seen) == 3:  # the first file of the second checkpoint
+                with suppress(OSError), filler.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(4096))
+            write(path, content)
+
+        checkpoint._write = write_on_a_full_disk
+
+    run = there.new_run()
+    assert there.compute(run, fill) == 1
+    filler.unlink()
+    row = there.row(run)
+    assert row.rounds_done == 1
+    assert not is_alive(row), "so it is said to have failed, and can be resumed"
+    assert there.compute(run) == 0
+    (tensors, state), (others, other) = there.end(run), house.end(undisturbed)
+    assert state == other
+    assert all(np.array_equal(tensors[name], other) for name, other in others.items())
+
+
+def test_a_write_that_fails_ends_the_run_with_its_cause(house: House, undisturbed: str) -> None:
+    """As on a disk of its own for checkpoints, while the store has room."""
+
     def fill() -> None:
         seen, write = iter(range(100)), checkpoint._write
 

@@ -1,4 +1,4 @@
-"""Images, Compose, chart and units, before the tools that use them: hadolint, Docker Compose, Helm, Kubernetes' schemas.
+"""Images, Compose, chart and units, before the real tools: hadolint, Docker Compose, Helm, Kubernetes' schemas.
 
 The tools come from the test extra; none of them needs a container runtime or a cluster.
 """
