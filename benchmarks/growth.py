@@ -65,7 +65,7 @@ _PARTS = {
 }
 
 
-def measure(devices: int, home: Path) -> dict[str, Any]:
+def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
     """Compute some rounds of a fleet in this process."""
     # Here: the parent, which only starts children and draws, needs none of it.
     from slimfed.clients.workplace import open_workplace
@@ -89,7 +89,7 @@ def measure(devices: int, home: Path) -> dict[str, Any]:
             super().record(record, tensors, state)
             self.ends.append(time.perf_counter())
             print(f"{devices} devices, round {record.round}: {record.wall_seconds:.1f} s", file=sys.stderr, flush=True)
-            if record.round == _ROUNDS:
+            if record.round == rounds:
                 raise StopRequestedError
 
         def stop_requested(self) -> bool:
@@ -225,18 +225,19 @@ def main() -> None:
     """Measure each fleet in a process of its own, keep, render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(_SIZES))
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"of each fleet, at most {_PLANNED - 1}")
     parser.add_argument("--out", type=Path, default=_RESULTS)
     parser.add_argument("--render", action="store_true", help="measure nothing, write table and figure from --out")
     parser.add_argument("--one", type=int, help="measure one fleet in this process and print it as JSON")
     given = parser.parse_args()
     if given.one is not None:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(given.one, Path(folder))))
+            print(json.dumps(measure(given.one, given.rounds, Path(folder))))
         return
     if not given.render:
         fleets = []
         for size in given.sizes:
-            command = [sys.executable, __file__, "--one", str(size)]
+            command = [sys.executable, __file__, "--one", str(size), "--rounds", str(given.rounds)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             fleets.append(json.loads(done.stdout.splitlines()[-1]))
         given.out.write_text(json.dumps({"machine": _machine(), "fleets": fleets}, indent=1) + "\n", encoding="utf-8")

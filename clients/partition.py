@@ -1,5 +1,6 @@
 """Division of the training split among the devices, through the partitioners of flwr-datasets."""
 
+import heapq
 import logging
 import warnings
 
@@ -76,11 +77,14 @@ def _fill_empty(parts: list[np.ndarray], rng: np.random.Generator) -> list[np.nd
     empty = [index for index, part in enumerate(parts) if not len(part)]
     if empty:
         _LOG.info("%d of %d devices drew no example and get one of the largest device's", len(empty), len(parts))
+    sizes = [(-len(part), index) for index, part in enumerate(parts)]
+    heapq.heapify(sizes)  # the largest, of equals the first, in front: thousands of empty parts cannot ask all others
     for index in empty:
-        largest = max(range(len(parts)), key=lambda i: len(parts[i]))
+        _, largest = sizes[0]
         taken = int(rng.integers(len(parts[largest])))
         parts[index] = parts[largest][taken : taken + 1]
         parts[largest] = np.delete(parts[largest], taken)
+        heapq.heapreplace(sizes, (-len(parts[largest]), largest))
     return parts
 
 

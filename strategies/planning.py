@@ -109,16 +109,18 @@ def _foresee(
 def _pace(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
     """Tell agents that are paced what their arms will take, as far as their devices' past shows it."""
     toll = Toll(fleet.adapter, fleet.precision)
-    times = {
-        device: {}
-        if state.pace is None
-        else toll.times(state.pace, structures[device], state.bandit.arms(*bounds[device]))
-        for device, state in enumerate(fleet.devices)
-        if state.bandit.paced
-    }
-    limit = max((min(each.values()) for each in times.values() if each), default=0.0)
+    times: dict[int, np.ndarray] = {}  # of thousands of devices: numbers alone, the arms are listed again
+    for device, state in enumerate(fleet.devices):
+        if state.bandit.paced:
+            arms = state.bandit.arms(*bounds[device])
+            known = {} if state.pace is None else toll.times(state.pace, structures[device], arms)
+            times[device] = np.array([known[arm] for arm in arms] if known else [])
+            structures[device].forget()
+    limit = max((float(each.min()) for each in times.values() if each.size), default=0.0)
     for device, each in times.items():
-        fleet.devices[device].bandit.foresee(each, limit)
+        agent = fleet.devices[device].bandit
+        arms = agent.arms(*bounds[device]) if each.size else []
+        agent.foresee(dict(zip(arms, each.tolist(), strict=True)), limit)
 
 
 def _evaluated(fleet: Fleet, settings: StrategySettings, number: int) -> set[int]:
