@@ -1,4 +1,4 @@
-"""The wire format: Flower records only, one message a node and round, one flat vector a device.
+"""The wire format: Flower records only, one message a node and round, or for 200 of its devices; one vector a device.
 
 Every array is one object to Flower's object store, so a device's tensors travel as one float32 vector, with their names
 and shapes beside it. The receiver trusts none of it: sizes are checked here, names and values by the strategy.
