@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="of each kind of privacy")
     parser.add_argument("--dry", action="store_true", help="print the tables only")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing goes on without it
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="fleet-costs-") as scratch:
         folder = Path(scratch)

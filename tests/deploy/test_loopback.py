@@ -1,10 +1,11 @@
 """A whole secured federation of real SuperNodes, as `deploy/loopback.sh` starts it, and a job that it survives with.
 
 Three of four devices are there when the run begins. In mid-round a node is killed by SIGKILL, and the worker of another
-one; the fourth node joins, and a stranger with a key that nobody registered knocks; then the killed one comes back. The
-tests ask what came of it.
+one; the fourth node joins through the gate (nginx), and a stranger with a key that nobody registered knocks; then the
+killed one comes back. The tests ask what came of it.
 """
 
+import http.client
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gate
 import keys
 import psutil
 import pytest
@@ -29,9 +31,9 @@ from slimfed.platform.launch.flower import environment, program
 from slimfed.platform.store.queries import Reader
 from slimfed.platform.store.store import Store
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 DEVICES, ROWS, ROUNDS = 4, 60, 4
 KILLED, LAMED, JOINS = 1, 2, 3
 SECRET = "zanzibar"  # in every text of every device, and in none of the server's
@@ -79,6 +81,7 @@ class Story:
     """What is left of the run: the federation, still up, its store's rows, and how its processes ended."""
 
     federation: Loopback
+    gate: int
     code: int
     summary: dict[str, Any]
     notes: str
@@ -99,9 +102,13 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("federation")
     (folder / "job.toml").write_text(JOB)
-    with Federation(folder, nodes=DEVICES - 1, devices=DEVICES, rows=ROWS) as federation:
+    gate.binary()
+    with (
+        Federation(folder, nodes=DEVICES - 1, devices=DEVICES, rows=ROWS) as federation,
+        gate.in_front_of(federation, folder / "gate") as port,
+    ):
         mark(federation)
-        yield tell(federation)
+        yield tell(federation, port)
 
 
 def mark(federation: Loopback) -> None:
@@ -111,7 +118,7 @@ def mark(federation: Loopback) -> None:
         file.write_text("\n".join(json.dumps(row | {"text": f"{SECRET} {row['text']}"}) for row in rows))
 
 
-def tell(federation: Loopback) -> Story:
+def tell(federation: Loopback, gate_port: int) -> Story:
     """Run the job, and do the damage while it runs."""
     command = federation.job_command(federation.folder / "job.toml", "--json")
     variables = {**os.environ, **federation.variables}
@@ -141,7 +148,7 @@ def tell(federation: Loopback) -> Story:
             until(lambda: worker(federation, KILLED, began))
             killed_in = rounds_done() + 1
             kill(federation, f"node-{KILLED}")
-            federation.start_node(JOINS)
+            federation.start_node(JOINS, gate=gate_port)
             federation.start_node(KILLED, "stranger")
             until(lambda: ended(federation, "stranger"))
             stranger_code = federation.processes.pop("stranger").returncode
@@ -160,7 +167,9 @@ def tell(federation: Loopback) -> Story:
         slimfed.kill()
     summary = json.loads(out) if out else {}
     here, code = online(federation), slimfed.returncode
-    return Story(federation, code, summary, notes, run, rounds, devices, events, stranger_code, killed_in, here)
+    return Story(
+        federation, gate_port, code, summary, notes, run, rounds, devices, events, stranger_code, killed_in, here
+    )
 
 
 def worker(federation: Loopback, number: int, began: float) -> psutil.Process | None:
@@ -284,3 +293,28 @@ def test_an_unsigned_request_of_a_node_is_refused(story: Story) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=10, context=context)
         assert 400 <= refused.value.code < 500, path
+
+
+def asked(story: Story, path: str, body: bytes = b"") -> int:
+    """What the gate answers to a request of nobody's."""
+    context = ssl.create_default_context(cafile=str(story.federation.folder / "keys" / "ca.crt"))
+    request = urllib.request.Request(f"https://127.0.0.1:{story.gate}{path}", data=body, method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20, context=context)
+    return refused.value.code
+
+
+def test_the_gate_passes_what_nodes_need_and_nothing_else(story: Story) -> None:
+    for path in ("/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/pull-task", "/health", "/"):
+        assert asked(story, path) == 403, path
+    assert asked(story, "/v1/fleet/../control/start-run") == 403
+    assert asked(story, "/v1/fleet/pull-messages") == 415, "the SuperLink's own answer: this is no message of a node"
+
+
+def test_the_gate_stops_what_is_too_large(story: Story) -> None:
+    """An object beyond 64 MB, by its announced size; Flower cuts messages into objects of 5 MB."""
+    context = ssl.create_default_context(cafile=str(story.federation.folder / "keys" / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", story.gate, timeout=30, context=context)
+    connection.request("POST", "/v1/fleet/push-object", headers={"Content-Length": str(64 * 2**20 + 1)})
+    assert connection.getresponse().status == 413
+    connection.close()
