@@ -202,6 +202,7 @@ class TaskSpec(Section):
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = False
     privacy: PrivacySpec = PrivacySpec()
     message_mb: float = Field(1000.0, gt=0, description="what a device may be sent and send in one message")
     messages: MessageSpec = MessageSpec()

@@ -18,6 +18,7 @@ from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, tra
 from slimfed.clients.blueprint import discover
 from slimfed.clients.compression import compensated, kept
 from slimfed.clients.data import TextData, load_data, load_own_data
+from slimfed.clients.determinism import insist_on_determinism
 from slimfed.clients.engine import train
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
@@ -203,6 +204,8 @@ def _workplace(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) 
     """A workplace with ``text``, of which device d owns the training rows ``parts[d]``."""
     base = load_model(task.model, text.labels, task.seed)
     if torch.cuda.is_available():
+        if task.deterministic:
+            insist_on_determinism()
         base.model.to("cuda")
     else:
         torch.set_num_threads(1)

@@ -4,7 +4,7 @@ Who is computed together, and in which precision, decides the last bits of a res
 run exists, written into its job file, and is the same for all workers and on resume.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -75,6 +75,7 @@ def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
     sizing = size_up(
         job.fleet.devices, job.task_spec().cohort_size, workers.value, processors=processor_count(), gpus=gpus
     )
+    sizing = replace(sizing, cluster=job.engine.cluster)
     job = _with(job, workers=sizing.workers)
     picked = {"dtype": dtype, "name": name, "cohort_size": size, "workers": workers}
     reasons = tuple(f"engine.{field} = {getattr(job.engine, field)}: {p.reason}" for field, p in picked.items())

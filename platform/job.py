@@ -166,6 +166,24 @@ class EngineSpec(Section):
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the passes; auto: bf16 if the processor multiplies it faster, else fp32"
     )
+    deterministic: bool = Field(
+        False, description="on a GPU: only kernels that add up in one order, so that a run repeats to the bit; slower"
+    )
+    cluster: str = Field(
+        "",
+        pattern=r"^([^\s:]+:[0-9]{1,5})?$",
+        description="HOST:PORT of a Ray cluster that is there already, of several machines (docs/cluster.md), with "
+        "workers on all of them together; empty: this machine alone",
+    )
+
+    @model_validator(mode="after")
+    def _workers_of_a_cluster_are_counted(self) -> "EngineSpec":
+        if self.cluster and self.workers == "auto":
+            raise ValueError(
+                "workers = 'auto': only this machine can be measured; with cluster give the number of workers on all "
+                "machines together, at most one a processor core or GPU"
+            )
+        return self
 
 
 class StoreSpec(Section):
@@ -342,6 +360,7 @@ class Job(Section):
             device_examples=self.evaluation.device_examples,
             generate=self.evaluation.generate,
             dtype=self.dtype,
+            deterministic=engine.deterministic,
         )
 
     def strategy_settings(self, task: TaskSpec, nodes: int, *, real: bool = False) -> StrategySettings:

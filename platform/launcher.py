@@ -117,7 +117,8 @@ def launch(
 def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> SuperLink | Federation:
     if plan.federation is not None:
         return Federation(plan.federation, plan.folder / "flower", environment)
-    return SuperLink(plan.folder / "flower", plan.logs / "superlink.log", environment)
+    cluster = {"RAY_ADDRESS": plan.sizing.cluster} if plan.sizing.cluster else {}
+    return SuperLink(plan.folder / "flower", plan.logs / "superlink.log", {**(environment or {}), **cluster})
 
 
 def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
@@ -127,9 +128,8 @@ def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
     settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes, "real": real}}
     if isinstance(runtime, Federation):
         return runtime.submit(app, settings)
-    return runtime.submit(
-        app, settings, nodes=size.nodes, workers=size.workers, gpus=size.gpus, gpu_share=size.gpu_share
-    )
+    own = None if size.cluster else (size.workers, size.gpus)
+    return runtime.submit(app, settings, nodes=size.nodes, own=own, gpu_share=size.gpu_share)
 
 
 class _Watch:

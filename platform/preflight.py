@@ -1,5 +1,6 @@
 """All that can be wrong with a job, found within seconds, before a run exists."""
 
+import socket
 from dataclasses import dataclass, replace
 
 from slimfed.clients.adapters import ADAPTERS
@@ -13,6 +14,8 @@ from slimfed.platform.choosing import choose
 from slimfed.platform.fleet import Fleet, load_fleet, load_profile
 from slimfed.platform.job import Job
 from slimfed.platform.sizing import Sizing
+
+_CLUSTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
     """
     load_profile(job.fleet.profile)
     check_disturbance(job)
+    check_cluster(job)
     text = load_data(job.data, job.model.task)
     examples = (0,) * job.fleet.devices
     if not real:
@@ -95,6 +99,20 @@ def check_disturbance(job: Job) -> None:
             f"disturbance.bandwidth_from = {job.disturbance.bandwidth_from}: the run has only {job.training.rounds} "
             "rounds (training.rounds)"
         )
+
+
+def check_cluster(job: Job) -> None:
+    """The head of a Ray cluster must be there. Raises ``InputError``."""
+    if not job.engine.cluster:
+        return
+    host, _, port = job.engine.cluster.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CLUSTER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"engine.cluster = {job.engine.cluster!r}: nothing answers there ({error}); start the cluster with "
+            f"'ray start --head --port={port}', or leave the field empty"
+        ) from None
 
 
 def check_privacy(job: Job) -> None:

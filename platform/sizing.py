@@ -6,17 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizing:
-    """``nodes`` simulated Flower nodes, served by ``workers`` processes, each with ``gpu_share`` of a GPU."""
+    """``nodes`` simulated Flower nodes, served by ``workers`` processes, each with ``gpu_share`` of a GPU.
+
+    ``cluster``: address of the Ray cluster that has the processes; empty: a Ray of our own on this machine.
+    """
 
     nodes: int
     workers: int
     gpus: int
+    cluster: str = ""
 
     @property
     def gpu_share(self) -> float:
         """GPUs a worker gets: a whole number, or one n-th so that n workers fit one GPU."""
         if self.gpus == 0:
             return 0.0
+        if self.cluster:  # how many the other machines have is not known here
+            return 1.0
         if self.workers <= self.gpus:
             return float(self.gpus // self.workers)
         return 1.0 / -(-self.workers // self.gpus)

@@ -65,19 +65,28 @@ class SuperLink:
         raise LaunchError(f"the Flower SuperLink did not start: {self.last_lines()}")
 
     def submit(
-        self, app: Path, settings: Mapping[str, Any], *, nodes: int, workers: int, gpus: int = 0, gpu_share: float = 0.0
+        self,
+        app: Path,
+        settings: Mapping[str, Any],
+        *,
+        nodes: int,
+        own: tuple[int, int] | None,
+        gpu_share: float = 0.0,
     ) -> str:
         """Ask for a run of ``app`` with the run configuration ``settings``; returns Flower's run id.
 
-        ``nodes`` are simulated SuperNodes, ``workers`` the Ray processes that serve them; Ray has ``gpus`` GPUs and
-        gives ``gpu_share`` of one to each worker. Raises :class:`LaunchError`.
+        ``nodes`` are simulated SuperNodes, served by Ray processes that get ``gpu_share`` of a GPU each. ``own``: how
+        many processes and GPUs a Ray of our own has; None: the cluster at ``RAY_ADDRESS`` has what it has. Raises
+        :class:`LaunchError`.
         """
         configuration = self.home / "run.toml"
         configuration.write_text(tomli_w.dumps(dict(settings)))
         federation = (
             f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus={gpu_share} "
-            f"init-args-num-cpus={workers} init-args-num-gpus={gpus} init-args-log-to-driver=false"
+            "init-args-log-to-driver=false"
         )
+        if own is not None:
+            federation += f" init-args-num-cpus={own[0]} init-args-num-gpus={own[1]}"
         return self._flower.submit(app, configuration, ["--federation-config", federation])
 
     def status(self, run_id: str) -> AppStatus:

@@ -1,5 +1,8 @@
 """What goes wrong with one device, or with the memory of one pass, costs the other devices nothing."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import count
 
@@ -104,3 +107,15 @@ def test_training_takes_denormal_numbers_for_zero_and_nothing_after_it_does() ->
     trained([watched(data) for data in fleet_data()])
     assert seen == [0.0] * DEVICES
     assert tiny() > 0.0
+
+
+def test_determinism_is_asked_of_torch_and_of_cublas() -> None:
+    """In a process of its own: it holds for the whole of one."""
+    code = (
+        "import os, torch\n"
+        "from slimfed.clients.determinism import insist_on_determinism as insist\n"
+        "insist()\n"
+        "assert torch.are_deterministic_algorithms_enabled() and os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'"
+    )
+    bare = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=bare, timeout=200)

@@ -1,5 +1,7 @@
 """What a job leaves open is settled before the run exists, with a reason, and what it settles is left alone."""
 
+import socket
+
 import pytest
 
 from slimfed.clients.errors import InputError
@@ -37,9 +39,17 @@ def test_the_choice_travels_with_the_run(chosen, tmp_path) -> None:
 
 
 def test_the_job_overrules_each() -> None:
-    wanted = {"name": "sequential", "workers": 1, "cohort_size": 3, "dtype": "fp32"}
-    checked = check(load_job(None, [*FAST, *(f"engine.{name}={value}" for name, value in wanted.items())]))
-    assert checked.job.engine.model_dump() == wanted
+    wanted = {"name": "sequential", "workers": 1, "cohort_size": 3, "dtype": "fp32", "deterministic": True}
+    checked = check(load_job(None, [*FAST, *(f"engine.{name}={str(value).lower()}" for name, value in wanted.items())]))
+    assert checked.job.engine.model_dump() == {**wanted, "cluster": ""}
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"engine\.cluster = '{address}': nothing answers there .*ray start"):
+            check(load_job(None, [*FAST, f"engine.cluster={address}", "engine.workers=2"]))
 
 
 def test_what_cannot_share_a_pass_is_trained_alone() -> None:

@@ -106,6 +106,11 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (["fleet.devices=true"], "fleet.devices = true: must be a number"),
         (["fleet.jitter=maybe"], "fleet.jitter = 'maybe': must be true or false"),
         (["name=5"], "name = 5: must be text"),
+        (
+            ["engine.cluster=10.0.0.1:6379"],
+            "engine: workers = 'auto': only this machine can be measured; with cluster give the number of workers on "
+            "all machines together, at most one a processor core or GPU",
+        ),
         (["messages.precision=fp8"], "messages.precision = 'fp8': must be one of 'fp32', 'bf16' or 'int8'"),
         (
             ["messages.precision=int8", "method.adapter=sora"],

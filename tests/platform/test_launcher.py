@@ -130,7 +130,7 @@ def test_a_bundle_that_flower_refuses_is_reported(tmp_path: Path) -> None:
         SuperLink(tmp_path / "flower", tmp_path / "superlink.log") as link,
         pytest.raises(LaunchError, match="flwr run failed"),
     ):
-        link.submit(bundle, {}, nodes=1, workers=1)
+        link.submit(bundle, {}, nodes=1, own=(1, 0))
 
 
 def test_a_missing_program_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
