@@ -102,6 +102,24 @@ def test_the_number_of_nodes_changes_nothing(undisturbed: Memory, nodes: int) ->
     assert_same_checkpoint(recorder.checkpoints[-1], undisturbed.checkpoints[-1])
 
 
+def test_a_node_is_sent_the_global_adapter_once_a_round_and_keeps_its_tokens() -> None:
+    sent: list[Message] = []
+
+    class Listening(LocalGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            kept = list(messages)
+            sent.extend(message for message in kept if message.metadata.group_id == "1")
+            return super().push_messages(kept)
+
+    with pytest.raises(StopRequestedError):
+        run(Memory(stop_after=1), grid=Listening(2))
+    assert sorted(message.metadata.dst_node_id for message in sent) == [1, 2]
+    assert [len(message.content["fleet"]["structures"].numpy()) for message in sent] == [4, 2]
+    whole = sum(tensor.size for tensor in new_fleet().adapter.tensors())
+    assert all(message.content["fleet"]["adapter"].numpy().size <= whole for message in sent)
+    assert open_workplace(TASK) is open_workplace(TASK.model_copy())
+
+
 def test_rounded_messages_are_few_bytes_and_the_same_to_the_bit_on_any_nodes_and_resumed(undisturbed: Memory) -> None:
     task = TASK.model_copy(update={"messages": MessageSpec(precision="int8")})
     whole, first, rest = Memory(), Memory(stop_after=2), Memory()
