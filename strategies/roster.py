@@ -10,8 +10,9 @@ from slimfed.clients.messages import MalformedMessageError, decode_host
 from slimfed.strategies.exchange import StopRequestedError, exchange, went_away
 from slimfed.strategies.protocols import Event
 
-# A node's process starts anew for the question, on a small machine in some seconds; one that is slower is asked again.
-_ASK_SECONDS = 30.0
+# A node's process starts anew for the question: on a small or busy machine that takes long, and asking again would not
+# make it faster. A node that is gone costs less, since the SuperLink says so after a minute.
+_ASK_SECONDS = 120.0
 # How long a fleet that is large enough waits for those that are still on their way.
 _LATECOMERS_SECONDS = 10.0
 _POLL_SECONDS = 0.5
