@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch._C._profiler import _ExtraFields_Allocation
 from torch.profiler import ProfilerActivity, profile
-
-_EVENT = "[memory]"
 
 
 @dataclass
@@ -38,9 +37,26 @@ def counted_memory() -> Iterator[MemoryReading]:
     reading = MemoryReading()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         yield reading
+    reading.peak = _highest(recorded)
+
+
+def _highest(recorded: profile) -> int:
+    """Most bytes held at once by blocks that were allocated while ``recorded`` ran."""
     assert recorded.profiler is not None
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == _EVENT]
-    held = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        reading.peak = max(reading.peak, held)
+    assert recorded.profiler.kineto_results is not None
+    waiting, changes = list(recorded.profiler.kineto_results.experimental_event_tree()), []
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if isinstance(block := event.typed[1], _ExtraFields_Allocation):
+            changes.append((event.start_time_ns, block.ptr, block.alloc_size))
+    held: dict[int, int] = {}
+    total = most = 0
+    for _, address, size in sorted(changes, key=lambda change: change[0]):
+        if size < 0:
+            size = -held.pop(address, 0)
+        else:
+            held[address] = size
+        total += size
+        most = max(most, total)
+    return most
