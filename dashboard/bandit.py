@@ -18,8 +18,8 @@ EVERYBODY = "All devices"
 ONE = "One device"
 
 _COLUMNS = {
-    "low": st.column_config.NumberColumn("Step from", format="%.3f"),
-    "high": st.column_config.NumberColumn("Step to", format="%.3f"),
+    "low": st.column_config.NumberColumn("Pruning step from", format="%.1f%%"),
+    "high": st.column_config.NumberColumn("to", format="%.1f%%"),
     "rank": st.column_config.TextColumn("Rank"),
     "pulls": st.column_config.NumberColumn("Pulls", format="%d"),
     "reward": st.column_config.NumberColumn("Mean reward", format="%.4f"),
@@ -55,12 +55,14 @@ def show(source: Source, run: Any) -> None:
             "like the others'. Brighter is better.",
             key="boxes",
         )
-        shown = frame.assign(rank=[", ".join(map(str, ranks)) for ranks in frame["ranks"]]).drop(columns="ranks")
+        boxes = frame.assign(rank=[", ".join(map(str, ranks)) for ranks in frame["ranks"]]).drop(columns="ranks")
+        boxes = boxes.sort_values("reward", ascending=False)[list(_COLUMNS)]
         parts.table(
-            shown.sort_values("reward", ascending=False)[list(_COLUMNS)],
+            boxes.assign(low=100 * boxes["low"], high=100 * boxes["high"]),
             f"pulls of {run.id}",
             _COLUMNS,
             "Table of boxes, the best rewarded first",
+            whole=boxes,
         )
 
 

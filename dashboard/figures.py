@@ -319,6 +319,11 @@ def memory(frame: pd.DataFrame) -> go.Figure:
             name=name,
             orientation="h",
             marker={"color": color, "line": {"width": 0}, "pattern": {"shape": pattern, "size": 5}},
+            text=[
+                "" if pd.isna(value) else f"{value:.1f}" if value >= 1 else f"{value:.2f}" for value in frame[column]
+            ],
+            textposition="outside",
+            cliponaxis=False,
             hovertemplate=f"%{{y}}: {name.lower()} %{{x:.2f}} GiB<extra></extra>",
         )
     finish(figure, 110 + 52 * len(frame), left=140)

@@ -123,32 +123,29 @@ def _table(
     parts.saving(frame.drop(columns=["course"]).assign(tags=frame["tags"].map(", ".join)), "runs")
     for row, _ in choice.selection.cells:
         open_run(str(frame["id"][row]))
-    ids = [str(frame["id"][row]) for row in choice.selection.rows]
-    if ids:
-        with actions:
-            _actions(source, frame[frame["id"].isin(ids)], open_compare)
+    with actions:
+        _actions(source, frame.iloc[list(choice.selection.rows)], bool(frame["archived"].all()), open_compare)
 
 
-def _actions(source: Source, frame: pd.DataFrame, open_compare: Callable[[list[str]], None]) -> None:
-    """What can be done with the ticked runs."""
+def _actions(source: Source, frame: pd.DataFrame, archived: bool, open_compare: Callable[[list[str]], None]) -> None:
+    """What can be done with the ticked runs. Always there, so that the table does not move when one is ticked."""
     ids = [str(run_id) for run_id in frame["id"]]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        many = len(ids) > MOST_COMPARED
         if st.button(
-            f"Compare {len(ids)}",
+            "Compare",
             icon=":material/compare_arrows:",
-            disabled=len(ids) < 2 or many,
-            help=f"Two to {MOST_COMPARED} runs can be compared",
+            disabled=not 2 <= len(ids) <= MOST_COMPARED,
+            help=f"Tick two to {MOST_COMPARED} runs to compare them",
         ):
             open_compare(ids)
         if not source.operator:
             return
-        archived = bool(frame["archived"].all())
-        if st.button("Restore" if archived else "Archive", icon=":material/archive:"):
+        if st.button("Restore" if archived else "Archive", icon=":material/archive:", disabled=not ids):
             steering.label(source, ids, archived=not archived)
             st.rerun(scope="fragment")
-        with st.popover("Tags and notes", icon=":material/label:"):
-            labels(source, ids, sorted(set().union(*frame["tags"])), str(frame["notes"].iloc[0]), f"of {ids[0]}")
+        with st.popover("Tags and notes", icon=":material/label:", disabled=not ids):
+            if ids:
+                labels(source, ids, sorted(set().union(*frame["tags"])), str(frame["notes"].iloc[0]), f"of {ids[0]}")
 
 
 def labels(source: Source, ids: list[str], tags: list[str], notes: str, key: str) -> None:

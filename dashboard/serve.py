@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from slimfed.dashboard.access import AccessError, check_address
 
 APP = Path(__file__).with_name("app.py")
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 
 
@@ -55,7 +55,7 @@ def warm_up() -> None:
 def serving(environment: dict[str, str]) -> Iterator[str]:
     """The dashboard as a process of its own on a free port of this computer, for as long as the block lasts.
 
-    Yields its address once it answers. Raises ``RuntimeError`` with its output if that takes longer than a minute.
+    Yields its address once it answers. Raises ``RuntimeError`` with its output if that takes longer than three minutes.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

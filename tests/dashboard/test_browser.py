@@ -10,7 +10,7 @@ from sample import SampleRun, new_store
 from slimfed.dashboard.run import REFRESH_SECONDS
 
 pytestmark = pytest.mark.timeout(240)
-PATIENCE = 30_000
+PATIENCE = 60_000
 """Milliseconds; a page of a busy two-core machine may take its time, but not more than this."""
 
 LISTED = re.compile(r"^1 run, newest first\.")
@@ -80,6 +80,13 @@ def charts(page, count):
     expect(page.locator(f"{CHARTS} .main-svg:first-child")).to_have_count(count, timeout=PATIENCE)
 
 
+def places(page, *buttons):
+    """Where buttons stand on their page, whatever part of it is in sight."""
+    scrolled = page.evaluate(SCROLLED)
+    boxes = [page.get_by_role("button", name=name, exact=True).bounding_box() for name in buttons]
+    return [(box["x"], box["y"] + scrolled) for box in boxes]
+
+
 def overflow(page):
     """Pixels by which the page is wider than its window."""
     return page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - window.innerWidth")
@@ -133,6 +140,15 @@ def test_tabs_are_reached_by_keyboard(open_page, address, finished):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     shows(page, "Time since the round began (s)")
+
+
+def test_a_clone_begins_as_a_copy(open_page, address, finished):
+    page = open_page(f"{address}/run?run={finished.id}")
+    charts(page, 3)
+    page.get_by_role("button", name="Clone", exact=True).click()
+    shows(page, "Begins as a copy of the run")
+    assert page.url.endswith(f"/launch?from={finished.id}")
+    expect(page.get_by_label("training.rounds", exact=True).first).to_have_value("6", timeout=PATIENCE)
 
 
 def test_a_table_is_saved_whole(open_page, address, finished):
@@ -194,9 +210,11 @@ def test_a_running_run_goes_on_without_a_reload(open_page, address, store):
     assert page.evaluate("window.fewest") >= 3, "a chart was missing from a frame: it flickers"
     assert page.evaluate("window.faintest") == 1, "a chart faded while newer figures were on their way"
 
+    before = places(page, "Clone", "Archive")
     running.end()
     shows(page, re.compile(r"^. done$"))
     assert page.evaluate("window.frames_seen") > 0, "the page was loaded anew"
+    assert places(page, "Clone", "Archive") == before, "a button moved: whoever is pressing one gets another"
 
 
 def test_a_run_that_has_ended_is_asked_for_no_more(browser, address, finished):
@@ -245,3 +263,6 @@ def test_a_broken_store_is_explained_without_a_stack_trace(open_page, serve, tmp
             shows(page, "SLIMFED_HOME")
             assert page.get_by_text("Traceback").count() == 0
             assert page.get_by_test_id("stException").count() == 0
+        (tmp_path / "store.db").unlink()
+        new_store(tmp_path)
+        shows(page, "This address leads to no run.")
