@@ -1,5 +1,6 @@
 """How good a model is on labelled text."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,11 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from slimfed.clients.batches import TokenisedSplit
+from slimfed.clients.batches import Batch, TokenisedSplit
 from slimfed.clients.update import Evaluation
 
 CONFIDENCE_BINS = 15
 """Bins of equal width that the calibration error is measured in; as many as Guo et al. (2017) take."""
+
+TOKENS = {"cuda": 32768, "cpu": 4096}
+"""In a batch: enough to fill the processor, few enough for a vocabulary of logits each."""
 
 _IGNORED = -100
 
@@ -19,31 +23,28 @@ _IGNORED = -100
 def evaluate(
     model: nn.Module,
     split: TokenisedSplit,
-    batch_size: int = 128,
+    tokens: int | None = None,
     dtype: torch.dtype = torch.float32,
     rows: np.ndarray | None = None,
 ) -> Evaluation:
     """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
 
     Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
-    after a prompt), each equally. Examples are taken in order of length, so that padding is short; the result does not
-    depend on ``batch_size`` but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is
-    put back.
+    after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default: :data:`TOKENS`),
+    but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is put back.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(split)) if rows is None else rows
-    order = rows[np.argsort(split.lengths[rows], kind="stable")]
-    tally: _Tally | None = None
+    tally: Tally | None = None
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            for start in range(0, len(order), batch_size):
-                batch = split.collate(order[start : start + batch_size])
+            for batch in batches(split, rows, tokens or TOKENS[device.type]):
                 labels = batch.pop("labels").to(device)
                 logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
-                counted = _count(logits, labels)
-                tally = counted if tally is None else tally + counted
+                found = count(logits, labels)
+                tally = found if tally is None else tally + found
     finally:
         model.train(was_training)
     if tally is None:
@@ -51,8 +52,20 @@ def evaluate(
     return tally.evaluation(len(rows))
 
 
+def batches(split: TokenisedSplit, rows: np.ndarray, tokens: int) -> Iterator[Batch]:
+    """``rows`` of ``split`` from the shortest to the longest, so that padding is short, about ``tokens`` in a batch."""
+    order = rows[np.argsort(split.lengths[rows], kind="stable")]
+    widths = split.lengths[order]
+    start = 0
+    while start < len(order):
+        padded = np.arange(1, len(order) - start + 1) * widths[start:]
+        stop = start + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        yield split.collate(order[start:stop])
+        start = stop
+
+
 @dataclass(frozen=True)
-class _Tally:
+class Tally:
     """Sums over the answers of some batches, on the model's processor: fetching them would make every batch wait.
 
     ``loss``: float64 []. ``right`` and ``answers``: int64 []. ``classes``: int64 [3, classes], how often each was
@@ -66,8 +79,8 @@ class _Tally:
     classes: torch.Tensor | None
     confidence: torch.Tensor | None
 
-    def __add__(self, other: "_Tally") -> "_Tally":
-        return _Tally(
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
             self.loss + other.loss,
             self.right + other.right,
             self.answers + other.answers,
@@ -76,6 +89,7 @@ class _Tally:
         )
 
     def evaluation(self, examples: int) -> Evaluation:
+        """What the sums say of ``examples`` examples."""
         return Evaluation(
             float(self.loss) / self.answers,
             int(self.right) / self.answers,
@@ -85,7 +99,7 @@ class _Tally:
         )
 
 
-def _count(logits: torch.Tensor, labels: torch.Tensor) -> _Tally:
+def count(logits: torch.Tensor, labels: torch.Tensor) -> Tally:
     """The sums of one batch; tokens are predicted from the position before."""
     tokens = labels.dim() == 2
     if tokens:
@@ -97,7 +111,7 @@ def _count(logits: torch.Tensor, labels: torch.Tensor) -> _Tally:
     predicted = logits.argmax(-1)
     right = predicted == labels
     if tokens:
-        return _Tally(loss, right.sum(), labels.numel(), None, None)
+        return Tally(loss, right.sum(), labels.numel(), None, None)
     width = logits.shape[-1]
     classes = [torch.bincount(each, minlength=width) for each in (labels[right], predicted, labels)]
     surest = logits.softmax(-1).amax(-1).double()
@@ -106,7 +120,7 @@ def _count(logits: torch.Tensor, labels: torch.Tensor) -> _Tally:
     # As a product: a weighted bincount on a GPU adds in an order that differs from run to run.
     bins = functional.one_hot(places, CONFIDENCE_BINS).double()
     confidence = torch.stack([torch.ones_like(surest), right.double(), surest]) @ bins
-    return _Tally(loss, right.sum(), labels.numel(), torch.stack(classes), confidence)
+    return Tally(loss, right.sum(), labels.numel(), torch.stack(classes), confidence)
 
 
 def _macro_f1(classes: np.ndarray) -> float:

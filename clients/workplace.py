@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from slimfed.clients.adapters.lora import attach
 from slimfed.clients.attention import ENCODER_ATTENTION
 from slimfed.clients.batches import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.blueprint import discover
+from slimfed.clients.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.compression import compensated, kept
 from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.determinism import insist_on_determinism
@@ -75,9 +76,10 @@ class Workplace:
         results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data, watch)
         if self.task.adapter.keep_ranks < 1:
             results = [self._self_pruned(r, orders) if isinstance(r, Update) else r for r in results]
-        evaluated = {assignment.device for assignment in assignments if assignment.evaluate}
         with watch.phase("evaluate"):
-            measured = [self._evaluated(r) if isinstance(r, Update) and r.device in evaluated else r for r in results]
+            measured = self._evaluated(
+                results, {assignment.device for assignment in assignments if assignment.evaluate}
+            )
         if self.task.privacy.kind == "local":
             measured = [self._localised(r, orders) if isinstance(r, Update) else r for r in measured]
         upload = ADAPTERS[self.task.adapter.name].upload
@@ -156,10 +158,20 @@ class Workplace:
         adapter, memory = compensated(update.adapter, memory, self.task.messages.precision)
         return replace(update, adapter=adapter, memory=memory)
 
-    def _evaluated(self, update: Update) -> Update:
+    def _evaluated(self, results: Sequence[Update | Failure], devices: Set[int]) -> list[Update | Failure]:
+        """``results``, with the accuracy of the models of ``devices``; in cohorts where they can be."""
+        own = [r for r in results if isinstance(r, Update) and r.device in devices]
         if not len(self.sample):  # a real device need not keep a test file
-            return update
-        return replace(update, evaluation=self.evaluate(update.adapter, update.structure, self.sample))
+            return list(results)
+        found: dict[int, Evaluation] = {}
+        if together(self.task, [update.adapter for update in own]):
+            for start in range(0, len(own), self.task.cohort_size):
+                part = own[start : start + self.task.cohort_size]
+                marks = evaluate_cohort(self.base, self.blueprint, self.task, part, self.test, self.sample)
+                found |= zip((update.device for update in part), marks, strict=True)
+        else:
+            found = {update.device: self.evaluate(update.adapter, update.structure, self.sample) for update in own}
+        return [replace(r, evaluation=found.get(r.device)) if isinstance(r, Update) else r for r in results]
 
 
 @lru_cache(maxsize=2)

@@ -141,7 +141,7 @@ def test_evaluation_agrees_with_the_models_own_loss(encoder: LoadedModel, decode
         part = TextSplit(data.test.text[:50], prompt=data.test.prompt[:50])
     split = tokenise(part, loaded.tokenizer, 64)
     loaded.model.train()
-    result, odd = evaluate(loaded.model, split, 64), evaluate(loaded.model, split, 7)
+    result, odd = evaluate(loaded.model, split, tokens=4096), evaluate(loaded.model, split, tokens=99)
     assert loaded.model.training
     loaded.model.eval()
     with torch.no_grad():

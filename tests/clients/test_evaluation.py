@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error,
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from slimfed.clients.batches import TokenisedSplit
-from slimfed.clients.evaluation import CONFIDENCE_BINS, evaluate
+from slimfed.clients.evaluation import CONFIDENCE_BINS, batches, evaluate
 
 
 class Oracle(torch.nn.Module):
@@ -37,7 +37,7 @@ def test_macro_f1_and_calibration_of_a_classifier(
     draw = torch.Generator().manual_seed(seed)
     logits = torch.randn((rows, classes), generator=draw) * certainty
     labels = torch.randint(classes, (rows,), generator=draw)
-    found = evaluate(Oracle(logits), split(labels), batch_size=batch)
+    found = evaluate(Oracle(logits), split(labels), tokens=batch)
     assert found.accuracy == pytest.approx(float((logits.argmax(-1) == labels).double().mean()))
     there = torch.unique(torch.cat([labels, logits.argmax(-1)]))
     each = multiclass_f1_score(logits, labels, classes, average="none")[there]
@@ -58,7 +58,7 @@ def test_a_language_model_is_measured_by_tokens() -> None:
     model = build("llama", causal=True)
     tokens = np.arange(3, 23, dtype=np.int32)
     texts = TokenisedSplit(tokens, np.array([0, 8, 20]), None, np.array([3, 0]), 0)
-    found = evaluate(model, texts, batch_size=1)
+    found = evaluate(model, texts, tokens=1)
     losses = []
     for begin, end, prompt in ((0, 8, 3), (8, 20, 0)):
         ids = torch.from_numpy(tokens[begin:end].astype(np.int64))[None]
@@ -71,3 +71,13 @@ def test_a_language_model_is_measured_by_tokens() -> None:
 def test_nothing_to_evaluate_on_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         evaluate(Oracle(torch.zeros(1, 2)), split(torch.tensor([0])), rows=np.array([], dtype=int))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200), st.integers(0, 100))
+def test_batches_hold_every_row_once_and_no_more_tokens_than_they_may(lengths, tokens, seed):
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    texts = TokenisedSplit(np.arange(offsets[-1], dtype=np.int32), offsets, np.arange(len(lengths)), offsets[:-1], 0)
+    rows = np.random.default_rng(seed).permutation(len(lengths))
+    found = list(batches(texts, rows, tokens))
+    assert sorted(np.concatenate([b["labels"].numpy() for b in found])) == sorted(rows)
+    assert all(b["input_ids"].numel() <= tokens or len(b["labels"]) == 1 for b in found)
