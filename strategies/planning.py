@@ -60,7 +60,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
             seed=derive(settings.task.seed, "train", number, device),
             evaluate=device in evaluated,
             structure=structures[device],
-            score=shared is not None and scheduled_sparsity(pruning, target, number, training.rounds) < target,
+            score=shared is not None and _still_scores(fleet, settings, number),
         )
         plans.append(Plan(assignment, arm))
     return tuple(plans)
@@ -76,6 +76,13 @@ def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> S
     pruning = settings.task.pruning
     sparsity = scheduled_sparsity(pruning, settings.target_sparsity, number, settings.task.training.rounds)
     return select(fleet.structure, fleet.scores, sparsity, pruning.scope)
+
+
+def _still_scores(fleet: Fleet, settings: StrategySettings, number: int) -> bool:
+    """True if what devices would score in round ``number`` decides what is removed after it."""
+    target = settings.target_sparsity
+    scheduled = scheduled_sparsity(settings.task.pruning, target, number, settings.task.training.rounds)
+    return target > 0.0 and (scheduled < target or not fleet.scores.any())
 
 
 def evaluates(settings: StrategySettings, number: int) -> bool:

@@ -332,3 +332,16 @@ def test_a_node_says_what_it_may_not_send() -> None:
     recorder = Memory()
     with pytest.raises(QuorumError, match=r"larger than deadlines\.message_mb"):
         run(recorder, grid=Tampering(1, answer), nodes=1, task=TASK.model_copy(update={"message_mb": 0.08}))
+
+
+@pytest.mark.parametrize(("schedule", "slim_after"), [("one-shot", 2), ("cubic", 3)])
+def test_a_shared_structure_is_scored_by_data_first_and_then_cut(schedule, slim_after):
+    pruning = PruningSpec(importance="activation", structure="shared", schedule=schedule, until=0.6)
+    recorder = Memory()
+    run(recorder, task=TASK.model_copy(update={"pruning": pruning}))
+    sparsities = [record.sparsity for record in recorder.rounds]
+    assert sparsities[0] == 0.0, "nothing is removed before there are scores"
+    assert all(before <= after for before, after in pairwise(sparsities))
+    assert min(sparsities[slim_after - 1 :]) == max(sparsities) == pytest.approx(0.5, abs=0.06)
+    for record in recorder.rounds:
+        assert len({device.update.structure.keep.tobytes() for device in record.devices if device.update}) == 1
