@@ -1,6 +1,6 @@
 """The exact weighted mean of the devices' products b @ a, as a product of two stacks: never [out, in]."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -71,25 +71,35 @@ class Stack:
 
     def left(self) -> np.ndarray:
         """[out, R]: the devices' b side by side, weighted by row if rows are cut; then b before where nobody owns."""
-        parts = []
-        for factors, place, weight in self._parts:
-            part = np.zeros((self.shape[0], factors.b.shape[1]))
-            part[place.rows] = factors.b
-            parts.append(part * self._shares(weight)[:, None] if self._by_rows else part)
-        old = self._old.b.astype(np.float64)
-        parts.append(np.where(self._orphans()[:, None], old, 0.0) if self._by_rows else old)
-        return np.concatenate(parts, axis=1)
+        whole = np.zeros((self.shape[0], self._depth))
+        for columns, (factors, place, weight) in zip(self._ranks(), self._parts, strict=True):
+            share = self._shares(weight)[place.rows, None] if self._by_rows else 1.0
+            whole[place.rows, columns] = factors.b * share
+        old = self._old.b
+        whole[:, self._depth - old.shape[1] :] = np.where(self._orphans()[:, None], old, 0.0) if self._by_rows else old
+        return whole
 
     def right(self) -> np.ndarray:
         """[R, in]: the devices' a one below the other, weighted by column unless rows are cut."""
-        parts = []
-        for factors, place, weight in self._parts:
-            part = np.zeros((len(factors.a), self.shape[1]))
-            part[:, place.columns] = factors.a
-            parts.append(part if self._by_rows else part * self._shares(weight))
-        old = self._old.a.astype(np.float64)
-        parts.append(old if self._by_rows else np.where(self._orphans(), old, 0.0))
-        return np.concatenate(parts)
+        whole = np.zeros((self._depth, self.shape[1]))
+        for rows, (factors, place, weight) in zip(self._ranks(), self._parts, strict=True):
+            share = 1.0 if self._by_rows else self._shares(weight)[place.columns]
+            whole[rows, place.columns] = factors.a * share
+        old = self._old.a
+        whole[self._depth - len(old) :] = old if self._by_rows else np.where(self._orphans(), old, 0.0)
+        return whole
+
+    @property
+    def _depth(self) -> int:
+        """R, the devices' ranks and that of the adapter before."""
+        return sum(len(factors.a) for factors, _, _ in self._parts) + len(self._old.a)
+
+    def _ranks(self) -> Iterator[slice]:
+        """Where each device's ranks stand among all."""
+        start = 0
+        for factors, _, _ in self._parts:
+            yield slice(start, start + len(factors.a))
+            start += len(factors.a)
 
     def _shares(self, weight: int) -> np.ndarray:
         return weight / np.maximum(self._weights, weight)
