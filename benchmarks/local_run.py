@@ -10,6 +10,8 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
@@ -96,7 +98,16 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
         "virtual_seconds_after": list(accumulate(r.virtual_seconds for r in recorder.rounds)),
         "bytes_after": list(accumulate(r.bytes_up + r.bytes_down for r in recorder.rounds)),
         "events": recorder.events,
+        "phases": {side: _summed(r.phases.get(side, {}) for r in recorder.rounds[1:]) for side in ("server", "nodes")},
     }
+
+
+def _summed(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by phase, of all rounds together."""
+    seconds: Counter[str] = Counter()
+    for phases in rounds:
+        seconds.update(phases)
+    return {phase: round(value, 3) for phase, value in seconds.most_common()}
 
 
 def main() -> None:

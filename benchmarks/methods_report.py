@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from slimfed.platform import presets
 from slimfed.platform.comparison.course import Point, cost_to_target, under_budget
 from slimfed.platform.comparison.statistic import Statistic
 
@@ -11,13 +12,18 @@ Results = dict[str, Any]
 PRESETS = ("fedspine", "fedit", "hetlora", "flexlora", "flora", "fedmp", "oneshot", "pat", "sora", "sparse")
 BANDITS = ("s-ucb", "e-ucb", "thompson", "random", "fixed", "oracle")
 SPARSITIES = (0.3, 0.5, 0.7)
+CRITERIA = (
+    ("fedspine", ""), ("fedspine", "lora-gradient"), ("fedspine", "magnitude"),
+    ("oneshot", ""), ("oneshot", "activation"), ("fedit", ""), ("fedit", "activation"),
+)  # fmt: skip
+"""Preset and criterion; empty: its own."""
 ABLATED = 0.5
-"""The sparsity at which agents are compared; the first of ``BANDITS`` is fedspine's own."""
+"""The sparsity at which agents and criteria are compared; the first of ``BANDITS`` is fedspine's own."""
 _TARGET_SHARE = 0.9
 """Of the unpruned federated accuracy."""
 _METHODS = (
     "sparsity", "method", "pruned global model", "devices' own models", "virtual seconds to target",
-    "and as slim as asked", "times fedspine's",
+    "and as slim as asked", "times fedspine's", "accuracy after as long as fedspine's run",
     "virtual seconds in all", "GB sent", "peak memory of a device, MB",
 )  # fmt: skip
 
@@ -34,6 +40,7 @@ def render(results: Results) -> dict[str, str]:
     return {
         "methods": "\n\n".join(_methods(runs, failed, dataset, target) for dataset, target in targets.items()),
         "bandits": "\n\n".join(_bandits(runs, dataset, target) for dataset, target in targets.items()),
+        "importances": "\n\n".join(_importances(runs, dataset, target) for dataset, target in targets.items()),
         "methods-machine": _machine(results),
     }
 
@@ -42,9 +49,8 @@ def _methods(runs: list[Results], failed: list[Results], dataset: str, target: f
     dense = _where(runs, table="unpruned", dataset=dataset)
     lines = [f"**{dataset}**, unpruned: {_percent(dense, 'accuracy')}; target {target:.1%}", "", *_head(_METHODS)]
     for sparsity in SPARSITIES:
-        ours = _time(
-            _where(runs, table="methods", dataset=dataset, sparsity=sparsity, preset="fedspine"), target, sparsity
-        )
+        own = _where(runs, table="methods", dataset=dataset, sparsity=sparsity, preset="fedspine")
+        ours, budget = _time(own, target, sparsity), _mean(own, "virtual_seconds")
         for preset in PRESETS:
             cells = {"table": "methods", "dataset": dataset, "sparsity": sparsity, "preset": preset}
             rows, lost = _where(runs, **cells), len(_where(failed, **cells))
@@ -59,6 +65,7 @@ def _methods(runs: list[Results], failed: list[Results], dataset: str, target: f
                 _seconds(_time(rows, target)),
                 _seconds(slim),
                 f"{slim.mean / ours.mean:.2f}" if slim.complete and slim.mean and ours.mean else "-",
+                _spread(_after(rows, budget)),
                 f"{_mean(rows, 'virtual_seconds'):.0f}",
                 f"{_mean(rows, 'bytes') / 1e9:.2f}",
                 f"{_mean(rows, 'peak_memory_bytes') / 1e6:.0f}",
@@ -90,10 +97,23 @@ def _bandits(runs: list[Results], dataset: str, target: float) -> str:
     for bandit in BANDITS:
         own = _where(rows, bandit=bandit)
         if own:
-            at = [p.quality for r in own if (p := under_budget(_points(r), "virtual_seconds", shared)) is not None]
-            spent = Statistic(tuple(at), len(own))
-            columns = [bandit, _seconds(_time(own, target)), _spread(spent), _percent(own, "accuracy")]
+            columns = [bandit, _seconds(_time(own, target)), _spread(_after(own, shared)), _percent(own, "accuracy")]
             lines.append(_row([*columns, f"{_mean(own, 'virtual_seconds'):.0f}"]))
+    return "\n".join(lines)
+
+
+def _importances(runs: list[Results], dataset: str, target: float) -> str:
+    columns = ("method", "importance", "pruned global model", "devices' own models", "virtual seconds, slim at target")
+    lines = [f"**{dataset}**, at 50%; target {target:.1%}", "", *_head(columns)]
+    for preset, criterion in CRITERIA:
+        table = "importances" if criterion else "methods"
+        rows = _where(runs, table=table, dataset=dataset, preset=preset, importance=criterion, sparsity=ABLATED)
+        if rows:
+            accuracies = [_percent(rows, "accuracy"), _percent(rows, "device_accuracy_mean")]
+            slim = _seconds(_time(rows, target, ABLATED))
+            lines.append(
+                _row([preset, criterion or presets.PRESETS[preset].fields["method"]["importance"], *accuracies, slim])
+            )
     return "\n".join(lines)
 
 
@@ -123,6 +143,12 @@ def _points(result: Results) -> list[Point]:
 def _time(rows: list[Results], target: float, sparsity: float = 0.0) -> Statistic:
     """Virtual seconds until the global model is as good as ``target``, and its fleet as slim as ``sparsity``."""
     return Statistic.over(cost_to_target(_points(row), "virtual_seconds", target, sparsity) for row in rows)
+
+
+def _after(rows: list[Results], seconds: float) -> Statistic:
+    """Accuracy of the last round that ends within ``seconds`` of virtual time."""
+    found = [p.quality for r in rows if (p := under_budget(_points(r), "virtual_seconds", seconds)) is not None]
+    return Statistic(tuple(found), len(rows))
 
 
 def _mean(rows: list[Results], name: str) -> float:

@@ -1,4 +1,4 @@
-"""Every preset, and every bandit, on one fleet: what it reaches at equal sparsity, and in what virtual time.
+"""Every preset, bandit and criterion on one fleet: what it reaches at equal sparsity, and in what virtual time.
 
     python benchmarks/methods_table.py --model FOLDER --data FOLDER [--gpus 1] [--processes 8] [--seconds 560]
     python benchmarks/methods_table.py --render          # only the tables again, from results/methods.json
@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from methods_report import ABLATED, BANDITS, PRESETS, SPARSITIES, render
+from methods_report import ABLATED, BANDITS, CRITERIA, PRESETS, SPARSITIES, render
 from readme_table import put
 
 _HERE = Path(__file__).parent
@@ -39,12 +39,16 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: what is compared, on what, at which sparsity; ``bandit`` is empty where the preset's own is meant."""
+    """One run: what is compared, on what, at which sparsity.
+
+    ``bandit`` and ``importance`` are empty where the preset's own is meant.
+    """
 
     table: str
     dataset: str
     preset: str
     bandit: str
+    importance: str
     sparsity: float
     seed: int
 
@@ -56,7 +60,8 @@ class Cell:
             f"method.target_sparsity={self.sparsity}",
             *_SETTINGS.get(self.preset, []),
         ]
-        return sets + ([f"bandit.name={self.bandit}"] if self.bandit else [])
+        sets += [f"bandit.name={self.bandit}"] if self.bandit else []
+        return sets + ([f"method.importance={self.importance}"] if self.importance else [])
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
@@ -66,12 +71,17 @@ def cells(options: argparse.Namespace) -> list[Cell]:
 
 def _of_seed(options: argparse.Namespace, seed: int) -> Iterator[Cell]:
     for dataset in options.datasets:
-        yield Cell("unpruned", dataset, "fedit", "", 0.0, seed)
+        yield Cell("unpruned", dataset, "fedit", "", "", 0.0, seed)
     for sparsity in options.sparsities:
         for dataset in options.datasets:
-            yield from (Cell("methods", dataset, preset, "", sparsity, seed) for preset in options.presets)
+            yield from (Cell("methods", dataset, preset, "", "", sparsity, seed) for preset in options.presets)
             if sparsity == ABLATED:
-                yield from (Cell("bandits", dataset, "fedspine", bandit, sparsity, seed) for bandit in options.bandits)
+                yield from (Cell("bandits", dataset, "fedspine", name, "", sparsity, seed) for name in options.bandits)
+                yield from (
+                    Cell("importances", dataset, preset, "", name, sparsity, seed)
+                    for preset, name in CRITERIA
+                    if options.importances and name
+                )
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -140,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="folder with sst2/ and trec/")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
     parser.add_argument("--bandits", nargs="*", default=list(BANDITS[1:]), help="beside the preset's own")
+    parser.add_argument("--importances", action=argparse.BooleanOptionalAction, default=True, help="other criteria too")
     parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
     parser.add_argument("--datasets", nargs="+", default=list(_DATASETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(_SEEDS))

@@ -24,10 +24,11 @@ _UNIFORM = {"structure": "shared", "schedule": "cubic"}
 _ALL = (
     Preset(
         name="fedspine",
-        summary="a bandit per device chooses pruning step and LoRA rank; structures scored from LoRA gradients",
-        source="arXiv 2501.02438, reconstructed: reward, aggregation weights and constants are ours",
+        summary="a bandit per device chooses pruning step and LoRA rank; structures scored from activations",
+        source="arXiv 2501.02438, reconstructed: reward, pacing, aggregation weights and constants are ours; units are "
+        "scored as Wanda does (arXiv 2306.11695), not by lora-gradient, which did worse in our table",
         fields={
-            "method": {"adapter": "lora", "importance": "lora-gradient", "aggregation": "coverage"},
+            "method": {"adapter": "lora", "importance": "activation", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
         },
     ),
@@ -36,7 +37,7 @@ _ALL = (
         summary="FedSpine's pruning with gated ranks: a proximal step switches off the ones that the loss can spare",
         source="SoRA, arXiv 2311.11696 (gate, threshold ladder, weight decay, clipping); its federation is ours",
         fields={
-            "method": {"adapter": "sora", "importance": "lora-gradient", "aggregation": "coverage"},
+            "method": {"adapter": "sora", "importance": "activation", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
             "training": {"weight_decay": 0.1, "max_grad_norm": 0.1},
         },
@@ -46,7 +47,7 @@ _ALL = (
         summary="FedSpine's pruning with sparse deltas: the first round finds one lottery ticket for the whole fleet",
         source="LT-SFT, arXiv 2110.07560 (two phases, one mask, reset); its federation, budget and ranks are ours",
         fields={
-            "method": {"adapter": "sparse", "importance": "lora-gradient", "aggregation": "coverage"},
+            "method": {"adapter": "sparse", "importance": "activation", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
         },
     ),

@@ -19,8 +19,6 @@ from slimfed.strategies.bandits.spec import BanditSpec
 _PARENT_PULLS = 2.0
 # The bonus never falls below this spread of rewards, so that equal first rewards do not end exploration.
 _LEAST_SPREAD = 0.02
-# An arm fits a round that it is expected to prolong by no more than this: forecasts are not better than that.
-_SLACK = 1.05
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,8 @@ class SUcb(Bandit):
 
     Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device. And
     since a round lasts as long as its slowest device, an agent keeps to the arms that its device's own past says will
-    not prolong it (``spec.pacing``): what a device with time to spare may learn more with, a slow one does without.
+    not prolong it (``spec.pacing``); in a paced round a larger rank costs no time, so that it takes the largest that
+    fits, and its pulls go into the pruning step. A slow device does without what a quick one may learn more with.
 
     A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
     and w = 1 for an own pull and ``spec.pooling`` for an overheard one.
@@ -116,11 +115,14 @@ class SUcb(Bandit):
 
     def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:
         """Keep to arms that do not prolong the round; to the smallest rank while nothing is known of the device."""
-        if not self.spec.pacing:
+        if self.spec.pacing == "off":
             return
-        fitting = [arm for arm, time in seconds.items() if time <= _SLACK * limit]
+        fitting = [arm for arm, time in seconds.items() if time <= self.spec.slack * limit]
         if not fitting and seconds:
             fitting = [min(seconds, key=lambda arm: seconds[arm])]
+        if self.spec.pacing == "fill":
+            largest = max((arm.rank for arm in fitting), default=0)
+            fitting = [arm for arm in fitting if arm.rank == largest]
         self._least = {0: 0.0} if not fitting else {}
         for arm in fitting:  # more pruning is faster: every step from the least fitting one on fits
             level = self.spec.ranks.index(arm.rank)

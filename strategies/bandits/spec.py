@@ -1,7 +1,7 @@
 """The ``[bandit]`` section of the job file."""
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,8 +27,13 @@ class BanditSpec(Section):
     pooling: float = Field(
         0.0, ge=0.0, le=1.0, description="s-ucb: what a pull of a device with like observed times counts; 0: nothing"
     )
-    pacing: bool = Field(
-        True, description="s-ucb: keep to arms that do not prolong the round, by the device's own observed times"
+    pacing: Literal["off", "within", "fill"] = Field(
+        "fill",
+        description="s-ucb: all arms; those that do not prolong the round; or of these the largest rank, "
+        "by the device's own observed times",
+    )
+    slack: float = Field(
+        2.0, ge=1.0, description="s-ucb: times the slowest device's fastest arm that an arm may take and still fit"
     )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
     fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")

@@ -39,12 +39,13 @@ def test_pruning_more_and_a_smaller_rank_are_never_slower(pace, kept):
                 assert times[other] <= times[arm] * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("pacing", ["within", "fill"])
 @given(
     st.lists(st.tuples(paces, st.floats(0.1, 3.0), st.floats(0.0, 1.0)), max_size=12),
     st.integers(0, 2**31 - 1),
 )
-def test_a_paced_agent_keeps_to_arms_that_fit_the_round(rounds, seed):
-    spec = BanditSpec(name="s-ucb", pruning_step=(0.0, 0.4), ranks=RANKS)
+def test_a_paced_agent_keeps_to_arms_that_fit_the_round(pacing, rounds, seed):
+    spec = BanditSpec(name="s-ucb", pruning_step=(0.0, 0.4), ranks=RANKS, pacing=pacing, slack=1.05)
     agent, low, high = make_bandit(spec, seed), 0.05, 0.3
     for number, (pace, share, reward) in enumerate(rounds, 1):
         times = TOLL.times(pace, BLUEPRINT.dense(), agent.arms(low, high))
@@ -54,6 +55,9 @@ def test_a_paced_agent_keeps_to_arms_that_fit_the_round(rounds, seed):
         taken = TOLL.times(pace, BLUEPRINT.dense(), [arm])[arm]
         assert low <= arm.pruning_step <= high
         assert taken <= max(1.05 * limit, min(times.values())) * (1 + 1e-9)
+        fitting = [each.rank for each, time in times.items() if time <= 1.05 * limit]
+        if pacing == "fill" and fitting:
+            assert arm.rank == max(fitting)
         agent.observe(number, arm, reward)
     again = restore_bandit(json.loads(json.dumps(agent.state())))
     assert again.suggest(low, high) == agent.suggest(low, high)
@@ -64,8 +68,8 @@ def test_a_device_that_nobody_knows_begins_with_the_smallest_rank(seed):
     agent = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS), seed)
     agent.foresee({}, 0.0)
     assert agent.suggest(0.0, 0.4).rank == 2
-    careless = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS, pacing=False), seed)
-    free = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS, pacing=False), seed)
+    careless = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS, pacing="off"), seed)
+    free = make_bandit(BanditSpec(name="s-ucb", ranks=RANKS, pacing="off"), seed)
     careless.foresee({}, 0.0)
     assert careless.suggest(0.0, 0.4) == free.suggest(0.0, 0.4)
 
