@@ -118,8 +118,9 @@ class _Session:
         self.trained = Trained(self.cohort, task.training.weight_decay, task.training.proximal)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
-        self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
-        if self.device.type == "cpu" and not self.importance.needs_inputs:
+        if any(self.prunes):
+            self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
+        if self.device.type == "cpu" and not (any(self.prunes) and self.importance.needs_inputs):
             read_first_token(self.cohort.model, blueprint)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
