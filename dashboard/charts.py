@@ -24,7 +24,7 @@ CLASS_PATTERNS = ("", "/", ".", "x")
 LINE_HEIGHT = 320
 MARKERS_UP_TO = 60
 LABELS_UP_TO = 30
-_BAR_WIDTH = 0.75
+BAR_WIDTH = 0.75
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
         figure.add_bar(
             x=rows["round"],
             y=rows["seconds"] / unit.seconds,
-            width=_BAR_WIDTH,  # else a class that was slowest in every third round gets bars three rounds wide
+            width=BAR_WIDTH,  # else a class that was slowest in every third round gets bars three rounds wide
             name=name,
             marker={"color": color, "pattern": {"shape": pattern}, "line": {"width": 0}},
             customdata=np.column_stack(
@@ -156,7 +156,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
         )
     finish(figure, LINE_HEIGHT, top=28 + 20 * (len(figure.data) // 3))
     figure.update_layout(barmode="overlay", showlegend=True)
-    round_axis(figure, frame["round"])
+    bar_axis(figure, frame["round"])
     figure.update_yaxes(title_text=f"Completion time ({unit.name})", rangemode="tozero")
     return figure
 
@@ -271,6 +271,13 @@ def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
     """An axis of whole rounds."""
     last = int(rounds.max()) if len(rounds) else 0
     figure.update_xaxes(title_text="Round", tickformat="d", dtick=1 if 0 < last <= 12 else None)
+
+
+def bar_axis(figure: go.Figure, rounds: pd.Series) -> None:
+    """The same for bars, which else get room for rounds that there are none of."""
+    round_axis(figure, rounds)
+    if len(rounds):
+        figure.update_xaxes(range=[int(rounds.min()) - 0.6, int(rounds.max()) + 0.6])
 
 
 def title_below(figure: go.Figure) -> None:

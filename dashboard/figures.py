@@ -12,6 +12,7 @@ from plotly.colors import sample_colorscale
 
 from slimfed.dashboard import words
 from slimfed.dashboard.charts import (
+    BAR_WIDTH,
     BLUE,
     GREEN,
     LINE_HEIGHT,
@@ -23,6 +24,7 @@ from slimfed.dashboard.charts import (
     Axis,
     axis_places,
     axis_title,
+    bar_axis,
     class_style,
     colorbar,
     finish,
@@ -192,6 +194,7 @@ def events(frame: pd.DataFrame) -> go.Figure:
         figure.add_bar(
             x=rows["round"],
             y=rows["count"],
+            width=BAR_WIDTH,
             name=kind,
             marker={
                 "color": EVENT_COLORS[place % len(EVENT_COLORS)],
@@ -201,8 +204,8 @@ def events(frame: pd.DataFrame) -> go.Figure:
             hovertemplate=f"round %{{x}}: %{{y}} × {kind}<extra></extra>",
         )
     finish(figure, 260)
-    figure.update_layout(barmode="stack", bargap=0.3, showlegend=True)
-    round_axis(figure, frame["round"])
+    figure.update_layout(barmode="stack", showlegend=True)
+    bar_axis(figure, frame["round"])
     figure.update_yaxes(title_text="Events (number)", rangemode="tozero", tickformat="d")
     return figure
 
