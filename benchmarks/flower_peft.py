@@ -124,6 +124,9 @@ if __name__ == "__main__":
     os.environ["PEER_SETTINGS"] = sys.argv[1]
     import flower_peft  # by name, so that workers import it once instead of unpickling it at every call
 
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    backend = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"address": "local"},  # else Ray waits in vain for a cluster of which only the address is left
+    }
     nodes = _SETTINGS["devices"]
-    run_simulation(flower_peft.server, flower_peft.client, num_supernodes=nodes, backend_config=resources)
+    run_simulation(flower_peft.server, flower_peft.client, num_supernodes=nodes, backend_config=backend)
