@@ -79,6 +79,7 @@ def _bandits(runs: list[Results], dataset: str, target: float) -> str:
     rows += [
         {**run, "cell": {**run["cell"], "bandit": BANDITS[0]}}
         for run in _where(runs, table="methods", dataset=dataset, preset="fedspine", sparsity=ABLATED)
+        if run["cell"]["seed"] in _seeds(rows)
     ]
     shared = min((r["virtual_seconds"] for r in rows), default=0.0)
     lines = [
@@ -105,9 +106,11 @@ def _bandits(runs: list[Results], dataset: str, target: float) -> str:
 def _importances(runs: list[Results], dataset: str, target: float) -> str:
     columns = ("method", "importance", "pruned global model", "devices' own models", "virtual seconds, slim at target")
     lines = [f"**{dataset}**, at 50%; target {target:.1%}", "", *_head(columns)]
+    seeds = _seeds(_where(runs, table="importances", dataset=dataset))
     for preset, criterion in CRITERIA:
         table = "importances" if criterion else "methods"
         rows = _where(runs, table=table, dataset=dataset, preset=preset, importance=criterion, sparsity=ABLATED)
+        rows = [row for row in rows if row["cell"]["seed"] in seeds]
         if rows:
             accuracies = [_percent(rows, "accuracy"), _percent(rows, "device_accuracy_mean")]
             slim = _seconds(_time(rows, target, ABLATED))
@@ -126,6 +129,11 @@ def _machine(results: Results) -> str:
 
 def _where(runs: list[Results], **cell: Any) -> list[Results]:
     return [r for r in runs if all(r["cell"][name] == value for name, value in cell.items())]
+
+
+def _seeds(runs: list[Results]) -> set[int]:
+    """Seeds of these runs: an ablation compares with its own seeds alone."""
+    return {run["cell"]["seed"] for run in runs}
 
 
 def _points(result: Results) -> list[Point]:
