@@ -20,7 +20,7 @@ from slimfed.clients.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.compression import compensated, kept
 from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.determinism import insist_on_determinism
-from slimfed.clients.engine import train
+from slimfed.clients.engine import is_out_of_memory, train
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.families import ENCODERS
@@ -167,11 +167,21 @@ class Workplace:
         if together(self.task, [update.adapter for update in own]):
             for start in range(0, len(own), self.task.cohort_size):
                 part = own[start : start + self.task.cohort_size]
-                marks = evaluate_cohort(self.base, self.blueprint, self.task, part, self.test, self.sample)
-                found |= zip((update.device for update in part), marks, strict=True)
+                found |= zip((update.device for update in part), self._measured(part), strict=True)
         else:
             found = {update.device: self.evaluate(update.adapter, update.structure, self.sample) for update in own}
         return [replace(r, evaluation=found.get(r.device)) if isinstance(r, Update) else r for r in results]
+
+    def _measured(self, updates: Sequence[Update]) -> list[Evaluation]:
+        """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""
+        try:
+            return evaluate_cohort(self.base, self.blueprint, self.task, updates, self.test, self.sample)
+        except Exception as error:
+            if len(updates) == 1 or not is_out_of_memory(error):
+                raise
+            _log.warning("%d models at once do not fit into memory, two halves are measured: %s", len(updates), error)
+        half = (len(updates) + 1) // 2
+        return self._measured(updates[:half]) + self._measured(updates[half:])
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import DECODERS, VOCABULARY
@@ -14,6 +15,7 @@ from slimfed.clients.batches import TokenisedSplit
 from slimfed.clients.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.evaluation import evaluate
+from slimfed.clients.workplace import Workplace
 
 devices = st.lists(
     st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from([0.0, 0.2, 0.5])),  # rank, sparsity
@@ -60,3 +62,29 @@ def test_what_is_no_plain_factor_is_measured_alone():
     whole = begun("sparse", adapter(base, blueprint, 3, 8), blueprint, 3)
     job = task(False, adapter="sparse").model_copy(update={"engine": "cohort"})
     assert not together(job, [whole])
+
+
+def test_out_of_memory_halves_the_pass(monkeypatch):
+    base, blueprint = opened("bert", False)
+    job = task(False).model_copy(update={"engine": "cohort", "cohort_size": 5})
+    text = split(False, 1)
+    workplace = Workplace(job, base, blueprint, text, text, {}, np.arange(23), None)
+    whole = adapter(base, blueprint, 3, 8)
+    dense = structure(blueprint, 0, 0.0)
+    parts = [assignment(n, 4, dense, 0.0, steps=1) for n in range(5)]
+    sent = [narrowed(whole, dense, 4) for _ in parts]
+    data = [device_data(n, False, 50) for n in range(5)]
+    updates = train_cohort(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), data)
+    expected = evaluate_cohort(base, blueprint, job, updates, text, np.arange(23))
+    sizes = []
+
+    def cramped(*arguments):
+        sizes.append(len(arguments[3]))
+        if len(arguments[3]) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return evaluate_cohort(*arguments)
+
+    monkeypatch.setattr("slimfed.clients.workplace.evaluate_cohort", cramped)
+    measured = workplace._evaluated(updates, set(range(5)))
+    assert sizes == [5, 3, 2, 1, 2]
+    assert [update.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]
