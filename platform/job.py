@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -171,10 +172,16 @@ class EngineSpec(Section):
     )
     cluster: str = Field(
         "",
-        pattern=r"^([^\s:]+:[0-9]{1,5})?$",
         description="HOST:PORT of a Ray cluster that is there already, of several machines (docs/cluster.md), with "
         "workers on all of them together; empty: this machine alone",
     )
+
+    @field_validator("cluster")
+    @classmethod
+    def _host_and_port(cls, address: str) -> str:
+        if not re.fullmatch(r"([^\s:]+:[0-9]{1,5})?", address):
+            raise ValueError("must be HOST:PORT, as `ray start --head` prints it, or empty for this machine alone")
+        return address
 
     @model_validator(mode="after")
     def _workers_of_a_cluster_are_counted(self) -> "EngineSpec":

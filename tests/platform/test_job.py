@@ -107,6 +107,11 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (["fleet.jitter=maybe"], "fleet.jitter = 'maybe': must be true or false"),
         (["name=5"], "name = 5: must be text"),
         (
+            ["engine.cluster=nowhere"],
+            "engine.cluster = 'nowhere': must be HOST:PORT, as `ray start --head` prints it, or empty for this "
+            "machine alone",
+        ),
+        (
             ["engine.cluster=10.0.0.1:6379"],
             "engine: workers = 'auto': only this machine can be measured; with cluster give the number of workers on "
             "all machines together, at most one a processor core or GPU",
