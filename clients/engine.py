@@ -12,6 +12,7 @@ from slimfed.clients.cohort.model import supports
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.messages import Failure
 from slimfed.clients.models import LoadedModel
+from slimfed.clients.room import is_out_of_memory, make_room
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint
@@ -94,21 +95,13 @@ def _attempt(
             device = assignments[part.start].device
             _log.warning("device %d failed: %s", device, cause, exc_info=not starved)
             return [Failure(device, cause)], size
-    if starved and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    make_room()  # kernels that find no memory do not always say so
     half = (part.stop - part.start + 1) // 2
     _log.warning("a cohort of %d devices failed, two halves are tried: %s", part.stop - part.start, cause)
     size = min(size, half) if starved else size
     first, size = _attempt(train_part, slice(part.start, part.start + half), size, assignments)
     second, size = _attempt(train_part, slice(part.start + half, part.stop), size, assignments)
     return first + second, size
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True if ``error`` says that memory ran out, on whichever processor. PyTorch has no type for that on a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def _in_words(error: Exception) -> str:

@@ -20,7 +20,7 @@ from slimfed.clients.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.compression import compensated, kept
 from slimfed.clients.data import TextData, load_data, load_own_data
 from slimfed.clients.determinism import insist_on_determinism
-from slimfed.clients.engine import is_out_of_memory, train
+from slimfed.clients.engine import train
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation import evaluate
 from slimfed.clients.families import ENCODERS
@@ -33,6 +33,7 @@ from slimfed.clients.models import BUILTIN, LoadedModel, load_model
 from slimfed.clients.own import OwnDevice
 from slimfed.clients.privacy import localised
 from slimfed.clients.rank_pruning import self_pruned
+from slimfed.clients.room import is_out_of_memory, make_room, with_room
 from slimfed.clients.seeds import derive
 from slimfed.clients.sent import Sent
 from slimfed.clients.slicing import narrow, slice_model, widen
@@ -90,17 +91,19 @@ class Workplace:
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
-        return evaluate(self._sliced(adapter, structure), self.test, dtype=self._dtype, rows=rows)
+        model = self._sliced(adapter, structure)
+        return with_room(lambda: evaluate(model, self.test, dtype=self._dtype, rows=rows))
 
     def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """As :meth:`evaluate` on the whole test split, and what the model writes, if the test split has prompts."""
         model = self._sliced(adapter, structure)
-        found = evaluate(model, self.test, dtype=self._dtype)
+        found = with_room(lambda: evaluate(model, self.test, dtype=self._dtype))
         if self.prompts is None:
             return found
         longest = self.task.generate.max_new_tokens
-        written = complete(model, self.base.tokenizer, self.prompts, longest, self._dtype)
-        return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
+        prompts, tokenizer = self.prompts, self.base.tokenizer
+        written = with_room(lambda: complete(model, tokenizer, prompts, longest, self._dtype))
+        return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
 
     def scores_of_base(self) -> np.ndarray | None:
         """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data for that."""
@@ -180,6 +183,7 @@ class Workplace:
             if len(updates) == 1 or not is_out_of_memory(error):
                 raise
             _log.warning("%d models at once do not fit into memory, two halves are measured: %s", len(updates), error)
+        make_room()
         half = (len(updates) + 1) // 2
         return self._measured(updates[:half]) + self._measured(updates[half:])
 

@@ -143,3 +143,8 @@ class _Studio:
 @lru_cache
 def _studio(_gpu: int) -> _Studio:
     return _Studio()
+
+
+def forget_recordings() -> None:
+    """Give up the memory that recordings have used on any GPU, where none is being played; the next one takes anew."""
+    _studio.cache_clear()

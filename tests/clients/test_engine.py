@@ -11,8 +11,9 @@ import pytest
 import torch
 from training import adapter, assignment, device_data, narrowed, opened, task
 
-from slimfed.clients.engine import is_out_of_memory, train
+from slimfed.clients.engine import train
 from slimfed.clients.messages import Failure
+from slimfed.clients.room import is_out_of_memory, with_room
 from slimfed.clients.trainer import DeviceData
 from slimfed.clients.update import Update
 
@@ -119,3 +120,19 @@ def test_determinism_is_asked_of_torch_and_of_cublas() -> None:
     )
     bare = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
     subprocess.run([sys.executable, "-c", code], check=True, env=bare, timeout=200)
+
+
+def test_what_found_no_memory_is_tried_once_more_and_no_more() -> None:
+    tries = []
+
+    def cramped(fits_at: int) -> int:
+        tries.append(fits_at)
+        if len(tries) < fits_at:
+            raise torch.OutOfMemoryError("no room")
+        return 7
+
+    assert with_room(lambda: cramped(2)) == 7
+    tries.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        with_room(lambda: cramped(3))
+    assert len(tries) == 2
