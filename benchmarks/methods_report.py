@@ -14,7 +14,8 @@ BANDITS = ("s-ucb", "e-ucb", "thompson", "random", "fixed", "oracle")
 SPARSITIES = (0.3, 0.5, 0.7)
 CRITERIA = (
     ("fedspine", ""), ("fedspine", "lora-gradient"), ("fedspine", "magnitude"),
-    ("oneshot", ""), ("oneshot", "activation"), ("fedit", ""), ("fedit", "activation"),
+    ("fedmp", ""), ("fedmp", "activation"), ("oneshot", ""), ("oneshot", "activation"),
+    ("fedit", ""), ("fedit", "activation"),
 )  # fmt: skip
 """Preset and criterion; empty: its own."""
 ABLATED = 0.5
@@ -24,7 +25,7 @@ _TARGET_SHARE = 0.9
 _METHODS = (
     "sparsity", "method", "pruned global model", "devices' own models", "virtual seconds to target",
     "and as slim as asked", "times fedspine's", "accuracy after as long as fedspine's run",
-    "virtual seconds in all", "GB sent", "peak memory of a device, MB",
+    "virtual seconds in all", "GB sent", "peak memory of a device, MB", "seeds",
 )  # fmt: skip
 
 
@@ -69,6 +70,7 @@ def _methods(runs: list[Results], failed: list[Results], dataset: str, target: f
                 f"{_mean(rows, 'virtual_seconds'):.0f}",
                 f"{_mean(rows, 'bytes') / 1e9:.2f}",
                 f"{_mean(rows, 'peak_memory_bytes') / 1e6:.0f}",
+                str(len(rows)),
             ]
             lines.append(_row(columns))
     return "\n".join(lines)

@@ -30,9 +30,11 @@ _DATASETS = ("sst2", "trec")
 _SEEDS = (1, 2, 3)
 _SETTINGS = {"sparse": ["training.learning_rate=1e-3"]}
 """What a preset needs beside the job file: sparse deltas move weights themselves, not factors of their change."""
+_CONTEXT_SHARE = 0.01
+"""Of a card's memory that a process needs beside its tensors."""
 _KEPT = (
     "processor", "engine", "cohort_size", "rounds", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds",
-    "bytes", "peak_memory_bytes", "seconds_per_round", "wall_seconds", "accuracies", "sparsities",
+    "bytes", "peak_memory_bytes", "gpu_memory_bytes", "seconds_per_round", "wall_seconds", "accuracies", "sparsities",
     "virtual_seconds_after", "bytes_after", "events",
 )  # fmt: skip
 
@@ -91,32 +93,38 @@ def measure(options: argparse.Namespace) -> None:
     missing = [c for c in cells(options) if _key(asdict(c)) not in done]
     results["runs"] = [result for result in results["runs"] if _key(result["cell"]) in done]
     deadline = time.monotonic() + options.seconds
-    context = multiprocessing.get_context("spawn")
-    cards = context.Queue()
-    for number in range(options.gpus * options.processes):
-        cards.put(number % options.gpus)
-    with ProcessPoolExecutor(options.gpus * options.processes, context, _take_card, (cards,)) as pool:
-        running: dict[Future[dict[str, Any]], Cell] = {}
-        while missing or running:
-            while missing and len(running) < options.gpus * options.processes and time.monotonic() < deadline:
-                cell = missing.pop(0)
-                running[pool.submit(_run, cell.sets(options.model, options.data) + options.sets)] = cell
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                cell = running.pop(future)
-                results["runs"].append({"cell": asdict(cell), **_result(future)})
-                _write(options.out, results)
-                print(f"{len(results['runs'])} done, {len(missing)} waiting: {cell}", flush=True)
+    cards = [slot % options.gpus for slot in range(options.gpus * options.processes)]
+    running: dict[Future[dict[str, Any]], tuple[Cell, int]] = {}
+    while missing or running:
+        while missing and cards and time.monotonic() < deadline:
+            cell, card = missing.pop(0), cards.pop()
+            sets = cell.sets(options.model, options.data) + options.sets
+            running[_started(card, options.processes, sets)] = cell, card
+        if not running:
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            cell, card = running.pop(future)
+            cards.append(card)
+            results["runs"].append({"cell": asdict(cell), **_result(future)})
+            _write(options.out, results)
+            print(f"{len(results['runs'])} done, {len(missing)} waiting: {cell}", flush=True)
 
 
-def _take_card(cards: Any) -> None:
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(cards.get())
+def _started(card: int, processes: int, sets: list[str]) -> Future[dict[str, Any]]:
+    """A run in a process of its own: what one leaves on the card is not in the way of the next."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    future = pool.submit(_run, card, processes, sets)
+    pool.shutdown(wait=False)
+    return future
 
 
-def _run(sets: list[str]) -> dict[str, Any]:
-    from local_run import run  # here, so that a process has chosen its card before it meets torch
+def _run(card: int, processes: int, sets: list[str]) -> dict[str, Any]:
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(card)
+    import torch  # here, so that the process has chosen its card before it meets torch
+    from local_run import run
 
+    if torch.cuda.is_available():  # keep to a share, less what CUDA itself needs, so that no run starves another
+        torch.cuda.set_per_process_memory_fraction(1 / processes - _CONTEXT_SHARE)
     return run(_JOB, sets)
 
 
@@ -124,7 +132,8 @@ def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
     """What is kept of a run: its course, without the paths of the machine."""
     if error := future.exception():
         return {"error": f"{type(error).__name__}: {error}"}
-    return {name: future.result()[name] for name in _KEPT}
+    found = future.result()
+    return {name: found[name] for name in _KEPT}
 
 
 def _key(cell: dict[str, Any]) -> str:
