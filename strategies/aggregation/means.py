@@ -8,7 +8,8 @@ import numpy as np
 
 from slimfed.clients.update import Adapter, Factors, Update
 from slimfed.strategies.aggregation.coordinates import Place, owned_entries, places
-from slimfed.strategies.aggregation.exact import ExactSum, chosen_axis, sliced
+from slimfed.strategies.aggregation.exact import ExactSum
+from slimfed.strategies.aggregation.weights import Weights
 
 Index = Any
 Cover = Callable[[Place, str], Index]
@@ -30,14 +31,15 @@ class Means:
     def __init__(
         self,
         before: Adapter,
-        cover: Cover = Place.of,
+        cover: Cover | None = None,
         weigh: Callable[[Update], int] = lambda update: update.examples,
     ) -> None:
         self._before = before
         self._cover = cover
         self._weigh = weigh
         self._factors = {
-            module: {part: Mean(tensor) for part, tensor in f.parts().items()} for module, f in before.factors.items()
+            module: {part: Mean(tensor, apart=cover is not None) for part, tensor in f.parts().items()}
+            for module, f in before.factors.items()
         }
         self._deltas = {module: Mean(delta.values) for module, delta in before.deltas.items()}
         self._whole = {part: {n: Mean(t) for n, t in getattr(before, part).items()} for part in ("extra", "head")}
@@ -55,13 +57,14 @@ class Means:
             if parts.keys() != self._factors[module].keys():
                 raise ValueError(f"the update of device {update.device} has other parts of {module} than it was sent")
             for part, tensor in parts.items():
-                self._factors[module][part].add(tensor, factor_weight, place.of(part), self._cover(place, part))
+                covered = self._cover and self._cover(place, part)
+                self._factors[module][part].add(tensor, factor_weight, place.of(part), covered)
         entries = {} if self._before.undecided else owned_entries(self._before, update.structure, update.rank)
         for module, own in entries.items():
-            self._deltas[module].add(adapter.deltas[module].values, factor_weight, own, own)
+            self._deltas[module].add(adapter.deltas[module].values, factor_weight, own)
         for part, means in self._whole.items():
             for name, tensor in getattr(adapter, part).items():
-                means[name].add(tensor, update.examples if weight is None else weight, ..., ...)
+                means[name].add(tensor, update.examples if weight is None else weight, ...)
 
     def merge(self, other: "Means") -> None:
         """Take in the terms of other means of the same round."""
@@ -87,42 +90,34 @@ class Means:
 
 
 class Mean:
-    """A weighted mean per coordinate of one tensor."""
+    """A weighted mean per coordinate of one tensor. ``apart``: weights fall elsewhere than the terms they belong to."""
 
-    def __init__(self, before: np.ndarray) -> None:
+    def __init__(self, before: np.ndarray, *, apart: bool = False) -> None:
         self._before = before
         self._sum = ExactSum(before.shape)
-        self._weight = np.zeros(before.shape, dtype=np.int64)
-        self._owned = np.zeros(before.shape, dtype=bool)
+        self._owners = Weights(before.shape)
+        self._covered = Weights(before.shape) if apart else None
 
-    def add(self, values: np.ndarray, weight: int, where: Index, covered: Index) -> None:
-        """Add ``values`` at the index ``where`` and their weight at the index ``covered``."""
+    def add(self, values: np.ndarray, weight: int, where: Index, covered: Index = None) -> None:
+        """Add ``values`` at the index ``where``, and their weight there, or at the index ``covered``."""
         self._sum.add(values, weight, where)
-        place, weights = _marked(covered, self._weight.shape, weight)
-        self._weight[place] += weights
-        place, marks = _marked(where, self._owned.shape, True)
-        self._owned[place] |= marks
+        self._owners.add(weight, where)
+        if self._covered is not None:
+            self._covered.add(weight, covered)
 
     def merge(self, other: "Mean") -> None:
         """Add the terms of another mean of the same tensor."""
         self._sum.merge(other._sum)
-        self._weight += other._weight
-        self._owned |= other._owned
+        self._owners.merge(other._owners)
+        if self._covered is not None and other._covered is not None:
+            self._covered.merge(other._covered)
 
     def value(self) -> np.ndarray:
         """The mean, float32; the value before where no term fell."""
-        mean = np.divide(self._sum.value(), self._weight, out=np.zeros(self._before.shape), where=self._owned)
-        return np.where(self._owned, mean.astype(np.float32), self._before)
-
-
-def _marked(index: Index, shape: tuple[int, ...], mark: int) -> tuple[Index, Any]:
-    """A faster index and what to add there, so that ``mark`` comes to the entries at ``index``."""
-    axis = chosen_axis(index)
-    if axis is None:
-        return index, mark
-    line = np.zeros(shape[axis], dtype=type(mark))
-    line[index[axis]] = mark
-    return sliced(index, axis), line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        owners = self._owners.total()
+        weight = owners if self._covered is None else self._covered.total()
+        mean = np.divide(self._sum.value(), weight, out=np.zeros(self._before.shape), where=owners > 0)
+        return np.where(owners > 0, mean.astype(np.float32), self._before)
 
 
 def headed(update: Update) -> Update:

@@ -9,6 +9,7 @@ from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator,
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.exact import ExactSum
 from slimfed.strategies.aggregation.means import Means, headed
+from slimfed.strategies.aggregation.weights import Weights
 
 
 class R2sp(Aggregator):
@@ -71,17 +72,18 @@ class _Part:
     def __init__(self, before: np.ndarray) -> None:
         self._before = before
         self._sum = ExactSum(before.shape)
-        self._owners = np.zeros(before.shape, dtype=np.int64)
+        self._owners = Weights(before.shape)
 
     def add(self, values: np.ndarray, weight: int, where: Any) -> None:
         self._sum.add(values, weight, where)
-        self._owners[where] += weight
+        self._owners.add(weight, where)
 
     def merge(self, other: "_Part") -> None:
         self._sum.merge(other._sum)
-        self._owners += other._owners
+        self._owners.merge(other._owners)
 
     def value(self, total: int) -> np.ndarray:
-        recovered = (total - self._owners) * self._before.astype(np.float64)
+        owners = self._owners.total()
+        recovered = (total - owners) * self._before.astype(np.float64)
         mean = (self._sum.value() + recovered) / total
-        return np.where(self._owners > 0, mean.astype(np.float32), self._before)
+        return np.where(owners > 0, mean.astype(np.float32), self._before)
