@@ -332,8 +332,7 @@ def _install(model: PreTrainedModel, stream: Stream, extra: Extra, lead: bool) -
     else:
         entry.register_forward_hook(_after(sparsified(_EMBEDDING)))
     for name in stream.norms:
-        norm = model.get_submodule(name)
-        norm.register_forward_hook(_instead(norm, mask))
+        model.get_submodule(name).register_forward_hook(_instead(mask))
 
 
 def _after(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor]:
@@ -344,10 +343,10 @@ def _before(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[nn.Modu
     return lambda _module, inputs: (change(inputs[0]),)
 
 
-def _instead(norm: nn.Module, mask: Mask) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor]:
+def _instead(mask: Mask) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor]:
     """LayerNorm with mean and variance weighted by the mask, and its output masked: that of the narrow model."""
 
-    def masked(_module: nn.Module, inputs: Any, _output: torch.Tensor) -> torch.Tensor:
+    def masked(norm: nn.Module, inputs: Any, _output: torch.Tensor) -> torch.Tensor:
         x, m = inputs[0], mask()[:, None]
         rows = x.reshape(len(m), -1, x.shape[-1]).to(m.dtype)
         total = m.sum(-1, keepdim=True)

@@ -7,6 +7,7 @@ others has no part in loss or gradient: their keys and values are needed, their 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from transformers import PreTrainedModel
@@ -28,7 +29,9 @@ def read_first_token(model: PreTrainedModel, blueprint: Blueprint) -> None:
         return
     layers = model.base_model.get_submodule(FAMILIES[blueprint.family].layers)
     last = list(layers.children())[-1]
-    last.forward = partial(kind, last)
+    last.forward = partial(
+        kind, proxy(last)
+    )  # a reference to itself would keep all tensors until they are searched for
 
 
 def _bert(

@@ -8,7 +8,7 @@ import torch
 
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
 from slimfed.clients.cohort.batch import Batch, join
-from slimfed.clients.cohort.launch import launcher
+from slimfed.clients.cohort.launch import Launcher, launcher
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.reading import read_first_token
 from slimfed.clients.cohort.trained import Trained
@@ -54,13 +54,15 @@ def train_cohort(
         with watch.phase("probe"):
             before = session.mean_losses(probes)
         with watch.phase("batches"):
-            session.load([part.batches() for part in data])
+            launched = session.load([part.batches() for part in data])
         for step in range(steps):
             if step in events:
                 with watch.phase("prune"):
                     session.prune(fleet_scores, events[step])
             with watch.phase("steps"):
-                session.step(step)
+                session.companion.begin(step)
+                launched.take()
+                session.account(step)
         with watch.phase("probe"):
             after = session.mean_losses(probes)
     with watch.phase("read"):
@@ -155,19 +157,20 @@ class _Session:
         self.cohort.clear_removed(self.structures, self.optimizer)
         self.importance.restrict(self.structures)
 
-    def load(self, streams: Sequence[Iterator[Batch]]) -> None:
-        """Draw all batches of the round and prepare to take its steps."""
+    def load(self, streams: Sequence[Iterator[Batch]]) -> Launcher:
+        """Draw all batches of the round and prepare to take its steps.
+
+        Who takes them must not belong to this session, or the two would keep each other and all tensors alive.
+        """
         first = self.assignments[0]
         begin, end, steps = first.learning_rate, first.learning_rate_end, first.local_steps
         rates = [begin + (end - begin) * step / steps for step in range(steps)]
         self.batches = [[next(stream) for stream in streams] for _ in range(steps)]
-        self.launcher = launcher(self.advance, self.batches, self.base.pad_id, rates, self.optimizer, self.device)
         self.cohort.model.train()
+        return launcher(self.advance, self.batches, self.base.pad_id, rates, self.optimizer, self.device)
 
-    def step(self, step: int) -> None:
-        """One optimiser step of every device, and what it would have cost each alone."""
-        self.companion.begin(step)
-        self.launcher.take()
+    def account(self, step: int) -> None:
+        """What a step would have cost each device alone."""
         for n, batch in enumerate(self.batches[step]):
             work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
             self.workloads[n] = self.workloads[n] + work

@@ -1,6 +1,8 @@
 """Importance from the activations that flow into the modules whose inputs are cut."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -23,14 +25,14 @@ class Activation(Importance):
     def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
         """Hook the block outputs of the (re)built model."""
         super().watch(model, structures, holds)
-        self._norms: dict[str, torch.Tensor] = {}
+        self._seen = _Seen(model.lead)
         cuts = [cut for block in self.blueprint.blocks for cut in block.cuts if cut.side == "in"]
         for cut in cuts:
-            model.layer(cut.module).module.register_forward_pre_hook(self._keep_norm(cut.module))
+            model.layer(cut.module).module.register_forward_pre_hook(partial(self._seen.note, cut.module))
 
     def see(self, tokens: torch.Tensor) -> None:
         """Remember which tokens count."""
-        self._tokens = tokens
+        self._seen.tokens = tokens
 
     def score(self) -> torch.Tensor:
         """Scores of the last forward pass."""
@@ -38,11 +40,19 @@ class Activation(Importance):
             return self.by_block(self._along, sides=("in",))
 
     def _along(self, cut: Cut) -> torch.Tensor:
-        return self.model.layer(cut.module).merged().abs().sum(-2) * self._norms[cut.module]
+        return self.model.layer(cut.module).merged().abs().sum(-2) * self._seen.norms[cut.module]
 
-    def _keep_norm(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0].detach().float() * self._tokens[..., None]
-            self._norms[name] = x.reshape(*self.model.lead, -1, x.shape[-1]).square().sum(-2).sqrt()
 
-        return hook
+@dataclass
+class _Seen:
+    """What the hooks of a model know: not the model, or the two would keep each other and all tensors alive."""
+
+    lead: tuple[int, ...]
+    tokens: torch.Tensor | None = None
+    norms: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def note(self, name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        """Keep the norms of what flows into module ``name``."""
+        assert self.tokens is not None, "what counts is said before the forward pass"
+        x = inputs[0].detach().float() * self.tokens[..., None]
+        self.norms[name] = x.reshape(*self.lead, -1, x.shape[-1]).square().sum(-2).sqrt()

@@ -1,5 +1,6 @@
 """A device trains in less memory than plain LoRA on the dense model takes, in the round that prunes, too."""
 
+import gc
 import itertools
 
 import numpy as np
@@ -9,7 +10,10 @@ from peft import LoraConfig, get_peft_model
 from small_models import DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.blueprint import discover
+from slimfed.clients.engine import train
+from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.memory import counted_memory
 from slimfed.clients.models import LoadedModel, load_model
 from slimfed.clients.recomputing import ActivationFunctions
@@ -17,6 +21,7 @@ from slimfed.clients.selection import select
 from slimfed.clients.spec import ModelSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.trainer import Batch, DeviceData, train_device
+from slimfed.clients.update import Update
 
 STEPS, RANK = 4, 8
 
@@ -120,3 +125,36 @@ def test_what_is_computed_again_is_the_same_to_the_bit(
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(updates[0].scores, updates[1].scores)
     assert kept[0] <= kept[1]  # of models this small, the peak may lie elsewhere
+
+
+ROUNDS = [
+    *((engine, name, "magnitude") for engine in ("cohort", "sequential") for name in ADAPTERS),
+    *((engine, "lora", name) for engine in ("cohort", "sequential") for name in IMPORTANCE if name != "magnitude"),
+]
+ROUNDS.remove(("sequential", "sparse", "magnitude"))  # PyTorch's parametrisations are cycles themselves
+
+
+@pytest.mark.parametrize(("engine", "adapter_name", "importance"), ROUNDS)
+def test_a_round_leaves_no_tensor_that_only_a_search_for_cycles_would_free(
+    engine: str, adapter_name: str, importance: str
+) -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False, adapter=adapter_name, importance=importance)
+    job = job.model_copy(update={"engine": engine, "cohort_size": 3})
+    whole = begun(adapter_name, adapter(base, blueprint, 3, RANK), blueprint, 3)
+    parts = [assignment(device, 4, blueprint.dense(), 0.5) for device in range(3)]
+    sent = [narrowed(whole, part.structure, part.rank) for part in parts]
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    data = [device_data(device, False, 50) for device in range(3)]
+    gc.collect()
+    gc.disable()
+    try:
+        results = train(base, blueprint, job, parts, sent, scores, data)
+        assert all(isinstance(result, Update) for result in results)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [thing for thing in gc.garbage if isinstance(thing, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
