@@ -151,14 +151,14 @@ def prompt_tokens(
     ``end`` = "": texts that are to be continued as they are.
     """
     begin = _begin(tokenizer)
-    heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False)["input_ids"]
+    heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
     room = max_length - len(begin)
     return [begin + head[max(0, len(head) - room) :] for head in heads]
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
     begin, end = _begin(tokenizer), _end(tokenizer)
-    bodies = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    bodies = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [(begin + body + end)[:max_length] for body in bodies]
 
 
@@ -166,8 +166,8 @@ def _pairs(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], max_length: int
 ) -> tuple[list[list[int]], np.ndarray]:
     begin, end = _begin(tokenizer), _end(tokenizer)
-    heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False)["input_ids"]
-    tails = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
+    heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
+    tails = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
     examples, prompt_lengths = [], []
     for head, tail in zip(heads, tails, strict=True):
         # One token at least precedes the completion: the first token of a sequence is never predicted.
