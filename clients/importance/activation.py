@@ -10,7 +10,7 @@ from torch import nn
 
 from slimfed.clients.adapters.base import Adapted
 from slimfed.clients.importance.base import Importance
-from slimfed.clients.structure import Cut, Structure
+from slimfed.clients.structure import Blueprint, Cut, Structure
 
 
 class Activation(Importance):
@@ -22,10 +22,14 @@ class Activation(Importance):
 
     needs_inputs: ClassVar[bool] = True
 
+    def __init__(self, blueprint: Blueprint, seeds: Sequence[int]) -> None:
+        super().__init__(blueprint, seeds)
+        self._seen = _Seen()
+
     def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
         """Hook the block outputs of the (re)built model."""
         super().watch(model, structures, holds)
-        self._seen = _Seen(model.lead)
+        self._seen.lead = model.lead
         cuts = [cut for block in self.blueprint.blocks for cut in block.cuts if cut.side == "in"]
         for cut in cuts:
             model.layer(cut.module).module.register_forward_pre_hook(partial(self._seen.note, cut.module))
@@ -47,7 +51,7 @@ class Activation(Importance):
 class _Seen:
     """What the hooks of a model know: not the model, or the two would keep each other and all tensors alive."""
 
-    lead: tuple[int, ...]
+    lead: tuple[int, ...] = ()
     tokens: torch.Tensor | None = None
     norms: dict[str, torch.Tensor] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ import torch
 from training import adapter, assignment, device_data, narrowed, opened, task
 
 from slimfed.clients.engine import train
+from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.messages import Failure
 from slimfed.clients.room import is_out_of_memory, with_room
 from slimfed.clients.trainer import DeviceData
@@ -136,3 +137,14 @@ def test_what_found_no_memory_is_tried_once_more_and_no_more() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         with_room(lambda: cramped(3))
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE)
+@pytest.mark.parametrize("engine", ["cohort", "sequential"])
+def test_a_round_in_which_nobody_prunes_needs_no_importance(engine: str, importance: str) -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False, importance=importance).model_copy(update={"engine": engine, "cohort_size": DEVICES})
+    parts = [assignment(device, 4, blueprint.dense(), 0.0) for device in range(DEVICES)]
+    sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
+    results = train(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), fleet_data())
+    assert all(isinstance(result, Update) and result.structure.keep.all() for result in results)
