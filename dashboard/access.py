@@ -67,18 +67,19 @@ class Doorman:
     wrong: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def admit(self, name: str, password: str, now: float | None = None) -> Person | None:
-        """The person, or None. Takes as long for a name that does not exist."""
+        """The person, or None. Takes as long for a name that does not exist, and for one that waits."""
         now = time.monotonic() if now is None else now
+        entry = self.entries.get(name)
+        salt, digest = (entry.salt, entry.digest) if entry else (b"nobody", b"")
+        right = hmac.compare_digest(_hashed(password, salt), digest)
+        if entry is None:  # not counted: names are the visitor's to choose, and must not crowd out those that wait
+            return None
         count, since = self.wrong.get(name, (0, now))
         if count >= _TRIES and now - since < _PAUSE_SECONDS:
             return None
-        entry = self.entries.get(name)
-        salt, digest = (entry.salt, entry.digest) if entry else (b"nobody", b"")
-        if hmac.compare_digest(_hashed(password, salt), digest) and entry is not None:
+        if right:
             self.wrong.pop(name, None)
             return Person(name, entry.role)
-        if len(self.wrong) > 10_000:  # names are the visitor's to choose
-            self.wrong.clear()
         self.wrong[name] = (1 if count >= _TRIES else count + 1, now)
         return None
 

@@ -4,8 +4,11 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from slimfed.dashboard import access
@@ -52,13 +55,39 @@ def test_only_the_right_password_admits(users: Path) -> None:
         assert doorman.admit(name, password) is None
 
 
-def test_guessing_has_to_wait_and_the_right_password_too(users: Path) -> None:
+GUESS = st.sampled_from([PASSWORD, "guess", ""])
+KNOCKS = st.lists(st.tuples(st.sampled_from(["ada", "bob", "eve"]), GUESS, st.floats(0.0, 90.0)), max_size=40)
+
+
+@given(knocks=KNOCKS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whoever_guessed_five_times_waits_a_minute_and_nobody_else(users: Path, knocks: list[Any]) -> None:
+    """Against a model of one line for each name: how many wrong in a row, and until when it waits."""
+    doorman, now = access.read_users(users), 1000.0
+    wrong, waits = dict.fromkeys(("ada", "bob", "eve"), 0), dict.fromkeys(("ada", "bob", "eve"), 0.0)
+    for name, password, later in knocks:
+        now += later
+        admitted = doorman.admit(name, password, now=now)
+        if now < waits[name]:
+            assert admitted is None, "the right password waits too"
+        elif password == PASSWORD and name != "eve":
+            assert admitted is not None, "one's own guesses alone make one wait, and for a minute at most"
+            wrong[name] = 0
+        else:
+            assert admitted is None
+            wrong[name] += 1
+            if wrong[name] == 5:
+                wrong[name], waits[name] = 0, now + 60.0
+
+
+def test_a_name_that_waits_is_not_freed_by_guessing_at_others(users: Path) -> None:
     doorman = access.read_users(users)
-    for second in range(5):
-        assert doorman.admit("ada", "guess", now=float(second)) is None
-    assert doorman.admit("ada", PASSWORD, now=6.0) is None
-    assert doorman.admit("bob", PASSWORD, now=6.0) is not None, "others do not wait"
-    assert doorman.admit("ada", PASSWORD, now=70.0) is not None
+    for _ in range(5):
+        doorman.admit("ada", "guess", now=0.0)
+    for number in range(10_010):
+        doorman.admit(f"nobody-{number}", "guess", now=1.0)
+    assert doorman.admit("ada", PASSWORD, now=2.0) is None
+    assert set(doorman.wrong) == {"ada"}, "names are the visitor's to choose, and cost no memory"
 
 
 def test_a_changed_password_replaces_the_old_one(users: Path) -> None:
