@@ -12,16 +12,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.compression import compensated, kept
-from slimfed.clients.messages import Orders, decode_phases, encode_orders, envelope
+from slimfed.clients.compression import compensated
+from slimfed.clients.messages import decode_phases, encode_orders
 from slimfed.clients.oversize import oversize
 from slimfed.clients.seeds import derive
 from slimfed.clients.selection import select
-from slimfed.clients.slicing import narrow
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Report, Update
+from slimfed.clients.update import Adapter, Evaluation, Report, Update
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
+from slimfed.strategies.dealing import deal_freely, deal_to_hosts, orders, parcels
 from slimfed.strategies.exchange import Answer, converse, wait_for_nodes
 from slimfed.strategies.fleet import Fleet, Memory
 from slimfed.strategies.harvest import Harvest, Sieve
@@ -35,8 +35,6 @@ from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
 from slimfed.strategies.settings import StrategySettings
 
-# Devices a message: more make replies that hold much memory, fewer send the global adapter more often.
-_PARCEL = 200
 # The aggregation's error is measured on so many devices.
 _SAMPLE = 100
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
@@ -228,57 +226,26 @@ class FedSlim(Strategy):
         with self._watch.phase("encode"):
             number = str(plans[0].assignment.round)
             return Message(
-                encode_orders(self._orders(plans)), node, "train", ttl=2 * self.settings.reply_seconds, group_id=number
+                encode_orders(orders(plans, self.fleet, self.settings.task, self._sent)),
+                node,
+                "train",
+                ttl=2 * self.settings.reply_seconds,
+                group_id=number,
             )
 
     def _parcels(self, plans: Sequence[Plan]) -> list[Sequence[Plan]]:
-        """A node's plans in as many parts as keep a reply small: whole cohorts."""
-        size = self.settings.task.cohort_size
-        whole = max(1, _PARCEL // size) * size
-        return [plans[start : start + whole] for start in range(0, len(plans), whole)]
+        return parcels(plans, self.settings.task.cohort_size)
 
     def _deal(self, number: int, grid: Grid) -> None:
-        """Say which node serves which devices."""
-        self._shares = self._deal_to_hosts(grid, number) if self._roster else self._deal_freely(grid)
-
-    def _deal_to_hosts(self, grid: Grid, number: int) -> dict[int, list[Plan]]:
-        """Every device's plan to the node that hosts it, or to nobody."""
-        settings, roster = self.settings, self._roster
-        assert roster is not None
-        events = roster.gather(grid, number, self._needed, settings.reply_seconds, self.recorder.stop_requested)
-        for event in events:
+        """Say which node serves which devices; every device its own, or those that are there all of them."""
+        settings, roster, stop = self.settings, self._roster, self.recorder.stop_requested
+        if roster is None:
+            nodes = wait_for_nodes(grid, 1, settings.reply_seconds, stop)
+            self._shares = deal_freely(self._plans, nodes, settings.task.cohort_size)
+            return
+        for event in roster.gather(grid, number, self._needed, settings.reply_seconds, stop):
             self.recorder.event(event)
-        hosts, shares = roster.hosts, dict[int, list[Plan]]()
-        for plan in self._plans:
-            shares.setdefault(hosts.get(plan.assignment.device, NOBODY), []).append(plan)
-        return shares
-
-    def _deal_freely(self, grid: Grid) -> dict[int, list[Plan]]:
-        """The plans of each node that gets any: whole cohorts, dealt in turn.
-
-        Which devices share a cohort must not depend on the number of nodes, or rounding would.
-        """
-        nodes = wait_for_nodes(grid, 1, self.settings.reply_seconds, self.recorder.stop_requested)
-        size = self.settings.task.cohort_size
-        cohorts = [self._plans[start : start + size] for start in range(0, len(self._plans), size)]
-        dealt = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}
-        return {node: [plan for cohort in share for plan in cohort] for node, share in dealt.items() if share}
-
-    def _orders(self, plans: Sequence[Plan]) -> Orders:
-        assignments = tuple(plan.assignment for plan in plans)
-        union = envelope(a.structure for a in assignments)
-        rank = max(a.rank for a in assignments)
-        adapter = narrow(self._sent, self.fleet.blueprint.dense(), union, rank)
-        return Orders(self.settings.task, adapter, union, self.fleet.scores, assignments, self._memories(assignments))
-
-    def _memories(self, assignments: Sequence[Assignment]) -> dict[int, Adapter]:
-        """What simulated devices, which keep nothing, could not send before; a real one remembers it itself."""
-        memories = {}
-        for each in assignments:
-            memory = self.fleet.devices[each.device].memory
-            if memory is not None:
-                memories[each.device] = kept(memory.adapter, memory.structure, each.structure, each.rank)
-        return memories
+        self._shares = deal_to_hosts(self._plans, roster.hosts)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

