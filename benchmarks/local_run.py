@@ -90,7 +90,6 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
         "virtual_seconds": sum(record.virtual_seconds for record in recorder.rounds),
         "bytes": sum(record.bytes_up + record.bytes_down for record in recorder.rounds),
         "peak_memory_bytes": recorder.peak_memory_bytes,
-        "gpu_memory_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None,
         "seconds_per_round": median(walls[1:] or walls),
         "round_seconds": walls,
         "wall_seconds": time.monotonic() - started,

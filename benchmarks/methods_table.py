@@ -34,7 +34,7 @@ _CONTEXT_SHARE = 0.01
 """Of a card's memory that a process needs beside its tensors."""
 _KEPT = (
     "processor", "engine", "cohort_size", "rounds", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds",
-    "bytes", "peak_memory_bytes", "gpu_memory_bytes", "seconds_per_round", "wall_seconds", "accuracies", "sparsities",
+    "bytes", "peak_memory_bytes", "seconds_per_round", "wall_seconds", "accuracies", "sparsities",
     "virtual_seconds_after", "bytes_after", "events",
 )  # fmt: skip
 
@@ -93,6 +93,8 @@ def measure(options: argparse.Namespace) -> None:
     missing = [c for c in cells(options) if _key(asdict(c)) not in done]
     results["runs"] = [result for result in results["runs"] if _key(result["cell"]) in done]
     deadline = time.monotonic() + options.seconds
+    if options.gpus < 1 or options.processes < 1:
+        raise SystemExit("--gpus and --processes: at least 1 each")
     cards = [slot % options.gpus for slot in range(options.gpus * options.processes)]
     running: dict[Future[dict[str, Any]], tuple[Cell, int]] = {}
     while missing or running:

@@ -12,7 +12,7 @@ from slimfed.clients.cohort.model import supports
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.messages import Failure
 from slimfed.clients.models import LoadedModel
-from slimfed.clients.room import is_out_of_memory, make_room
+from slimfed.clients.room import is_out_of_memory, make_room, with_room
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint
@@ -53,7 +53,12 @@ def train(
     clock = watch or Stopwatch()
 
     def cohort(part: slice) -> list[Update]:
-        return train_cohort(base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part], clock)
+        def work() -> list[Update]:
+            return train_cohort(
+                base, blueprint, task, assignments[part], adapters[part], fleet_scores, data[part], clock
+            )
+
+        return with_room(work) if part.stop - part.start == 1 else work()
 
     def alone(part: slice) -> list[Update]:
         only = part.start

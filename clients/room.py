@@ -22,7 +22,7 @@ def make_room() -> None:
     """Give back what is held for later: garbage, the recordings' stock of memory, and PyTorch's."""
     gc.collect()
     if torch.cuda.is_available():
-        forget_recordings()
+        forget_recordings(torch.cuda.current_device())
         torch.cuda.empty_cache()
 
 

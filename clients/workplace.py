@@ -91,12 +91,11 @@ class Workplace:
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
-        model = self._sliced(adapter, structure)
-        return with_room(lambda: evaluate(model, self.test, dtype=self._dtype, rows=rows))
+        return with_room(lambda: evaluate(self._sliced(adapter, structure), self.test, dtype=self._dtype, rows=rows))
 
     def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """As :meth:`evaluate` on the whole test split, and what the model writes, if the test split has prompts."""
-        model = self._sliced(adapter, structure)
+        model = with_room(lambda: self._sliced(adapter, structure))
         found = with_room(lambda: evaluate(model, self.test, dtype=self._dtype))
         if self.prompts is None:
             return found
@@ -177,10 +176,16 @@ class Workplace:
 
     def _measured(self, updates: Sequence[Update]) -> list[Evaluation]:
         """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""
-        try:
+
+        def measured() -> list[Evaluation]:
             return evaluate_cohort(self.base, self.blueprint, self.task, updates, self.test, self.sample)
+
+        if len(updates) == 1:
+            return with_room(measured)
+        try:
+            return measured()
         except Exception as error:
-            if len(updates) == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             _log.warning("%d models at once do not fit into memory, two halves are measured: %s", len(updates), error)
         make_room()

@@ -164,9 +164,13 @@ class FedSlim(Strategy):
         )
         if settings.task.privacy.kind == "local":  # what a device has sent is known, whatever comes of the round
             self._told = self.recorder.spend(number - 1)
-        parcels = {node: self._parcels(plans) for node, plans in self._shares.items() if node != NOBODY}
+        shares = {
+            node: parcels(plans, self.settings.task.cohort_size)
+            for node, plans in self._shares.items()
+            if node != NOBODY
+        }
         stop, seconds = self.recorder.stop_requested, settings.reply_seconds
-        answers = converse(grid, parcels, self._message, seconds, stop, self._cause_against)
+        answers = converse(grid, shares, self._message, seconds, stop, self._cause_against)
         while (answer := self._next(answers)) is not None:
             with self._watch.phase("judge"):
                 hearing.hear(answer.reply, {plan.assignment.device for plan in answer.parcel}, answer.seconds)
@@ -219,7 +223,7 @@ class FedSlim(Strategy):
         """
         self._deal(server_round, grid)
         for node, plans in self._shares.items():
-            for parcel in self._parcels(plans) if node != NOBODY else ():
+            for parcel in parcels(plans, self.settings.task.cohort_size) if node != NOBODY else ():
                 yield self._message(node, parcel)
 
     def _message(self, node: int, plans: Sequence[Plan]) -> Message:
@@ -232,9 +236,6 @@ class FedSlim(Strategy):
                 ttl=2 * self.settings.reply_seconds,
                 group_id=number,
             )
-
-    def _parcels(self, plans: Sequence[Plan]) -> list[Sequence[Plan]]:
-        return parcels(plans, self.settings.task.cohort_size)
 
     def _deal(self, number: int, grid: Grid) -> None:
         """Say which node serves which devices; every device its own, or those that are there all of them."""

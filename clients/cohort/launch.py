@@ -105,13 +105,17 @@ class Recorded(Launcher):
 class _Studio:
     """Where a process records on one GPU: a stream, and a stock of memory that every recording uses anew.
 
-    The first step of a process is not recorded: in it, libraries set themselves up, which no recording can hold.
+    The first step is not recorded: in it, libraries set themselves up, which no recording can hold.
     """
 
     def __init__(self) -> None:
         self.ready = False
         self._possible = True
         self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.MemPool()
+
+    def give_up(self) -> None:
+        """Let the stock of memory go; the next recording begins another one."""
         self._pool = torch.cuda.MemPool()
 
     def rehearse(self, work: Callable[[], None]) -> None:
@@ -145,6 +149,6 @@ def _studio(_gpu: int) -> _Studio:
     return _Studio()
 
 
-def forget_recordings() -> None:
-    """Give up the memory that recordings have used on any GPU, where none is being played; the next one takes anew."""
-    _studio.cache_clear()
+def forget_recordings(gpu: int) -> None:
+    """Give up the memory that recordings have used on a GPU, where none is being played; the next one takes anew."""
+    _studio(gpu).give_up()

@@ -22,16 +22,15 @@ def read_first_token(model: PreTrainedModel, blueprint: Blueprint) -> None:
     """Shorten the last layer of ``model`` if its head reads the first token alone; other models stay as they are.
 
     Layer by layer and module by module the same is called, so that adapters, masks and hooks stay; what works on all
-    tokens of a module's input must not be used with it.
+    tokens of a module's input must not be used with it. A shortened model is not to be copied.
     """
     kind = _FIRST_TOKEN_LAYERS.get(type(model).__name__)
     if kind is None:
         return
     layers = model.base_model.get_submodule(FAMILIES[blueprint.family].layers)
     last = list(layers.children())[-1]
-    last.forward = partial(
-        kind, proxy(last)
-    )  # a reference to itself would keep all tensors until they are searched for
+    # A reference to itself would keep all tensors until Python searches for cycles.
+    last.forward = partial(kind, proxy(last))
 
 
 def _bert(

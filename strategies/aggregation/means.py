@@ -109,7 +109,8 @@ class Mean:
         """Add the terms of another mean of the same tensor."""
         self._sum.merge(other._sum)
         self._owners.merge(other._owners)
-        if self._covered is not None and other._covered is not None:
+        if self._covered is not None:
+            assert other._covered is not None, "means of one round are covered alike"
             self._covered.merge(other._covered)
 
     def value(self) -> np.ndarray:
