@@ -78,17 +78,17 @@ class Loopback:
             write_text(self.folder / "data", self.devices, self.rows)
         self.start_superlink()
         for number in range(self.nodes):
-            self.register(number)
+            self.register(f"node-{number}")
             self.start_node(number)
 
-    def register(self, number: int) -> None:
-        """Tell the SuperLink the public key of a device's node; without TLS there are no keys.
+    def register(self, name: str) -> None:
+        """Tell the SuperLink the public key ``name``; without TLS there are no keys.
 
         The SuperLink keeps them in its database: one that it knows from an earlier time stays as it is.
         """
-        told = self.folder / "flower" / f"node-{number}.registered"
+        told = self.folder / "flower" / f"{name}.registered"
         if self.secure and not told.exists():
-            self._flwr("supernode", "register", str(self.folder / "keys" / f"node-{number}.pub"), NAME)
+            self._flwr("supernode", "register", str(self.folder / "keys" / f"{name}.pub"), NAME)
             told.touch()
 
     def start_superlink(self) -> None:
@@ -116,13 +116,13 @@ class Loopback:
         place = self.folder / "keys"
         trust = ["--root-certificates", str(place / "ca.crt")]
         trust += ["--auth-supernode-private-key", str(place / f"{name}.key")]
-        command = [*self.supernode(), *(trust if self.secure else ["--insecure"])]
+        command = [*self.supernode(name), *(trust if self.secure else ["--insecure"])]
         command += ["--superlink", f"127.0.0.1:{gate or self.port}", "--port", str(free_port())]
         command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in {**own, **config}.items())]
         self._spawn(name, command)
 
-    def supernode(self) -> list[str]:
-        """The program of a node."""
+    def supernode(self, name: str) -> list[str]:
+        """The program of the node with the key ``name``."""
         return ["flower-supernode"]
 
     def job_command(self, job: Path, *options: str) -> list[str]:
@@ -221,7 +221,10 @@ def main() -> int:
         print(f"SuperLink at 127.0.0.1:{federation.port}, {given.nodes} nodes; logs: {federation.folder / 'logs'}")
         options = [word for each in given.set for word in ("--set", each)] + ["--json"] * given.json
         command = federation.job_command(given.job, *options)
-        return subprocess.run(command, env={**os.environ, **federation.variables}, check=False).returncode
+        code = subprocess.run(command, env={**os.environ, **federation.variables}, check=False).returncode
+    # The run's own last line knows nothing of this folder.
+    print(f"with SLIMFED_HOME={federation.variables['SLIMFED_HOME']}; nothing is running any more", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 # The dashboard; it reads the store and refuses to start without a login, since a container's port is for others.
 #   docker build -f deploy/images/dashboard.Dockerfile -t slimfed-dashboard .
+# PyPI's torch for x86-64 brings gigabytes of CUDA libraries. With an index of CPU builds there are none:
+#   --build-arg PIP_EXTRA_INDEX_URL=ADDRESS
 FROM python:3.11.14-slim-bookworm
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HF_HUB_OFFLINE=1
 RUN useradd --uid 10001 --create-home slimfed && mkdir /runs /access && chown slimfed /runs /access
 WORKDIR /opt/slimfed
+ARG PIP_EXTRA_INDEX_URL
 COPY . .
 RUN pip install --constraint constraints.txt '.[dashboard]'
 USER 10001

@@ -1,9 +1,12 @@
 # SuperLink, `slimfed` and the ServerApp. Build from the repository's root:
 #   docker build -f deploy/images/server.Dockerfile -t slimfed-server .
+# PyPI's torch for x86-64 brings gigabytes of CUDA libraries. With an index of CPU builds there are none:
+#   --build-arg PIP_EXTRA_INDEX_URL=ADDRESS
 FROM python:3.11.14-slim-bookworm
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HF_HUB_OFFLINE=1 FLWR_TELEMETRY_ENABLED=0
 RUN useradd --uid 10001 --create-home slimfed && mkdir /runs /keys && chown slimfed /runs /keys
 WORKDIR /opt/slimfed
+ARG PIP_EXTRA_INDEX_URL
 COPY . .
 RUN pip install --constraint constraints.txt '.[server]'
 USER 10001
