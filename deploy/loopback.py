@@ -76,16 +76,22 @@ class Loopback:
         if len(list((self.folder / "data").glob("device-*"))) != self.devices:
             shutil.rmtree(self.folder / "data")
             write_text(self.folder / "data", self.devices, self.rows)
+        self.forget()
         self.start_superlink()
         for number in range(self.nodes):
             self.register(f"node-{number}")
             self.start_node(number)
 
-    def register(self, name: str) -> None:
-        """Tell the SuperLink the public key ``name``; without TLS there are no keys.
+    def forget(self) -> None:
+        """Begin with an empty SuperLink.
 
-        The SuperLink keeps them in its database: one that it knows from an earlier time stays as it is.
+        One that remembers nodes of a moment ago takes them for present, and refuses them for up to a minute.
         """
+        for old in (*self.folder.glob("superlink.db*"), *(self.folder / "flower").glob("*.registered")):
+            old.unlink()
+
+    def register(self, name: str) -> None:
+        """Tell the SuperLink the public key ``name``, once; without TLS there are no keys."""
         told = self.folder / "flower" / f"{name}.registered"
         if self.secure and not told.exists():
             self._flwr("supernode", "register", str(self.folder / "keys" / f"{name}.pub"), NAME)
@@ -178,13 +184,19 @@ class Loopback:
                 time.sleep(0.2)
         raise RuntimeError(f"the SuperLink did not start; see {self.folder / 'logs' / 'superlink.log'}")
 
-    def _flwr(self, *arguments: str) -> None:
+    def nodes_there(self) -> int:
+        """How many nodes the SuperLink takes for present."""
+        listed = json.loads(self._flwr("supernode", "list", NAME, "--format", "json"))
+        return sum(node["status"] == "online" for node in listed["nodes"])
+
+    def _flwr(self, *arguments: str) -> str:
         given = environment(self.folder / "flower", {})
         done = subprocess.run(
             [program("flwr", given), *arguments], env=given, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode:
             raise RuntimeError(f"flwr {' '.join(arguments[:2])} failed: {done.stdout} {done.stderr}")
+        return done.stdout
 
 
 def write_text(folder: Path, devices: int, rows: int = 1000) -> None:
