@@ -93,8 +93,6 @@ def measure(options: argparse.Namespace) -> None:
     missing = [c for c in cells(options) if _key(asdict(c)) not in done]
     results["runs"] = [result for result in results["runs"] if _key(result["cell"]) in done]
     deadline = time.monotonic() + options.seconds
-    if options.gpus < 1 or options.processes < 1:
-        raise SystemExit("--gpus and --processes: at least 1 each")
     cards = [slot % options.gpus for slot in range(options.gpus * options.processes)]
     running: dict[Future[dict[str, Any]], tuple[Cell, int]] = {}
     while missing or running:
@@ -181,6 +179,11 @@ def main() -> None:
     if not options.render:
         if not (options.model and options.data):
             parser.error("--model and --data are needed, or --render")
+        needed = (options.model, *(f"{options.data}/{name}/train.jsonl" for name in options.datasets))
+        if missing := [place for place in needed if not Path(place).exists()]:
+            parser.error(f"{missing[0]}: there is no such file or folder")
+        if options.gpus < 1 or options.processes < 1:
+            parser.error("--gpus and --processes must be at least 1")
         measure(options)
     tables = render(_read(options.out))
     for name, text in tables.items():

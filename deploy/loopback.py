@@ -229,6 +229,8 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrule a field of the job")
     parser.add_argument("--json", action="store_true", help="print the run as one JSON object at the end")
     given = parser.parse_args()
+    if not given.job.is_file():
+        parser.error(f"job file '{given.job}': there is no such file")
     with Loopback(given.folder.absolute(), given.nodes) as federation:
         print(f"SuperLink at 127.0.0.1:{federation.port}, {given.nodes} nodes; logs: {federation.folder / 'logs'}")
         options = [word for each in given.set for word in ("--set", each)] + ["--json"] * given.json
