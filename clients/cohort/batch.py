@@ -22,7 +22,7 @@ def join(batches: Sequence[Batch], pad_id: int) -> Batch:
 def stack(steps: Sequence[Sequence[Batch]], pad_id: int, multiple: int = 1) -> Batch:
     """The batches of several steps, one a device and step, joined as :func:`join` does: [steps, devices * rows, ...].
 
-    All steps are padded alike, to a multiple of ``multiple`` tokens.
+    All steps are padded alike, to a multiple of ``multiple`` tokens. Without any padding there is no attention mask.
     """
     every = [batch for batches in steps for batch in batches]
     rows = max(len(batch["input_ids"]) for batch in every)
@@ -38,5 +38,7 @@ def stack(steps: Sequence[Sequence[Batch]], pad_id: int, multiple: int = 1) -> B
             place[tuple(slice(size) for size in part.shape)] = part
             if len(part) < rows and name != "labels":
                 place[len(part) :] = place[:1]
+        if name == "attention_mask" and whole.all():
+            continue
         stacked[name] = torch.from_numpy(whole.reshape(len(steps), -1, *shape[2:]))
     return stacked

@@ -1,8 +1,10 @@
 """How a cohort's steps are launched: operation after operation, or on a GPU as one recorded graph."""
 
+import gc
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +15,8 @@ from slimfed.clients.cohort.batch import Batch, join, stack
 _log = logging.getLogger("slimfed.engine")
 # What kernels for half precision and for attention masks want lengths to be a multiple of.
 _LENGTH_MULTIPLE = 8
+# Share of a GPU's memory that must be free for a recording to be made without giving back what is held for later.
+_ENOUGH = 0.25
 
 
 class Launcher(ABC):
@@ -113,9 +117,11 @@ class _Studio:
         self._possible = True
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.MemPool()
+        self._last: torch.cuda.CUDAGraph | None = None
 
     def give_up(self) -> None:
         """Let the stock of memory go; the next recording begins another one."""
+        self._last = None
         self._pool = torch.cuda.MemPool()
 
     def rehearse(self, work: Callable[[], None]) -> None:
@@ -129,19 +135,42 @@ class _Studio:
             self.ready = True
 
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """``work`` as a graph, not yet done; ``None`` if it does something that cannot be recorded."""
+        """``work`` as a graph, not yet done; ``None`` if it does something that cannot be recorded.
+
+        ``torch.cuda.graph`` would wait for the GPU first, and give back all memory that it holds for later.
+        """
         graph = torch.cuda.CUDAGraph()
         pool: Any = self._pool.id  # torch's annotation knows only handles of graphs
+        free, whole = torch.cuda.mem_get_info()
+        if free < whole * _ENOUGH:  # nothing can be given back while a recording is made
+            torch.cuda.empty_cache()
         try:
-            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
-                work()
+            with torch.cuda.stream(self._stream), _no_collection():
+                graph.capture_begin(pool, capture_error_mode="thread_local")
+                try:
+                    work()
+                finally:
+                    graph.capture_end()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             _log.warning("steps of this model cannot be recorded, each is launched: %s", str(error).splitlines()[0])
             self._possible = self.ready = False
             return None
+        self._last = graph  # keeps the stock in use until there is another recording, as PyTorch wants it
         return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from searching for garbage: tensors and graphs must not be freed while a recording is made."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @lru_cache

@@ -100,16 +100,9 @@ class CohortModel:
 
     def read_low_rank(self, structures: Sequence[Structure]) -> list[Adapter]:
         """As :meth:`read` where all that is trained are factors: picked where they lie and fetched in one piece."""
-        masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
-        owned: list[torch.Tensor] = []
-        for name, layer in self.layers.items():
-            rows, columns = layer.weight.shape
-            has = factor_masks(name, masks, ranks, rows, columns)
-            owned += list(has.values())[: len(layer.trained())]
-        owned += [torch.ones_like(parameter, dtype=torch.bool) for parameter in self.head.values()]
         values = torch.cat([parameter.detach().flatten(1) for parameter in self.parameters()], dim=1)
         if len(set(self.ranks)) > 1 or not all(structure.keep.all() for structure in structures):
-            values = values[torch.cat([mask.flatten(1) for mask in owned], dim=1)]
+            values = values[self._owned(structures)]
         fetched = to_host(values.flatten().float())
         adapters, start = [], 0
         for structure, rank in zip(structures, self.ranks, strict=True):
@@ -129,6 +122,16 @@ class CohortModel:
                 start += parameter[0].numel()
             adapters.append(Adapter(factors, head))
         return adapters
+
+    def _owned(self, structures: Sequence[Structure]) -> torch.Tensor:
+        """Which of all entries, as :meth:`read_low_rank` joins them, each device has: bool [devices, entries]."""
+        masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
+        owned: list[torch.Tensor] = []
+        for name, layer in self.layers.items():
+            has = factor_masks(name, masks, ranks, *layer.weight.shape)
+            owned += list(has.values())[: len(layer.trained())]
+        owned += [torch.ones_like(parameter, dtype=torch.bool) for parameter in self.head.values()]
+        return torch.cat([mask.flatten(1) for mask in owned], dim=1)
 
     def _masks(self, structures: Sequence[Structure]) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
         """``(module, side)`` and its 0/1 mask [devices, size]."""
@@ -162,15 +165,15 @@ def attach_cohort(
         layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
         _put(model, name, layers[name].module)
     head: dict[str, nn.Parameter] = {}
-    heads = [adapters.whole.head] * len(adapters) if isinstance(adapters, Sent) else [a.head for a in adapters]
-    for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads[0]):
-        module = _head(base, name, heads)
+    heads = _heads(base, adapters)
+    for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads):
+        module = CohortHead(heads[f"{name}.weight"], heads.get(f"{name}.bias"))
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
     method, extra = ADAPTERS[spec.name], _extra(base, adapters)
     if extra:
         method.install(base, model, blueprint, extra)
-    head = {name: head[name] for name in heads[0]}
+    head = {name: head[name] for name in heads}
     return CohortModel(model, blueprint, union, layers, head, tuple(ranks), extra, method.undecayed)
 
 
@@ -191,6 +194,8 @@ def _envelope(structures: Sequence[Structure], device: torch.device) -> Structur
 
 def _places(structures: Sequence[Structure], union: Structure) -> list[_Kept]:
     """``(module, side)`` -> rows or columns of each device, counted among those of ``union``, which holds them all."""
+    if union.keep.all():
+        return [dict(structure.indices()) for structure in structures]
     there = union.indices()
     return [{key: np.searchsorted(there[key], own) for key, own in s.indices().items()} for s in structures]
 
@@ -212,16 +217,16 @@ def _extra(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, nn.P
     return {n: nn.Parameter(torch.from_numpy(value).to(base.device, base.dtype)) for n, value in stacked.items()}
 
 
-def _head(base: PreTrainedModel, name: str, heads: Sequence[dict[str, np.ndarray]]) -> CohortHead:
-    weight, bias = (
-        torch.from_numpy(np.stack([head[f"{name}.{leaf}"] for head in heads])).to(base.device, base.dtype)
-        if f"{name}.{leaf}" in heads[0]
-        else None
-        for leaf in ("weight", "bias")
-    )
-    if weight is None:
-        raise ValueError(f"head {name}: a cohort trains a linear module's weight, with or without its bias")
-    return CohortHead(weight, bias)
+def _heads(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, torch.Tensor]:
+    """The devices' head parameters, each [devices, ...]; of one that is sent to all, a view that repeats it."""
+    there = (base.device, base.dtype)
+    if isinstance(adapters, Sent):
+        shared = {name: torch.tensor(value).to(*there) for name, value in adapters.whole.head.items()}
+        return {name: tensor.expand(len(adapters), *tensor.shape) for name, tensor in shared.items()}
+    return {
+        name: torch.from_numpy(np.stack([adapter.head[name] for adapter in adapters])).to(*there)
+        for name in adapters[0].head
+    }
 
 
 def _put(model: PreTrainedModel, name: str, module: nn.Module) -> None:

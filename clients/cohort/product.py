@@ -3,15 +3,18 @@
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+
+# What matrix units want sizes to be a multiple of.
+_MULTIPLE = 8
 
 
 class AdaptedProduct(torch.autograd.Function):
     """y_n = W x_n + bias + B_n (A_n x_n) for devices n, with W and bias frozen.
 
     Shapes: x [devices, rows, in], W [out, in], bias [out] or ``None``, A [devices, r, in], B [devices, out, r], y
-    [devices, rows, out]. Each device's part is added where the shared one lies, forward and backward; autograd's own
-    formulas would copy y and add up the two parts of the gradient of x in a pass of their own.
+    [devices, rows, out]. Each device's part is written first, and the large product adds the shared one to it while it
+    computes, forward and backward. Autograd's own formulas would copy y and add up the two parts of the gradient of x
+    in a pass of their own; adding a device's part to the large product takes another pass over memory.
     """
 
     @staticmethod
@@ -21,7 +24,7 @@ class AdaptedProduct(torch.autograd.Function):
         """The product; keeps x and A x."""
         hidden = torch.bmm(x, a.mT)
         ctx.save_for_backward(x, hidden, weight, a, b)
-        return linear(x, weight, bias).baddbmm_(hidden, b.mT)
+        return _add_product(torch.bmm(*_with_bias(hidden, b, bias)), x, weight.T)
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -29,5 +32,20 @@ class AdaptedProduct(torch.autograd.Function):
         x, hidden, weight, a, b = ctx.saved_tensors
         slope = slopes[0]
         hidden_slope = torch.bmm(slope, b)
-        x_slope = (slope @ weight).baddbmm_(hidden_slope, a) if ctx.needs_input_grad[0] else None
+        x_slope = _add_product(torch.bmm(hidden_slope, a), slope, weight) if ctx.needs_input_grad[0] else None
         return x_slope, None, None, torch.bmm(hidden_slope.mT, x), torch.bmm(hidden.mT, slope).mT
+
+
+def _with_bias(hidden: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What has B_n h_n + bias as its product: [h 1 0] and [B bias 0]^T. As a sum, the bias would take another pass."""
+    if bias is None:
+        return hidden, b.mT
+    one, column = (t.new_zeros(*t.shape[:-1], _MULTIPLE) for t in (hidden, b))
+    one[..., 0], column[..., 0] = 1.0, bias
+    return torch.cat([hidden, one], dim=-1), torch.cat([b, column], dim=-1).mT
+
+
+def _add_product(own: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``own`` [devices, rows, out] += x [devices, rows, in] @ weight [in, out], in place."""
+    own.flatten(0, 1).addmm_(x.flatten(0, 1), weight)
+    return own

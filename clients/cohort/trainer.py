@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
+from slimfed.clients.attention import short_attention
 from slimfed.clients.cohort.batch import Batch, join
 from slimfed.clients.cohort.launch import Launcher, launcher
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.reading import read_first_token
 from slimfed.clients.cohort.trained import Trained
 from slimfed.clients.cost import AdapterLoad, Dimensions, measure, training_workload
+from slimfed.clients.families import ENCODERS
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
@@ -52,7 +54,8 @@ def train_cohort(
     probes = [part.probe for part in data]
     with peak_memory(base.model.device) as memory:
         with watch.phase("probe"):
-            before = session.mean_losses(probes)
+            passes = session.joined(probes)
+            before = session.losses(passes)
         with watch.phase("batches"):
             launched = session.load([part.batches() for part in data])
         for step in range(steps):
@@ -64,10 +67,11 @@ def train_cohort(
                 launched.take()
                 session.account(step)
         with watch.phase("probe"):
-            after = session.mean_losses(probes)
+            after = session.losses(passes)
     with watch.phase("read"):
-        scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
         learnt = session.cohort.read(session.structures)
+        scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
+        loss_before, loss_after = (per_device(losses, probes) for losses in (before, after))
     seconds = (time.perf_counter() - started) / len(assignments)
     return [
         Update(
@@ -77,8 +81,8 @@ def train_cohort(
             structure=session.structures[n],
             adapter=session.method.closed(learnt[n], assignment.rank),
             scores=np.where(session.structures[n].keep & session.prunes[n], scores[n], np.float32(0.0)),
-            loss_before=before[n],
-            loss_after=after[n],
+            loss_before=loss_before[n],
+            loss_after=loss_after[n],
             importance=sensitivity[n],
             examples=data[n].examples,
             seconds=seconds,
@@ -122,7 +126,7 @@ class _Session:
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         if any(self.prunes):
             self.importance.watch(self.cohort, self.structures, self.cohort.envelope)
-        if self.device.type == "cpu" and not (any(self.prunes) and self.importance.needs_inputs):
+        if not (any(self.prunes) and self.importance.needs_inputs):
             read_first_token(self.cohort.model, blueprint)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
@@ -131,6 +135,7 @@ class _Session:
         self.loads = [self.adapter_load(n) for n in range(len(assignments))]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = self.trained.optimizer(assignments[0].learning_rate)
+        self.causal = base.model.config.model_type not in ENCODERS
 
     def size(self, structure: Structure) -> Dimensions:
         """Sizes of the model in ``structure``, measured once for all devices that have it."""
@@ -188,31 +193,44 @@ class _Session:
         self.trained.move(self.optimizer)
         self.companion.end(self.optimizer.param_groups[0]["lr"])
 
-    def mean_losses(self, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
-        """Each device's mean loss over its fixed batches; devices may have unequally many.
+    def joined(self, probes: Sequence[tuple[Batch, ...]]) -> list[tuple[Batch, int]]:
+        """Passes over the devices' fixed batches, and how many of each device's a pass holds.
 
-        A GPU takes all batches in one pass; a CPU the short and the long ones apart, which need less padding.
+        Devices may have unequally many; who has fewer repeats the last. A GPU takes all batches in one pass; a CPU the
+        short and the long ones apart, which need less padding.
         """
-        self.cohort.model.eval()
         count = max(len(probe) for probe in probes)
         width = count if self.device.type == "cuda" else 1
         passes = []
         for start in range(0, count, width):
             places = range(start, start + width)
-            joined = join([probe[min(i, len(probe) - 1)] for probe in probes for i in places], self.base.pad_id)
-            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in joined.items()}
-            with torch.no_grad():
-                passes.append(self._losses(batch, len(probes) * width).reshape(len(probes), width))
-        losses = torch.cat(passes, dim=1)
-        rows = losses.double().cpu().numpy()
-        return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
+            batch = join([probe[min(i, len(probe) - 1)] for probe in probes for i in places], self.base.pad_id)
+            passes.append(({name: tensor.to(self.device) for name, tensor in batch.items()}, width))
+        return passes
+
+    def losses(self, passes: Sequence[tuple[Batch, int]]) -> torch.Tensor:
+        """Each device's losses in its fixed batches, [devices, most batches]."""
+        self.cohort.model.eval()
+        devices = len(self.assignments)
+        with torch.no_grad():
+            return torch.cat([self._losses(batch, devices * n).reshape(devices, n) for batch, n in passes], dim=1)
 
     def _losses(self, batch: Batch, parts: int) -> torch.Tensor:
         """Mean losses of ``parts`` equal parts of a joined batch."""
         inputs = dict(batch)
-        labels = inputs.pop("labels")
-        self.importance.see(counted(inputs["attention_mask"], labels))
-        return device_losses(self.cohort.model(**inputs).logits, labels, parts)
+        labels, mask = inputs.pop("labels"), inputs.pop("attention_mask", None)
+        self.importance.see(counted(torch.ones_like(inputs["input_ids"]) if mask is None else mask, labels))
+        if self.causal:  # no token sees the padding, which is behind it
+            mask = None
+        with short_attention(inputs["input_ids"]):
+            logits = self.cohort.model(**inputs, attention_mask=mask).logits
+        return device_losses(logits, labels, parts)
+
+
+def per_device(losses: torch.Tensor, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
+    """Each device's mean over its own batches, of losses [devices, most batches]. Waits for the processor."""
+    rows = losses.double().cpu().numpy()
+    return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
 
 
 def _opened(method: AdapterMethod, adapters: Sequence[Adapter]) -> Sequence[Adapter]:
