@@ -3,8 +3,8 @@
     python benchmarks/gpu_exactness.py [--families bert llama ...]
 
 Small random models of every family, unequal ranks, structures, amounts and lengths of data, two prune events, float64
-as in tests/clients/test_cohort.py, which does the same on a CPU. Fails if anything
-differs by more than 1e-5; scores are compared in units of the largest.
+as in tests/clients/test_cohort.py, which does the same on a CPU; of BERT every importance, every adapter, FedProx and
+HetLoRA's penalty too. Fails if anything differs by more than 1e-5; scores are compared in units of the largest.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 from small_models import CONFIGS, DECODERS
-from training import adapter, assignment, device_data, narrowed, opened, structure, task
+from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
+from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.trainer import train_device
@@ -26,6 +27,12 @@ from slimfed.clients.update import Update
 
 _FLEET = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]  # rank, sparsity before and after, examples
 _LARGEST = 1e-5
+_OTHERS: list[dict[str, object]] = [
+    *({"importance": name} for name in IMPORTANCE if name != "lora-gradient"),
+    *({"adapter": name} for name in ADAPTERS if name != "lora"),
+    {"proximal": 1.0},
+    {"keep_ranks": 0.7, "tail_penalty": 0.5},
+]
 
 
 def main() -> None:
@@ -34,24 +41,26 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     families = parser.parse_args().families
     worst = 0.0
-    cases = [(family, causal, "lora-gradient") for family in families for causal in (False, True)]
-    cases = [case for case in cases if not case[1] or case[0] in DECODERS]
-    cases += [("bert", False, name) for name in IMPORTANCE if name != "lora-gradient"]
-    for family, causal, importance in cases:
+    cases: list[tuple[str, bool, dict[str, object]]] = [
+        (family, causal, {}) for family in families for causal in (False, True) if not causal or family in DECODERS
+    ]
+    cases += [("bert", False, options) for options in _OTHERS]
+    for family, causal, options in cases:
         for attempt in (1, 2):  # the first step of a process is not recorded
-            largest = difference(family, causal, importance)
+            largest = difference(family, causal, options)
             worst = max(worst, largest)
-            print(f"{family:12} {'causal-lm' if causal else 'classifier':10} {importance:14} {attempt} {largest:.1e}")
+            words = " ".join(f"{name} {value}" for name, value in options.items())
+            print(f"{family:12} {'causal-lm' if causal else 'classifier':10} {words:32} {attempt} {largest:.1e}")
     print(f"largest difference {worst:.1e} on {torch.cuda.get_device_name()}")
     if not worst <= _LARGEST:
         raise SystemExit(1)
 
 
-def difference(family: str, causal: bool, importance: str) -> float:
+def difference(family: str, causal: bool, options: dict[str, object]) -> float:
     """The largest difference between the fleet's updates from the CPU, one by one, and those of a cohort on the GPU."""
     base, blueprint = opened(family, causal)
-    job = task(causal, importance=importance)
-    whole = adapter(base, blueprint, 3, 8)
+    job = task(causal, **options)
+    whole = begun(job.adapter.name, adapter(base, blueprint, 3, 8), blueprint, 3)
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
     starts = [structure(blueprint, n, part[1]) for n, part in enumerate(_FLEET)]
     parts = [

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from slimfed.clients.batches import Batch, TokenisedSplit
+from slimfed.clients.families import without_cache
 from slimfed.clients.update import Evaluation
 
 CONFIDENCE_BINS = 15
@@ -42,7 +43,8 @@ def evaluate(
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             for batch in batches(split, rows, tokens or TOKENS[device.type]):
                 labels = batch.pop("labels").to(device)
-                logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits
+                there = {name: tensor.to(device) for name, tensor in batch.items()}
+                logits = model(**there, **without_cache(model)).logits
                 found = count(logits, labels)
                 tally = found if tally is None else tally + found
     finally:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
 
 @dataclass(frozen=True)
 class Family:
@@ -80,3 +82,9 @@ FAMILIES: dict[str, Family] = {
 
 ENCODERS = frozenset({"bert", "roberta", "distilbert"})
 """Those whose tokens see each other in both directions."""
+
+
+def without_cache(model: object) -> dict[str, bool]:
+    """What a forward pass is told so that a decoder of transformers keeps no keys and values for a next token."""
+    decoder = isinstance(model, PreTrainedModel) and model.config.model_type not in ENCODERS
+    return {"use_cache": False} if decoder else {}

@@ -12,6 +12,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.adapters.model import AdaptedModel
 from slimfed.clients.cost import inference_flops, measure, training_workload
+from slimfed.clients.families import without_cache
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
@@ -205,7 +206,7 @@ class _Session:
         # A layer that is computed again as a whole keeps nothing of its own.
         spared = nullcontext() if self.task.training.checkpointing else self.activations.recomputed()
         with mixed, spared:
-            output = self.adapted.model(**inputs, **asked)
+            output = self.adapted.model(**inputs, **asked, **without_cache(self.adapted.model))
         states = tuple(output.hidden_states[1:]) if asked else ()
         return device_losses(output.logits, labels, 1)[0], states
 

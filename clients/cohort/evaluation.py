@@ -9,6 +9,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.batches import TokenisedSplit
 from slimfed.clients.cohort.model import CohortModel, attach_cohort
 from slimfed.clients.evaluation import TOKENS, Tally, batches, count
+from slimfed.clients.families import without_cache
 from slimfed.clients.models import LoadedModel
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint
@@ -41,7 +42,7 @@ def evaluate_cohort(
         for batch in batches(split, rows, TOKENS[device.type] // devices):
             labels = batch.pop("labels").to(device)
             joined = {name: tensor.to(device).repeat(devices, 1) for name, tensor in batch.items()}
-            logits = cohort.model(**joined).logits.unflatten(0, (devices, -1))
+            logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
             if labels.dim() == 1:
                 answers.append((logits, labels))  # few numbers: counted once, not pass by pass
             else:

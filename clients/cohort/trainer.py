@@ -14,7 +14,7 @@ from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.reading import read_first_token
 from slimfed.clients.cohort.trained import Trained
 from slimfed.clients.cost import AdapterLoad, Dimensions, measure, training_workload
-from slimfed.clients.families import ENCODERS
+from slimfed.clients.families import ENCODERS, without_cache
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.losses import counted, device_losses
 from slimfed.clients.memory import peak_memory
@@ -136,6 +136,7 @@ class _Session:
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = self.trained.optimizer(assignments[0].learning_rate)
         self.causal = base.model.config.model_type not in ENCODERS
+        self.asked = without_cache(base.model)
 
     def size(self, structure: Structure) -> Dimensions:
         """Sizes of the model in ``structure``, measured once for all devices that have it."""
@@ -217,13 +218,13 @@ class _Session:
 
     def _losses(self, batch: Batch, parts: int) -> torch.Tensor:
         """Mean losses of ``parts`` equal parts of a joined batch."""
-        inputs = dict(batch)
-        labels, mask = inputs.pop("labels"), inputs.pop("attention_mask", None)
-        self.importance.see(counted(torch.ones_like(inputs["input_ids"]) if mask is None else mask, labels))
-        if self.causal:  # no token sees the padding, which is behind it
-            mask = None
-        with short_attention(inputs["input_ids"]):
-            logits = self.cohort.model(**inputs, attention_mask=mask).logits
+        ids, labels, mask = batch["input_ids"], batch["labels"], batch.get("attention_mask")
+        tokens = torch.ones_like(ids) if mask is None else mask
+        self.importance.see(counted(tokens, labels))
+        # Without a mask, transformers would look for several texts in a row of a decoder.
+        told = tokens if self.causal else mask
+        with short_attention(ids):
+            logits = self.cohort.model(input_ids=ids, attention_mask=told, **self.asked).logits
         return device_losses(logits, labels, parts)
 
 

@@ -58,6 +58,28 @@ def test_the_stacks_are_the_mean_over_the_owners_of_every_entry(updates):
         np.testing.assert_allclose(product, expected[module], rtol=1e-5, atol=1e-5 * np.abs(expected[module]).max())
 
 
+def test_the_error_of_large_modules_is_estimated_within_a_few_per_cent():
+    blueprint = Blueprint("odd", (Block("ffn", 0, "ffn", 20, 9, (Cut("x", "out", 9),)),))
+    draw = np.random.default_rng(4)
+
+    def adapter() -> Adapter:
+        return Adapter({"x": Factors(*(draw.normal(size=s).astype(np.float32) for s in ((4, 300), (180, 4))))}, {})
+
+    before, template = adapter(), make_update(0, [1] * 5, 1, 1)
+    fields = {"structure": Structure(blueprint, np.ones(20, dtype=bool)), "rank": 4}
+    updates = [
+        type(template)(**(vars(template) | fields | {"device": n, "adapter": adapter(), "examples": n + 1}))
+        for n in range(5)
+    ]
+    after = AGGREGATIONS["zero-padding"](before, updates, FRAME)
+    mean = sum(u.examples / 15 * (u.adapter.factors["x"].b.astype(float) @ u.adapter.factors["x"].a) for u in updates)
+    old, new = (a.factors["x"].b.astype(float) @ a.factors["x"].a for a in (before, after))
+    expected = np.linalg.norm(new - mean) / np.linalg.norm(mean - old)
+    error = aggregation_error(before, after, updates, FRAME.scaling)
+    assert error == pytest.approx(expected, rel=0.1)
+    assert error != expected
+
+
 @pytest.mark.parametrize("name", ["flora", "fedex"])
 @given(updates=fleets)
 def test_what_goes_into_the_base_makes_the_mean_exact(name, updates):

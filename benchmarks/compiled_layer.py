@@ -1,0 +1,161 @@
+"""One encoder layer of a cohort, forward and backward on a GPU: as it is, and through torch.compile.
+
+    python benchmarks/compiled_layer.py [--cases roberta-64 roberta-128]
+
+Both are recorded as CUDA graphs, as training does it. torch.compile breaks up autograd functions and copies what they
+change in place, so here it is given the cohort's product as an operation that it leaves whole. Prints a Markdown table.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gpu_cohort import CASES, Case, prepare
+
+from slimfed.clients.cohort import layers
+from slimfed.clients.cohort.model import attach_cohort
+from slimfed.clients.cohort.product import AdaptedProduct
+
+
+class _Context:
+    """What an autograd function keeps between forward and backward."""
+
+    needs_input_grad = (True,) * 5
+
+    def __init__(self, *saved: torch.Tensor) -> None:
+        self.saved_tensors = saved
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        """Keep them."""
+        self.saved_tensors = tensors
+
+
+@torch.library.custom_op("slimfed::adapted_product", mutates_args=())
+def _product(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = _Context()
+    y = AdaptedProduct.forward(kept, x, weight, bias, a, b)
+    return y, kept.saved_tensors[1]
+
+
+@_product.register_fake
+def _(x: Any, weight: Any, bias: Any, a: Any, b: Any) -> Any:
+    return x.new_empty(*x.shape[:-1], len(weight)), x.new_empty(*x.shape[:-1], a.shape[1])
+
+
+@torch.library.custom_op("slimfed::adapted_slopes", mutates_args=())
+def _slopes(
+    x: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, slope: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    found = AdaptedProduct.backward(_Context(x, hidden, weight, a, b), slope)
+    return found[0], found[3], found[4].contiguous()  # type: ignore[return-value, union-attr]
+
+
+@_slopes.register_fake
+def _(x: Any, hidden: Any, weight: Any, a: Any, b: Any, slope: Any) -> Any:
+    return torch.empty_like(x), torch.empty_like(a), torch.empty_like(b)
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight, _, a, b = inputs
+    ctx.save_for_backward(x, output[1], weight, a, b)
+
+
+def _back(ctx: Any, slope: torch.Tensor, _hidden_slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    x_slope, a_slope, b_slope = _slopes(*ctx.saved_tensors, slope.contiguous())
+    return x_slope, None, None, a_slope, b_slope
+
+
+_product.register_autograd(_back, setup_context=_keep)
+
+
+class _Whole:
+    """In the place of :class:`AdaptedProduct`."""
+
+    @staticmethod
+    def apply(*inputs: torch.Tensor) -> torch.Tensor:
+        """The product."""
+        return _product(*inputs)[0]
+
+
+def measure(case: Case) -> str:
+    """A row of the table."""
+    work = prepare(case)
+    ranks = [assignment.rank for assignment in work.assignments]
+    structures = [assignment.structure for assignment in work.assignments]
+    cohort = attach_cohort(
+        work.base.model, work.blueprint, work.adapters, structures, ranks, work.task.adapter, torch.bfloat16
+    )
+    layer = cohort.model.base_model.encoder.layer[0].train()  # type: ignore[union-attr]
+    shape = case.devices * case.batch, case.length, case.config.hidden_size
+    x, slope = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    plain, found = _recorded(layer, x, slope)
+    started = time.perf_counter()
+    with patch.object(layers, "AdaptedProduct", _Whole):
+        layer.compile(dynamic=False)
+        compiled, expected = _recorded(layer, x, slope)
+    took = time.perf_counter() - started
+    apart = max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))
+    times = {replay: [] for replay in (plain, compiled)}  # type: dict[Callable[[], None], list[float]]
+    for _ in range(20):
+        for replay, seconds in times.items():
+            seconds.append(_seconds(replay))
+    first, second = (1e3 * median(seconds) for seconds in times.values())
+    return f"| {case.title} | {first:.2f} | {second:.2f} | {second / first - 1:+.0%} | {took:.0f} | {apart:.0e} |"
+
+
+def _recorded(layer: nn.Module, x: torch.Tensor, slope: torch.Tensor) -> tuple[Callable[[], None], list[torch.Tensor]]:
+    """Forward and backward as a graph, and the gradients that it finds."""
+    start = x.clone().requires_grad_()
+    trained = [start, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
+
+    def step() -> list[torch.Tensor]:
+        y = layer(start)
+        return list(torch.autograd.grad(y[0] if isinstance(y, tuple) else y, trained, slope))
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    return graph.replay, [tensor.float().clone() for tensor in found]
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    encoders = [name for name, case in CASES.items() if not case.causal]
+    parser.add_argument("--cases", nargs="+", choices=encoders, default=encoders)
+    print("| one layer of | as it is, ms | compiled, ms | change | compiling takes, s | gradients differ by |")
+    print("|---|---|---|---|---|---|")
+    for name in parser.parse_args().cases:
+        print(measure(CASES[name]), flush=True)
+    print(f"\n{torch.cuda.get_device_name()}; torch {torch.__version__}; medians of 20.")
+
+
+if __name__ == "__main__":
+    main()
