@@ -1,22 +1,25 @@
-"""One encoder layer of a cohort, forward and backward on a GPU: as it is, and through torch.compile.
+"""Two layers of a cohort, forward and backward on a GPU: as they are, and each through torch.compile.
 
-    python benchmarks/compiled_layer.py [--cases roberta-64 roberta-128]
+    python benchmarks/compiled_layer.py [--cases roberta-64 roberta-128 llama-256] [--dynamic]
 
-Both are recorded as CUDA graphs, as training does it. torch.compile breaks up autograd functions and copies what they
-change in place, so here it is given the cohort's product as an operation that it leaves whole. Prints a Markdown table.
+``--dynamic`` asks for one program for all lengths; otherwise every length is compiled for itself. Both are recorded as
+CUDA graphs, as training does it. torch.compile breaks up autograd functions and copies what they change in place, so
+here it is given the cohort's product as an operation that it leaves whole. Prints a Markdown table.
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,6 +28,7 @@ from gpu_cohort import CASES, Case, prepare
 from slimfed.clients.cohort import layers
 from slimfed.clients.cohort.model import attach_cohort
 from slimfed.clients.cohort.product import AdaptedProduct
+from slimfed.clients.families import FAMILIES, without_cache
 
 
 class _Context:
@@ -89,25 +93,28 @@ class _Whole:
         return _product(*inputs)[0]
 
 
-def measure(case: Case) -> str:
+def measure(case: Case, dynamic: bool) -> str:
     """A row of the table."""
-    work = prepare(case)
+    config = copy.deepcopy(case.config)
+    config.num_hidden_layers = 2
+    work = prepare(replace(case, config=config))
     ranks = [assignment.rank for assignment in work.assignments]
     structures = [assignment.structure for assignment in work.assignments]
     cohort = attach_cohort(
         work.base.model, work.blueprint, work.adapters, structures, ranks, work.task.adapter, torch.bfloat16
     )
-    layer = cohort.model.base_model.encoder.layer[0].train()  # type: ignore[union-attr]
-    shape = case.devices * case.batch, case.length, case.config.hidden_size
+    backbone = cohort.model.base_model.train()
+    shape = case.devices * case.batch, case.length, config.hidden_size
     x, slope = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    plain, found = _recorded(layer, x, slope)
+    plain, found = _recorded(backbone, x, slope)
     started = time.perf_counter()
     with patch.object(layers, "AdaptedProduct", _Whole):
-        layer.compile(dynamic=False)
-        compiled, expected = _recorded(layer, x, slope)
+        for layer in backbone.get_submodule(FAMILIES[work.blueprint.family].layers):
+            layer.compile(dynamic=dynamic)
+        compiled, expected = _recorded(backbone, x, slope)
     took = time.perf_counter() - started
     apart = max(float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True))
-    times = {replay: [] for replay in (plain, compiled)}  # type: dict[Callable[[], None], list[float]]
+    times: dict[Callable[[], None], list[float]] = {replay: [] for replay in (plain, compiled)}
     for _ in range(20):
         for replay, seconds in times.items():
             seconds.append(_seconds(replay))
@@ -115,14 +122,20 @@ def measure(case: Case) -> str:
     return f"| {case.title} | {first:.2f} | {second:.2f} | {second / first - 1:+.0%} | {took:.0f} | {apart:.0e} |"
 
 
-def _recorded(layer: nn.Module, x: torch.Tensor, slope: torch.Tensor) -> tuple[Callable[[], None], list[torch.Tensor]]:
+def _recorded(
+    backbone: PreTrainedModel, x: torch.Tensor, slope: torch.Tensor
+) -> tuple[Callable[[], None], list[torch.Tensor]]:
     """Forward and backward as a graph, and the gradients that it finds."""
     start = x.clone().requires_grad_()
-    trained = [start, *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
+    trained = [start, *(parameter for parameter in backbone.parameters() if parameter.requires_grad)]
+    asked = without_cache(backbone)
+    length = x.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril().expand(len(x), 1, length, length)
+    mask = causal if asked else None  # ready made: while it is recorded, transformers would make one, and not before
 
     def step() -> list[torch.Tensor]:
-        y = layer(start)
-        return list(torch.autograd.grad(y[0] if isinstance(y, tuple) else y, trained, slope))
+        states = backbone(inputs_embeds=start, attention_mask=mask, **asked).last_hidden_state
+        return list(torch.autograd.grad(states, trained, slope))
 
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -148,12 +161,13 @@ def _seconds(work: Callable[[], None]) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    encoders = [name for name, case in CASES.items() if not case.causal]
-    parser.add_argument("--cases", nargs="+", choices=encoders, default=encoders)
-    print("| one layer of | as it is, ms | compiled, ms | change | compiling takes, s | gradients differ by |")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--dynamic", action="store_true")
+    options = parser.parse_args()
+    print("| two layers of | as they are, ms | compiled, ms | change | compiling takes, s | gradients differ by |")
     print("|---|---|---|---|---|---|")
-    for name in parser.parse_args().cases:
-        print(measure(CASES[name]), flush=True)
+    for name in options.cases:
+        print(measure(CASES[name], options.dynamic), flush=True)
     print(f"\n{torch.cuda.get_device_name()}; torch {torch.__version__}; medians of 20.")
 
 

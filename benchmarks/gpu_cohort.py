@@ -38,6 +38,7 @@ from slimfed.clients.adapters.model import head_state
 from slimfed.clients.blueprint import discover
 from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.models import LoadedModel
+from slimfed.clients.room import make_room
 from slimfed.clients.sent import Sent
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint
@@ -150,6 +151,7 @@ def peak_flops() -> float:
 
 def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
     """Seconds, operations and where the GPU's time went."""
+    make_room()  # what an earlier case's recordings have used is not this one's
     work = prepare(case)
     for _ in range(2):  # libraries set themselves up
         work.train()
@@ -168,7 +170,6 @@ def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
     if peer_devices:
         result["peer_seconds"] = peer(case, peer_devices) * case.devices / peer_devices
         result["peer_devices"] = peer_devices
-    torch.cuda.empty_cache()
     return result
 
 
