@@ -14,6 +14,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import CohortLayer
 from slimfed.clients.adapters.model import assembled
 from slimfed.clients.cohort.layers import CohortHead, CohortLinear
+from slimfed.clients.cohort.norms import fuse_norms
 from slimfed.clients.messages import envelope
 from slimfed.clients.ownership import factor_masks, rank_mask, side_masks
 from slimfed.clients.sent import Sent
@@ -173,6 +174,8 @@ def attach_cohort(
     method, extra = ADAPTERS[spec.name], _extra(base, adapters)
     if extra:
         method.install(base, model, blueprint, extra)
+    elif base.device.type == "cuda":
+        fuse_norms(model)
     head = {name: head[name] for name in heads}
     return CohortModel(model, blueprint, union, layers, head, tuple(ranks), extra, method.undecayed)
 
