@@ -18,6 +18,7 @@ import numpy as np
 import postgres
 import pytest
 from house import FORK, ROUNDS, House, die, die_in_mid_round, tiny_job
+from missing import missing
 from sqlalchemy import Engine
 from sqlalchemy import event as database_event
 from sqlalchemy.exc import OperationalError
@@ -120,10 +121,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 32 MB."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, check=False, capture_output=True, timeout=30).returncode:
-        reason = "only root may mount a small disk"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("only root may mount a small disk")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True, timeout=30)
 
@@ -226,10 +224,7 @@ def test_a_run_whose_process_is_gone_is_said_to_have_failed(house: House, monkey
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
     if postgres.binaries() is None:
-        reason = "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     with postgres.private() as server:
         yield server
 
