@@ -15,8 +15,6 @@ from slimfed.clients.cohort.batch import Batch, join, stack
 _log = logging.getLogger("slimfed.engine")
 # What kernels for half precision and for attention masks want lengths to be a multiple of.
 _LENGTH_MULTIPLE = 8
-# Share of a GPU's memory that must be free for a recording to be made without giving back what is held for later.
-_ENOUGH = 0.25
 
 
 class Launcher(ABC):
@@ -137,27 +135,33 @@ class _Studio:
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """``work`` as a graph, not yet done; ``None`` if it does something that cannot be recorded.
 
-        ``torch.cuda.graph`` would wait for the GPU first, and give back all memory that it holds for later.
+        While a recording is made, nothing that is held for later can be given back. ``torch.cuda.graph`` would give all
+        of it back first, every time; here only a recording that finds no memory is made again with all there is.
         """
-        graph = torch.cuda.CUDAGraph()
-        pool: Any = self._pool.id  # torch's annotation knows only handles of graphs
-        free, whole = torch.cuda.mem_get_info()
-        if free < whole * _ENOUGH:  # nothing can be given back while a recording is made
-            torch.cuda.empty_cache()
         try:
-            with torch.cuda.stream(self._stream), _no_collection():
-                graph.capture_begin(pool, capture_error_mode="thread_local")
-                try:
-                    work()
-                finally:
-                    graph.capture_end()
+            graph = self._recorded(work)
         except torch.OutOfMemoryError:
-            raise
+            graph = None
         except RuntimeError as error:
             _log.warning("steps of this model cannot be recorded, each is launched: %s", str(error).splitlines()[0])
             self._possible = self.ready = False
             return None
+        if graph is None:
+            self.give_up()
+            torch.cuda.empty_cache()
+            graph = self._recorded(work)
         self._last = graph  # keeps the stock in use until there is another recording, as PyTorch wants it
+        return graph
+
+    def _recorded(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        pool: Any = self._pool.id  # torch's annotation knows only handles of graphs
+        with torch.cuda.stream(self._stream), _no_collection():
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
         return graph
 
 

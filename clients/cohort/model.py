@@ -168,6 +168,8 @@ def attach_cohort(
     head: dict[str, nn.Parameter] = {}
     heads = _heads(base, adapters)
     for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads):
+        if f"{name}.weight" not in heads:
+            raise ValueError(f"head {name}: a cohort trains a linear module's weight, with or without its bias")
         module = CohortHead(heads[f"{name}.weight"], heads.get(f"{name}.bias"))
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}

@@ -47,5 +47,5 @@ def _with_bias(hidden: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None)
 
 def _add_product(own: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """``own`` [devices, rows, out] += x [devices, rows, in] @ weight [in, out], in place."""
-    own.flatten(0, 1).addmm_(x.flatten(0, 1), weight)
+    own.view(-1, own.shape[-1]).addmm_(x.flatten(0, 1), weight)
     return own

@@ -10,13 +10,16 @@ from slimfed.clients.cohort.reading import read_first_token
 from slimfed.clients.families import ENCODERS
 
 
-def answers(family: str, shortened: bool, attention: str) -> list[torch.Tensor]:
+def answers(family: str, shortened: bool, attention: str, masked: bool = True) -> list[torch.Tensor]:
     """Logits and the gradients of all weights."""
     model = build(family).double().requires_grad_(True)
     model.set_attn_implementation(attention)
     if shortened:
         read_first_token(model, discover(model))
-    logits = model(**tokens()).logits
+    batch = tokens()
+    if not masked:
+        del batch["attention_mask"]
+    logits = model(**batch).logits
     slopes = torch.autograd.grad(logits.square().sum(), list(model.parameters()), allow_unused=True)
     return [logits, *(torch.zeros(()) if slope is None else slope for slope in slopes)]
 
@@ -26,6 +29,13 @@ def answers(family: str, shortened: bool, attention: str) -> list[torch.Tensor]:
 def test_nothing_that_the_head_reads_changes(family: str, attention: str) -> None:
     for whole, short in zip(answers(family, False, "eager"), answers(family, True, attention), strict=True):
         torch.testing.assert_close(short, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", ENCODER_ATTENTION])
+@pytest.mark.parametrize("family", sorted(ENCODERS))
+def test_nor_without_a_mask(family: str, attention: str) -> None:
+    whole, short = answers(family, False, "eager", masked=False), answers(family, True, attention, masked=False)
+    torch.testing.assert_close(short, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_the_last_layer_computes_one_token() -> None:
