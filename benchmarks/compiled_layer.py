@@ -9,21 +9,16 @@ here it is given the cohort's product as an operation that it leaves whole. Prin
 
 import argparse
 import copy
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from gpu_cohort import CASES, Case, need_gpu, prepare, seconds_of
 from transformers import PreTrainedModel
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from gpu_cohort import CASES, Case, prepare
 
 from slimfed.clients.cohort import layers
 from slimfed.clients.cohort.model import attach_cohort
@@ -117,7 +112,7 @@ def measure(case: Case, dynamic: bool) -> str:
     times: dict[Callable[[], None], list[float]] = {replay: [] for replay in (plain, compiled)}
     for _ in range(20):
         for replay, seconds in times.items():
-            seconds.append(_seconds(replay))
+            seconds.append(seconds_of(replay))
     first, second = (1e3 * median(seconds) for seconds in times.values())
     return f"| {case.title} | {first:.2f} | {second:.2f} | {second / first - 1:+.0%} | {took:.0f} | {apart:.0e} |"
 
@@ -155,20 +150,13 @@ def _recorded(
     return replay, [tensor.float().clone() for tensor in found]
 
 
-def _seconds(work: Callable[[], None]) -> float:
-    torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--dynamic", action="store_true")
     options = parser.parse_args()
+    need_gpu(parser)
     print("| two layers of | as they are, ms | compiled, ms | change | compiling takes, s | gradients differ by |")
     print("|---|---|---|---|---|---|")
     for name in options.cases:

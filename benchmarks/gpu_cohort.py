@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="measure nothing, write table and figure from --out")
     options = parser.parse_args()
     if not options.render:
+        need_gpu(parser)
         results: dict[str, Any] = {
             "processor": torch.cuda.get_device_name(),
             "torch": torch.__version__,
@@ -147,7 +148,7 @@ def main() -> None:
 def peak_flops() -> float:
     """Operations a second of a large bf16 matrix product, median of 20."""
     a, b = (torch.randn(_PEAK_SIZE, _PEAK_SIZE, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return 2 * _PEAK_SIZE**3 / median(_seconds(lambda: a @ b) for _ in range(25))
+    return 2 * _PEAK_SIZE**3 / median(seconds_of(lambda: a @ b) for _ in range(25))
 
 
 def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
     for _ in range(2):  # libraries set themselves up
         work.train()
     torch.cuda.reset_peak_memory_stats()
-    seconds = [_seconds(work.train) for _ in range(repeats)]
+    seconds = [seconds_of(work.train) for _ in range(repeats)]
     updates = work.train()
     result = {
         "title": case.title,
@@ -242,13 +243,13 @@ def peer(case: Case, devices: int) -> float:
             parameter.detach().cpu()
 
     train(0)
-    return sum(_seconds(lambda n=n: train(n)) for n in range(devices))
+    return sum(seconds_of(lambda n=n: train(n)) for n in range(devices))
 
 
 def kernels(work: Round) -> dict[str, float]:
     """Share of the GPU's busy time by kind of kernel, and of the round in which it was busy at all."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-        seconds = _seconds(work.train)
+        seconds = seconds_of(work.train)
     spent: Counter[str] = Counter()
     for event in trace.events():
         if event.device_type.name == "CUDA":
@@ -333,7 +334,14 @@ def _device(case: Case, device: int) -> DeviceData:
     return DeviceData(stream, (batch(), batch()), 100)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def need_gpu(parser: argparse.ArgumentParser) -> None:
+    """Say so, and end with 2, where there is none."""
+    if not torch.cuda.is_available():
+        parser.error("PyTorch sees no CUDA device here, and this measures one")
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall seconds of ``work`` and all that it gives the GPU to do."""
     torch.cuda.synchronize()
     started = time.perf_counter()
     work()

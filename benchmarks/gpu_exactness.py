@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
+from gpu_cohort import need_gpu
 from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     families = parser.parse_args().families
+    need_gpu(parser)
     worst: dict[str, float] = {}
     cases: list[tuple[str, bool, dict[str, object]]] = [
         (family, causal, {}) for family in families for causal in (False, True) if not causal or family in DECODERS

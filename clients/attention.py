@@ -16,7 +16,8 @@ from transformers.masking_utils import eager_mask
 ENCODER_ATTENTION = "slimfed_encoder"
 """What to call ``set_attn_implementation`` with."""
 
-# On an H100, cuDNN's kernel takes 1.4 to 1.6 times as long for up to 64 tokens, and 0.8 times for 80 and more.
+# On an H100, cuDNN's kernel takes 1.5 to 1.6 times as long up to 64 tokens (benchmarks/attention_kernels.py), and 0.8
+# to 0.9 times for 80 and more.
 _SHORT = 64
 _IN_ORDER = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 

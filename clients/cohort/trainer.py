@@ -71,7 +71,7 @@ def train_cohort(
     with watch.phase("read"):
         learnt = session.cohort.read(session.structures)
         scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
-        loss_before, loss_after = (per_device(losses, probes) for losses in (before, after))
+        loss_before, loss_after = (_per_device(losses, probes) for losses in (before, after))
     seconds = (time.perf_counter() - started) / len(assignments)
     return [
         Update(
@@ -136,7 +136,6 @@ class _Session:
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = self.trained.optimizer(assignments[0].learning_rate)
         self.causal = base.model.config.model_type not in ENCODERS
-        self.asked = without_cache(base.model)
 
     def size(self, structure: Structure) -> Dimensions:
         """Sizes of the model in ``structure``, measured once for all devices that have it."""
@@ -224,11 +223,11 @@ class _Session:
         # Without a mask, transformers would look for several texts in a row of a decoder.
         told = tokens if self.causal else mask
         with short_attention(ids):
-            logits = self.cohort.model(input_ids=ids, attention_mask=told, **self.asked).logits
+            logits = self.cohort.model(input_ids=ids, attention_mask=told, **without_cache(self.cohort.model)).logits
         return device_losses(logits, labels, parts)
 
 
-def per_device(losses: torch.Tensor, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
+def _per_device(losses: torch.Tensor, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
     """Each device's mean over its own batches, of losses [devices, most batches]. Waits for the processor."""
     rows = losses.double().cpu().numpy()
     return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
