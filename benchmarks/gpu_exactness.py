@@ -4,8 +4,8 @@
 
 Small random models of every family, unequal ranks, structures, amounts and lengths of data, two prune events, float64
 as in tests/clients/test_cohort.py, which does the same on a CPU; of BERT every importance, every adapter, FedProx and
-HetLoRA's penalty too. Fails if anything differs by more than 1e-5, the aim, or of Gemma, which misses it, by more than
-3e-5; scores are compared in units of the largest.
+HetLoRA's penalty too. Ends with 1 and the names of families that differ by more than 1e-5; scores are compared in units of
+the largest.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from slimfed.clients.update import Update
 
 _FLEET = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]  # rank, sparsity before and after, examples
 _LARGEST = 1e-5
-_MISSED = {"gemma": 3e-5}  # it computes in float32 whatever its type, and a vanishing gradient makes a step of rounding
 _OTHERS: list[dict[str, object]] = [
     *({"importance": name} for name in IMPORTANCE if name != "lora-gradient"),
     *({"adapter": name} for name in ADAPTERS if name != "lora"),
@@ -56,8 +55,9 @@ def main() -> None:
             words = " ".join(f"{name} {value}" for name, value in options.items())
             print(f"{family:12} {'causal-lm' if causal else 'classifier':10} {words:32} {attempt} {largest:.1e}")
     print(f"largest difference {max(worst.values()):.1e} on {torch.cuda.get_device_name()}")
-    if not all(largest <= _MISSED.get(family, _LARGEST) for family, largest in worst.items()):
-        raise SystemExit(1)
+    missed = [family for family, largest in worst.items() if not largest <= _LARGEST]
+    if missed:
+        raise SystemExit(f"{', '.join(missed)}: more than {_LARGEST:.0e}")
 
 
 def difference(family: str, causal: bool, options: dict[str, object]) -> float:
