@@ -4,8 +4,8 @@
 
 Small random models of every family, unequal ranks, structures, amounts and lengths of data, two prune events, float64
 as in tests/clients/test_cohort.py, which does the same on a CPU; of BERT every importance, every adapter, FedProx and
-HetLoRA's penalty too. Ends with 1 and the names of families that differ by more than 1e-5; scores are compared in units of
-the largest.
+HetLoRA's penalty too. Ends with 1 and the names of families that differ by more than 1e-5; scores are compared in
+units of the largest.
 """
 
 import argparse
