@@ -22,23 +22,23 @@ import numpy as np
 from transformers import BertConfig, BertForSequenceClassification
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.blueprint import discover
-from slimfed.clients.cost import Dimensions, measure, training_workload
+from slimfed.clients.models.cost import Dimensions, measure, training_workload
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
-from slimfed.clients.selection import select
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Assignment, Update, Workload
-from slimfed.platform.clock import VirtualClock
-from slimfed.platform.fleet import load_fleet
-from slimfed.platform.job import Job, load_job
+from slimfed.platform.fleet.clock import VirtualClock
+from slimfed.platform.fleet.profiles import load_fleet
+from slimfed.platform.job.job import Job, load_job
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.aggregation.coordinates import device_bytes
-from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.judging import Verdict
 from slimfed.strategies.planning import plan_round
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.rewarding import reward_devices
+from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.verdicts import Verdict
 
 _LENGTH = 32
 

@@ -12,11 +12,11 @@ from peft import LoraConfig, inject_adapter_in_model
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from slimfed.clients.batches import TokenisedSplit, tokenise, training_batches
-from slimfed.clients.blueprint import discover
-from slimfed.clients.data import TextData, load_data
-from slimfed.clients.evaluation import evaluate
-from slimfed.clients.models import LoadedModel, load_model
+from slimfed.clients.data.batching import TokenisedSplit, tokenise, training_batches
+from slimfed.clients.data.text import TextData, load_data
+from slimfed.clients.evaluation.metrics import evaluate
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.spec import DataSpec, ModelSpec
 
 _BATCH = 64

@@ -20,10 +20,10 @@ import torch
 from gpu_cohort import CASES, Case, need_gpu, prepare, seconds_of
 from transformers import PreTrainedModel
 
-from slimfed.clients.cohort import layers
-from slimfed.clients.cohort.model import attach_cohort
-from slimfed.clients.cohort.product import AdaptedProduct
-from slimfed.clients.families import FAMILIES, without_cache
+from slimfed.clients.adapters import batched_layers
+from slimfed.clients.adapters.batched_product import AdaptedProduct
+from slimfed.clients.models.families import FAMILIES, without_cache
+from slimfed.clients.training.cohort.model import attach_cohort
 
 
 class _Context:
@@ -103,7 +103,7 @@ def measure(case: Case, dynamic: bool) -> str:
     x, slope = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     plain, found = _recorded(backbone, x, slope)
     started = time.perf_counter()
-    with patch.object(layers, "AdaptedProduct", _Whole):
+    with patch.object(batched_layers, "AdaptedProduct", _Whole):
         for layer in backbone.get_submodule(FAMILIES[work.blueprint.family].layers):
             layer.compile(dynamic=dynamic)
         compiled, expected = _recorded(backbone, x, slope)

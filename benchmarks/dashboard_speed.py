@@ -29,12 +29,12 @@ from readme_table import put
 from sqlalchemy import Connection, insert, text, update
 
 from slimfed.dashboard.serve import serving
-from slimfed.platform.job import job_to_dict, parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
+from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.database import writing
-from slimfed.platform.store.insight import Insight
+from slimfed.platform.store.rollups import sum_up_round
 from slimfed.platform.store.schema import BlockLeft, Device, Evaluation, Event, Round, Run
-from slimfed.platform.store.store import Store
-from slimfed.platform.store.sums import sum_up_round
+from slimfed.platform.store.writer import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from postgres import private_server

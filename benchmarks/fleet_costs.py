@@ -30,12 +30,12 @@ import psutil
 from local_run import PrintingRecorder
 from readme_table import put
 
-from slimfed.clients.workplace import open_workplace
-from slimfed.platform.assembly import assemble, new_fleet
-from slimfed.platform.job import load_job
-from slimfed.platform.preflight import check
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.clients.node.runtime import open_workplace
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.preflight import check
+from slimfed.platform.server.assembly import assemble, new_fleet
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 from slimfed.strategies.local_grid import LocalGrid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))  # scripts, not a package

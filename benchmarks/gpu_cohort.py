@@ -6,7 +6,7 @@
 Random weights of the published shapes, random tokens, rank 8 on every linear module of every layer, AdamW, bf16. A
 cohort's time is that of a whole ``train_cohort`` call: batches, losses before and after, steps, updates read back.
 PEFT's is that of the steps and of reading the factors, for ``--peer-devices`` devices, scaled to all. Operations are
-those of the training steps, counted over the model's shapes (clients/cost.py); the peak is a bf16 matrix product
+those of the training steps, counted over the model's shapes (clients/models/cost.py); the peak is a bf16 matrix product
 measured in the same run.
 """
 
@@ -35,15 +35,15 @@ from transformers import (
     RobertaConfig,
 )
 
-from slimfed.clients.adapters.model import head_state
-from slimfed.clients.blueprint import discover
-from slimfed.clients.cohort.trainer import train_cohort
-from slimfed.clients.models import LoadedModel
-from slimfed.clients.room import make_room
-from slimfed.clients.sent import Sent
+from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint
-from slimfed.clients.trainer import DeviceData
+from slimfed.clients.training.cohort.trainer import train_cohort
+from slimfed.clients.training.out_of_memory import make_room
+from slimfed.clients.training.single_device import DeviceData
 from slimfed.clients.update import Adapter, Assignment, Update
 from slimfed.strategies.aggregation import initial_adapter
 
@@ -178,8 +178,8 @@ def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
 def left_out(case: Case) -> float:
     """Operations of the devices' own training that a cohort leaves out.
 
-    In an encoder's last layer, all but keys and values for all tokens but the first (clients/cohort/reading.py); only
-    the large products are counted.
+    In an encoder's last layer, all but keys and values for all tokens but the first
+    (clients/training/cohort/first_token.py); only the large products are counted.
     """
     if case.causal:
         return 0.0

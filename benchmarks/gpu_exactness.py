@@ -3,7 +3,8 @@
     python benchmarks/gpu_exactness.py [--families bert llama ...]
 
 Small random models of every family, unequal ranks, structures, amounts and lengths of data, two prune events, float64
-as in tests/clients/test_cohort.py, which does the same on a CPU; of BERT every importance, every adapter, FedProx and
+as in tests/clients/training/cohort/test_trainer.py, which does the same on a CPU; of BERT every importance, every
+adapter, FedProx and
 HetLoRA's penalty too. Ends with 1 and the names of families that differ by more than 1e-5; scores are compared in
 units of the largest.
 """
@@ -22,9 +23,9 @@ from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.cohort.trainer import train_cohort
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.trainer import train_device
+from slimfed.clients.training.cohort.trainer import train_cohort
+from slimfed.clients.training.single_device import train_device
 from slimfed.clients.update import Update
 
 _FLEET = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]  # rank, sparsity before and after, examples

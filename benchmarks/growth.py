@@ -68,17 +68,17 @@ _PARTS = {
 def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
     """Compute some rounds of a fleet in this process."""
     # Here: the parent, which only starts children and draws, needs none of it.
-    from slimfed.clients.workplace import open_workplace
-    from slimfed.platform.assembly import assemble, new_fleet
-    from slimfed.platform.fleet import load_fleet
-    from slimfed.platform.job import load_job
-    from slimfed.platform.preflight import Checked
-    from slimfed.platform.recorder import StoreRecorder
-    from slimfed.platform.runs import create_run
-    from slimfed.platform.sizing import Sizing
-    from slimfed.platform.store.store import Store
-    from slimfed.strategies.exchange import StopRequestedError
+    from slimfed.clients.node.runtime import open_workplace
+    from slimfed.platform.fleet.profiles import load_fleet
+    from slimfed.platform.job.job import load_job
+    from slimfed.platform.launch.preflight import Checked
+    from slimfed.platform.launch.run_lifecycle import create_run
+    from slimfed.platform.launch.workers import Sizing
+    from slimfed.platform.server.assembly import assemble, new_fleet
+    from slimfed.platform.server.recorder import StoreRecorder
+    from slimfed.platform.store.writer import Store
     from slimfed.strategies.local_grid import LocalGrid
+    from slimfed.strategies.transport import StopRequestedError
 
     class Recorder(StoreRecorder):
         """The real one, which also looks at the clock, and stops after some rounds."""
@@ -141,7 +141,7 @@ def _write_model(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from slimfed.clients.models import load_model
+    from slimfed.clients.models.loading import load_model
     from slimfed.clients.spec import ModelSpec
 
     tokenizer = load_model(ModelSpec(), ("0", "1"), 0).tokenizer

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from slimfed.clients.workplace import open_workplace
-from slimfed.platform.assembly import assemble, new_fleet
-from slimfed.platform.job import load_job
-from slimfed.platform.preflight import check
+from slimfed.clients.node.runtime import open_workplace
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.preflight import check
+from slimfed.platform.server.assembly import assemble, new_fleet
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.protocols import Event, RoundRecord
 

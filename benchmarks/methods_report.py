@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from slimfed.platform import presets
 from slimfed.platform.comparison.course import Point, cost_to_target, under_budget
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.job.job import presets
 
 Results = dict[str, Any]
 

@@ -19,11 +19,11 @@ import torch
 from readme_table import put
 from torch import nn
 
-from slimfed.clients.blueprint import discover
-from slimfed.clients.cost import inference_flops, measure
-from slimfed.clients.models import load_model
-from slimfed.clients.selection import select
-from slimfed.clients.slicing import slice_model
+from slimfed.clients.models.cost import inference_flops, measure
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import load_model
+from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import ModelSpec
 
 _BATCHES = (1, 32)

@@ -84,7 +84,7 @@ def _minilm() -> str:
 
 def _base(shape: str, minilm: str) -> Any:
     """A model to slice: MiniLM as it is, RoBERTa-base's shape and a Llama-like decoder with random weights."""
-    from slimfed.clients.models import LoadedModel, load_model
+    from slimfed.clients.models.loading import LoadedModel, load_model
     from slimfed.clients.spec import ModelSpec
 
     small = load_model(ModelSpec(path=minilm), ("negative", "positive"), 1)
@@ -104,8 +104,8 @@ def _base(shape: str, minilm: str) -> Any:
 
 
 def _structure(base: Any) -> Any:
-    from slimfed.clients.blueprint import discover
-    from slimfed.clients.selection import select
+    from slimfed.clients.models.discovery import discover
+    from slimfed.clients.pruning.selection import select
 
     blueprint = discover(base.model)
     return select(blueprint.dense(), np.random.default_rng(1).random(blueprint.units), SPARSITY, "layer")
@@ -113,12 +113,12 @@ def _structure(base: Any) -> Any:
 
 def _infer(shape: str, format: str, minilm: str) -> dict[str, Any]:
     """The exported half against its dense twin by ``slimfed bench``."""
-    from slimfed.clients.export.bench import bench
-    from slimfed.clients.export.formats import FORMATS
-    from slimfed.clients.export.lean import can_be_lean
+    from slimfed.clients.export.bench.bench import bench
+    from slimfed.clients.export.formats.registry import FORMATS
+    from slimfed.clients.export.formats.safetensors import SlimModel
+    from slimfed.clients.export.label_only_encoder import can_be_lean
     from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices
-    from slimfed.clients.export.slim import SlimModel
-    from slimfed.clients.slicing import slice_model
+    from slimfed.clients.pruning.adapter_slicing import slice_model
     from slimfed.clients.spec import DataSpec
 
     base = _base(shape, minilm)
@@ -168,12 +168,12 @@ def _train(shape: str, kind: str, minilm: str) -> dict[str, int]:
     which half the structure goes, which begins dense. ``sliced``: a round at half the structure. ``again``: as
     ``first``, with ``training.checkpointing``.
     """
-    from slimfed.clients.blueprint import discover
-    from slimfed.clients.measuring import blank_adapter
-    from slimfed.clients.memory import counted_memory
-    from slimfed.clients.slicing import narrow
+    from slimfed.clients.models.discovery import discover
+    from slimfed.clients.pruning.adapter_slicing import narrow
     from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-    from slimfed.clients.trainer import DeviceData, train_device
+    from slimfed.clients.training.calibration import blank_adapter
+    from slimfed.clients.training.memory import counted_memory
+    from slimfed.clients.training.single_device import DeviceData, train_device
     from slimfed.clients.update import Assignment
 
     base, (batch, length) = _base(shape, minilm), _TRAINED[shape]

@@ -20,17 +20,17 @@ import psutil
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from slimfed.clients.models import load_model
+from slimfed.clients.models.loading import load_model
 from slimfed.clients.spec import ModelSpec
-from slimfed.platform.fleet import load_fleet
+from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import run_folder
-from slimfed.platform.job import load_job
-from slimfed.platform.preflight import Checked
-from slimfed.platform.runs import create_run
-from slimfed.platform.session import serve
-from slimfed.platform.sizing import Sizing
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.preflight import Checked
+from slimfed.platform.launch.run_lifecycle import create_run
+from slimfed.platform.launch.workers import Sizing
+from slimfed.platform.server.session import serve
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 from slimfed.strategies.local_grid import LocalGrid
 
 SETS = (

@@ -1,6 +1,7 @@
 """The Flower ClientApp: one node that serves the devices it is sent, one message a round.
 
-A node whose configuration names a device of its own (``own.py``) serves that one alone, with text that never leaves it.
+A node whose configuration names a device of its own (``node/identity.py``) serves that one alone, with text that never
+leaves it.
 What brings torch is imported where it is needed: saying who lives here takes no seconds, and a real node, whose
 process starts anew with every message, counts the time of it as work.
 """
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from slimfed.clients.own import OwnDevice
+from slimfed.clients.node.identity import OwnDevice
 
 app = ClientApp()
 
@@ -19,7 +20,7 @@ app = ClientApp()
 @app.query()
 def host(message: Message, context: Context) -> Message:
     """Say which device lives here."""
-    from slimfed.clients.messages import encode_host
+    from slimfed.clients.messages.adapter_codec import encode_host
 
     own = OwnDevice.of(context.node_config)
     return Message(encode_host(None if own is None else own.device), reply_to=message)
@@ -28,7 +29,7 @@ def host(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the devices of a message and reply with their updates, or with the cause where a device failed."""
-    from slimfed.clients.messages import encode_work
+    from slimfed.clients.messages.adapter_codec import encode_work
 
     began = time.monotonic()
     content = serve(message.content, context.node_config, context.state)
@@ -43,11 +44,17 @@ def serve(
 
     ``config`` is the node's configuration, ``state`` what it remembers from one message of the run to the next.
     """
-    from slimfed.clients.messages import Failure, decode_orders, decode_task, encode_phases, encode_results
-    from slimfed.clients.oversize import oversize
-    from slimfed.clients.remembering import recall, remember
+    from slimfed.clients.messages.adapter_codec import (
+        Failure,
+        decode_orders,
+        decode_task,
+        encode_phases,
+        encode_results,
+    )
+    from slimfed.clients.messages.size_limit import oversize
+    from slimfed.clients.node.error_feedback import recall, remember
+    from slimfed.clients.node.runtime import open_own_workplace, open_workplace
     from slimfed.clients.stopwatch import Stopwatch
-    from slimfed.clients.workplace import open_own_workplace, open_workplace
 
     watch, task, own = Stopwatch(), decode_task(content), OwnDevice.of(config or {})
     with watch.phase("open"):

@@ -142,8 +142,8 @@ class Evaluation:
     """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples.
 
     What follows is in [0, 1], too, and None where it was not measured. Classification: ``macro_f1`` and
-    ``calibration_error`` (``evaluation.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the
-    completions that the model wrote for ``generated`` prompts (``generation.py``).
+    ``calibration_error`` (``evaluation/metrics.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and
+    ``bleu`` of the completions that the model wrote for ``generated`` prompts (``evaluation/generation.py``).
     """
 
     loss: float
@@ -189,7 +189,7 @@ class Update:
     same fixed local batches. ``importance``: size of what the adapter learnt (algorithms 1, step 4). ``seconds`` and
     ``peak_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: its own model on the test split.
     ``link_seconds``: what the server measured from its send to its receipt, less the node's work (real devices).
-    ``memory``: what rounding took away of ``adapter`` (``compression.py``), for the next time; None if
+    ``memory``: what rounding took away of ``adapter`` (``messages/quantization.py``), for the next time; None if
     nothing was rounded.
     """
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from slimfed.dashboard import access, compare, fleet, launch, run, runs, source
+from slimfed.dashboard import source
+from slimfed.dashboard.access import access
+from slimfed.dashboard.pages import compare, fleet, launch, run, runs
 
 # Drawn here, because a named icon would be fetched from a host on the internet.
 ICON = (

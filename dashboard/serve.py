@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from slimfed.dashboard.access import AccessError, check_address
+from slimfed.dashboard.access.access import AccessError, check_address
 
 APP = Path(__file__).with_name("app.py")
 START_SECONDS = 180.0
@@ -41,14 +41,16 @@ def arguments(port: int, address: str) -> list[str]:
 
 def warm_up() -> None:
     """Import and try what the pages need before anybody looks: else the first visitor waits seconds for it."""
-    from slimfed.dashboard import charts, launch, parts, reading
+    from slimfed.dashboard import widgets
+    from slimfed.dashboard.figures import charts, frames
+    from slimfed.dashboard.pages import launch
 
     for page in ("runs", "run", "compare", "fleet"):
-        import_module(f"slimfed.dashboard.{page}")
+        import_module(f"slimfed.dashboard.pages.{page}")
     launch.registries()
-    nothing = reading.rounds_frame([], [])
+    nothing = frames.rounds_frame([], [])
     charts.accuracy(nothing, "round").to_json()
-    parts.parquet(nothing)
+    widgets.parquet(nothing)
 
 
 @contextmanager

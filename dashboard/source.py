@@ -16,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from slimfed.clients.errors import InputError
-from slimfed.dashboard import words
+from slimfed.dashboard import format
 from slimfed.platform.home import home
+from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.database import resolve_url, shown, unreachable
-from slimfed.platform.store.insight import Insight
-from slimfed.platform.store.store import Store
+from slimfed.platform.store.writer import Store
 
 PATIENCE_SECONDS = 5
 """How long to wait for a server to answer, or for a locked file."""
@@ -123,11 +123,11 @@ def explain(error: Exception, source: Source) -> Problem:
     """What a failure to read means for the reader of the screen; no password and no stack trace is in it."""
     if isinstance(error, InputError):
         return Problem(
-            f"The store cannot be used: {words.plain(str(error))}.",
+            f"The store cannot be used: {format.plain(str(error))}.",
             "Set `SLIMFED_STORE` to a valid address, or leave it out, and start the dashboard again.",
         )
     cause = str(unreachable(source.url, error)).partition("the store cannot be reached: ")[2]
-    store, said = f"`{words.code(source.address)}`", f"The database said: `{words.code(cause)}`."
+    store, said = f"`{format.code(source.address)}`", f"The database said: `{format.code(cause)}`."
     if any(sign in cause for sign in ("no such table", "no such column", "does not exist")):
         return Problem(
             f"The store {store} was not written by this version of slimfed.",

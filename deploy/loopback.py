@@ -22,7 +22,7 @@ import psutil
 import tomli_w
 
 from slimfed.clients.builtin.commands import commands
-from slimfed.platform.launch.flower import environment, program
+from slimfed.platform.launch.flwr_cli import environment, program
 
 NAME = "loopback"
 _START_SECONDS = 120.0
@@ -160,7 +160,12 @@ class Loopback:
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         # With the tools of this installation, wherever its environment is; and few threads, for there are many nodes.
         given = environment(self.folder / "flower", {**self.variables, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
-        guard = [sys.executable, "-m", "slimfed.platform.launch.guard", str(self.folder / "logs" / f"{name}.log")]
+        guard = [
+            sys.executable,
+            "-m",
+            "slimfed.platform.launch.process_guard",
+            str(self.folder / "logs" / f"{name}.log"),
+        ]
         self.processes[name] = subprocess.Popen(
             [*guard, program(command[0], given), *command[1:]],
             stdin=subprocess.PIPE,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from slimfed.platform.job import Job, demo_document, job_to_toml, load_job
+from slimfed.platform.job.job import Job, demo_document, job_to_toml, load_job
 
 _HEAD = """# The job file
 

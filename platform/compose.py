@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.merging import fold
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.card import card
-from slimfed.clients.export.formats import LOAD_SLIM
-from slimfed.clients.export.slim import SlimModel, save_slim
-from slimfed.clients.folding import fold
-from slimfed.clients.slicing import narrow
+from slimfed.clients.export.formats.registry import LOAD_SLIM
+from slimfed.clients.export.formats.safetensors import SlimModel, save_slim
+from slimfed.clients.export.model_card import card
+from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.platform.export import GLOBAL, Exporter
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.blueprint import discover
-from slimfed.clients.data import load_data
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.formats import FORMATS
+from slimfed.clients.export.formats.registry import FORMATS
 from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source
-from slimfed.clients.models import load_model
-from slimfed.platform import checkpoint
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import load_model
 from slimfed.platform.home import RunFolder
-from slimfed.platform.job import Job, load_job
-from slimfed.platform.pinning import check_base
-from slimfed.strategies.fleet import Fleet
+from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.server import checkpoint
+from slimfed.platform.server.base_digest import check_base
 from slimfed.strategies.schedule import sparsity_after
+from slimfed.strategies.server_state import Fleet
 
 GLOBAL = None
 """The subject that is no device: the global model in the structure that the server decided."""

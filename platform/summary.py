@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sys import float_info
 from typing import Any
 
-from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.reader import Reader
 
 MEASURES = ("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu")
 """What is measured of the global model beside its accuracy; None where it does not belong to the task."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.job import Job, load_job
-from slimfed.platform.overrides import parse_sets
+from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.job.overrides import parse_sets
 
 _LONGEST_NAME = 200
 _OPENING, _CLOSING, _QUOTES = "[{", "]}", "\"'"

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
-from slimfed.clients.selection import select
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
 from slimfed.strategies.bandits import Arm, Bandit
-from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.pace import Toll
 from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
+from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.speed_model import Toll
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 from flwr.supercore.differential_privacy import compute_adaptive_noise_params, compute_stdv
 
 from slimfed.clients.privacy import clipped, epsilon_of, mean_shift
-from slimfed.clients.slicing import narrow
+from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import PrivacySpec
 from slimfed.clients.update import Adapter, Update
-from slimfed.strategies.aggregation.terms import Terms, rebuilt
+from slimfed.strategies.aggregation.tensor_terms import Terms, rebuilt
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def add_noise(
     """``mean`` of clipped ``updates`` with Gaussian noise: of every coordinate's sum, ``noise_multiplier * norm``.
 
     A coordinate with n owners gets an n-th of that. How many own it is not secret: structures and ranks do not depend
-    on anybody's text here (``platform/preflight.py`` sees to that). One without owner was not averaged.
+    on anybody's text here (``platform/launch/preflight.py`` sees to that). One without owner was not averaged.
     """
     multiplier = spec.noise_multiplier
     if spec.clipping == "adaptive":

@@ -7,13 +7,13 @@ import numpy as np
 
 from slimfed.clients.update import Report
 from slimfed.strategies.bandits import Arm
-from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.judging import Verdict
-from slimfed.strategies.pace import Toll
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reward import rewards
+from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.speed_model import Toll
+from slimfed.strategies.verdicts import Verdict
 
 # Devices on either side, in the order of their paces, whose pulls an agent overhears.
 _NEIGHBOURS = 4

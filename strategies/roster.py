@@ -6,9 +6,9 @@ from collections.abc import Callable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from slimfed.clients.messages import MalformedMessageError, decode_host
-from slimfed.strategies.exchange import StopRequestedError, exchange, went_away
+from slimfed.clients.messages.adapter_codec import MalformedMessageError, decode_host
 from slimfed.strategies.protocols import Event
+from slimfed.strategies.transport import StopRequestedError, exchange, went_away
 
 # A node's process starts anew for the question: on a small or busy machine that takes long, and asking again would not
 # make it faster. A node that is gone costs less, since the SuperLink says so after a minute.

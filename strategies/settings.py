@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from slimfed.clients.spec import TaskSpec
 from slimfed.strategies.bandits.spec import BanditSpec
-from slimfed.strategies.server_spec import ServerSpec
+from slimfed.strategies.server.spec import ServerSpec
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.compression import compensated
-from slimfed.clients.messages import decode_phases, encode_orders
-from slimfed.clients.oversize import oversize
+from slimfed.clients.messages.adapter_codec import decode_phases, encode_orders
+from slimfed.clients.messages.quantization import compensated
+from slimfed.clients.messages.size_limit import oversize
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
-from slimfed.clients.selection import select
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.update import Adapter, Evaluation, Report, Update
+from slimfed.strategies.accumulation import Harvest, Sieve
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error
-from slimfed.strategies.dealing import deal_freely, deal_to_hosts, orders, parcels
-from slimfed.strategies.exchange import Answer, converse, wait_for_nodes
-from slimfed.strategies.fleet import Fleet, Memory
-from slimfed.strategies.harvest import Harvest, Sieve
-from slimfed.strategies.judging import NOBODY, Judge, Verdict
+from slimfed.strategies.dispatch import deal_freely, deal_to_hosts, orders, parcels
 from slimfed.strategies.planning import Plan, evaluates, plan_round
 from slimfed.strategies.privacy import add_noise, clip, spent
 from slimfed.strategies.protocols import Clock, DeviceRecord, Evaluator, Event, Forecast, Recorder, RoundRecord
@@ -33,7 +30,10 @@ from slimfed.strategies.rewarding import reward_devices
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
+from slimfed.strategies.server_state import Fleet, Memory
 from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.transport import Answer, converse, wait_for_nodes
+from slimfed.strategies.verdicts import NOBODY, Judge, Verdict
 
 # The aggregation's error is measured on so many devices.
 _SAMPLE = 100

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slimfed.platform.launch.flower import program
+from slimfed.platform.launch.flwr_cli import program
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from slimfed.clients.builtin.commands import commands
-from slimfed.platform import checkpoint
-from slimfed.platform.job import load_job
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.job.job import load_job
+from slimfed.platform.server import checkpoint
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -17,9 +17,8 @@ def _files(floor: str) -> list[Path]:
 
 
 def _folders(floor: str) -> set[Path]:
-    """Every folder below a floor that can be a package."""
-    found = {folder for path in _files(floor) for folder in path.parents if folder != Path()}
-    return {folder for folder in found if folder.name.isidentifier()}
+    """The floor, and every folder below it that holds code."""
+    return {Path(floor), *(path.parent for path in _files(floor) if path.suffix == ".py")}
 
 
 @pytest.mark.parametrize("floor", FLOORS)

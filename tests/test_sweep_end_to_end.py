@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import update
 
 from slimfed.clients.builtin.commands import commands
-from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.schema import Run
-from slimfed.platform.store.store import Store
+from slimfed.platform.store.writer import Store
 
 pytestmark = pytest.mark.timeout(900)
 

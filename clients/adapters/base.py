@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from slimfed.clients.cost import AdapterLoad, Dimensions, low_rank_load
-from slimfed.clients.folding import fold
-from slimfed.clients.slicing import slice_model
+from slimfed.clients.adapters.merging import fold
+from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load
+from slimfed.clients.pruning.adapter_slicing import slice_model
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Adapter, Delta, Factors, Update
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from slimfed.clients.adapters.model import AdaptedModel
+    from slimfed.clients.adapters.adapted import AdaptedModel
     from slimfed.clients.spec import AdapterSpec, TaskSpec
 
 Kept = Mapping[tuple[str, str], np.ndarray]

@@ -12,16 +12,16 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients import low_rank
+from slimfed.clients.adapters import lora_math
+from slimfed.clients.adapters.adapted import AdaptedModel, Read, attach_head, fill
 from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
-from slimfed.clients.adapters.model import AdaptedModel, Read, attach_head, fill
-from slimfed.clients.adapters.tail import TailPenalty
-from slimfed.clients.cohort.layers import CohortLinear
-from slimfed.clients.ownership import factor_masks, rank_mask
-from slimfed.clients.sent import Sent
+from slimfed.clients.adapters.batched_layers import CohortLinear
+from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.adapters.rank_penalty import TailPenalty
+from slimfed.clients.models.tensors import to_array
+from slimfed.clients.pruning.device_masks import factor_masks, rank_mask
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Structure
-from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Adapter, Factors
 
 _NAME = "default"
@@ -84,11 +84,11 @@ class LayerView:
 
     def merged(self) -> torch.Tensor:
         """W + scaling * B A."""
-        return low_rank.merged(self.weight, self.a, self.b, self.scaling)
+        return lora_math.merged(self.weight, self.a, self.b, self.scaling)
 
     def first_order(self, side: str) -> torch.Tensor:
         """LoRAPrune's importance."""
-        return low_rank.first_order(self.weight, self.a, self.b, self.scaling, side)
+        return lora_math.first_order(self.weight, self.a, self.b, self.scaling, side)
 
     def read(self, of: Read) -> Factors:
         """A copy of what ``of`` gives for A and B."""

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from slimfed.clients import low_rank
+from slimfed.clients.adapters import lora_math
+from slimfed.clients.adapters.adapted import AdaptedModel, DeviceLayer, Read
 from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
+from slimfed.clients.adapters.batched_layers import CohortLinear
 from slimfed.clients.adapters.lora import LayerView, attach, stacked
-from slimfed.clients.adapters.model import AdaptedModel, DeviceLayer, Read
-from slimfed.clients.cohort.layers import CohortLinear
+from slimfed.clients.models.tensors import to_array
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.tensors import to_array
 from slimfed.clients.update import Adapter, Factors
 
 _LADDER = 7
@@ -106,11 +106,11 @@ class GatedView(LayerView):
 
     def merged(self) -> torch.Tensor:
         """W + scaling * B diag(g) A."""
-        return low_rank.merged(self.weight, self.gate[:, None] * self.a, self.b, self.scaling)
+        return lora_math.merged(self.weight, self.gate[:, None] * self.a, self.b, self.scaling)
 
     def first_order(self, side: str) -> torch.Tensor:
         """LoRAPrune's importance of the gated product."""
-        return low_rank.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
+        return lora_math.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
 
     def read(self, of: Read) -> Factors:
         """A copy of what ``of`` gives for A, B and the gate."""
@@ -138,7 +138,7 @@ class CohortGatedLinear(CohortLinear):
 
     def first_order(self, side: str) -> torch.Tensor:
         """LoRAPrune's importance of the gated product."""
-        return low_rank.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
+        return lora_math.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
 
     def read(self) -> list[Factors]:
         """The devices' factors and gates."""

@@ -11,14 +11,14 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapters.adapted import AdaptedModel, DeviceLayer, Read, attach_head
 from slimfed.clients.adapters.base import AdapterMethod, Kept
-from slimfed.clients.adapters.model import AdaptedModel, DeviceLayer, Read, attach_head
-from slimfed.clients.cohort.layers import clear, masked_rows
-from slimfed.clients.cost import AdapterLoad, Dimensions
-from slimfed.clients.slicing import place_delta
+from slimfed.clients.adapters.batched_layers import clear, masked_rows
+from slimfed.clients.models.cost import AdapterLoad, Dimensions
+from slimfed.clients.models.tensors import gradient, to_array
+from slimfed.clients.pruning.adapter_slicing import place_delta
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.tensors import gradient, to_array
 from slimfed.clients.update import Adapter, Delta, Update
 
 

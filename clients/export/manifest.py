@@ -59,7 +59,7 @@ class Manifest(Section):
     dimensions of the residual stream, ascending; None: all. ``head``: parameters beside the adapter
     that were trained in full. ``stock``: plain ``from_pretrained`` opens it. ``quantised``: how the weights were
     narrowed, such as "int8"; empty if they were not. ``lean``: it runs without what its label does not need (see
-    :mod:`slimfed.clients.export.lean`). ``files``: every file that must be as it was written (the model
+    :mod:`slimfed.clients.export.label_only_encoder`). ``files``: every file that must be as it was written (the model
     card may be edited).
     """
 

@@ -10,7 +10,7 @@ class LoraGradient(Importance):
     """The weight's gradient G as the adapter's gradients tell it (LoRAPrune, arXiv 2305.18403), summed per unit.
 
     The score of a row is |sum_j G_ij W'_ij| with W' the adapted weight: the first-order change of the loss when the row
-    goes. For LoRA, G is gB A + B gA (:func:`slimfed.clients.adapters.low_rank.first_order`).
+    goes. For LoRA, G is gB A + B gA (:func:`slimfed.clients.adapters.lora_math.first_order`).
     """
 
     def score(self) -> torch.Tensor:

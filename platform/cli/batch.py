@@ -17,13 +17,13 @@ from slimfed.platform.cli.progress import Board
 from slimfed.platform.cli.running import INTERRUPTED
 from slimfed.platform.cli.stores import reading
 from slimfed.platform.home import RunFolder, home, run_folder
-from slimfed.platform.job import Job, load_job, parse_job
-from slimfed.platform.launcher import LaunchPlan, StopSignals, launch, stop_signals
-from slimfed.platform.preflight import Checked, check
-from slimfed.platform.runs import create_run, is_alive, store_url
-from slimfed.platform.sizing import Sizing, processor_count
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.job.job import Job, load_job, parse_job
+from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
+from slimfed.platform.launch.preflight import Checked, check
+from slimfed.platform.launch.run_lifecycle import create_run, is_alive, store_url
+from slimfed.platform.launch.workers import Sizing, processor_count
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 from slimfed.platform.sweep import Variant, same_work
 
 _WAIT_SECONDS = 0.25

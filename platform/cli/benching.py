@@ -9,7 +9,7 @@ import typer
 from slimfed.platform.cli.output import notes, percent, print_json, print_table, size
 
 if TYPE_CHECKING:
-    from slimfed.clients.export.bench import Bench, Figures
+    from slimfed.clients.export.bench.bench import Bench, Figures
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -23,7 +23,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure an exported model against the dense model as transformers computes it, in the same format."""
-    from slimfed.clients.export.bench import bench as measure
+    from slimfed.clients.export.bench.bench import bench as measure
 
     with notes().status("measuring"):
         found = measure(folder, batch, length, threads, repeats)

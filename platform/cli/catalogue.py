@@ -16,7 +16,7 @@ def fleet(
     as_json: Json = False,
 ) -> None:
     """Show the device classes of a fleet profile, or list the built-in fleets."""
-    from slimfed.platform.fleet import load_profile, profile_names
+    from slimfed.platform.fleet.profiles import load_profile, profile_names
 
     if profile is None:
         rows = [{"profile": name, "description": load_profile(name).description} for name in profile_names()]
@@ -67,7 +67,7 @@ def methods(as_json: Json = False) -> None:
     """List the methods and the parts that a job file can name."""
     from slimfed.clients.adapters import ADAPTERS
     from slimfed.clients.importance import IMPORTANCE
-    from slimfed.platform.presets import PRESETS
+    from slimfed.platform.job.presets import PRESETS
     from slimfed.strategies.aggregation import AGGREGATIONS
     from slimfed.strategies.bandits import BANDITS
     from slimfed.strategies.server import SERVER_OPTIMIZERS

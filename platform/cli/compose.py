@@ -24,7 +24,7 @@ def compose(
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.compose import compose as write
     from slimfed.platform.export import Exporter
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
 
     with existing() as store:
         runs = [Reader(store.engine).find_run(run) for run in (first, second)]

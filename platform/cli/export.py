@@ -30,7 +30,7 @@ def export(
     chosen = [device is not None, globally, everything]
     if sum(chosen) > 1:
         raise InputError("--device, --global and --all: give one of them")
-    from slimfed.clients.export.formats import FORMATS
+    from slimfed.clients.export.formats.registry import FORMATS
 
     if format not in FORMATS:
         raise InputError(f"--format = {format!r}: must be one of {', '.join(FORMATS)}")
@@ -38,7 +38,7 @@ def export(
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.export import GLOBAL, Exporter
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)

@@ -12,7 +12,7 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.cli.output import notes, print_json, results
 
 if TYPE_CHECKING:
-    from slimfed.clients.export.opening import OpenedModel
+    from slimfed.clients.export.runtime.opened_model import OpenedModel
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Folder = Annotated[Path, typer.Argument(help="a folder that `slimfed export` wrote, of any format")]
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def _measures(opened: "OpenedModel", data: str | None, text: str | None, label: str | None) -> dict[str, Any]:
-    from slimfed.clients.data import load_test
+    from slimfed.clients.data.text import load_test
     from slimfed.clients.spec import GenerationSpec
 
     manifest = opened.manifest
@@ -94,7 +94,7 @@ def _lm_eval(opened: "OpenedModel", names: list[str], folder: Path | None, limit
     if folder is not None and not folder.is_dir():
         raise InputError(f"--tasks = {str(folder)!r}: there is no such folder")
     try:
-        from slimfed.clients.export.lm_eval import run_tasks
+        from slimfed.clients.export.runtime.lm_eval import run_tasks
     except ImportError:
         raise InputError("--lm-eval needs lm-eval: pip install 'slimfed[lm-eval]'") from None
     return run_tasks(opened, names, folder, limit)
@@ -102,7 +102,7 @@ def _lm_eval(opened: "OpenedModel", names: list[str], folder: Path | None, limit
 
 def _open(folder: Path, base: Path | None) -> "OpenedModel":
     with notes().status("opening the model"):
-        from slimfed.clients.export.opening import open_model
+        from slimfed.clients.export.runtime.opened_model import open_model
 
         return open_model(folder, base)
 

@@ -2,10 +2,10 @@
 
 from slimfed.platform.cli.output import duration
 from slimfed.platform.cli.progress import Display, Snapshot
-from slimfed.platform.launcher import FinalStatus, Look
-from slimfed.platform.store.patience import patiently
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.launch.launcher import FinalStatus, Look
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.retry import patiently
+from slimfed.platform.store.writer import Store
 
 # The launcher only watches: it waits longer for a store than a run does by default, and so tells how the run ended.
 _PATIENCE_SECONDS = 90.0

@@ -52,8 +52,8 @@ def runs(
 ) -> None:
     """List the runs, newest first."""
     from slimfed.platform.cli.stores import reading
-    from slimfed.platform.runs import settle
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.launch.run_lifecycle import settle
+    from slimfed.platform.store.reader import Reader
     from slimfed.platform.summary import run_summaries
 
     with reading() as store:
@@ -70,7 +70,7 @@ def runs(
 def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")], as_json: Json = False) -> None:
     """Show one run: its figures, its rounds and its latest events."""
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
     from slimfed.platform.summary import measures, run_summaries
 
     with existing() as store:

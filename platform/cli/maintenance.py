@@ -32,8 +32,8 @@ def upgrade(
 ) -> None:
     """Bring the store to the newest revision."""
     from slimfed.platform.home import home
-    from slimfed.platform.runs import store_url
-    from slimfed.platform.store.store import upgrade as upgrade_store
+    from slimfed.platform.launch.run_lifecycle import store_url
+    from slimfed.platform.store.writer import upgrade as upgrade_store
 
     before, after = upgrade_store(store or store_url(), home())
     text = f"the store is up to date ({after})" if before == after else f"upgraded from {before or 'empty'} to {after}"

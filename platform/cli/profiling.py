@@ -12,10 +12,10 @@ def profile_of(folder: Path) -> dict[str, Any] | None:
     """Where the time of a round of the run in ``folder`` went, as JSON values; None if it recorded no round."""
     import torch
 
-    from slimfed.clients.measuring import matrix_rate
+    from slimfed.clients.training.calibration import matrix_rate
     from slimfed.platform.home import RunFolder
-    from slimfed.platform.job import load_job
-    from slimfed.platform.profile import read
+    from slimfed.platform.job.job import load_job
+    from slimfed.platform.server.round_timing import read
 
     run = RunFolder(folder)
     found = read(run.profile)

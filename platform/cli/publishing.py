@@ -19,8 +19,8 @@ def publish(
 ) -> None:
     """Write a run's figures to TensorBoard or MLflow."""
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.elsewhere import to_mlflow, to_tensorboard
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.integrations.elsewhere import to_mlflow, to_tensorboard
+    from slimfed.platform.store.reader import Reader
 
     if tensorboard is None and mlflow is None:
         raise InputError("say where to: --tensorboard FOLDER, --mlflow URI, or both")
@@ -39,8 +39,8 @@ def prometheus(
 ) -> None:
     """Let Prometheus scrape the newest runs at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.elsewhere import serve_prometheus
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.integrations.elsewhere import serve_prometheus
+    from slimfed.platform.store.reader import Reader
 
     with existing() as store:
         server = serve_prometheus(Reader(store.engine), port)

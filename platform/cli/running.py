@@ -11,8 +11,8 @@ from slimfed.platform.cli.output import BAD_INPUT, FAILED, OK, notes, print_json
 
 if TYPE_CHECKING:
     from slimfed.platform.home import RunFolder
-    from slimfed.platform.sizing import Sizing
-    from slimfed.platform.store.store import Store
+    from slimfed.platform.launch.workers import Sizing
+    from slimfed.platform.store.writer import Store
 
 Json = Annotated[bool, typer.Option("--json", help="print the run as one JSON object at the end")]
 Queue = Annotated[
@@ -41,9 +41,9 @@ def run(
 ) -> None:
     """Run a job to its end, or put it into the queue."""
     from slimfed.platform.home import home
-    from slimfed.platform.job import load_job
-    from slimfed.platform.runs import create_run, store_url
-    from slimfed.platform.store.store import Store
+    from slimfed.platform.job.job import load_job
+    from slimfed.platform.launch.run_lifecycle import create_run, store_url
+    from slimfed.platform.store.writer import Store
 
     real = ["fleet.clock=measured"] if federation else []  # what a profile says of time is not true of real devices
     wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else []), *real])
@@ -63,9 +63,9 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.home import run_folder
-    from slimfed.platform.job import load_job
-    from slimfed.platform.runs import is_alive, store_url
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.job.job import load_job
+    from slimfed.platform.launch.run_lifecycle import is_alive, store_url
+    from slimfed.platform.store.reader import Reader
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)
@@ -89,9 +89,9 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
 def stop(run: RunId) -> None:
     """Stop a run; it can be resumed. Returns when it has stopped."""
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.launcher import FINAL
-    from slimfed.platform.runs import ask_to_stop
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.launch.launcher import FINAL
+    from slimfed.platform.launch.run_lifecycle import ask_to_stop
+    from slimfed.platform.store.reader import Reader
 
     with existing() as store:
         reader = Reader(store.engine)
@@ -114,7 +114,7 @@ def _check(job: Any, federation: str | None) -> Any:
     """Preflight, with a word on what takes the seconds."""
     with notes().status("checking the job"):
         from slimfed.platform.launch.federation import check_connection
-        from slimfed.platform.preflight import check
+        from slimfed.platform.launch.preflight import check
 
         if federation is not None:
             check_connection(federation)
@@ -128,8 +128,8 @@ def _federation(folder: "RunFolder") -> str | None:
 
 def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json: bool) -> int:
     """Leave a queued run to the foreman; returns the exit code."""
-    from slimfed.platform.foreman import call_foreman, waiting_here
-    from slimfed.platform.store.insight import Insight
+    from slimfed.platform.launch.queue_runner import call_foreman, waiting_here
+    from slimfed.platform.store.dashboard_reader import Insight
     from slimfed.platform.summary import run_summaries
 
     insight = Insight(store.engine)
@@ -148,7 +148,7 @@ def _drive(
     """Launch a run, show it, report it; returns the exit code."""
     from slimfed.platform.cli.journal import StoreJournal
     from slimfed.platform.cli.progress import open_display
-    from slimfed.platform.launcher import LaunchPlan, launch
+    from slimfed.platform.launch.launcher import LaunchPlan, launch
 
     federation = _federation(folder)
     place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
@@ -165,7 +165,7 @@ def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -
     """Print how a run ended, and what can be done next; returns the exit code."""
     from slimfed.platform.cli.listing import print_summary
     from slimfed.platform.cli.profiling import print_profile, profile_of
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
     from slimfed.platform.summary import run_summaries
 
     reader = Reader(store.engine)

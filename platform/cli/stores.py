@@ -6,10 +6,10 @@ from pathlib import Path
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import home
-from slimfed.platform.job import Job
-from slimfed.platform.runs import store_url
+from slimfed.platform.job.job import Job
+from slimfed.platform.launch.run_lifecycle import store_url
 from slimfed.platform.store.database import resolve_url
-from slimfed.platform.store.store import Store
+from slimfed.platform.store.writer import Store
 
 
 @contextmanager

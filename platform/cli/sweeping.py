@@ -13,7 +13,7 @@ from slimfed.platform.cli.running import INTERRUPTED
 
 if TYPE_CHECKING:
     from slimfed.platform.comparison.course import Cost, Quality
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 Parallel = Annotated[int, typer.Option(min=1, help="runs at once; they share the processors")]
@@ -73,7 +73,7 @@ def compare(
     are run first.
     """
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
 
     view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
     files = [Path(each) for each in runs or [] if each.endswith(".toml")]
@@ -118,7 +118,7 @@ def sweep(
     """
     from slimfed.platform.cli.batch import run_batch
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.store.queries import Reader
+    from slimfed.platform.store.reader import Reader
     from slimfed.platform.sweep import expand
 
     view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.course import Course
-from slimfed.platform.job import job_to_dict, parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
 
 _NOT_THE_JOB = ("seed", "name", "store.url", "engine.name", "engine.workers", "engine.cohort_size")
 """Fields that say which run it is, and where it is kept and computed: they do not change what it does."""

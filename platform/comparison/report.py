@@ -9,7 +9,7 @@ from slimfed.platform.comparison.grouping import Group, grouped
 from slimfed.platform.comparison.robustness import Robustness, robustness
 from slimfed.platform.comparison.statistic import Statistic
 from slimfed.platform.comparison.target import Target
-from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.reader import Reader
 
 __all__ = ["Comparison", "GroupResult", "Target", "UnderBudget", "choose_target", "compare", "load_courses"]
 

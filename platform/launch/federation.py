@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.launch.flower import AppStatus, Flower, LaunchError, environment
+from slimfed.platform.launch.flwr_cli import AppStatus, Flower, LaunchError, environment
 
 # A look takes a second of processor time and a connection; the store shows progress meanwhile.
 _LOOK_SECONDS = 10.0

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 import tomli_w
 
-from slimfed.platform.launch.flower import AppStatus, Flower, LaunchError, environment, program
+from slimfed.platform.launch.flwr_cli import AppStatus, Flower, LaunchError, environment, program
 
 _CONNECTION = "slimfed"
 _START_SECONDS = 60.0
@@ -153,7 +153,7 @@ class SuperLink:
         superlink = [program("flower-superlink", self._environment), "--insecure", "--simulation"]
         superlink += ["--isolation", "subprocess", "--disable-runtime-dependency-installation"]
         superlink += ["--host", "127.0.0.1", "--port", str(port)]
-        guard = [sys.executable, "-m", "slimfed.platform.launch.guard", str(self.log)]
+        guard = [sys.executable, "-m", "slimfed.platform.launch.process_guard", str(self.log)]
         self._guard = subprocess.Popen(
             [*guard, *superlink],
             stdin=subprocess.PIPE,

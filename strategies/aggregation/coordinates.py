@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from slimfed.clients.compression import value_bytes
+from slimfed.clients.messages.quantization import value_bytes
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Adapter

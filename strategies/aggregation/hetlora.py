@@ -19,7 +19,8 @@ class HetLora(Aggregator):
 
     Ranks are padded with zeros up to the largest, as published; a device's missing rows and columns are not, since it
     cannot help having pruned them: they do not count in the mean (the paper knows no pruning). The head is weighted by
-    examples. Truncation to a device's rank happens when it is sent its part; how ranks fall is in ``rank_pruning.py``.
+    examples. Truncation to a device's rank happens when it is sent its part; how ranks fall is in
+    ``clients/adapters/rank_pruning.py``.
     """
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:

@@ -8,7 +8,7 @@ import numpy as np
 from slimfed.clients.update import Adapter, Update
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coverage import Coverage
-from slimfed.strategies.aggregation.terms import Terms, terms
+from slimfed.strategies.aggregation.tensor_terms import Terms, terms
 
 _FEWEST = 3
 

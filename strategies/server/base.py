@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from slimfed.clients.update import Adapter, Factors
-from slimfed.strategies.server_spec import ServerSpec
+from slimfed.strategies.server.spec import ServerSpec
 
 Arrays = Mapping[str, np.ndarray]
 Memory = dict[str, np.ndarray]

@@ -5,15 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from masking import masked
 from small_models import CONFIGS, DECODERS, build, tokens
 from small_structures import draw_adapter, draw_structure
 from transformers import AutoModel, AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, PreTrainedConfig
 
-from slimfed.clients.blueprint import discover
 from slimfed.clients.errors import InputError
-from slimfed.clients.families import FAMILIES
-from slimfed.clients.masking import masked
-from slimfed.clients.slicing import narrow, slice_model, widen
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.families import FAMILIES
+from slimfed.clients.pruning.adapter_slicing import narrow, slice_model, widen
 from slimfed.clients.structure import Structure
 
 _GEMMA = {

@@ -7,8 +7,8 @@ import numpy as np
 
 from slimfed.clients.structure import Block, Blueprint, Structure
 from slimfed.clients.update import Adapter, Assignment, Evaluation, Update, Workload
-from slimfed.platform.job import parse_job
-from slimfed.platform.store.store import FinalStatus, Store
+from slimfed.platform.job.job import parse_job
+from slimfed.platform.store.writer import FinalStatus, Store
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord
 
 COMPUTE_SECONDS = {"jetson-tx2": 9.0, "jetson-xavier-nx": 4.0, "jetson-agx-xavier": 2.0}

@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard.source import Source, engine, explain
-from slimfed.platform.store.queries import Reader
+from slimfed.platform.store.reader import Reader
 
 SECRET = "postgresql+psycopg://reader:hunter2@127.0.0.1:1/slimfed"
 

@@ -28,10 +28,10 @@ import pytest
 from loopback import NAME, Loopback
 from missing import missing
 
-from slimfed.platform.job import load_job
-from slimfed.platform.launch.flower import environment, program
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.flwr_cli import environment, program
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 
 pytestmark = pytest.mark.timeout(1800)
 

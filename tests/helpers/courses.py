@@ -3,7 +3,7 @@
 from typing import Any
 
 from slimfed.platform.comparison.course import Course, Point
-from slimfed.platform.job import job_to_dict, parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
 
 
 def point(round: int, quality: float, scale: float = 1.0) -> Point:

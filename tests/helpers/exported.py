@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from masking import masked
 from small_models import VOCABULARY, build
 from small_structures import draw_adapter, draw_structure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from slimfed.clients.adapters.lora import attach
-from slimfed.clients.blueprint import discover
 from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source, digest
-from slimfed.clients.masking import masked
-from slimfed.clients.models import LoadedModel
-from slimfed.clients.slicing import slice_model
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.pruning.adapter_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
 from slimfed.clients.structure import Blueprint, Structure
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from slimfed.clients.selection import select
+from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.update import Adapter, Factors
-from slimfed.clients.workplace import open_workplace
-from slimfed.platform import checkpoint
-from slimfed.platform.assembly import new_fleet
 from slimfed.platform.home import run_folder
-from slimfed.platform.job import job_to_toml, parse_job
-from slimfed.platform.pinning import pin_base
-from slimfed.platform.store.store import Store
-from slimfed.strategies.fleet import Fleet
+from slimfed.platform.job.job import job_to_toml, parse_job
+from slimfed.platform.server import checkpoint
+from slimfed.platform.server.assembly import new_fleet
+from slimfed.platform.server.base_digest import pin_base
+from slimfed.platform.store.writer import Store
+from slimfed.strategies.server_state import Fleet
 
 RUN = "20260101-000000-abc"
 DEVICES = 3

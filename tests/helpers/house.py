@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimfed.clients.workplace import open_workplace
-from slimfed.platform import checkpoint
-from slimfed.platform.fleet import load_fleet
+from slimfed.clients.node.runtime import open_workplace
+from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import run_folder
-from slimfed.platform.job import Job, load_job
-from slimfed.platform.preflight import Checked
-from slimfed.platform.runs import create_run
-from slimfed.platform.session import serve
-from slimfed.platform.sizing import Sizing
-from slimfed.platform.store.queries import Reader
-from slimfed.platform.store.store import Store
+from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.launch.preflight import Checked
+from slimfed.platform.launch.run_lifecycle import create_run
+from slimfed.platform.launch.workers import Sizing
+from slimfed.platform.server import checkpoint
+from slimfed.platform.server.session import serve
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
 from slimfed.strategies.local_grid import LocalGrid
 
 DEVICES, ROUNDS = 4, 3

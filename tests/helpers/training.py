@@ -7,14 +7,14 @@ import torch
 from small_models import VOCABULARY, build
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.model import head_state
-from slimfed.clients.blueprint import discover
-from slimfed.clients.models import LoadedModel
-from slimfed.clients.selection import select
-from slimfed.clients.slicing import narrow
+from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.trainer import Batch, DeviceData
+from slimfed.clients.training.single_device import Batch, DeviceData
 from slimfed.clients.update import Adapter, Assignment, Delta
 from slimfed.strategies.aggregation import initial_adapter
 

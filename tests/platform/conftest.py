@@ -6,7 +6,7 @@ import pytest
 from missing import missing
 from sqlalchemy import create_engine, text
 
-from slimfed.platform.store.store import Store
+from slimfed.platform.store.writer import Store
 
 
 @pytest.fixture(scope="session")

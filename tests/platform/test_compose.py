@@ -10,12 +10,12 @@ import torch
 from finished_run import finished_run
 from typer.testing import CliRunner
 
+from slimfed.clients.adapters.merging import fold
 from slimfed.clients.export import load_slim
-from slimfed.clients.folding import fold
-from slimfed.clients.slicing import narrow, slice_model
-from slimfed.clients.workplace import open_workplace
+from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
 from slimfed.platform.cli import app
-from slimfed.platform.job import load_job
+from slimfed.platform.job.job import load_job
 
 runner = CliRunner()
 FIRST, SECOND = "20260101-000000-aaa", "20260101-000001-bbb"

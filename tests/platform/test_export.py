@@ -10,11 +10,11 @@ from finished_run import DEVICES, RUN, finished_run
 from typer.testing import CliRunner
 
 from slimfed.clients.export import load_slim
-from slimfed.clients.workplace import open_workplace
+from slimfed.clients.node.runtime import open_workplace
 from slimfed.platform.cli import app
-from slimfed.platform.evaluator import GlobalEvaluator
-from slimfed.platform.job import load_job
-from slimfed.strategies.fleet import Fleet
+from slimfed.platform.job.job import load_job
+from slimfed.platform.server.evaluator import GlobalEvaluator
+from slimfed.strategies.server_state import Fleet
 
 runner = CliRunner()
 

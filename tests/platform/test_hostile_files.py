@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slimfed.clients.data import load_data
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.models import load_model
+from slimfed.clients.models.loading import load_model
 from slimfed.clients.spec import DataSpec, ModelSpec
-from slimfed.platform import checkpoint
-from slimfed.platform.checkpoint import CheckpointError
-from slimfed.platform.fleet import load_profile
-from slimfed.platform.job import Job, job_to_dict, load_job, parse_job
-from slimfed.platform.overrides import parse_sets
+from slimfed.platform.fleet.profiles import load_profile
+from slimfed.platform.job.job import Job, job_to_dict, load_job, parse_job
+from slimfed.platform.job.overrides import parse_sets
+from slimfed.platform.server import checkpoint
+from slimfed.platform.server.checkpoint import CheckpointError
 
 FUZZ = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 values = st.recursive(

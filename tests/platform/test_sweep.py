@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.overrides import parse_value
+from slimfed.platform.job.overrides import parse_value
 from slimfed.platform.sweep import expand, same_work, split_values
 
 VALUES = {

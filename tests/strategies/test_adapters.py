@@ -7,16 +7,16 @@ import pytest
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.model import head_state
+from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.workplace import open_workplace
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
-from slimfed.strategies.exchange import StopRequestedError
-from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.local_grid import LocalGrid
+from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim
+from slimfed.strategies.transport import StopRequestedError
 
 NEW = [name for name in ADAPTERS if name != "lora"]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training import adapter, opened, task
 
-from slimfed.clients.messages import (
+from slimfed.clients.messages.adapter_codec import (
     MalformedMessageError,
     Orders,
     decode_orders,
@@ -18,17 +18,17 @@ from slimfed.clients.messages import (
     encode_orders,
     encode_results,
 )
-from slimfed.clients.selection import select
-from slimfed.clients.slicing import narrow
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.update import Update, Workload
+from slimfed.strategies.accumulation import Harvest, Sieve
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
-from slimfed.strategies.fleet import Fleet
-from slimfed.strategies.harvest import Harvest, Sieve
-from slimfed.strategies.judging import Judge, Verdict
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion
+from slimfed.strategies.server_state import Fleet
+from slimfed.strategies.verdicts import Judge, Verdict
 
 DEVICES = 7
 BASE, BLUEPRINT = opened("bert", False)

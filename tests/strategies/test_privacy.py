@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.privacy import clipped, delta_of, epsilon_of, localised, mean_shift
-from slimfed.clients.slicing import narrow
+from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import PrivacySpec
 from slimfed.clients.update import Adapter, Update
-from slimfed.platform.job import load_job
-from slimfed.platform.preflight import check_privacy
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.preflight import check_privacy
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.privacy import add_noise, clip, spent
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import pytest
 from flwr.app import Message, RecordDict
 
-from slimfed.clients.messages import encode_host
+from slimfed.clients.messages.adapter_codec import encode_host
 from slimfed.strategies import roster as roster_module
-from slimfed.strategies.exchange import StopRequestedError
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.roster import Roster
+from slimfed.strategies.transport import StopRequestedError
 
 
 class Nodes(LocalGrid):

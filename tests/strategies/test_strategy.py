@@ -10,17 +10,17 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
-from slimfed.clients.adapters.model import head_state
+from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.workplace import open_workplace
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
-from slimfed.strategies.exchange import StopRequestedError
-from slimfed.strategies.fleet import Fleet
 from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.server_spec import ServerSpec
+from slimfed.strategies.server.spec import ServerSpec
+from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim, QuorumError
+from slimfed.strategies.transport import StopRequestedError
 
 TASK = TaskSpec(
     seed=5,

@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, on the connection and in the transaction that ``migrating.py`` hands over."""
+"""What Alembic runs: the revisions, on the connection and in the transaction that ``revisions.py`` hands over."""
 
 from alembic import context
 

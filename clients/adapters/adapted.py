@@ -1,0 +1,104 @@
+"""One device's model with an adapter on it: what the trainer moves and what comes back in an update."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from slimfed.clients.adapters.base import AdaptedLayer
+from slimfed.clients.models.tensors import to_array
+from slimfed.clients.update import Adapter, Delta, Factors
+
+Read = Callable[[nn.Parameter], torch.Tensor]
+
+
+class DeviceLayer(AdaptedLayer, Protocol):
+    """An adapted linear of one device's model."""
+
+    def read(self, of: Read) -> Factors | Delta:
+        """A copy of what ``of`` gives for each trained parameter."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A (sliced) model that carries an adapter."""
+
+    model: PreTrainedModel
+    layers: dict[str, DeviceLayer]
+    head: dict[str, nn.Parameter]
+    extra: dict[str, nn.Parameter] = field(default_factory=dict)
+    spares: Callable[[str], bool] = lambda _name: False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """One device: no leading axis."""
+        return ()
+
+    def layer(self, name: str) -> DeviceLayer:
+        """The adapted linear called ``name`` in the unadapted model."""
+        return self.layers[name]
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the frozen weights, in module order."""
+        return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those that weight decay spares."""
+        spared = [p for layer in self.layers.values() for p in layer.undecayed()]
+        return spared + [p for name, p in self.extra.items() if self.spares(name)]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the adapter, then the head."""
+        return self.adapter_parameters() + list(self.head.values())
+
+    def read(self, of: Read = torch.Tensor.detach) -> Adapter:
+        """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
+        parts = {name: layer.read(of) for name, layer in self.layers.items()}
+        extra, head = ({name: to_array(of(p)) for name, p in part.items()} for part in (self.extra, self.head))
+        return assembled(parts, extra, head)
+
+
+def assembled(
+    parts: Mapping[str, Factors | Delta], extra: dict[str, np.ndarray], head: dict[str, np.ndarray]
+) -> Adapter:
+    """An adapter of what the modules, the extra tensors and the head have learnt."""
+    factors = {name: part for name, part in parts.items() if isinstance(part, Factors)}
+    deltas = {name: part for name, part in parts.items() if isinstance(part, Delta)}
+    return Adapter(factors, head, deltas=deltas, extra=extra)
+
+
+def attach_head(model: PreTrainedModel, head: dict[str, np.ndarray]) -> dict[str, nn.Parameter]:
+    """Replace the head's parameters by trainable copies, so that a base shared with other devices stays as it is."""
+    return {name: _replace(model, name, value) for name, value in head.items()}
+
+
+def head_state(model: PreTrainedModel, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named parameters as float32 arrays: the head an untrained model starts from."""
+    return {name: to_array(model.get_parameter(name)) for name in names}
+
+
+def fill(parameter: nn.Parameter, value: np.ndarray, name: str) -> None:
+    """Write ``value`` into ``parameter``. Raises ``ValueError`` if it does not fit."""
+    if tuple(parameter.shape) != value.shape:
+        raise ValueError(f"{name}: shape {list(value.shape)} does not fit the module's {list(parameter.shape)}")
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(value))
+
+
+def _replace(model: PreTrainedModel, name: str, value: np.ndarray) -> nn.Parameter:
+    parent, _, leaf = name.rpartition(".")
+    old = model.get_parameter(name)
+    fresh = nn.Parameter(torch.empty_like(old))
+    fill(fresh, value, name)
+    setattr(model.get_submodule(parent), leaf, fresh)
+    return fresh

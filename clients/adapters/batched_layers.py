@@ -1,0 +1,128 @@
+"""Linear modules that serve a cohort: the frozen weight once for all rows, and every device's own part beside it.
+
+The rows of a batch belong to the devices in equal parts, in order: x is [devices * rows, ..., in].
+"""
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.adapters import lora_math
+from slimfed.clients.adapters.batched_product import AdaptedProduct
+from slimfed.clients.models.tensors import to_array
+from slimfed.clients.update import Factors
+
+
+def clear(parameter: nn.Parameter, has: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Zero what ``has``, 0/1 in the parameter's shape, leaves out: its value, its moments, where it started from."""
+    with torch.no_grad():
+        parameter.mul_(has)
+        for name in ("exp_avg", "exp_avg_sq", "sent"):
+            if name in optimizer.state.get(parameter, {}):
+                optimizer.state[parameter][name].mul_(has)
+
+
+def masked_rows(x: torch.Tensor, devices: int, mask: torch.Tensor | None) -> torch.Tensor:
+    """[devices * rows, ..., in] -> [devices, rows, in], inputs that a device has not (``mask`` [devices, in]) at 0."""
+    rows = x.reshape(devices, -1, x.shape[-1])
+    return rows if mask is None else rows * mask[:, None, :]
+
+
+class CohortLinear(nn.Module):
+    """y_n = W (m_n * x_n) + bias + scaling * B_n (A_n (m_n * x_n)) for device n.
+
+    W [out, in] is shared and frozen; A is [devices, r, in], B [devices, out, r]. Smaller ranks are padded with zeros,
+    which stay zero: the gradient of a zero row of A is made of the zero column of B, and the other way round. ``mask``,
+    0/1 [devices, in], is set on the modules whose inputs are cut: with it, the factors' entries of a removed unit get
+    no gradient either, so that masking trains what slicing would. Computes in the type of x; weights and factors keep
+    their own.
+    """
+
+    def __init__(self, base: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> None:
+        super().__init__()
+        self.base = base
+        self.a = nn.Parameter(a)
+        self.b = nn.Parameter(b)
+        self.scaling = scaling
+        self.mask: torch.Tensor | None = None
+        self._cast: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Frozen base weight [out, in]."""
+        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight  # type: ignore[return-value]
+
+    def frozen(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Frozen weight and bias in ``dtype``; kept, since they are asked for at every step."""
+        if self._cast is None or self._cast[0].dtype != dtype:
+            bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
+            self._cast = self.weight.to(dtype), None if bias is None else bias.to(dtype)
+        return self._cast
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself, to hook."""
+        return self
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B as they act."""
+        return self.a, self.b
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """A and B."""
+        return self.a, self.b
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """None: both decay."""
+        return ()
+
+    def merged(self) -> torch.Tensor:
+        """W + scaling * B A of every device."""
+        return lora_math.merged(self.weight, *self.factors(), self.scaling)
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """LoRAPrune's importance."""
+        return lora_math.first_order(self.weight, self.a, self.b, self.scaling, side)
+
+    def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Zero the rows of B or columns of A that devices have lost, and their moments, so that they stay zero."""
+        if side == "in":
+            clear(self.a, mask[:, None, :], optimizer)
+        else:
+            clear(self.b, mask[:, :, None], optimizer)
+
+    def read(self) -> list[Factors]:
+        """The devices' factors, unpruned and at the cohort's rank. Each parameter is fetched once, for all devices."""
+        return [Factors(a, b) for a, b in zip(to_array(self.a), to_array(self.b), strict=True)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
+        rows = masked_rows(x, len(self.a), self.mask)
+        a, b = self.factors()
+        y = AdaptedProduct.apply(
+            rows,
+            *self.frozen(rows.dtype),
+            a.to(rows.dtype),
+            (self.scaling * b).to(rows.dtype),
+        )
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class CohortHead(nn.Module):
+    """A linear module of the task head, trained in full by every device: W [devices, out, in], bias [devices, out]."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
+        rows = x.reshape(len(self.weight), -1, x.shape[-1])
+        weight = self.weight.mT.to(rows.dtype)
+        y = (
+            torch.bmm(rows, weight)
+            if self.bias is None
+            else torch.baddbmm(self.bias[:, None].to(rows.dtype), rows, weight)
+        )
+        return y.reshape(*x.shape[:-1], -1)

@@ -1,0 +1,34 @@
+"""HetLoRA's rank self-pruning: a device gives up its last ranks when training has made them smaller."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.spec import AdapterSpec
+from slimfed.clients.update import Adapter, Update
+
+
+def kept_ranks(rank: int, spec: AdapterSpec) -> int:
+    """What a device of ``rank`` keeps if it gives up ranks: floor(gamma r), but no less than the job's smallest."""
+    return max(min(rank, spec.least_rank), math.floor(spec.keep_ranks * rank))
+
+
+def self_pruned(update: Update, sent: Adapter, spec: AdapterSpec) -> Update:
+    """The update, cut to :func:`kept_ranks` if the tail beyond them is smaller than in what was ``sent``.
+
+    ``sent`` has the update's rank and structure. A tail that was 0 cannot have shrunk.
+    """
+    kept = kept_ranks(update.rank, spec)
+    if not tail_product(update.adapter, kept) < tail_product(sent, kept):
+        return update
+    return replace(update, rank=kept, adapter=narrow(update.adapter, update.structure, update.structure, kept))
+
+
+def tail_product(adapter: Adapter, kept: int) -> float:
+    """sum over the modules of ||B[:, kept:]||_F ||A[kept:]||_F."""
+    return math.fsum(
+        float(np.linalg.norm(f.b[:, kept:].astype(np.float64)) * np.linalg.norm(f.a[kept:].astype(np.float64)))
+        for f in adapter.factors.values()
+    )

@@ -1,0 +1,191 @@
+"""Text as tokens, and tokens as batches: tokenised once, texts of like length together, padded to the longest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from slimfed.clients.data.text import TextSplit
+from slimfed.clients.errors import InputError
+
+Batch = dict[str, torch.Tensor]
+PROMPT_END = "\n"
+"""What stands between a prompt and its completion: put it behind a prompt before generating, too."""
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class TokenisedSplit:
+    """A split as tokens.
+
+    ``tokens``: int32, all examples in a row; ``offsets``: int64 [examples + 1], where each begins. ``labels``: int64
+    [examples] for classification, else ``None``. ``prompt_lengths``: int64 [examples], leading tokens that are not
+    learnt (causal-lm; 0 for plain text). Batches are padded with ``pad_id`` on the right to the longest example,
+    rounded up to a multiple of ``pad_multiple``.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray | None
+    prompt_lengths: np.ndarray
+    pad_id: int
+    pad_multiple: int = 1
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 [examples]."""
+        return np.diff(self.offsets)
+
+    def collate(self, rows: np.ndarray | Sequence[int]) -> Batch:
+        """Examples ``rows`` as one batch, ready for ``model(**batch)``.
+
+        ``input_ids`` and ``attention_mask``: int64 [batch, length]; ``labels``: int64 [batch] for classification, for
+        causal-lm [batch, length] with -100 on prompts and padding.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        width = -(-int(lengths.max()) // self.pad_multiple) * self.pad_multiple
+        columns = np.arange(width)
+        inside = columns < lengths[:, None]
+        positions = np.minimum(self.offsets[rows, None] + columns, len(self.tokens) - 1)
+        ids = np.where(inside, self.tokens[positions], self.pad_id).astype(np.int64)
+        if self.labels is not None:
+            labels = self.labels[rows]
+        else:
+            learnt = inside & (columns >= self.prompt_lengths[rows, None])
+            labels = np.where(learnt, ids, _IGNORED)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(inside.astype(np.int64)),
+            "labels": torch.from_numpy(labels),
+        }
+
+
+def training_batches(
+    split: TokenisedSplit, rows: np.ndarray, batch_size: int, steps: int, seed: int, turn: int
+) -> Iterator[Batch]:
+    """``steps`` batches of exactly ``batch_size`` of ``rows``, texts of like length in one batch.
+
+    Rows are drawn by :func:`row_batches`; those of one pass over the device's rows are sorted by length and dealt to
+    the steps of that pass. Which step gets the short ones and which the long ones follows from ``turn``: devices that
+    share it have texts of like length at the same step, so that a cohort's batches need little padding as well.
+    """
+    order = np.random.default_rng(turn).permutation(steps)
+    drawn = row_batches(rows, batch_size, seed)
+    window = max(1, len(rows) // batch_size)
+    for start in range(0, steps, window):
+        places = order[start : start + window]
+        chosen = np.concatenate([next(drawn) for _ in places])
+        chosen = chosen[np.argsort(split.lengths[chosen], kind="stable")].reshape(len(places), batch_size)
+        for rank in np.argsort(np.argsort(places)):
+            yield split.collate(chosen[rank])
+
+
+def probe_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, count: int, seed: int) -> tuple[Batch, ...]:
+    """Up to ``count`` batches of different ``rows``, the last one maybe smaller; the same ones for the same seed.
+
+    Short texts come first, so that batches need little padding.
+    """
+    chosen = np.random.default_rng(seed).permutation(rows)[: batch_size * count]
+    chosen = chosen[np.argsort(split.lengths[chosen], kind="stable")]
+    return tuple(split.collate(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size))
+
+
+def row_batches(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless draws of ``batch_size`` rows, int64: every row once before any row again.
+
+    Epochs follow each other without a gap, so that all batches are equally large; a device with fewer rows than
+    ``batch_size`` meets some of them more than once in a batch.
+    """
+    rng = np.random.default_rng(seed)
+    waiting = np.empty(0, dtype=np.int64)
+    while True:
+        while len(waiting) < batch_size:
+            waiting = np.concatenate([waiting, rng.permutation(np.asarray(rows, dtype=np.int64))])
+        yield waiting[:batch_size]
+        waiting = waiting[batch_size:]
+
+
+def tokenise(
+    split: TextSplit, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_multiple: int = 1
+) -> TokenisedSplit:
+    """Tokenise ``split``: at most ``max_length`` tokens an example, with labels if the split has them.
+
+    Classification and plain text lose their end if they are too long. With prompts, an example is the prompt,
+    :data:`PROMPT_END`, the completion and the end token; a completion that is too long loses its end, and a prompt the
+    beginning that no longer fits. Raises :class:`InputError` if the model cannot take ``max_length`` tokens.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise InputError(
+            f"data.max_length = {max_length} is more than the {tokenizer.model_max_length} tokens the model can take"
+        )
+    examples: list[list[int]]
+    if not len(split):  # tokenizers do not take nothing
+        examples, prompt_lengths = [], np.zeros(0, dtype=np.int64)
+    elif split.label is not None:
+        examples = tokenizer(list(split.text), truncation=True, max_length=max_length)["input_ids"]
+        prompt_lengths = np.zeros(len(examples), dtype=np.int64)
+    elif split.prompt is None:
+        examples = _plain(tokenizer, split.text, max_length)
+        prompt_lengths = np.zeros(len(examples), dtype=np.int64)
+    else:
+        examples, prompt_lengths = _pairs(tokenizer, split.prompt, split.text, max_length)
+    lengths = np.array([len(example) for example in examples], dtype=np.int64)
+    tokens = np.fromiter((token for example in examples for token in example), dtype=np.int32, count=int(lengths.sum()))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    pad_id = int(tokenizer.pad_token_id)  # load_model makes sure there is one
+    return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple)
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int, end: str = PROMPT_END
+) -> list[list[int]]:
+    """What stands before each prompt's completion in :func:`tokenise`: at most ``max_length`` tokens, the last ones.
+
+    ``end`` = "": texts that are to be continued as they are.
+    """
+    begin = _begin(tokenizer)
+    heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
+    room = max_length - len(begin)
+    return [begin + head[max(0, len(head) - room) :] for head in heads]
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    begin, end = _begin(tokenizer), _end(tokenizer)
+    bodies = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [(begin + body + end)[:max_length] for body in bodies]
+
+
+def _pairs(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], max_length: int
+) -> tuple[list[list[int]], np.ndarray]:
+    begin, end = _begin(tokenizer), _end(tokenizer)
+    heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
+    tails = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
+    examples, prompt_lengths = [], []
+    for head, tail in zip(heads, tails, strict=True):
+        # One token at least precedes the completion: the first token of a sequence is never predicted.
+        learnt = (tail + end)[: max_length - len(begin) - 1]
+        room = max_length - len(begin) - len(learnt)
+        before = begin + head[max(0, len(head) - room) :]
+        examples.append(before + learnt)
+        prompt_lengths.append(len(before))
+    return examples, np.array(prompt_lengths, dtype=np.int64)
+
+
+def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer itself puts before a text, if anything."""
+    token = tokenizer.bos_token_id
+    plain = tokenizer("a")["input_ids"]
+    return [token] if token is not None and plain and plain[0] == token else []
+
+
+def _end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    token = tokenizer.eos_token_id
+    return [] if token is None else [token]

@@ -1,0 +1,1 @@
+"""Measuring a model on labelled text, and on what it writes."""

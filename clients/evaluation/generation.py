@@ -1,0 +1,119 @@
+"""What a language model writes: completions of test prompts, and how they compare with what people wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from slimfed.clients.data.batching import prompt_tokens
+from slimfed.clients.data.text import TextSplit
+from slimfed.clients.spec import GenerationSpec
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Different prompts as tokens, and every completion that the test split has for each."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    references: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def collect(
+    split: TextSplit, tokenizer: PreTrainedTokenizerBase, spec: GenerationSpec, max_length: int, seed: int
+) -> Prompts | None:
+    """A seeded sample of ``spec.examples`` different prompts of ``split``; None if it has none, or none is wanted.
+
+    A prompt is one example, however many rows repeat it: their texts are its references. It loses its beginning if it
+    is longer than ``max_length`` tokens, or than what the model can take leaves beside ``spec.max_new_tokens``.
+    """
+    if split.prompt is None or spec.examples == 0:
+        return None
+    references: dict[str, list[str]] = {}
+    for prompt, text in zip(split.prompt, split.text, strict=True):
+        references.setdefault(prompt, []).append(text)
+    texts = list(references)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[: spec.examples])
+    room = min(max_length, tokenizer.model_max_length - spec.max_new_tokens)
+    tokens = prompt_tokens(tokenizer, [texts[index] for index in chosen], room)
+    return Prompts(tuple(map(tuple, tokens)), tuple(tuple(references[texts[index]]) for index in chosen))
+
+
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    max_new_tokens: int,
+    dtype: torch.dtype = torch.float32,
+) -> list[str]:
+    """What ``model`` writes after each prompt: greedily, to its end token or ``max_new_tokens``, in order.
+
+    Prompts of like length share a batch, padded on the left; keys and values are kept from step to step.
+    """
+    device = next(model.parameters()).device
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts.tokens[index]))
+    written = [""] * len(prompts)
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            ids, mask = _padded([prompts.tokens[place] for place in places], tokenizer.pad_token_id)
+            made = model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
+            texts = tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True)
+            for place, text in zip(places, texts, strict=True):
+                written[place] = text.strip()
+    return written
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How completions compare with their references, each in [0, 1]."""
+
+    exact_match: float
+    rouge_l: float
+    bleu: float
+
+
+def likeness(written: Sequence[str], references: Sequence[Sequence[str]]) -> Likeness:
+    """Compare each text with all of its references.
+
+    * ``exact_match``: share of texts that are one of their references, white space aside.
+    * ``rouge_l``: F-measure of the longest common subsequence with the best reference, mean over the texts (Lin 2004);
+      tokens are runs of letters and digits, in lower case.
+    * ``bleu``: of the whole corpus, n-grams up to 4 that any reference has, brevity against the closest length, no
+      smoothing (Papineni et al. 2002; tokenised as mteval-v13a does, like sacreBLEU).
+    """
+    # Only here: it brings matplotlib and seconds with it, into nodes that never compare a text.
+    from torchmetrics.functional.text import rouge_score, sacre_bleu_score
+
+    pairs = list(zip(written, references, strict=True))
+    matches = [any(_plain(text) == _plain(other) for other in others) for text, others in pairs]
+    others = [list(each) for each in references]
+    rouge = rouge_score(list(written), others, accumulate="best", rouge_keys="rougeL")
+    bleu = sacre_bleu_score(list(written), others, tokenize="13a")
+    return Likeness(float(np.mean(matches)), float(rouge["rougeL_fmeasure"]), float(bleu))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, int64 [rows, length], padded on the left."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask

@@ -1,0 +1,146 @@
+"""How good a model is on labelled text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from slimfed.clients.data.batching import Batch, TokenisedSplit
+from slimfed.clients.models.families import without_cache
+from slimfed.clients.update import Evaluation
+
+CONFIDENCE_BINS = 15
+"""Bins of equal width that the calibration error is measured in; as many as Guo et al. (2017) take."""
+
+TOKENS = {"cuda": 32768, "cpu": 4096}
+"""In a batch: enough to fill the processor, few enough for a vocabulary of logits each."""
+
+_IGNORED = -100
+
+
+def evaluate(
+    model: nn.Module,
+    split: TokenisedSplit,
+    tokens: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    rows: np.ndarray | None = None,
+) -> Evaluation:
+    """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
+
+    Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
+    after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default: :data:`TOKENS`),
+    but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is put back.
+    """
+    device = next(model.parameters()).device
+    rows = np.arange(len(split)) if rows is None else rows
+    tally: Tally | None = None
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            for batch in batches(split, rows, tokens or TOKENS[device.type]):
+                labels = batch.pop("labels").to(device)
+                there = {name: tensor.to(device) for name, tensor in batch.items()}
+                logits = model(**there, **without_cache(model)).logits
+                found = count(logits, labels)
+                tally = found if tally is None else tally + found
+    finally:
+        model.train(was_training)
+    if tally is None:
+        raise ValueError("there is nothing to evaluate on: no rows")
+    return tally.evaluation(len(rows))
+
+
+def batches(split: TokenisedSplit, rows: np.ndarray, tokens: int) -> Iterator[Batch]:
+    """``rows`` of ``split`` from the shortest to the longest, so that padding is short, about ``tokens`` in a batch."""
+    order = rows[np.argsort(split.lengths[rows], kind="stable")]
+    widths = split.lengths[order]
+    start = 0
+    while start < len(order):
+        padded = np.arange(1, len(order) - start + 1) * widths[start:]
+        stop = start + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        yield split.collate(order[start:stop])
+        start = stop
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over the answers of some batches, on the model's processor: fetching them would make every batch wait.
+
+    ``loss``: float64 []. ``right`` and ``answers``: int64 []. ``classes``: int64 [3, classes], how often each was
+    predicted rightly, predicted, and true. ``confidence``: float64 [3, bins], the answers in each bin, how many of them
+    were right, and the sum of their confidences. Both are None for tokens.
+    """
+
+    loss: torch.Tensor
+    right: torch.Tensor
+    answers: int
+    classes: torch.Tensor | None
+    confidence: torch.Tensor | None
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.loss + other.loss,
+            self.right + other.right,
+            self.answers + other.answers,
+            _both(self.classes, other.classes),
+            _both(self.confidence, other.confidence),
+        )
+
+    def evaluation(self, examples: int) -> Evaluation:
+        """What the sums say of ``examples`` examples."""
+        return Evaluation(
+            float(self.loss) / self.answers,
+            int(self.right) / self.answers,
+            examples,
+            None if self.classes is None else _macro_f1(self.classes.cpu().numpy()),
+            None if self.confidence is None else _calibration_error(self.confidence.cpu().numpy()),
+        )
+
+
+def count(logits: torch.Tensor, labels: torch.Tensor) -> Tally:
+    """The sums of one batch; tokens are predicted from the position before."""
+    tokens = labels.dim() == 2
+    if tokens:
+        logits, labels = logits[:, :-1], labels[:, 1:]
+        learnt = labels != _IGNORED
+        logits, labels = logits[learnt], labels[learnt]
+    logits = logits.float()
+    loss = functional.cross_entropy(logits, labels, reduction="none").double().sum()
+    predicted = logits.argmax(-1)
+    right = predicted == labels
+    if tokens:
+        return Tally(loss, right.sum(), labels.numel(), None, None)
+    width = logits.shape[-1]
+    classes = [torch.bincount(each, minlength=width) for each in (labels[right], predicted, labels)]
+    surest = logits.softmax(-1).amax(-1).double()
+    # A bin holds its upper edge, as in the definition: (0, 1/M], (1/M, 2/M], ...
+    places = (surest * CONFIDENCE_BINS).ceil().long().clamp(1, CONFIDENCE_BINS) - 1
+    # As a product: a weighted bincount on a GPU adds in an order that differs from run to run.
+    bins = functional.one_hot(places, CONFIDENCE_BINS).double()
+    confidence = torch.stack([torch.ones_like(surest), right.double(), surest]) @ bins
+    return Tally(loss, right.sum(), labels.numel(), torch.stack(classes), confidence)
+
+
+def _macro_f1(classes: np.ndarray) -> float:
+    """Mean over the classes of 2 TP / (predicted + true); a class that neither occurs nor is predicted has no part."""
+    right, predicted, true = classes
+    there = predicted + true > 0
+    return float(np.mean(2 * right[there] / (predicted + true)[there]))
+
+
+def _calibration_error(confidence: np.ndarray) -> float:
+    """Expected calibration error: mean distance of accuracy from confidence over the bins, by answers in them.
+
+    Guo et al., On Calibration of Modern Neural Networks (ICML 2017), equation 3; the confidence is the probability of
+    the predicted class, in :data:`CONFIDENCE_BINS` bins of equal width.
+    """
+    answers, right, sure = confidence
+    return float(np.abs(right - sure).sum() / answers.sum())
+
+
+def _both(one: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor | None:
+    return None if one is None or other is None else one + other

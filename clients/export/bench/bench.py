@@ -1,0 +1,186 @@
+"""How much an exported model saves: time, memory and size against the dense model of its shape, in one run.
+
+The dense twin has the base's configuration and random weights, and is written and opened in the same format, so that
+both run in the same runtime; what weights hold does not matter to time. It is the dense model as transformers computes
+it. Where the export has a forward pass of its own (:mod:`slimfed.clients.export.label_only_encoder`), a second twin
+has that, too:
+against it, only what was cut away counts. A causal-lm's pass is the one that begins a text: of its logits, the last
+token's alone are asked for.
+
+Models take turns. With one thread, processor seconds count, which other programs do not disturb; with more, wall
+seconds.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
+
+from slimfed.clients.errors import InputError
+from slimfed.clients.export import manifest as manifests
+from slimfed.clients.export.bench.memory_probe import last_logits, measured_growth
+from slimfed.clients.export.formats.registry import FORMATS
+from slimfed.clients.export.formats.safetensors import SlimModel, load_tokenizer, skeleton
+from slimfed.clients.export.manifest import Manifest, kept_indices
+from slimfed.clients.export.runtime.opened_model import open_model
+from slimfed.clients.models.cost import inference_flops, measure
+from slimfed.clients.models.discovery import discover
+
+_WARM_UP = 1
+_NEW_TOKENS = 16
+_NO_TOKEN = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One model. ``latency``: seconds of a pass at batch 1. ``throughput``: texts a second in batches.
+
+    ``decode``: seconds a new token of a causal-lm, with its cache; else None. ``memory``: bytes by which a process grew
+    that opened the model and ran a batch (0: not known, or not measured). ``bytes``: of the folder. ``flops``: of a
+    pass at batch 1 as its structure has it, whatever a lean pass leaves out.
+    """
+
+    latency: float
+    throughput: float
+    decode: float | None
+    memory: int
+    bytes: int
+    parameters: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A slim model beside its dense twin. Ratios are slim over dense: less is better but for throughput.
+
+    ``alike``: the dense twin with the forward pass of the slim one; None if that is the stock one.
+    """
+
+    kind: str
+    batch: int
+    length: int
+    threads: int
+    slim: Figures
+    dense: Figures
+    alike: Figures | None
+
+    @property
+    def latency_ratio(self) -> float:
+        """Time at batch 1."""
+        return self.slim.latency / self.dense.latency
+
+    @property
+    def structure_ratio(self) -> float:
+        """Time at batch 1 against the dense model with the same forward pass: what the structure saves by itself."""
+        return self.slim.latency / (self.alike or self.dense).latency
+
+    @property
+    def throughput_ratio(self) -> float:
+        """Texts a second: how many times as many as the dense model."""
+        return self.slim.throughput / self.dense.throughput
+
+    @property
+    def decode_ratio(self) -> float | None:
+        """Time of a new token."""
+        return None if not self.slim.decode or not self.dense.decode else self.slim.decode / self.dense.decode
+
+    @property
+    def memory_ratio(self) -> float | None:
+        """Peak memory; None where it cannot be measured."""
+        return self.slim.memory / self.dense.memory if self.slim.memory and self.dense.memory else None
+
+
+def bench(folder: Path, batch: int = 32, length: int = 64, threads: int = 1, repeats: int = 11) -> Bench:
+    """Measure an exported folder. Raises ``InputError`` if it cannot be opened or holds an adapter only."""
+    manifest = manifests.read(folder)
+    if manifest.kind == "peft":
+        raise InputError(f"{str(folder)!r} holds an adapter for the dense model: export another format to measure it")
+    if manifest.positions is not None and length > manifest.positions:
+        raise InputError(f"--length = {length}: the model can take at most {manifest.positions} tokens")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory(prefix="slimfed-bench-") as place:
+            folders = [folder, write_dense_twin(folder, manifest, Path(place) / "dense", lean=False)]
+            if manifest.lean:
+                folders.append(write_dense_twin(folder, manifest, Path(place) / "alike", lean=True))
+            return _compare(folders, manifest, batch, length, threads, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool) -> Path:
+    """The dense model of the same base as random weights, in the folder's own format."""
+    auto = AutoModelForSequenceClassification if manifest.task == "classification" else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = auto.from_config(AutoConfig.for_model(**manifest.base.config), dtype=torch.float32).eval()
+    fresh = {"kept": kept_indices(discover(model).dense()), "width": None, "files": {}, "quantised": "", "lean": lean}
+    whole = manifest.model_copy(update=fresh)
+    save = FORMATS["onnx-int8" if manifest.quantised else manifest.kind].save
+    assert save is not None  # peft has been refused
+    save(SlimModel(model.requires_grad_(False), load_tokenizer(folder, manifest), whole), target, "")
+    return target
+
+
+def _compare(folders: Sequence[Path], manifest: Manifest, batch: int, length: int, threads: int, repeats: int) -> Bench:
+    models = [open_model(folder, threads=threads).model for folder in folders]
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    writes = manifest.task == "causal-lm"
+    single = medians([_pass(model, 1, length, writes) for model in models], repeats, clock)
+    many = medians([_pass(model, batch, length, writes) for model in models], max(2, repeats // 4), clock)
+    decode: Sequence[float | None] = [None] * len(models)
+    if writes:
+        long, short = (medians([_writing(m, length, n) for m in models], 2, clock) for n in (1 + _NEW_TOKENS, 1))
+        decode = [(whole - start) / _NEW_TOKENS for whole, start in zip(long, short, strict=True)]
+    dense = skeleton(manifest)
+    blueprint = discover(dense)
+    structures = [manifest.structure(blueprint)] + [blueprint.dense()] * (len(folders) - 1)
+    sizes = [measure(dense, blueprint, structure) for structure in structures]
+    slim, twin, *alike = (
+        Figures(
+            latency=single[index],
+            throughput=batch / many[index],
+            decode=decode[index],
+            memory=measured_growth(folders[index], batch, length) if index < 2 else 0,
+            bytes=sum(path.stat().st_size for path in folders[index].rglob("*") if path.is_file()),
+            parameters=sizes[index].parameters,
+            flops=inference_flops(sizes[index], 1, length),
+        )
+        for index in range(len(folders))
+    )
+    kind = " ".join(filter(None, (manifest.kind, manifest.quantised)))
+    return Bench(kind, batch, length, threads, slim, twin, alike[0] if alike else None)
+
+
+@torch.inference_mode()
+def medians(work: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]) -> list[float]:
+    """Median seconds of each piece of work; they take turns."""
+    times: list[list[float]] = [[] for _ in work]
+    for turn in range(repeats + _WARM_UP):
+        for do, taken in zip(work, times, strict=True):
+            started = clock()
+            do()
+            if turn >= _WARM_UP:
+                taken.append(clock() - started)
+    return [median(taken) for taken in times]
+
+
+def _pass(model: nn.Module, batch: int, length: int, writes: bool) -> Callable[[], object]:
+    ids, asked = torch.full((batch, length), 3), last_logits(writes)
+    return lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids), **asked)
+
+
+def _writing(model: nn.Module, length: int, tokens: int) -> Callable[[], object]:
+    ids = torch.full((1, max(1, length - 1 - _NEW_TOKENS)), 3)
+    # None would let transformers end where the model's own configuration says, and each model elsewhere.
+    config = GenerationConfig(
+        max_new_tokens=tokens, do_sample=False, use_cache=True, pad_token_id=0, eos_token_id=_NO_TOKEN
+    )
+    return lambda: model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)  # type: ignore[operator]

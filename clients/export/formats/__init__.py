@@ -1,0 +1,1 @@
+"""The formats a model is written in, one file each."""

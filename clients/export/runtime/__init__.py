@@ -1,0 +1,1 @@
+"""Opening an exported folder again: predicting and evaluating with it."""

@@ -1,0 +1,122 @@
+"""Opening an exported folder of any format, to run it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import softmax
+from transformers import PreTrainedTokenizerBase
+
+from slimfed.clients.data.batching import PROMPT_END, prompt_tokens, tokenise
+from slimfed.clients.data.text import TextSplit
+from slimfed.clients.errors import InputError
+from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
+from slimfed.clients.evaluation.metrics import evaluate
+from slimfed.clients.export import manifest as manifests
+from slimfed.clients.export.formats.safetensors import SlimModel, load_slim, load_tokenizer
+from slimfed.clients.export.label_only_encoder import LeanEncoder
+from slimfed.clients.export.manifest import Manifest
+from slimfed.clients.spec import GenerationSpec
+from slimfed.clients.update import Evaluation
+
+_ENDLESS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of a text: the likeliest label, and the probability of each."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """``model(input_ids=..., attention_mask=...).logits`` whatever the format, on the CPU."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    manifest: Manifest
+
+    @torch.inference_mode()
+    def classify(self, texts: Sequence[str], batch_size: int = 32) -> list[Prediction]:
+        """The label of each text, cut to the length of training. Raises ``InputError`` if the model has no labels."""
+        labels = self.manifest.labels
+        if self.manifest.task != "classification" or labels is None:
+            raise InputError(f"this is a {self.manifest.task} model: it continues texts, it has no labels")
+        predictions = []
+        for start in range(0, len(texts), batch_size):
+            chances = softmax(self.model(**self._encode(texts[start : start + batch_size])).logits, -1)
+            for row in chances.tolist():
+                predictions.append(Prediction(labels[row.index(max(row))], dict(zip(labels, row, strict=True))))
+        return predictions
+
+    def continuations(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """The likeliest continuation of each text, of at most ``tokens`` tokens, to the model's end token.
+
+        A model that learnt completions of prompts takes each text as a prompt. Raises ``InputError`` if the model is a
+        classifier, or ``tokens`` is more than it can take.
+        """
+        if self.manifest.task != "causal-lm":
+            raise InputError("this is a classification model: it says labels, it does not continue texts")
+        room = (self.manifest.positions or _ENDLESS) - tokens
+        if room < 1:
+            raise InputError(f"{tokens} new tokens are more than the {self.manifest.positions} that the model can take")
+        heads = prompt_tokens(self.tokenizer, texts, room, PROMPT_END if self.manifest.prompted else "")
+        prompts = Prompts(tuple(map(tuple, heads)), tuple(() for _ in heads))
+        return complete(self.model, self.tokenizer, prompts, tokens)
+
+    def evaluate(self, split: TextSplit, spec: GenerationSpec) -> Evaluation:
+        """The measures of training, on ``split``; with prompts, of ``spec.examples`` completions, too."""
+        tokenised = tokenise(split, self.tokenizer, self.manifest.data.max_length)
+        found = evaluate(self.model, tokenised)
+        seed = self.manifest.provenance.seed
+        prompts = collect(split, self.tokenizer, spec, self.manifest.data.max_length, seed)
+        if self.manifest.task == "classification" or prompts is None:
+            return found
+        written = complete(self.model, self.tokenizer, prompts, spec.max_new_tokens)
+        return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
+
+    def _encode(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        batch = self.tokenizer(
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.manifest.data.max_length,
+            return_tensors="pt",
+        )
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def open_model(folder: Path | str, base: Path | str | None = None, threads: int = 0) -> OpenedModel:
+    """Open an exported folder of any format.
+
+    ``base``: for ``peft``, where the unpruned base is, if not where the run had it. ``threads``: for ONNX Runtime; 0
+    leaves it to the runtime. Raises ``InputError`` that names what is missing, changed or does not fit.
+    """
+    folder = Path(folder)
+    manifest = manifests.read(folder)
+    if base is not None and manifest.kind != "peft":
+        raise InputError(f"--base: {str(folder)!r} holds a whole model ({manifest.kind}) and needs no base")
+    if manifest.kind == "onnx":
+        from slimfed.clients.export.runtime.onnx_session import OnnxModel
+
+        return OpenedModel(OnnxModel(folder, manifest, threads), load_tokenizer(folder, manifest), manifest)
+    slim = _opened(folder, manifest, base)
+    model = LeanEncoder(slim.model) if manifest.lean else slim.model
+    return OpenedModel(model.eval(), slim.tokenizer, slim.manifest)
+
+
+def _opened(folder: Path, manifest: Manifest, base: Path | str | None) -> SlimModel:
+    if manifest.kind == "peft":
+        from slimfed.clients.export.formats.peft import load_peft
+
+        return load_peft(folder, manifest, base)
+    if manifest.kind == "gguf":
+        from slimfed.clients.export.formats.gguf import load_gguf
+
+        return load_gguf(folder, manifest)
+    return load_slim(folder)

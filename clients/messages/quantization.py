@@ -1,0 +1,166 @@
+"""Adapters in fewer bits: bf16, or int8 with a power of two as scale; and the memory of what rounding took away.
+
+Error feedback (Seide et al. 2014, 1-bit SGD; Karimireddy et al., arXiv 1901.09847): what is sent is Q(x + e), and
+e <- x + e - Q(x + e) is added to what is sent next. So the sum of all that was sent differs from the sum of all that
+was meant by the last e alone, however many rounds there were. A number that is exactly 0 is sent as 0 and keeps its e:
+zeros mean that something is not there.
+
+Scales are powers of two, one for every rank of a factor and one for every head tensor. A part of what was rounded, cut
+out along any structure and rank, is therefore rounded already: packing it again loses nothing, whoever shares a
+message.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.spec import Precision
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Factors
+
+_LARGEST = 127
+_ODD = -128
+"""In the place of an exponent: the numbers are not all finite, and who receives them shall see that."""
+_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+
+
+def value_bytes(numbers: int, scales: int, precision: Precision) -> int:
+    """Bytes of so many numbers; ``scales`` are sent with int8 alone, a byte each."""
+    return numbers * _BYTES[precision] + (scales if precision == "int8" else 0)
+
+
+def adapter_bytes(adapter: Adapter, precision: Precision) -> int:
+    """Bytes of an adapter as it travels."""
+    if precision == "fp32":
+        return adapter.nbytes
+    parts = list(_parts(adapter))
+    return value_bytes(sum(part.size for part, _ in parts), sum(_groups(*part) for part in parts), precision)
+
+
+def pack(adapter: Adapter, precision: Precision) -> tuple[np.ndarray, np.ndarray | None]:
+    """All numbers in the order of ``Adapter.tensors``: float32, uint16 (the bits of bf16) or int8; and int8 exponents.
+
+    Nothing is lost of what :func:`rounded` returned, or a part of it.
+    """
+    if precision == "bf16":
+        return np.concatenate([_to_bits(part).ravel() for part, _ in _parts(adapter)]), None
+    if precision == "int8":
+        pairs = [_to_int8(part, axis) for part, axis in _parts(adapter)]
+        return np.concatenate([k.ravel() for k, _ in pairs]), np.concatenate([e.ravel() for _, e in pairs])
+    parts = [part.ravel() for part in adapter.tensors()]
+    return (np.concatenate(parts) if parts else np.zeros(0)).astype(np.float32, copy=False), None
+
+
+def unpack(
+    vector: np.ndarray, exponents: np.ndarray | None, shapes: list[tuple[tuple[int, ...], int | None]], kind: Precision
+) -> np.ndarray:
+    """Inverse of :func:`pack`, float32; ``shapes``: of every tensor, and its axis of scales (:data:`FACTOR_AXES`).
+
+    Raises ``ValueError`` if the arrays are not what ``kind`` asks for.
+    """
+    wanted = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}[kind]
+    if vector.dtype != wanted or vector.ndim != 1:
+        raise ValueError(f"adapter must be a {np.dtype(wanted)} vector, got {vector.dtype} {list(vector.shape)}")
+    if kind == "fp32":
+        return vector
+    if kind == "bf16":
+        return (vector.astype(np.uint32) << 16).view(np.float32)
+    count = sum(_groups(np.empty(shape, np.int8), axis) for shape, axis in shapes)
+    if exponents is None or exponents.dtype != np.int8 or exponents.shape != (count,):
+        raise ValueError(f"exponents must be int8 [{count}]")
+    whole, at, group = np.empty(vector.size, np.float32), 0, 0
+    for shape, axis in shapes:
+        size, groups = int(np.prod(shape)), 1 if axis is None else shape[axis]
+        scale = exponents[group : group + groups].astype(np.int32)
+        tensor = vector[at : at + size].reshape(shape).astype(np.float32)
+        spread = scale if axis is None else np.expand_dims(scale, [d for d in range(len(shape)) if d != axis])
+        value = np.where(spread == _ODD, np.float32(np.nan), np.ldexp(tensor, spread))
+        whole[at : at + size] = value.ravel()
+        at, group = at + size, group + groups
+    return whole
+
+
+FACTOR_AXES = (0, 1)
+"""Along which axis a and b have a scale each: that of the rank. Other tensors have one scale, axis ``None``."""
+
+
+def rounded(adapter: Adapter, precision: Precision) -> Adapter:
+    """The nearest adapter that ``precision`` can carry."""
+    vector, exponents = pack(adapter, precision)
+    parts = [(part.shape, axis) for part, axis in _parts(adapter)]
+    return like(adapter, unpack(vector, exponents, parts, precision))
+
+
+def compensated(adapter: Adapter, memory: Adapter | None, precision: Precision) -> tuple[Adapter, Adapter]:
+    """What is sent of ``adapter``, and the memory for the next time; ``memory``, of the same shapes, from the last."""
+    true = flat(adapter)
+    before = np.zeros_like(true) if memory is None else flat(memory)
+    there = true != 0
+    meant = np.where(there, true + before, np.float32(0.0))
+    sent = np.where(there, flat(rounded(like(adapter, meant), precision)), np.float32(0.0))
+    with np.errstate(invalid="ignore"):  # infinity less infinity: not taken
+        left = np.where(there & np.isfinite(sent), meant - sent, before)
+    return like(adapter, sent), like(adapter, left)
+
+
+def kept(memory: Adapter, had: Structure, has: Structure, rank: int) -> Adapter:
+    """A memory in the shape of ``had``, for a device that now has ``has``, within it, and trains ``rank``.
+
+    What it no longer has or trains is forgotten; ranks that it did not train before have nothing to remember.
+    """
+    cut = narrow(memory, had, has, rank)
+    factors = {
+        name: Factors(np.pad(f.a, ((0, rank - len(f.a)), (0, 0))), np.pad(f.b, ((0, 0), (0, rank - f.b.shape[1]))))
+        for name, f in cut.factors.items()
+    }
+    return replace(cut, factors=factors)
+
+
+def _parts(adapter: Adapter) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Every tensor in the order of ``Adapter.tensors``, and its axis of scales."""
+    for factors in adapter.factors.values():
+        yield from zip((factors.a, factors.b), FACTOR_AXES, strict=True)
+    for tensor in adapter.head.values():
+        yield tensor, None
+
+
+def _groups(tensor: np.ndarray, axis: int | None) -> int:
+    return 1 if axis is None else tensor.shape[axis]
+
+
+def flat(adapter: Adapter) -> np.ndarray:
+    """Inverse of :func:`like`."""
+    return np.concatenate([tensor.ravel() for tensor in adapter.tensors()])
+
+
+def like(adapter: Adapter, vector: np.ndarray) -> Adapter:
+    """``vector``, all numbers in the order of ``Adapter.tensors``, in the shapes of ``adapter``."""
+    ends = np.cumsum([tensor.size for tensor in adapter.tensors()])
+    pieces = iter(np.split(vector, ends[:-1]))
+    factors = {
+        name: Factors(next(pieces).reshape(f.a.shape), next(pieces).reshape(f.b.shape))
+        for name, f in adapter.factors.items()
+    }
+    return Adapter(factors, {name: next(pieces).reshape(tensor.shape) for name, tensor in adapter.head.items()})
+
+
+def _to_bits(tensor: np.ndarray) -> np.ndarray:
+    """The upper half of each float32, rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(tensor, dtype=np.float32).view(np.uint32)
+    nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(tensor), np.uint32(0x7FC0), nearest).astype(np.uint16)
+
+
+def _to_int8(tensor: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Multiples of the smallest powers of two with which all fit, and their exponents."""
+    others = tuple(d for d in range(tensor.ndim) if d != axis)
+    largest = np.abs(tensor).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
+    finite = np.isfinite(largest)
+    exponent = np.frexp(np.where(finite, largest, 0.0) / _LARGEST)[1]
+    # frexp rounds up to the next power; the quotient itself is rounded, so the bound is checked where nothing is.
+    exponent = np.where(np.ldexp(float(_LARGEST), exponent - 1) >= largest, exponent - 1, exponent)
+    exponent = np.clip(np.where(largest == 0, 0, exponent), _ODD + 1, 127)
+    steps = np.rint(np.ldexp(np.where(finite, tensor, 0.0).astype(np.float64), -exponent))
+    return steps.astype(np.int8), np.where(finite, exponent, _ODD).astype(np.int8)

@@ -1,0 +1,258 @@
+"""Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from slimfed.clients.errors import InputError
+from slimfed.clients.seeds import derive
+from slimfed.clients.sources.hub import ask_hub, is_local
+from slimfed.clients.sources.safe_paths import check_inside
+from slimfed.clients.spec import ModelSpec
+
+BUILTIN = "builtin:"
+_WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
+_DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # as configurations name them, in any place
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen base in fp32 and evaluation mode, all dropout switched off, and what belongs to it.
+
+    ``head``: names of the parameters that are trained in full because the base has none: the classifier, and a pooler
+    the checkpoint lacked; empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm.
+    ``positions``: the longest text in tokens that the model can take; ``None`` if there is no limit.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...] | None
+    head: tuple[str, ...]
+    positions: int | None
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills batches up."""
+        return int(self.tokenizer.pad_token_id)  # load_model makes sure there is one
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the files are, and how ``from_pretrained`` shall look for them."""
+
+    name: str
+    path: str
+    options: dict[str, Any]
+
+
+def builtin_models() -> list[str]:
+    """Names of the models that slimfed ships."""
+    return sorted(BUILTIN + folder.name for folder in _WEIGHTS.iterdir() if (folder / "config.json").is_file())
+
+
+def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> LoadedModel:
+    """Load ``spec`` for its task.
+
+    A classifier gets one output for each of ``labels``; a head that the checkpoint lacks is drawn from ``seed``, equal
+    in every process. Dropout of the base is 0, so that importance is measured on the very function that is shipped.
+    Code from a checkpoint is never run, and weights are read from safetensors only.
+
+    Raises :class:`InputError` for anything that cannot be loaded, within seconds if the hub does not answer.
+    """
+    source = _locate(spec)
+    with quiet():
+        tokenizer = _load_tokenizer(source)
+        config = _load_config(source, spec, labels, tokenizer)
+        model, missing = _load_weights(source, spec, config, seed)
+    head = _head(model, missing) if spec.task == "classification" else ()
+    _check(source, model, tokenizer, missing, head)
+    model.requires_grad_(False)
+    model.eval()
+    names = tuple(labels) if spec.task == "classification" and labels else None
+    positions = _positions(config)
+    if positions is not None:
+        tokenizer.model_max_length = positions
+    return LoadedModel(model, tokenizer, names, head, positions)
+
+
+def _locate(spec: ModelSpec) -> _Source:
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if spec.path.startswith(BUILTIN):
+        if spec.path not in builtin_models():
+            raise InputError(f'model.path = "{spec.path}" is not built in; valid are {", ".join(builtin_models())}')
+        return _Source(spec.path, str(_WEIGHTS / spec.path.removeprefix(BUILTIN)), options)
+    if is_local(spec.path):
+        folder = Path(spec.path).expanduser()
+        _check_folder(spec.path, folder)
+        return _Source(spec.path, str(folder), {**options, "local_files_only": True})
+    unreachable = ask_hub("model", "model.path", spec.path, spec.revision) == "unreachable"
+    options |= {"revision": spec.revision or "main", "local_files_only": unreachable}
+    return _Source(spec.path, spec.path, options)
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f'model.path = "{name}": there is no such folder')
+    if not (folder / "config.json").is_file():
+        raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
+    for file in folder.iterdir():
+        check_inside(folder, file, "model.path")
+    if not any(folder.glob("*.safetensors")):
+        pickled = next(folder.glob("*.bin"), None)
+        found = f"only {pickled.name}, which is pickled and never read" if pickled else "none"
+        raise InputError(
+            f'model.path = "{name}" needs its weights as .safetensors, found {found}: '
+            "load the model where you trust it and call save_pretrained again"
+        )
+
+
+def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _unreadable(source, "tokenizer", error) from error
+    # Without files transformers makes up a tokenizer that knows its special tokens and nothing else.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f'model.path = "{source.name}" has no tokenizer: save it into the same folder, save_pretrained'
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f'model.path = "{source.name}": its tokenizer has neither a pad nor an eos token')
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _load_config(
+    source: _Source, spec: ModelSpec, labels: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(source.path, **source.options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _unreadable(source, "config.json", error) from error
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in list(vars(part).items()):
+            if any(word in name for word in _DROPOUTS) and isinstance(value, float | None):
+                setattr(part, name, 0.0)
+    config.pad_token_id = tokenizer.pad_token_id
+    if spec.task == "classification":
+        if not labels or len(labels) < 2:
+            raise InputError(
+                f"model.task = classification needs at least two labels, the data has {list(labels or ())}"
+            )
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+    else:
+        if config.is_encoder_decoder or config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            raise InputError(
+                f'model.task = "causal-lm" needs a decoder, but model.path = "{source.name}" is of type '
+                f"{config.model_type}; give a Llama, Mistral, Qwen, Gemma or GPT-2 type, or task = classification"
+            )
+        config.use_cache = False
+    return config
+
+
+def _load_weights(
+    source: _Source, spec: ModelSpec, config: PreTrainedConfig, seed: int
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of parameters that the checkpoint did not fill."""
+    auto = AutoModelForSequenceClassification if spec.task == "classification" else AutoModelForCausalLM
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "head"))
+            model, info = auto.from_pretrained(
+                source.path,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                # Not passed on by transformers: it would ask a hub that does not answer, again and again.
+                adapter_kwargs={"local_files_only": source.options.get("local_files_only", False)},
+                **source.options,
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(source, "weights", error) from error
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
+    return model, set(info["missing_keys"]) | mismatched
+
+
+def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
+    """Parameters outside the backbone, and a pooler that has to be learnt, in the model's order."""
+    backbone = model.base_model_prefix + "."
+    return tuple(
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(backbone) or (name in missing and ".pooler." in name)
+    )
+
+
+def _check(
+    source: _Source,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    missing: set[str],
+    head: tuple[str, ...],
+) -> None:
+    unfilled = sorted(missing - set(head))
+    if unfilled:
+        raise InputError(
+            f'model.path = "{source.name}": its weights do not fit its config.json, '
+            f"{len(unfilled)} tensors are missing or of another shape, such as {unfilled[0]}"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f'model.path = "{source.name}": its tokenizer has {len(tokenizer)} tokens, its embedding only {rows} rows'
+        )
+
+
+def _positions(config: PreTrainedConfig) -> int | None:
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)  # GPT-2 maps n_positions to it
+    if limit is None:
+        return None
+    # RoBERTa and its kin count positions from the pad token's id + 1.
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    return int(limit) - offset
+
+
+def _unreadable(source: _Source, what: str, error: Exception) -> InputError:
+    if source.options.get("local_files_only") and "revision" in source.options:
+        return InputError(
+            f'model.path = "{source.name}" is not a folder here, the hub cannot be reached, and the local cache has no '
+            f"copy of its {what}; give a folder written by save_pretrained, or one of {', '.join(builtin_models())}"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return InputError(f'model.path = "{source.name}": its {what} cannot be read: {reason}')
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No loading reports and bars: what is missing is judged here, not by a reader of the log."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Training the devices of a round, alone or in cohorts."""

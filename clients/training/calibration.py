@@ -1,0 +1,130 @@
+"""Short measurements of this processor, from which the engine is chosen and against which a profile is held."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.models.tensors import to_array
+from slimfed.clients.spec import AdapterSpec, TaskSpec
+from slimfed.clients.structure import Blueprint
+from slimfed.clients.training.single_device import DeviceData, train_device
+from slimfed.clients.update import Adapter, Assignment, Factors
+
+_REPEATS = 5
+_ENOUGH_SECONDS = 0.5
+_STEPS = 2
+_LARGER = 3
+_RANK = 8
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of one device's training step: ``fixed`` whatever the batch, ``own`` for a batch of the job's size."""
+
+    fixed: float
+    own: float
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, rows: int = 1024, width: int = 1024) -> float:
+    """FLOP/s that a large matrix product reaches in ``dtype``: the peak that matters. One thread on a CPU."""
+    x, w = (torch.ones(rows, width, dtype=dtype, device=device) for _ in range(2))
+    if device.type == "cuda":
+        x, w = (torch.ones(8192, 8192, dtype=dtype, device=device) for _ in range(2))
+    with _one_thread():
+        seconds = _least_seconds(lambda: x @ w.T, device)
+    return 2.0 * x.shape[0] * x.shape[1] * w.shape[0] / seconds
+
+
+def has_bf16() -> bool:
+    """True if this CPU multiplies bf16 in hardware. Without, bf16 is emulated and slow."""
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
+    return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def step_cost(base: LoadedModel, blueprint: Blueprint, task: TaskSpec) -> StepCost:
+    """Measure what a step of one device costs by itself, on made-up text of the job's longest length.
+
+    Steps on one batch and on three tell what does not grow with the work. Processor seconds of one thread, so that
+    other programs do not count.
+    """
+    with _one_thread():
+        small, large = (_step_seconds(base, blueprint, task, size) for size in (1, _LARGER))
+    own = max(0.0, (large - small) / (_LARGER - 1))
+    return StepCost(max(0.0, small - own), own)
+
+
+def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batches: int) -> float:
+    """Seconds of a step on ``batches`` times the job's batch: a round of several steps less a round of one."""
+    rows, length = batches * task.training.batch_size, task.data.max_length
+    ids = torch.full((rows, length), base.pad_id, dtype=torch.int64)
+    labels = torch.zeros(rows, dtype=torch.int64) if task.model.task == "classification" else torch.zeros_like(ids)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    probe = ({name: tensor[:1, :1] if tensor.dim() == 2 else tensor[:1] for name, tensor in batch.items()},)
+    data = DeviceData(lambda: repeat(batch), probe, rows)
+    adapter = blank_adapter(base, blueprint)
+    scores = np.zeros(blueprint.units, dtype=np.float32)
+
+    task = task.model_copy(update={"adapter": AdapterSpec()})
+
+    def round_of(steps: int) -> Callable[[], object]:
+        part = Assignment(0, 1, _rank(base, blueprint), 0.0, steps, 0.0, 0.0, 0, False, blueprint.dense())
+        return lambda: train_device(base, blueprint, task, part, adapter, scores, data)
+
+    round_of(1)()  # the first pass of a shape sets things up
+    many, one = (_least_seconds(round_of(steps), base.model.device) for steps in (_STEPS + 1, 1))
+    return max(0.0, many - one) / _STEPS
+
+
+def blank_adapter(base: LoadedModel, blueprint: Blueprint) -> Adapter:
+    """A LoRA adapter of no effect."""
+    factors, rank = {}, _rank(base, blueprint)
+    for name in blueprint.modules:
+        module = base.model.get_submodule(name)
+        rows, columns = module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape
+        factors[name] = Factors(np.zeros((rank, columns), np.float32), np.zeros((rows, rank), np.float32))
+    return Adapter(factors, {name: to_array(base.model.get_parameter(name)) for name in base.head})
+
+
+def _rank(base: LoadedModel, blueprint: Blueprint) -> int:
+    return min(_RANK, *(min(base.model.get_submodule(name).weight.shape) for name in blueprint.modules))
+
+
+def _least_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest of a few runs, of fewer if they take long: what other programs do to the caches only adds."""
+    times = [_seconds(work, device)]
+    while len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS:
+        times.append(_seconds(work, device))
+    return min(times)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Processor seconds on a CPU, wall seconds on an accelerator."""
+    if device.type == "cpu":
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a worker computes on a CPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

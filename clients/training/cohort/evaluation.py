@@ -1,0 +1,67 @@
+"""How good the devices' own models are: all of a cohort in one pass, instead of one sliced model after another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.batching import TokenisedSplit
+from slimfed.clients.evaluation.metrics import TOKENS, Tally, batches, count
+from slimfed.clients.models.families import without_cache
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.spec import AdapterSpec, TaskSpec
+from slimfed.clients.structure import Blueprint
+from slimfed.clients.training.cohort.model import CohortModel, attach_cohort
+from slimfed.clients.update import Adapter, Evaluation, Update
+
+
+def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
+    """True if what is left of the adapters is plain factors, which is what a pass can hold many of."""
+    plain = [ADAPTERS[task.adapter.name].finished(adapter) for adapter in adapters]
+    return task.engine == "cohort" and not any(a.deltas or a.extra or a.residual or not a.factors for a in plain)
+
+
+def evaluate_cohort(
+    base: LoadedModel,
+    blueprint: Blueprint,
+    task: TaskSpec,
+    updates: Sequence[Update],
+    split: TokenisedSplit,
+    rows: np.ndarray,
+) -> list[Evaluation]:
+    """Each device's model, after its round, on the same ``rows`` of ``split``: as ``evaluate`` says, to rounding.
+
+    For adapters of which :func:`together` is true.
+    """
+    cohort = _attached(base, blueprint, task, updates)
+    device, devices = cohort.device, len(updates)
+    tallies: list[Tally] = []
+    answers: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with torch.no_grad():
+        for batch in batches(split, rows, TOKENS[device.type] // devices):
+            labels = batch.pop("labels").to(device)
+            joined = {name: tensor.to(device).repeat(devices, 1) for name, tensor in batch.items()}
+            logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
+            if labels.dim() == 1:
+                answers.append((logits, labels))  # few numbers: counted once, not pass by pass
+            else:
+                counted = [count(of_device, labels) for of_device in logits]
+                tallies = [old + new for old, new in zip(tallies, counted, strict=True)] if tallies else counted
+    if answers:
+        logits, labels = torch.cat([each for each, _ in answers], dim=1), torch.cat([each for _, each in answers])
+        tallies = [count(of_device, labels) for of_device in logits]
+    return [tally.evaluation(len(rows)) for tally in tallies]
+
+
+def _attached(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, updates: Sequence[Update]) -> CohortModel:
+    """The devices' models with what is left of their adapters when no more training comes."""
+    finished = [ADAPTERS[task.adapter.name].finished(update.adapter) for update in updates]
+    structures, ranks = [update.structure for update in updates], [update.rank for update in updates]
+    dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
+    plain = AdapterSpec(scaling=task.adapter.scaling)
+    cohort = attach_cohort(base.model, blueprint, finished, structures, ranks, plain, dtype)
+    if not all(structure.keep.all() for structure in structures):
+        cohort.set_structures(structures)
+    cohort.model.eval()
+    return cohort

@@ -1,0 +1,239 @@
+"""A base that carries the adapters of a whole cohort."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.adapted import assembled
+from slimfed.clients.adapters.base import CohortLayer
+from slimfed.clients.adapters.batched_layers import CohortHead, CohortLinear
+from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.messages.adapter_codec import envelope
+from slimfed.clients.models.tensors import to_array, to_host
+from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.device_masks import factor_masks, rank_mask, side_masks
+from slimfed.clients.spec import AdapterSpec
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.training.cohort.fused_norms import fuse_norms
+from slimfed.clients.update import Adapter, Factors
+
+_Kept = dict[tuple[str, str], np.ndarray]
+_WORTH_CUTTING = 0.02
+
+
+@dataclass(frozen=True)
+class CohortModel:
+    """The base, cut to ``envelope``, with cohort modules in place of its adapted linears and its head.
+
+    ``envelope`` holds every unit that any of the devices has; what is not cut shares its weights with the base.
+    """
+
+    model: PreTrainedModel
+    blueprint: Blueprint
+    envelope: Structure
+    layers: dict[str, CohortLayer]
+    head: dict[str, nn.Parameter]
+    ranks: tuple[int, ...]
+    extra: dict[str, nn.Parameter] = field(default_factory=dict)
+    spares: Callable[[str], bool] = lambda _name: False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """One leading axis: the devices."""
+        return (len(self.ranks),)
+
+    def layer(self, name: str) -> CohortLayer:
+        """The adapted linear called ``name`` in the base."""
+        return self.layers[name]
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the frozen weights, in module order; each [devices, ...]."""
+        return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Those that weight decay spares."""
+        spared = [p for layer in self.layers.values() for p in layer.undecayed()]
+        return spared + [p for name, p in self.extra.items() if self.spares(name)]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the adapters, then the head; each [devices, ...]."""
+        return self.adapter_parameters() + list(self.head.values())
+
+    def set_structures(self, structures: Sequence[Structure]) -> None:
+        """Mask what the devices have not. Masks that are there change in place."""
+        for (name, side), mask in self._masks(structures):
+            layer = self.layers[name]
+            if side == "in" and layer.mask is not None:
+                layer.mask.copy_(mask)
+            elif side == "in":
+                layer.mask = mask.to(self.model.dtype)
+
+    def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
+        """Zero what lies in rows and columns that the devices have lost, and its moments, so that it stays zero."""
+        for (name, side), mask in self._masks(structures):
+            self.layers[name].clear(side, mask, optimizer)
+
+    def read(self, structures: Sequence[Structure]) -> list[Adapter]:
+        """The devices' adapters, each in its own shape."""
+        low_rank = not self.extra and all(isinstance(layer, CohortLinear) for layer in self.layers.values())
+        if low_rank and self.device.type == "cuda":  # in main memory, picking costs more than it saves
+            return self.read_low_rank(structures)
+        learnt = {name: layer.read() for name, layer in self.layers.items()}
+        extra, head = ({name: to_array(p) for name, p in part.items()} for part in (self.extra, self.head))
+        adapters = []
+        for n, (structure, rank) in enumerate(zip(structures, self.ranks, strict=True)):
+            parts = {name: of_all[n] for name, of_all in learnt.items()}
+            whole = assembled(parts, *({name: tensor[n].copy() for name, tensor in w.items()} for w in (extra, head)))
+            adapters.append(narrow(whole, self.envelope, structure, rank))
+        return adapters
+
+    def read_low_rank(self, structures: Sequence[Structure]) -> list[Adapter]:
+        """As :meth:`read` where all that is trained are factors: picked where they lie and fetched in one piece."""
+        values = torch.cat([parameter.detach().flatten(1) for parameter in self.parameters()], dim=1)
+        if len(set(self.ranks)) > 1 or not all(structure.keep.all() for structure in structures):
+            values = values[self._owned(structures)]
+        fetched = to_host(values.flatten().float())
+        adapters, start = [], 0
+        for structure, rank in zip(structures, self.ranks, strict=True):
+            kept = structure.indices()
+            factors = {}
+            for name, layer in self.layers.items():
+                rows, columns = layer.weight.shape
+                out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
+                parts = []
+                for shape in ((rank, into), (out, rank), (rank,))[: len(layer.trained())]:
+                    parts.append(fetched[start : start + prod(shape)].reshape(shape))
+                    start += prod(shape)
+                factors[name] = Factors(*parts)
+            head = {}
+            for name, parameter in self.head.items():
+                head[name] = fetched[start : start + parameter[0].numel()].reshape(parameter.shape[1:])
+                start += parameter[0].numel()
+            adapters.append(Adapter(factors, head))
+        return adapters
+
+    def _owned(self, structures: Sequence[Structure]) -> torch.Tensor:
+        """Which of all entries, as :meth:`read_low_rank` joins them, each device has: bool [devices, entries]."""
+        masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
+        owned: list[torch.Tensor] = []
+        for name, layer in self.layers.items():
+            has = factor_masks(name, masks, ranks, *layer.weight.shape)
+            owned += list(has.values())[: len(layer.trained())]
+        owned += [torch.ones_like(parameter, dtype=torch.bool) for parameter in self.head.values()]
+        return torch.cat([mask.flatten(1) for mask in owned], dim=1)
+
+    def _masks(self, structures: Sequence[Structure]) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
+        """``(module, side)`` and its 0/1 mask [devices, size]."""
+        there = self.envelope.indices()
+        cut = not self.envelope.keep.all()
+        for key, mask in side_masks(structures, self.device).items():
+            yield key, (mask[:, torch.from_numpy(there[key])] if cut else mask).float()
+
+
+def attach_cohort(
+    base: PreTrainedModel,
+    blueprint: Blueprint,
+    adapters: Sequence[Adapter],
+    structures: Sequence[Structure],
+    ranks: Sequence[int],
+    spec: AdapterSpec,
+    dtype: torch.dtype | None = None,
+) -> CohortModel:
+    """Build the model of a cohort from its devices' adapters, each in its own shape. ``base`` is not changed.
+
+    It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
+    are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
+    """
+    union = _envelope(structures, base.device)
+    if not union.keep.all():
+        base, adapters = slice_model(base, union), list(adapters)
+    model = _copy(base, blueprint, dtype or base.dtype)
+    kept = _places(structures, union)
+    layers = {}
+    for name in blueprint.modules:
+        layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
+        _put(model, name, layers[name].module)
+    head: dict[str, nn.Parameter] = {}
+    heads = _heads(base, adapters)
+    for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads):
+        if f"{name}.weight" not in heads:
+            raise ValueError(f"head {name}: a cohort trains a linear module's weight, with or without its bias")
+        module = CohortHead(heads[f"{name}.weight"], heads.get(f"{name}.bias"))
+        _put(model, name, module)
+        head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
+    method, extra = ADAPTERS[spec.name], _extra(base, adapters)
+    if extra:
+        method.install(base, model, blueprint, extra)
+    elif base.device.type == "cuda":
+        fuse_norms(model)
+    head = {name: head[name] for name in heads}
+    return CohortModel(model, blueprint, union, layers, head, tuple(ranks), extra, method.undecayed)
+
+
+def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
+    """True if every head parameter belongs to a linear module, which is all that a cohort can train in full."""
+    return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
+
+
+def _envelope(structures: Sequence[Structure], device: torch.device) -> Structure:
+    """What the base is cut to: what any device has, or everything where that is about the same.
+
+    A GPU multiplies the sizes that the model was made with faster than those between, and a cohort fills it anyway.
+    """
+    union = envelope(structures)
+    worth = device.type == "cpu" and union.sparsity > _WORTH_CUTTING
+    return union if worth else union.blueprint.dense()
+
+
+def _places(structures: Sequence[Structure], union: Structure) -> list[_Kept]:
+    """``(module, side)`` -> rows or columns of each device, counted among those of ``union``, which holds them all."""
+    if union.keep.all():
+        return [dict(structure.indices()) for structure in structures]
+    there = union.indices()
+    return [{key: np.searchsorted(there[key], own) for key, own in s.indices().items()} for s in structures]
+
+
+def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> PreTrainedModel:
+    """The modules of ``base`` anew around the same tensors. Other than in ``dtype``: none but what gets an adapter."""
+    cast = {} if dtype == base.dtype else {id(p): p for p in base.parameters() if p.is_floating_point()}
+    for name in blueprint.modules:
+        for parameter in base.get_submodule(name).parameters():
+            cast.pop(id(parameter), None)
+    shared = {id(thing): thing for thing in (*base.parameters(), *base.buffers(), base.config)}
+    fresh = {key: nn.Parameter(p.detach().to(dtype), requires_grad=False) for key, p in cast.items()}
+    return copy.deepcopy(base, shared | fresh)
+
+
+def _extra(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, nn.Parameter]:
+    """The devices' extra tensors, each [devices, ...]."""
+    stacked = {name: np.stack([adapter.extra[name] for adapter in adapters]) for name in adapters[0].extra}
+    return {n: nn.Parameter(torch.from_numpy(value).to(base.device, base.dtype)) for n, value in stacked.items()}
+
+
+def _heads(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, torch.Tensor]:
+    """The devices' head parameters, each [devices, ...]; of one that is sent to all, a view that repeats it."""
+    there = (base.device, base.dtype)
+    if isinstance(adapters, Sent):
+        shared = {name: torch.tensor(value).to(*there) for name, value in adapters.whole.head.items()}
+        return {name: tensor.expand(len(adapters), *tensor.shape) for name, tensor in shared.items()}
+    return {
+        name: torch.from_numpy(np.stack([adapter.head[name] for adapter in adapters])).to(*there)
+        for name in adapters[0].head
+    }
+
+
+def _put(model: PreTrainedModel, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)

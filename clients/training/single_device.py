@@ -1,0 +1,246 @@
+"""One device's round, alone on its physically sliced model: tune, score, prune, recover, report what changed."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.adapted import AdaptedModel
+from slimfed.clients.adapters.base import parameter_groups
+from slimfed.clients.importance import IMPORTANCE, SmoothedScores
+from slimfed.clients.models.cost import inference_flops, measure, training_workload
+from slimfed.clients.models.families import without_cache
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.events import can_prune, prune, prune_steps
+from slimfed.clients.spec import TaskSpec
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.training.checkpointing import ActivationFunctions, recompute_layers
+from slimfed.clients.training.distillation import square_head, teacher_states
+from slimfed.clients.training.losses import counted, device_losses
+from slimfed.clients.training.memory import peak_memory
+from slimfed.clients.update import Adapter, Assignment, Update, Workload
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A device's own data: training batches for a round, fixed batches to measure on, how much there is."""
+
+    batches: Callable[[], Iterator[Batch]]
+    probe: tuple[Batch, ...]
+    examples: int
+
+
+def train_device(
+    base: LoadedModel,
+    blueprint: Blueprint,
+    task: TaskSpec,
+    assignment: Assignment,
+    adapter: Adapter,
+    fleet_scores: np.ndarray,
+    data: DeviceData,
+) -> Update:
+    """Train one device for one round.
+
+    ``adapter`` has the device's shape (its structure and rank) and ``fleet_scores`` is float32 [units]. The round
+    alternates stretches of optimiser steps with prune events (FedSpine's prune and recover); the optimiser's moments
+    are cut with the factors they belong to.
+    """
+    started = time.perf_counter()
+    session = _Session(base, blueprint, task, assignment, adapter)
+    events = prune_steps(assignment.local_steps, task.pruning.events) if session.prunes else {}
+    batches = data.batches()
+    with peak_memory(base.model.device) as memory:
+        session.build(assignment.structure, session.method.opened(adapter))
+        session.hold_to(session.adapted.read())
+        loss_before = session.mean_loss(data.probe)
+        for step in range(assignment.local_steps):
+            if step in events:
+                session.prune(fleet_scores, events[step])
+            session.step(next(batches), step)
+        loss_after = session.mean_loss(data.probe)
+    return Update(
+        device=assignment.device,
+        round=assignment.round,
+        rank=assignment.rank,
+        structure=session.structure,
+        adapter=session.method.closed(session.adapted.read(), assignment.rank),
+        scores=np.where(session.structure.keep, session.scores.value(), np.float32(0.0)),
+        loss_before=loss_before,
+        loss_after=loss_after,
+        importance=float(session.sensitivity) / assignment.local_steps,
+        examples=data.examples,
+        seconds=time.perf_counter() - started,
+        measured_memory_bytes=memory.peak,
+        workload=session.workload,
+        evaluation=None,
+    )
+
+
+class _Session:
+    """The moving parts of one device's round: model, optimiser, scores, and what it cost so far."""
+
+    def __init__(
+        self, base: LoadedModel, blueprint: Blueprint, task: TaskSpec, assignment: Assignment, sent: Adapter
+    ) -> None:
+        self.base = base
+        self.blueprint = blueprint
+        self.task = task
+        self.assignment = assignment
+        self.sent = sent
+        self.method = ADAPTERS[task.adapter.name]
+        self.device = base.model.device
+        self.prunes = can_prune(assignment, task.pruning)
+        self.scores = SmoothedScores(blueprint, task.pruning.smoothing, (), self.device)
+        self.importance = IMPORTANCE[task.pruning.importance](blueprint, [assignment.seed])
+        self.sensitivity = torch.zeros((), device=self.device)
+        self.workload = Workload(0.0, 0.0, 0.0)
+        self.teacher = measure(base.model, blueprint, blueprint.dense())
+
+    def build(self, structure: Structure, adapter: Adapter) -> None:
+        """(Re)build the sliced model with its adapter and a fresh optimiser."""
+        self.structure = structure
+        self.size = measure(self.base.model, self.blueprint, structure)
+        sliced = slice_model(self.base.model, structure)
+        self.activations = ActivationFunctions(sliced)
+        if self.task.training.checkpointing:
+            recompute_layers(sliced)
+        self.adapted = self.method.attach(sliced, structure, adapter, self.task)
+        self.load = self.method.load(self.size, self.assignment.rank, self.sent)
+        self.companion = self.method.companion(self.adapted, self.task, self.assignment.round, [self.assignment.rank])
+        self.importance.watch(self.adapted, [structure], structure)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.adapted, self.task.training.weight_decay),
+            lr=self.assignment.learning_rate,
+            fused=self.device.type == "cuda",
+        )
+
+    def hold_to(self, start: Adapter) -> None:
+        """Remember what training started from, in the shape that the device has now, if FedProx pulls towards it."""
+        self.start = start
+        values = start.tensors() if self.task.training.proximal > 0 else []
+        pairs = zip(self.adapted.parameters(), values, strict=bool(values))
+        self.anchors = [(parameter, torch.from_numpy(value).to(parameter)) for parameter, value in pairs]
+
+    def hold(self) -> None:
+        """Add the gradient of FedProx's mu/2 |w - w_sent|^2 (Li et al., arXiv 1812.06127, equation 2)."""
+        with torch.no_grad():
+            for parameter, anchor in self.anchors:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - anchor, alpha=self.task.training.proximal)
+
+    def prune(self, fleet_scores: np.ndarray, share: float) -> None:
+        """Remove what the event asks for; factors and moments lose the same rows and columns."""
+        structure = prune(self.assignment, self.structure, self.scores.value(), fleet_scores, share, self.task.pruning)
+        if structure is self.structure:
+            return
+        had, old, state = self.structure, self.adapted, dict(self.optimizer.state)
+        self.build(structure, narrow(old.read(), had, structure))
+        _carry_moments(old, state, self.adapted, self.optimizer, had, structure)
+        self.hold_to(narrow(self.start, had, structure))
+
+    def step(self, batch: Batch, step: int) -> None:
+        """One optimiser step, scored while the device still has something to prune."""
+        self.adapted.model.train()
+        begin, end = self.assignment.learning_rate, self.assignment.learning_rate_end
+        rate = begin + (end - begin) * step / self.assignment.local_steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.companion.begin(step)
+        loss, penalty = self._objective(batch), self.companion.penalty()
+        (loss if penalty is None else loss + penalty).backward()
+        if self.prunes:
+            self.scores.add(self.importance.units, self.importance.score())
+        self.hold()
+        torch.nn.utils.clip_grad_norm_(self.adapted.parameters(), self.task.training.max_grad_norm)
+        self.sensitivity += _sensitivity(self.adapted)
+        self.optimizer.step()
+        self.companion.end(rate)
+        self.optimizer.zero_grad()
+        self.workload = self.workload + self._work(*batch["input_ids"].shape)
+
+    def mean_loss(self, batches: tuple[Batch, ...]) -> float:
+        """Mean loss on fixed batches, without dropout."""
+        self.adapted.model.eval()
+        with torch.no_grad():
+            return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())
+
+    def _objective(self, batch: Batch) -> torch.Tensor:
+        """The loss that is trained: the text's, and with SquareHead the distance from the unpruned base."""
+        if self.task.training.recovery == "plain":
+            return self._loss(batch)
+        mask = batch["attention_mask"].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
+            wanted = teacher_states(self.base.model, batch["input_ids"].to(self.device), mask)
+        loss, states = self._forward(batch, output_hidden_states=True)
+        return loss + square_head(states, wanted, mask)
+
+    def _work(self, rows: int, length: int) -> Workload:
+        """What a step cost: with a teacher also its weights, in memory and read once, and its forward pass."""
+        work = training_workload(self.size, self.load, 1, rows, length, self.task.training.checkpointing)
+        if self.task.training.recovery == "plain":
+            return work
+        whole = self.teacher
+        weights = float(whole.bytes_per_weight)
+        return Workload(
+            work.flops + inference_flops(whole, rows, length),
+            work.traffic_bytes + weights * whole.token_weights,
+            work.peak_memory_bytes + weights * whole.parameters,
+        )
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        return self._forward(batch)[0]
+
+    def _forward(self, batch: Batch, **asked: bool) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """The text's mean loss, and the states after every layer if they are asked for."""
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        labels = inputs.pop("labels")
+        self.importance.see(counted(inputs["attention_mask"], labels))
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16")
+        # A layer that is computed again as a whole keeps nothing of its own.
+        spared = nullcontext() if self.task.training.checkpointing else self.activations.recomputed()
+        with mixed, spared:
+            output = self.adapted.model(**inputs, **asked, **without_cache(self.adapted.model))
+        states = tuple(output.hidden_states[1:]) if asked else ()
+        return device_losses(output.logits, labels, 1)[0], states
+
+
+def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
+    """Sum of |p * gp| over what the adapter trains: how much the loss leans on it (algorithms section 1, step 4)."""
+    with torch.no_grad():
+        parts = [(p * p.grad).abs().sum() for p in adapted.adapter_parameters() if p.grad is not None]
+        return torch.stack(parts).sum()
+
+
+def _carry_moments(
+    old: AdaptedModel,
+    old_state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]],
+    new: AdaptedModel,
+    optimizer: torch.optim.Optimizer,
+    had: Structure,
+    has: Structure,
+) -> None:
+    """Give ``optimizer`` AdamW's moments of the factors before an event, cut to what the device still has."""
+    if not old_state:
+        return
+    step = old_state[old.parameters()[0]]["step"]
+
+    def carried(name: str) -> Adapter:
+        def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # none for one that had no gradient yet
+            return old_state[parameter][name] if parameter in old_state else torch.zeros_like(parameter)
+
+        return narrow(old.read(moment), had, has)
+
+    first, second = carried("exp_avg"), carried("exp_avg_sq")
+    for parameter, mean, square in zip(new.parameters(), first.tensors(), second.tensors(), strict=True):
+        optimizer.state[parameter] = {
+            "step": step.clone(),
+            "exp_avg": torch.from_numpy(mean).to(parameter),
+            "exp_avg_sq": torch.from_numpy(square).to(parameter),
+        }

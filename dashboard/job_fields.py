@@ -1,0 +1,155 @@
+"""The fields of a job file, read from its JSON schema: what a form needs to know of each. Pure, without pixels.
+
+Nothing here names a field, so that a section that is added to the job file is in the form, too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from slimfed.platform.job.overrides import parse_value
+
+Kind = Literal["choice", "switch", "whole", "number", "text"]
+
+JOB = "job"
+"""What the fields outside all sections are called."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field. ``kind`` "text" also stands for all that TOML can say: lists, and numbers that may be left out."""
+
+    path: str
+    kind: Kind
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    optional: bool = False
+    words_only: bool = False
+
+    @property
+    def name(self) -> str:
+        """Without its section."""
+        return self.path.partition(".")[2] or self.path
+
+
+@dataclass(frozen=True)
+class Section:
+    """The fields of one section, those of sections within it included."""
+
+    name: str
+    help: str
+    fields: tuple[Field, ...] = field(default_factory=tuple)
+
+
+def sections(schema: Mapping[str, Any], choices: Mapping[str, Sequence[Any]] | None = None) -> tuple[Section, ...]:
+    """The sections of a job in the schema's order; ``choices``: names that fields with a registry can have, by path."""
+    known, defs = choices or {}, schema.get("$defs", {})
+    scalars, found = [], []
+    for name, entry in schema["properties"].items():
+        inner = _section(entry, defs)
+        if inner is None:
+            scalars.append(_field(name, entry, known))
+        else:
+            found.append(Section(name, _line(inner.get("description", "")), tuple(_fields(name, inner, defs, known))))
+    return (Section(JOB, "What the run is called, and what it draws its random numbers from.", tuple(scalars)), *found)
+
+
+def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no table, with its dotted path."""
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`leaves`, without what is None: TOML has no word for it."""
+    document: dict[str, Any] = {}
+    for path, value in values.items():
+        if value is None:
+            continue
+        *above, name = path.split(".")
+        table = document
+        for part in above:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return document
+
+
+def written(value: Any) -> str:
+    """A value as it stands in a text field; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(written(each) if not isinstance(each, str) else repr(each) for each in value)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read(wanted: Field, text: str) -> Any:
+    """What was typed into a text field: None for nothing, text as it is, anything else as TOML."""
+    if wanted.words_only:
+        return text if text or not wanted.optional else None
+    return parse_value(text.strip()) if text.strip() else None
+
+
+def _fields(
+    prefix: str, table: Mapping[str, Any], defs: Mapping[str, Any], known: Mapping[str, Sequence[Any]]
+) -> Iterator[Field]:
+    for name, entry in table["properties"].items():
+        inner = _section(entry, defs)
+        if inner is None:
+            yield _field(f"{prefix}.{name}", entry, known)
+        else:
+            yield from _fields(f"{prefix}.{name}", inner, defs, known)
+
+
+def _section(entry: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The table that an entry refers to, if it is one."""
+    inner: Mapping[str, Any] = defs.get(str(entry.get("$ref", "")).rpartition("/")[2], {})
+    return inner if "properties" in inner else None
+
+
+def _field(path: str, entry: Mapping[str, Any], known: Mapping[str, Sequence[Any]]) -> Field:
+    variants = [each for each in entry.get("anyOf", ()) if each.get("type") != "null"]
+    optional = len(variants) < len(entry.get("anyOf", ()))
+    shape = variants[0] if len(variants) == 1 else entry
+    choices = tuple(known.get(path, ())) or tuple(shape.get("enum", ()))
+    return Field(
+        path,
+        "choice" if choices else "text" if optional else _kind(shape),
+        entry.get("default"),
+        _help(entry, shape),
+        choices,
+        shape.get("minimum", shape.get("exclusiveMinimum")),
+        shape.get("maximum", shape.get("exclusiveMaximum")),
+        optional,
+        shape.get("type") == "string",
+    )
+
+
+def _kind(shape: Mapping[str, Any]) -> Kind:
+    kinds: dict[str, Kind] = {"boolean": "switch", "integer": "whole", "number": "number"}
+    return kinds.get(str(shape.get("type")), "text")
+
+
+def _help(entry: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
+    limits = {
+        "minimum": "at least",
+        "exclusiveMinimum": "more than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+    }
+    bounds = [f"{word} {shape[name]:g}" for name, word in limits.items() if name in shape]
+    said = str(entry.get("description", ""))
+    return "; ".join(part for part in (said[:1].upper() + said[1:], ", ".join(bounds)) if part)
+
+
+def _line(text: str) -> str:
+    """The first sentence of a docstring."""
+    return " ".join(text.split("\n\n")[0].split())

@@ -1,0 +1,205 @@
+"""Two to eight runs side by side: curves, what a target costs, what a budget buys, and how their jobs differ."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard import format, widgets
+from slimfed.dashboard.figures import charts, comparison_frames, figures
+from slimfed.dashboard.source import Source
+from slimfed.dashboard.tabs import learning
+from slimfed.platform.comparison.course import QUALITIES, Cost, Quality
+from slimfed.platform.comparison.report import Comparison, choose_target, compare, load_courses
+from slimfed.platform.store.dashboard_reader import Insight
+
+MOST = 8
+OFFERED = 1000
+
+_QUALITY_NAMES: dict[str, str] = {
+    "accuracy": "Accuracy",
+    "device_accuracy_mean": "Devices' own accuracy",
+    "macro_f1": "Macro-F1",
+    "exact_match": "Exact match",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+}
+
+
+def show(source: Source, named: str, remember: Any) -> None:
+    """The page. ``named``: ids from the address, with commas between; ``remember`` puts them there."""
+    st.title("Compare", anchor=False)
+    if source.missing:
+        widgets.nothing("There are no runs to compare yet. Start some on the Launch page, or with `slimfed run`.")
+        return
+    with source.explained() as reader:
+        chosen = _chosen(reader, named, remember)
+        if len(chosen) < 2:
+            widgets.nothing(f"Choose two to {MOST} runs above. The address then names them, so that it can be shared.")
+            return
+        _comparison(reader, chosen)
+
+
+def _chosen(reader: Insight, named: str, remember: Any) -> list[str]:
+    rows = reader.runs(OFFERED, archived=False)
+    names = {row.id: f"{row.name} · {row.method} · {row.id}" for row in rows}
+    wanted = [each for each in named.split(",") if each]
+    for each in wanted:
+        if each not in names:
+            try:
+                run = reader.find_run(each)
+            except InputError as error:
+                st.warning(format.plain(str(error)))
+                continue
+            names[run.id] = f"{run.name} · {run.method} · {run.id}"
+            wanted[wanted.index(each)] = run.id
+    chosen = st.multiselect(
+        "Runs",
+        list(names),
+        default=[each for each in wanted if each in names][:MOST],
+        format_func=lambda run_id: names[run_id],
+        max_selections=MOST,
+        key="compared",
+        placeholder="Choose runs",
+    )
+    if chosen != wanted:
+        remember(",".join(chosen))
+    return list(chosen)
+
+
+def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
+    jobs = {row.id: row for row in reader.jobs(chosen)}
+    names = comparison_frames.short_names({run_id: jobs[run_id].name for run_id in chosen})
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        quality: Quality = st.selectbox(
+            "Measure", QUALITIES, format_func=_QUALITY_NAMES.__getitem__, key="quality", bind="query-params", width=220
+        )
+        courses = load_courses(reader, chosen, quality)
+        proposed = choose_target(courses)
+        target = st.number_input(
+            "Target (%)",
+            0.0,
+            100.0,
+            round(100 * proposed.value, 1) if proposed else 0.0,
+            0.5,
+            format="%.1f",
+            key=f"target {quality} {','.join(chosen)}",
+            width=140,
+            help="At first 90% of the best of these runs",
+        )
+        axis = st.segmented_control(
+            "Horizontal axis",
+            list(learning.AXES),
+            default="Virtual time",
+            required=True,
+            key="over",
+            bind="query-params",
+        )
+    frames = {names[course.run_id]: comparison_frames.course_frame(course) for course in courses}
+    along: charts.Axis = learning.AXES[axis or "Virtual time"]
+    widgets.chart(
+        None,
+        figures.runs_compared(frames, along, f"{_QUALITY_NAMES[quality]} (%)", target / 100),
+        f"{_QUALITY_NAMES[quality]} of each run over {str(axis).lower()}; the dashed line is the target. Further "
+        "left at the line is better.",
+        key="compared curves",
+    )
+    wanted = choose_target(courses, target / 100)
+    _target_table(compare(courses, quality, wanted), names)
+    _budget_table(courses, quality, wanted, names)
+    points = comparison_frames.pareto_frame(courses, names)
+    widgets.chart(
+        "Accuracy against the cost of inference",
+        figures.pareto(points, _QUALITY_NAMES[quality]),
+        "A point is a run after an evaluated round: up and to the left is better, and no run beats a point on the "
+        "dotted front in both. The cost of inference is the share of the prunable parameters that the model still "
+        "has, to which the operations of its pruned blocks are proportional.",
+        key="pareto",
+    )
+    _differences({names[run_id]: jobs[run_id].job for run_id in chosen})
+
+
+def _target_table(result: Comparison, names: Mapping[str, str]) -> None:
+    st.markdown("**Cost to target**")
+    frame = comparison_frames.target_frame(result, names)
+    columns = {
+        "group": st.column_config.TextColumn("Runs", width=220),
+        "runs": st.column_config.TextColumn("Reached by", width=80),
+        "virtual_seconds": st.column_config.NumberColumn("Virtual time (s)", format="%.1f"),
+        "slower": st.column_config.NumberColumn("Times the fastest", format="%.2f×"),
+        "wall_seconds": st.column_config.NumberColumn("Wall time (s)", format="%.1f"),
+        "megabytes": st.column_config.NumberColumn("Sent (MB)", format="%.2f"),
+        "joules": st.column_config.NumberColumn("Energy (J)", format="%.0f"),
+        "final": st.column_config.NumberColumn("Final (%)", format="%.1f"),
+        "best": st.column_config.NumberColumn("Best (%)", format="%.1f"),
+        "sparsity": st.column_config.NumberColumn("Sparsity (%)", format="%.1f"),
+    }
+    widgets.table(frame, "cost to target", columns, "Table of what the target cost each group of runs")
+    said = f"{100 * result.target.value:.1f}%, {result.target.origin}" if result.target else "none"
+    remarks = "".join(f" {format.plain(each[:1].upper() + each[1:])}." for each in result.remarks)
+    st.caption(
+        f"What was spent until the target ({format.plain(said)}) was first met; means over runs that differ in their "
+        f"seed only. Empty: never met, or not known.{remarks}"
+    )
+
+
+def _budget_table(courses: Any, quality: Quality, target: Any, names: Mapping[str, str]) -> None:
+    st.markdown("**Quality under a budget**")
+    usual = comparison_frames.usual_budgets(courses)
+    units: dict[Cost, tuple[str, float]] = {
+        "virtual_seconds": ("Virtual time (s)", 1.0),
+        "bytes": ("Sent both ways (MB)", 1e6),
+        "memory_bytes": ("Memory of a device (MB)", 1e6),
+    }
+    budgets: dict[Cost, float] = {}
+    with st.container(horizontal=True, gap="small"):
+        for cost, value in usual.items():
+            label, scale = units[cost]
+            given = st.number_input(
+                label, 0.0, None, round(value / scale, 2), key=f"budget {cost} {len(courses)}", width=190
+            )
+            budgets[cost] = given * scale
+    frame = comparison_frames.budget_frame(compare(courses, quality, target, budgets), names)
+    columns = {
+        "group": st.column_config.TextColumn("Runs", width=220),
+        **{
+            str(cost): st.column_config.NumberColumn(f"Within {_lower(units[cost][0])}", format="%.1f%%")
+            for cost in budgets
+        },
+    }
+    widgets.table(frame, "quality under budget", columns, "Table of the quality that each budget buys")
+    st.caption(
+        "The model in hand when a budget is spent: its quality, each budget taken by itself. At first half of what the "
+        "thriftiest run spent. Empty: not even one round fits."
+    )
+
+
+def _differences(jobs: Mapping[str, Mapping[str, Any]]) -> None:
+    st.markdown("**How the jobs differ**")
+    frame = comparison_frames.differences_frame(jobs)
+    if frame.empty:
+        st.caption("They do not: every field of their jobs is the same.")
+        return
+    st.dataframe(
+        frame.style.apply(_set_off, axis=1),
+        key="differences",
+        hide_index=True,
+        width="stretch",
+        height="content",
+        column_config={"field": st.column_config.TextColumn("Field", pinned=True, width=200)},
+        alt="Table of the job fields in which the runs differ",
+    )
+    widgets.saving(frame, "differences")
+    st.caption("Only fields that differ; what departs from the first run is set off.")
+
+
+def _lower(label: str) -> str:
+    return label[:1].lower() + label[1:]
+
+
+def _set_off(row: pd.Series) -> list[str]:
+    """Bold on a tint that light and dark bear, where a value is not the first run's."""
+    apart = "background-color: rgba(230, 159, 0, 0.28); font-weight: 600"
+    return ["", "", *(apart if value != row.iloc[1] else "" for value in row.iloc[2:])]

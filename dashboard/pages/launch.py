@@ -1,0 +1,237 @@
+"""A form that starts a run: made from the job file's schema, checked as it changes, with the TOML beside it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import streamlit as st
+import tomli_w
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard import format, job_fields, run_control
+from slimfed.dashboard.source import Source
+from slimfed.platform.fleet.profiles import profile_names
+from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
+from slimfed.platform.job.overrides import merge
+from slimfed.platform.job.presets import PRESETS
+
+CHANGES = "changes to the job"
+BASE = "base of the job"
+ASK_SECONDS = 300
+WAIT_SECONDS = 3.0
+"""How long the form waits for the names of methods; without them they can be typed."""
+
+_PROGRAM = "import os; os.nice(10); from slimfed.platform.cli import main; main()"
+
+DEMO, EMPTY = "The built-in job", "Defaults only"
+_LEFT_OUT = ("store",)
+"""Runs that are started here are recorded where this dashboard reads."""
+
+_FIRST = (
+    "name",
+    "seed",
+    "method.name",
+    "method.target_sparsity",
+    "model.path",
+    "model.task",
+    "data.path",
+    "data.max_length",
+    "data.partition.kind",
+    "data.partition.alpha",
+    "fleet.profile",
+    "fleet.devices",
+    "training.rounds",
+    "training.local_steps",
+    "training.batch_size",
+    "training.learning_rate",
+)
+"""What most people change; everything else is one click away, in its section."""
+
+
+@cache
+def registries() -> "Future[dict[str, list[str]]]":
+    """What the fields that name a part can be, by path. Asked of the command line, as it takes torch to know.
+
+    The server asks when it starts, so that the form need not wait.
+    """
+    return ThreadPoolExecutor(1).submit(_ask_for_registries)
+
+
+def _ask_for_registries() -> dict[str, list[str]]:
+    command = [sys.executable, "-c", _PROGRAM, "methods", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL)
+    return dict(json.loads(done.stdout)["parts"]) if done.returncode == 0 else {}
+
+
+def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
+    """The page. ``clone_of``: a run whose job is the beginning, or nothing."""
+    st.title("Launch a run", anchor=False)
+    base, said = _base(source, clone_of)
+    st.caption(said)
+    changes: dict[str, Any] = st.session_state[CHANGES]
+    document = merge(base, job_fields.tables(changes))
+    job, problems = checked(document)
+    shown = job_to_dict(job) if job else merge(_defaults(document), document)
+    form, paper = st.columns([3, 2], gap="large")
+    with paper, st.container(key="paper"):
+        _paper(source, document, job, problems, open_run)
+    with form:
+        _form(dict(job_fields.leaves(shown)), _by_field(problems))
+
+
+def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:
+    """The job of a document, or what is wrong with it, one line a field."""
+    try:
+        return parse_job(document), ()
+    except InputError as error:
+        return None, tuple(str(error).splitlines())
+
+
+def shortened(document: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
+    """The document without what is the default anyway, or the method's preset; name and method stay."""
+    if job is None:
+        return dict(document)
+    usual = dict(job_fields.leaves(_defaults(document)))
+    stays = ("name", "seed", "method.name")
+    values = dict(job_fields.leaves(job_to_dict(job)))
+    return job_fields.tables(
+        {path: value for path, value in values.items() if path in stays or value != usual.get(path)}
+    )
+
+
+def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of a job that names nothing but the method of this one."""
+    method = document.get("method", {}).get("name")
+    return job_to_dict(parse_job({"method": {"name": method}} if method in PRESETS else {}))
+
+
+def _base(source: Source, clone_of: str) -> tuple[dict[str, Any], str]:
+    """Where the form begins, and a sentence on it. Another beginning forgets the changes."""
+    if clone_of:
+        with source.explained() as reader:
+            try:
+                run = reader.find_run(clone_of)
+            except InputError as error:
+                st.error(format.plain(str(error)))
+            else:
+                job = {key: value for key, value in run.job.items() if key not in _LEFT_OUT}
+                values = dict(job_fields.leaves(job)) | {"name": f"{run.name} (again)"[:200]}
+                _begin_with(run.id)
+                return job_fields.tables(
+                    values
+                ), f"Begins as a copy of the run `{format.code(run.id)}`; change what you like."
+    choice = st.segmented_control(
+        "Begin with", [DEMO, EMPTY], default=DEMO, required=True, key="begin", label_visibility="collapsed"
+    )
+    _begin_with(str(choice))
+    if choice == EMPTY:
+        return {"name": "my-run"}, "Begins with the default of every field."
+    return demo_document(), "Begins with the job that `slimfed run` runs: 80 Jetsons learn commands for the home."
+
+
+def _begin_with(base: str) -> None:
+    if st.session_state.get(BASE) != base:
+        st.session_state[BASE], st.session_state[CHANGES] = base, {}
+
+
+def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
+    """The fields that most people change, then every section."""
+    known: dict[str, Any] = _known_parts() | {"method.name": list(PRESETS), "fleet.profile": list(profile_names())}
+    sections = [each for each in job_fields.sections(Job.model_json_schema(), known) if each.name not in _LEFT_OUT]
+    every = {field.path: field for section in sections for field in section.fields}
+    columns = st.columns(2, gap="medium")
+    for place, path in enumerate(path for path in _FIRST if path in every):
+        with columns[place % 2]:
+            _input(every[path], values.get(path, every[path].default), wrong.get(path), label=path)
+    if (preset := PRESETS.get(str(values.get("method.name")))) is not None:
+        st.caption(f"**{preset.name}**: {format.plain(preset.summary)}. Source: {format.plain(preset.source)}.")
+    for section in sections:
+        rest = [field for field in section.fields if field.path not in _FIRST]
+        if not rest:
+            continue
+        troubled = any(field.path in wrong for field in rest)
+        with st.expander(f"{section.name} · {format.plural(len(rest), 'more field')}", expanded=troubled):
+            st.caption(format.plain(section.help))
+            columns = st.columns(2, gap="medium")
+            for place, field in enumerate(rest):
+                with columns[place % 2]:
+                    _input(field, values.get(field.path, field.default), wrong.get(field.path), label=field.name)
+
+
+def _known_parts() -> dict[str, list[str]]:
+    """The names in the registries, as soon as they are known."""
+    try:
+        return registries().result(timeout=WAIT_SECONDS)
+    except TimeoutError:
+        st.caption("Which methods there are is still being asked; until then their names can be typed.")
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        st.caption(f"Which methods there are could not be asked ({type(error).__name__}); their names can be typed.")
+    return {}
+
+
+def _input(field: job_fields.Field, value: Any, problem: str | None, label: str) -> None:
+    """One field; what is wrong with it stands below it."""
+    # The key names the beginning and the method, because both set values: a new one draws the field anew.
+    key = f"{st.session_state[BASE]} {st.session_state[CHANGES].get('method.name')} {field.kind} {field.path}"
+    more: dict[str, Any] = {"key": key, "help": field.help or None, "on_change": _take, "args": (field, key)}
+    if field.kind == "choice":
+        options = list(field.choices) + ([value] if value is not None and value not in field.choices else [])
+        place = options.index(value) if value in options else None
+        named = field.words_only and field.path in ("fleet.profile",)
+        st.selectbox(label, options, index=place, accept_new_options=named, **more)
+    elif field.kind == "switch":
+        st.toggle(label, bool(value), **more)
+    elif field.kind == "whole" and isinstance(value, int):
+        st.number_input(label, value=value, step=1, **more)
+    else:
+        st.text_input(label, job_fields.written(value), placeholder="not set" if field.optional else "", **more)
+    if problem:
+        st.caption(f":red[:material/error: {format.plain(problem)}]")
+
+
+def _take(field: job_fields.Field, key: str) -> None:
+    """Remember what was changed."""
+    value = st.session_state[key]
+    if isinstance(value, str) and field.kind != "choice":
+        value = job_fields.read(field, value)
+    changes: dict[str, Any] = st.session_state[CHANGES]
+    if field.path == "method.name":
+        # A preset sets fields of its own; what was changed before would hide them.
+        st.session_state[CHANGES] = {path: old for path, old in changes.items() if path in _FIRST} | {field.path: value}
+    else:
+        changes[field.path] = value
+
+
+def _by_field(problems: tuple[str, ...]) -> dict[str, str]:
+    """Problems by the path that their line begins with."""
+    return {line.partition(":")[0].partition(" =")[0].partition("[")[0].strip(): line for line in problems}
+
+
+def _paper(
+    source: Source,
+    document: Mapping[str, Any],
+    job: Job | None,
+    problems: tuple[str, ...],
+    open_run: Callable[[str], None],
+) -> None:
+    """The job file as it stands, what is wrong with it, and the button."""
+    text = tomli_w.dumps(job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
+    if problems:
+        st.error("  \n".join(f"{format.plain(line)}" for line in problems), icon=":material/error:")
+    with source.explained() as reader:
+        waiting = 0 if source.missing else run_control.see_to_the_queue(source, reader)
+        queue = f" {format.plural(waiting, 'run')} ahead of it in the queue." if waiting else ""
+    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=job is None, width="stretch"):
+        with st.spinner("Opening data and model to see that all fits"):
+            answer = run_control.start(source, job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
+        if answer.run:
+            open_run(answer.run)
+        st.error("  \n".join(map(format.plain, answer.problems)), icon=":material/error:")
+    st.caption(f"It starts when nothing else runs on this computer, and goes on when this page is closed.{queue}")
+    st.markdown("**The job file**")
+    st.code(text, language="toml")
+    st.download_button("Save as job.toml", text, "job.toml", "application/toml", icon=":material/download:")

@@ -1,0 +1,263 @@
+"""The page of one run, live while the run goes on.
+
+A fragment that draws nothing asks the store twice a second for one row. Only when a round or an event was added does
+it have the page drawn again, and once the run has ended it asks no more. The address names run and tab.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+from sqlalchemy import Row
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard import format, run_control, widgets
+from slimfed.dashboard.figures import frames
+from slimfed.dashboard.pages.runs import labels
+from slimfed.dashboard.source import Source
+from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, sparsity_maps
+from slimfed.dashboard.tabs import structure as left
+from slimfed.dashboard.tabs import timeline as time_line
+from slimfed.platform.store.dashboard_reader import Insight
+from slimfed.platform.store.reader import Pulse
+
+Run = Row[Any]
+Section = Callable[[Source, Run], None]
+
+REFRESH_SECONDS = 0.5
+METRIC_WIDTH = 142
+
+TABS: dict[str, Section] = {
+    "Learning": learning.show,
+    "Timeline": time_line.show,
+    "Maps": sparsity_maps.show,
+    "Bandit": bandit.show,
+    "Structure": left.show,
+    "Devices": devices.show,
+    "Events": events.show,
+    "Logs": logs.show,
+    "Job": logs.show_job,
+}
+_ALWAYS = ("Events", "Logs", "Job")
+"""Tabs that have something to show before the first round."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a drawn page is compared with. ``silent``: a run that says it goes on was not heard of for long."""
+
+    pulse: Pulse | None
+    silent: bool
+
+
+def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
+    """The page of the run that the address names. ``clone`` leads to the form that starts a run like it."""
+    with source.explained() as reader:
+        found = _found(reader, run_id)
+        if found is None:
+            return
+        seen, run = _look(reader, found.id)
+        st.set_page_config(page_title=f"{format.status(run.status)} {run.rounds_done}/{run.rounds} · {run.name}")
+        _title(run, source, clone)
+        _headline(reader, run)
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tabs"):
+            tab = st.segmented_control(
+                "Part of the run",
+                list(TABS),
+                default="Learning",
+                required=True,
+                key="tab",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
+        name = str(tab or "Learning")
+        if run.rounds_done or name in _ALWAYS:
+            TABS[name](source, run)
+        else:
+            widgets.nothing("The first round has not ended yet. This page shows it by itself as soon as it has.")
+        # Last, so that nothing above it moves when the run ends and nobody needs to watch any more.
+        if run.status in format.UNFINISHED:
+            st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
+
+
+def _found(reader: Insight, run_id: str) -> Run | None:
+    """The run that the address names by its id, the beginning of it or ``last``; otherwise says what is wrong."""
+    try:
+        return reader.find_run(run_id or "last")
+    except InputError as error:
+        st.subheader("This address leads to no run.", anchor=False)
+        st.markdown(f"{format.plain(str(error))}.")
+        return None
+
+
+def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.title(format.plain(run.name), width="content", anchor=False)
+        st.badge(format.status(run.status), color=format.STATUS_COLORS.get(run.status, "gray"))
+        for tag in run.tags or ():
+            st.badge(format.plain(tag), color="gray", icon=":material/label:")
+    facts = (
+        run.method,
+        format.plural(run.devices, "device"),
+        f"target sparsity {format.percent(run.target_sparsity, 0)}",
+        f"seed {run.seed}",
+        f"started {format.clock(run.started_at or run.created_at, source.zone)}",
+    )
+    st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`")
+    if run.notes:
+        st.caption(f"*{format.plain(run.notes)}*")
+    _steer(run, source, clone)
+
+
+def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
+    """Clone, archive, say something, stop, resume.
+
+    What depends on the run's state stands last, and what comes and goes below: no button may move while it is pressed.
+    """
+    resumed = False
+    with st.container(horizontal=True, gap="small", key="steer"):
+        with st.popover("Settings", icon=":material/tune:"):
+            widgets.picture_choice()
+        if not source.operator:
+            return
+        if st.button("Clone", icon=":material/content_copy:", help="Start a run like this one, with changes"):
+            clone(run.id)
+        if st.button("Restore" if run.archived else "Archive", icon=":material/archive:"):
+            run_control.label(source, [run.id], archived=not run.archived)
+            st.rerun()
+        with st.popover("Tags and notes", icon=":material/label:"):
+            labels(source, [run.id], list(run.tags or ()), run.notes or "", run.id)
+        if run.status in format.UNFINISHED:
+            if st.button("Stop", icon=":material/stop_circle:", disabled=run.stop_requested, help="It can be resumed"):
+                run_control.stop(source, run)
+                st.rerun()
+        elif run.status != "done":
+            resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
+    if resumed:
+        with st.spinner("Putting it into the queue"):
+            answer = run_control.resume(source, run.id)
+        if answer.run:
+            st.rerun()
+        st.error("  \n".join(map(format.plain, answer.problems)))
+
+
+def _watch(source: Source, run_id: str, seen: Signs) -> None:
+    """Have the page drawn again if the store knows more than ``seen``."""
+    with source.explained() as reader:
+        signs, run = _look(reader, run_id)
+        if signs != seen:
+            st.rerun()
+        if run.status == "queued":
+            run_control.see_to_the_queue(source, reader)
+
+
+def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
+    """The signs first: what is written between the two is then drawn once too often, not too late."""
+    pulse, run = reader.pulse(run_id), reader.find_run(run_id)
+    return Signs(pulse, format.silent_for(run.heartbeat_at, datetime.now(UTC)) is not None), run
+
+
+def _headline(reader: Insight, run: Run) -> None:
+    """Progress and the newest figures."""
+    rounds = learning.rounds(reader, run.id)
+    _progress(run, rounds)
+    _notice(run)
+    with st.container(horizontal=True, gap="small"):
+        for label, value, change, meaning in _figures(run, rounds):
+            judged = change is not None and change.endswith("points") and label != "Sparsity"
+            st.metric(
+                label,
+                value,
+                change,
+                delta_color="normal" if judged else "off",
+                delta_arrow="auto" if judged else "off",
+                help=meaning,
+                width=METRIC_WIDTH,
+            )
+
+
+def _progress(run: Run, rounds: pd.DataFrame) -> None:
+    text = f"Round {run.rounds_done} of {run.rounds}"
+    remaining = frames.remaining_seconds(rounds, run.rounds)
+    if run.status == "queued":
+        text += " · waits until nothing else runs on this computer"
+    elif run.status == "running" and remaining is not None:
+        text += f" · about {format.seconds(remaining)} left"
+    elif run.status in format.UNFINISHED:
+        text += " · the first round is under way" if run.status == "running" else " · preparing"
+    st.progress(min(run.rounds_done / run.rounds, 1.0), text=text)
+
+
+def _notice(run: Run) -> None:
+    """What the reader should know about a run that is not simply going or done, and what to do."""
+    resume = f"Press Resume, or type `slimfed resume {format.code(run.id)}`, and it continues where it was."
+    if run.status == "failed":
+        st.error(f"The run failed: {format.plain(run.cause or 'no cause was recorded')}  \n{resume}")
+    elif run.status == "stopped":
+        st.info(f"The run was stopped after {format.plural(run.rounds_done, 'round')}. {resume}")
+    elif run.status == "running" and run.stop_requested:
+        st.info("The run has been asked to stop and will do so soon.")
+    elif run.status == "running" and (quiet := format.silent_for(run.heartbeat_at, datetime.now(UTC))) is not None:
+        st.warning(
+            f"Nothing was heard of this run for {format.seconds(quiet)}. If its process is gone, press Stop; {resume}"
+        )
+
+
+def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None, str], ...]:
+    """Name, value, change since the value before it, meaning."""
+    trained = rounds[rounds["round"] > 0]
+    last = trained.iloc[-1] if len(trained) else None
+    return (
+        (
+            "Accuracy",
+            format.percent(run.accuracy),
+            format.points(_change(rounds["accuracy"])),
+            "Pruned global model on the test split, after the newest round; the change is that since the evaluation "
+            "before",
+        ),
+        (
+            "Devices' accuracy",
+            format.percent(run.device_accuracy_mean),
+            format.points(_change(rounds["device_accuracy_mean"])),
+            "Mean over the devices' own pruned models on the test split; a sample of them before the last round",
+        ),
+        (
+            "Sparsity",
+            format.percent(run.sparsity),
+            format.points(_change(rounds["sparsity"])),
+            "Share of the prunable parameters that has been removed, mean over devices",
+        ),
+        (
+            "Virtual time",
+            format.seconds(run.virtual_seconds),
+            None if last is None else f"{format.seconds(last['virtual_seconds'])} last round",
+            "Simulated time of all rounds on the fleet's devices",
+        ),
+        (
+            "Wall time",
+            format.seconds(run.wall_seconds),
+            None if last is None else f"{format.seconds(last['wall_seconds'])} last round",
+            "Real time of all rounds on this computer",
+        ),
+        (
+            "Received",
+            format.size(run.bytes_up),
+            None,
+            f"Bytes from the devices to the server; {format.size(run.bytes_down)} went down to them",
+        ),
+        (
+            "Rejected updates",
+            f"{run.rejected_updates:,}",
+            None,
+            "Updates that were kept out of the average; see the events",
+        ),
+    )
+
+
+def _change(values: pd.Series) -> float | None:
+    """The newest value minus the one before it."""
+    known = values.dropna()
+    return float(known.iloc[-1] - known.iloc[-2]) if len(known) > 1 else None

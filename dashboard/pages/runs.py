@@ -1,0 +1,184 @@
+"""The list of runs: what there is, how it went, a way into each, and what its reader says of it."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from slimfed.dashboard import format, run_control, widgets
+from slimfed.dashboard.figures import frames
+from slimfed.dashboard.source import Source
+
+REFRESH_SECONDS = 5.0
+SHOWN = 2000
+MOST_COMPARED = 8
+
+_COLUMNS = {
+    "name": st.column_config.TextColumn("Run", width=160, help="Select it to open the run"),
+    "status": st.column_config.TextColumn("Status", width=92),
+    "method": st.column_config.TextColumn("Method", width=84),
+    "progress": st.column_config.TextColumn("Rounds", help="Rounds done, of those planned", width=66),
+    "course": st.column_config.LineChartColumn(
+        "Course", help="Accuracy of the global model over the rounds, each run on its own scale", width=104
+    ),
+    "accuracy": st.column_config.NumberColumn(
+        "Accuracy", help="Pruned global model on the test split", format="%.1f%%", width=78
+    ),
+    "device_accuracy_mean": st.column_config.NumberColumn(
+        "Devices' own", help="Mean accuracy of the devices' own pruned models", format="%.1f%%", width=94
+    ),
+    "sparsity": st.column_config.NumberColumn(
+        "Sparsity", help="Share of the prunable parameters removed, mean over devices", format="%.1f%%", width=72
+    ),
+    "virtual_seconds": st.column_config.NumberColumn(
+        "Virtual time (s)", help="Simulated seconds of all rounds", format="%.1f", width=108
+    ),
+    "wall_seconds": st.column_config.NumberColumn(
+        "Wall time (s)", help="Real seconds of all rounds", format="%.1f", width=94
+    ),
+    "started_at": st.column_config.DatetimeColumn("Started", format="YYYY-MM-DD HH:mm", width=128),
+    "devices": st.column_config.NumberColumn("Devices", format="localized", width=68),
+    "tags": st.column_config.ListColumn("Tags", width=120),
+    "notes": st.column_config.TextColumn("Notes", width=180),
+    "id": st.column_config.TextColumn("Id", help="What the commands of slimfed call this run"),
+}
+
+
+def show(source: Source, open_run: Callable[[str], None], open_compare: Callable[[list[str]], None]) -> None:
+    """The page. ``open_run`` leads to the page of one run, ``open_compare`` to that of several."""
+    st.title("Runs", anchor=False)
+    st.fragment(_listing, run_every=REFRESH_SECONDS)(source, open_run, open_compare)
+
+
+def _listing(source: Source, open_run: Callable[[str], None], open_compare: Callable[[list[str]], None]) -> None:
+    if source.missing:
+        _greet(source)
+        return
+    with source.explained() as reader:
+        rows = reader.runs(SHOWN)
+        if not rows:
+            _greet(source)
+            return
+        waiting = run_control.see_to_the_queue(source, reader)
+        every = frames.runs_frame(rows, source.zone)
+        frame = _filtered(every)
+        _caption(len(frame), len(every), waiting)
+        if frame.empty:
+            st.info("No run is like that. Clear the search, or choose other states.", icon=":material/search_off:")
+            return
+        _table(source, frame, open_run, open_compare)
+
+
+def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that the reader asked for; the search also lives in the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        sought = st.text_input(
+            "Search",
+            key="q",
+            bind="query-params",
+            placeholder="Search name, id, method, tag or note",
+            label_visibility="collapsed",
+            icon=":material/search:",
+            live=True,
+            width=320,
+        )
+        states = [state for state in format.STATUS_COLORS if (frame["status"] == state).any()]
+        chosen = st.pills(
+            "Status",
+            states,
+            selection_mode="multi",
+            format_func=format.status,
+            key="states",
+            label_visibility="collapsed",
+        )
+        archived = st.toggle("Archived", key="archived", help="Show the archived runs instead")
+    frame = frame[frame["archived"].astype(bool) == archived]
+    if chosen:
+        frame = frame[frame["status"].isin(chosen)]
+    text = frame["name"] + " " + frame["id"] + " " + frame["method"] + " " + frame["notes"]
+    text += " " + frame["tags"].map(" ".join)
+    for word in (sought or "").lower().split():
+        frame = frame[text.loc[frame.index].str.lower().str.contains(word, regex=False)]
+    return frame.reset_index(drop=True)
+
+
+def _table(
+    source: Source, frame: pd.DataFrame, open_run: Callable[[str], None], open_compare: Callable[[list[str]], None]
+) -> None:
+    actions = st.container()
+    shown = _presented(frame)
+    # A selection means rows of what was on the screen: another list of runs is another table.
+    choice = st.dataframe(
+        shown,
+        key=f"runs {hash(tuple(frame['id']))}",
+        hide_index=True,
+        width="stretch",
+        height="content" if len(frame) <= 12 else 520,
+        column_order=[name for name in _COLUMNS if name not in ("tags", "notes") or shown[name].map(len).any()],
+        column_config=_COLUMNS,
+        on_select="rerun",
+        selection_mode=["multi-row", "single-cell"],
+        placeholder=format.NOTHING,
+        alt="Table of runs, newest first",
+    )
+    widgets.saving(frame.drop(columns=["course"]).assign(tags=frame["tags"].map(", ".join)), "runs")
+    for row, _ in choice.selection.cells:
+        open_run(str(frame["id"][row]))
+    with actions:
+        _actions(source, frame.iloc[list(choice.selection.rows)], bool(frame["archived"].all()), open_compare)
+
+
+def _actions(source: Source, frame: pd.DataFrame, archived: bool, open_compare: Callable[[list[str]], None]) -> None:
+    """What can be done with the ticked runs. Always there, so that the table does not move when one is ticked."""
+    ids = [str(run_id) for run_id in frame["id"]]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if st.button(
+            "Compare",
+            icon=":material/compare_arrows:",
+            disabled=not 2 <= len(ids) <= MOST_COMPARED,
+            help=f"Tick two to {MOST_COMPARED} runs to compare them",
+        ):
+            open_compare(ids)
+        if not source.operator:
+            return
+        if st.button("Restore" if archived else "Archive", icon=":material/archive:", disabled=not ids):
+            run_control.label(source, ids, archived=not archived)
+            st.rerun(scope="fragment")
+        with st.popover("Tags and notes", icon=":material/label:", disabled=not ids):
+            if ids:
+                labels(source, ids, sorted(set().union(*frame["tags"])), str(frame["notes"].iloc[0]), f"of {ids[0]}")
+
+
+def labels(source: Source, ids: list[str], tags: list[str], notes: str, key: str) -> None:
+    """A form for what a reader says of runs: tags, and a note."""
+    with st.form(f"labels {key}", border=False):
+        given = st.text_input("Tags, separated by commas", ", ".join(tags), placeholder="paper, table 2")
+        noted = st.text_area("Notes", notes, placeholder="What was tried, and what came of it")
+        if st.form_submit_button("Save", type="primary"):
+            tags = [tag.strip() for tag in given.split(",") if tag.strip()]
+            run_control.label(source, ids, tags=tags, notes=noted.strip())
+            st.rerun()
+
+
+def _presented(frame: pd.DataFrame) -> pd.DataFrame:
+    shares = {column: 100 * frame[column] for column in ("accuracy", "device_accuracy_mean", "sparsity")}
+    progress = [f"{done}/{planned}" for done, planned in zip(frame["rounds_done"], frame["rounds"], strict=True)]
+    return frame.assign(**shares, status=[format.status(status) for status in frame["status"]], progress=progress)
+
+
+def _caption(count: int, of: int, waiting: int) -> None:
+    which = format.plural(of, "run") if count == of else f"{count:,} of {format.plural(of, 'run')}"
+    queue = f" {format.plural(waiting, 'run')} in the queue of this computer." if waiting else ""
+    st.caption(
+        f"{which}, newest first.{queue} Select a cell to open its run, tick runs to compare, tag or archive them; a "
+        "heading sorts by its column."
+    )
+
+
+def _greet(source: Source) -> None:
+    st.subheader("Welcome to slimfed. There is no run here yet.", anchor=False)
+    st.markdown("Start the built-in job, 80 unequal devices that tune and slim a small language model together:")
+    st.code("slimfed run", language="bash")
+    st.markdown("Or fill in a form: press **Launch** at the top. The run appears here by itself within a few seconds.")
+    st.caption(f"This page reads the store `{format.code(source.address)}`.")
+    st.caption("If your runs are kept elsewhere, set `SLIMFED_HOME` or `SLIMFED_STORE` and start the dashboard again.")

@@ -1,0 +1,103 @@
+"""What a page does to runs: start, stop, resume, and what their reader says of them.
+
+Runs are started by the command line in a process of its own (``slimfed run --queue``), so that they are checked, queued
+and computed exactly as from a terminal, and go on when the dashboard ends.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard.access import access
+from slimfed.dashboard.source import Source
+from slimfed.platform.job.job import located
+from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
+from slimfed.platform.launch.run_lifecycle import ask_to_stop
+from slimfed.platform.store.dashboard_reader import Insight
+
+CHECK_SECONDS = 300
+"""A check opens data and model; on a slow disk that takes its time."""
+
+_PROGRAM = "from slimfed.platform.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a wish: the run, or why not, one line a problem."""
+
+    run: str | None
+    problems: tuple[str, ...] = ()
+
+
+def start(source: Source, document: Mapping[str, Any]) -> Answer:
+    """Check a job and put it into the queue, from where it starts at once if nothing else runs on this computer."""
+    with tempfile.TemporaryDirectory(prefix="slimfed-job-") as folder:
+        file = Path(folder) / "job.toml"
+        file.touch(mode=0o600)
+        file.write_text(tomli_w.dumps(located(dict(document), Path.cwd())), encoding="utf-8")
+        return _command(source, "run", str(file), "--queue", "--json")
+
+
+def resume(source: Source, run_id: str) -> Answer:
+    """Put a stopped or failed run into the queue; it goes on after its last finished round."""
+    return _command(source, "resume", run_id, "--queue", "--json")
+
+
+def stop(source: Source, run: Any) -> None:
+    """Ask a run (a row of the store) to stop."""
+    _ask_who()
+    with source.writing() as store:
+        ask_to_stop(store, run)
+
+
+def label(source: Source, run_ids: Sequence[str], **said: Any) -> None:
+    """Write tags, notes or the archived mark of runs (arguments of ``Store.label``)."""
+    _ask_who()
+    with source.writing() as store:
+        for run_id in run_ids:
+            store.label(run_id, **said)
+
+
+def see_to_the_queue(source: Source, insight: Insight) -> int:
+    """How many runs wait for this computer. Calls a foreman if there is none, as after a restart of the computer."""
+    waiting = waiting_here(insight, source.home)
+    if waiting and not at_work(source.home):
+        call_foreman(source.home, source.named)
+    return len(waiting)
+
+
+def _ask_who() -> None:
+    """Raises ``InputError`` unless the person at the page is an operator now, whatever the page has shown."""
+    if not access.may_operate():
+        raise InputError("only an operator may do this")
+
+
+def _command(source: Source, *arguments: str) -> Answer:
+    _ask_who()
+    environment = {**os.environ, "SLIMFED_HOME": str(source.home), "SLIMFED_STORE": source.named}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_SECONDS,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(None, (f"The job could not be checked within {CHECK_SECONDS} s; is its data out of reach?",))
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        wrong = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return Answer(None, tuple(wrong or lines[-1:] or [f"slimfed ended with code {done.returncode}"]))
+    return Answer(str(json.loads(done.stdout)["run_id"]))

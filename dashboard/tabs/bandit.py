@@ -1,0 +1,96 @@
+"""What the bandit has learnt: boxes over pruning step and rank, how often each was pulled, and what came of it."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from slimfed.clients.errors import InputError
+from slimfed.dashboard import format, widgets
+from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.source import Source
+from slimfed.platform.job.job import parse_job
+from slimfed.platform.store.dashboard_reader import Insight
+from slimfed.platform.store.rollups import STEPS
+from slimfed.strategies.bandits.base import Arm
+from slimfed.strategies.bandits.s_ucb import SUcb
+
+EVERYBODY = "All devices"
+ONE = "One device"
+
+_COLUMNS = {
+    "low": st.column_config.NumberColumn("Pruning step from", format="%.1f%%"),
+    "high": st.column_config.NumberColumn("to", format="%.1f%%"),
+    "rank": st.column_config.TextColumn("Rank"),
+    "pulls": st.column_config.NumberColumn("Pulls", format="%d"),
+    "reward": st.column_config.NumberColumn("Mean reward", format="%.4f"),
+}
+
+
+@st.fragment
+def show(source: Source, run: Any) -> None:
+    """The boxes of all devices, of a class or of one device."""
+    with source.explained() as reader:
+        names = [row.profile for row in reader.class_sizes(run.id)]
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+            whose = st.selectbox("Whose pulls", [EVERYBODY, *names, ONE], key="whose", width=260)
+            device = (
+                st.number_input("Device", 0, max(run.devices - 1, 0), 0, key="device", width=140) if whose == ONE else 0
+            )
+        if whose == ONE:
+            frame, what = _of_device(reader, run, int(device))
+        else:
+            frame = frames.pulls_frame(reader.pulls(run.id, None if whose == EVERYBODY else whose), STEPS)
+            what = (
+                f"Pulls of {'the whole fleet' if whose == EVERYBODY else f'class {whose}'} so far, in boxes of "
+                f"{100 / STEPS:.1f}% of step and one rank."
+            )
+        if frame.empty or not frame["pulls"].sum():
+            widgets.nothing("Nothing has been pulled and rewarded here yet.")
+            return
+        ranks = sorted({*run.job["bandit"]["ranks"], *(rank for box in frame["ranks"] for rank in box)})
+        widgets.chart(
+            None,
+            figures.boxes(frame, ranks),
+            f"{what} The colour is the mean reward, the number the pulls; a reward is what a device learnt in a time "
+            "like the others'. Brighter is better.",
+            key="boxes",
+        )
+        boxes = frame.assign(rank=[", ".join(map(str, ranks)) for ranks in frame["ranks"]]).drop(columns="ranks")
+        boxes = boxes.sort_values("reward", ascending=False)[list(_COLUMNS)]
+        widgets.table(
+            boxes.assign(low=100 * boxes["low"], high=100 * boxes["high"]),
+            f"pulls of {run.id}",
+            _COLUMNS,
+            "Table of boxes, the best rewarded first",
+            whole=boxes,
+        )
+
+
+def _of_device(reader: Insight, run: Any, device: int) -> tuple[pd.DataFrame, str]:
+    """The boxes of one device: those of its own agent where that cuts boxes, else a box a pull."""
+    pulls = [row for row in reader.device_history(run.id, device) if row.reward is not None]
+    count = format.plural(len(pulls), "pull")
+    agent = _grown(run, pulls)
+    if agent is not None:
+        frame = frames.leaves_frame(agent.leaves(), agent.spec.ranks)
+        return frame, f"The boxes that the agent of device {device} has cut from {count}; grey ones it never tried."
+    rows = [
+        {"rank": row.rank, "step": round(row.pruning_step * STEPS), "pulls": 1, "reward": row.reward} for row in pulls
+    ]
+    sums = pd.DataFrame(rows, columns=["rank", "step", "pulls", "reward"]).groupby(["rank", "step"]).sum().reset_index()
+    return frames.pulls_frame(sums.to_dict("records"), STEPS), f"The {count} of device {device}."
+
+
+def _grown(run: Any, pulls: list[Any]) -> SUcb | None:
+    """The agent as it is now: its boxes follow from its pulls alone. None for a bandit that cuts no boxes."""
+    try:
+        spec = parse_job(run.job).bandit
+    except InputError:  # a job of another version
+        return None
+    if spec.name != SUcb.name or any(row.rank not in spec.ranks for row in pulls):
+        return None
+    agent = SUcb(spec, 0)
+    for row in pulls:
+        agent.observe(row.round, Arm(row.pruning_step, row.rank), row.reward)
+    return agent

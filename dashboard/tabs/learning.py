@@ -1,0 +1,75 @@
+"""How well the model does: accuracy and loss over rounds, virtual time or bytes."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from slimfed.dashboard import widgets
+from slimfed.dashboard.figures import charts, frames
+from slimfed.dashboard.source import Source
+from slimfed.platform.store.reader import Reader
+
+AXES: dict[str, charts.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes": "bytes"}
+
+_COLUMNS = {
+    "round": st.column_config.NumberColumn("Round", format="%d", width=60),
+    "accuracy": st.column_config.NumberColumn("Accuracy", format="%.1f%%"),
+    "device_accuracy_mean": st.column_config.NumberColumn("Devices' own", format="%.1f%%"),
+    "loss": st.column_config.NumberColumn("Loss, test (nats)", format="%.3f"),
+    "train_loss": st.column_config.NumberColumn("Loss, training (nats)", format="%.3f"),
+    "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
+    "virtual_seconds": st.column_config.NumberColumn("Virtual time (s)", format="%.2f"),
+    "wall_seconds": st.column_config.NumberColumn("Wall time (s)", format="%.2f"),
+    "megabytes": st.column_config.NumberColumn("Sent so far (MB)", format="%.2f"),
+    "accepted": st.column_config.NumberColumn("Updates used", format="%d"),
+    "rejected": st.column_config.NumberColumn("Rejected", format="%d"),
+}
+
+
+def rounds(reader: Reader, run_id: str) -> pd.DataFrame:
+    """The rounds of a run, with what was measured after each."""
+    return frames.rounds_frame(reader.rounds(run_id), reader.evaluations(run_id))
+
+
+@st.fragment
+def show(source: Source, run: Any) -> None:
+    """Two curves over an axis of the reader's choice, and the device that each round waited for."""
+    with source.explained() as reader:
+        frame = rounds(reader, run.id)
+        choice = st.segmented_control(
+            "Horizontal axis",
+            list(AXES),
+            default="Rounds",
+            required=True,
+            key="axis",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        axis = AXES[choice or "Rounds"]
+        counted = "next tokens" if run.task == "causal-lm" else "test examples"
+        left, right = st.columns(2, gap="large")
+        with left:
+            widgets.chart(
+                "Accuracy",
+                charts.accuracy(frame, axis, counted),
+                "The pruned global model on the test split, and the mean of the devices' own pruned models.",
+            )
+        with right:
+            widgets.chart(
+                "Loss",
+                charts.loss(frame, axis),
+                "Of the global model on the test split, and of the devices on their own text. Lower is better.",
+            )
+        slowest = frames.slowest_frame(reader.slowest_devices(run.id))
+        if not slowest.empty:
+            widgets.chart(
+                "The slowest device of each round",
+                charts.slowest(slowest, frames.classes(slowest)),
+                "A round lasts as long as its slowest device. The bar is how long the round waited for it, its colour "
+                "the device's class, and the number above it the device.",
+            )
+        with st.expander("The rounds as a table"):
+            shares = ("accuracy", "device_accuracy_mean", "sparsity")
+            shown = frame.assign(**{name: 100 * frame[name] for name in shares}).iloc[::-1]
+            widgets.table(shown, f"rounds of {run.id}", _COLUMNS, "Table of rounds, newest first", whole=frame)

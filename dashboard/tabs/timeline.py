@@ -1,0 +1,59 @@
+"""Where the time of the last rounds went, a bar a device: the straggler is the one that never idles."""
+
+from typing import Any
+
+import streamlit as st
+
+from slimfed.dashboard import format, widgets
+from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.source import Source
+
+ROUNDS = (1, 2, 3, 5)
+BARS = 36
+"""Bars that fit a screen; they are shared out among the rounds."""
+
+_COLUMNS = {
+    "round": st.column_config.NumberColumn("Round", format="%d"),
+    "device": st.column_config.NumberColumn("Device", format="%d"),
+    "class": st.column_config.TextColumn("Class"),
+    "status": st.column_config.TextColumn("Status"),
+    "download": st.column_config.NumberColumn("Download (s)", format="%.3f"),
+    "compute": st.column_config.NumberColumn("Compute (s)", format="%.3f"),
+    "upload": st.column_config.NumberColumn("Upload (s)", format="%.3f"),
+    "idle": st.column_config.NumberColumn("Idle (s)", format="%.3f"),
+    "seconds": st.column_config.NumberColumn("Completion (s)", format="%.3f"),
+}
+
+
+@st.fragment
+def show(source: Source, run: Any) -> None:
+    """The slowest devices of the last rounds."""
+    with source.explained() as reader:
+        choice = st.segmented_control(
+            "Last rounds",
+            ROUNDS,
+            default=2,
+            required=True,
+            key="last",
+            format_func=lambda n: "Last round" if n == 1 else f"Last {n} rounds",
+            label_visibility="collapsed",
+        )
+        count = choice or 2
+        most = max(BARS // count, 6)
+        frame = frames.timeline_frame(reader.late_devices(run.id, count, most))
+        timed = frame[frame["seconds"].notna()]
+        if timed.empty:
+            widgets.nothing("No device of these rounds has a completion time. The Events tab says why.")
+            return
+        some = f" Of {run.devices:,} devices, the {most} slowest of each round." if run.devices > most else ""
+        clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
+        widgets.chart(
+            None,
+            figures.timeline(timed),
+            f"How each device spent a round, in {clock} time. Idle is waiting for the slowest: the one whose bar has "
+            f"no idle end is the one that all waited for.{some}",
+            key="timeline",
+        )
+        widgets.table(
+            frame, f"timeline of {run.id}", _COLUMNS, f"Table of the slowest devices of {format.plural(count, 'round')}"
+        )

@@ -1,0 +1,1 @@
+"""Simulated fleets: hardware profiles, and the clock that times devices by them."""

@@ -1,0 +1,113 @@
+"""How long a device's round took: computed from its profile (virtual), or as the node measured it (real devices)."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from slimfed.clients.seeds import derive
+from slimfed.clients.update import Report, Workload
+from slimfed.platform.fleet.profiles import DeviceProfile, Fleet, PowerMode
+from slimfed.platform.job.job import DisturbanceSpec
+from slimfed.strategies.protocols import Completion
+
+_CALM = DisturbanceSpec()
+
+
+@dataclass(frozen=True)
+class VirtualClock:
+    """Completion times of a simulated fleet; implements ``strategies.protocols.Clock``.
+
+    compute = max(FLOPs / rate, bytes moved / memory bandwidth) * jitter / speed of the power mode
+    link = (latency + bits / link speed) * jitter
+    energy = watts of the power mode * compute + watts of the link in use * link, then idle watts till the round's end
+    Every draw comes from (seed, round, device) alone, so times do not depend on the order or number of questions.
+    Stragglers compute longer, and a drop of bandwidth slows links, as the ``disturbance`` says.
+    """
+
+    fleet: Fleet
+    seed: int
+    disturbance: DisturbanceSpec = _CALM
+
+    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``update.device`` in ``update.round``.
+
+        A device that runs out of memory has got its message and ends there; one that drops out ends after computing.
+        """
+        return self.completion_of(update.device, update.round, update.workload, bytes_down, bytes_up)
+
+    def completion_of(self, device: int, round: int, workload: Workload, bytes_down: int, bytes_up: int) -> Completion:
+        """The same for a workload that nobody has computed, to see what a fleet would need for it."""
+        profile = self.fleet.devices[device]
+        draw = np.random.default_rng(derive(self.seed, "clock", round, device))
+        compute_noise, down_noise, up_noise = (math.exp(sigma * draw.standard_normal()) for sigma in _sigmas(profile))
+        dropped = bool(draw.random() < self.fleet.dropout)
+        left = self.disturbance.bandwidth(round)
+        download = _link_seconds(profile, bytes_down, left * profile.down_bits_per_second) * down_noise
+        if workload.peak_memory_bytes > profile.memory_bytes:
+            return _powered(Completion(download, 0.0, 0.0, out_of_memory=True), profile, None)
+        mode = self.mode(device, round)
+        compute = _compute_seconds(profile, workload) * compute_noise / mode.speed
+        if device in self.stragglers:
+            compute *= self.disturbance.straggler_factor
+        if dropped:
+            return _powered(Completion(download, compute, 0.0, dropped=True), profile, mode)
+        upload = _link_seconds(profile, bytes_up, left * profile.up_bits_per_second) * up_noise
+        return _powered(Completion(download, compute, upload), profile, mode)
+
+    @cached_property
+    def stragglers(self) -> frozenset[int]:
+        """The devices that straggle in every round; a larger share adds devices and takes none away."""
+        devices = len(self.fleet.devices)
+        order = np.random.default_rng(derive(self.seed, "stragglers")).permutation(devices)
+        return frozenset(order[: round(self.disturbance.stragglers * devices)].tolist())
+
+    def mode(self, device: int, round: int) -> PowerMode:
+        """The power mode of a device in a round; devices change at different rounds."""
+        profile = self.fleet.devices[device]
+        if len(profile.modes) == 1:
+            return profile.modes[0]
+        phase = derive(self.seed, "mode-phase", device) % profile.mode_rounds
+        period = (round + phase) // profile.mode_rounds
+        point = derive(self.seed, "mode", period, device) / 2**31
+        bounds = np.cumsum([mode.probability for mode in profile.modes])
+        return profile.modes[min(int(np.searchsorted(bounds, point, side="right")), len(profile.modes) - 1)]
+
+
+@dataclass(frozen=True)
+class MeasuredClock:
+    """Real devices: the seconds that the node worked, and those that the server waited for it besides.
+
+    The server's clock alone decides how long a device took, so no device can make itself quick, and clocks that differ
+    do no harm. Time on the link is divided by the bytes of the two ways. Nobody measures energy there: none is told.
+    """
+
+    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``update.device`` in ``update.round``."""
+        down = update.link_seconds * bytes_down / max(bytes_down + bytes_up, 1)
+        return Completion(down, update.seconds, update.link_seconds - down)
+
+
+def _sigmas(profile: DeviceProfile) -> tuple[float, float, float]:
+    return profile.compute_jitter, profile.link_jitter, profile.link_jitter
+
+
+def _compute_seconds(profile: DeviceProfile, workload: Workload) -> float:
+    """At full power, without jitter: whichever of arithmetic and memory traffic takes longer."""
+    return max(workload.flops / profile.rate, workload.traffic_bytes / profile.bandwidth)
+
+
+def _powered(completion: Completion, profile: DeviceProfile, mode: PowerMode | None) -> Completion:
+    """With the energy of its parts, if the profile knows the device's watts. ``mode``: None if nothing was computed."""
+    power = profile.power
+    if power is None:
+        return completion
+    computing = (mode.watts if mode else None) or power.compute
+    linked = completion.download_seconds + completion.upload_seconds
+    joules = computing * completion.compute_seconds + power.transmit * linked
+    return replace(completion, joules=joules, waiting_watts=power.idle)
+
+
+def _link_seconds(profile: DeviceProfile, count: int, bits_per_second: float) -> float:
+    return profile.latency_seconds + 8 * count / bits_per_second

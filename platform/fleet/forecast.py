@@ -1,0 +1,53 @@
+"""What the profiles say of a round that nobody has computed yet: for the agent ``oracle`` alone."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.models.cost import Dimensions, measure, training_workload
+from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.pruning.selection import select
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter
+from slimfed.platform.fleet.clock import VirtualClock
+from slimfed.strategies.aggregation.coordinates import device_bytes
+
+
+@dataclass(frozen=True)
+class ProfileForecast:
+    """Implements ``strategies.protocols.Forecast``: the virtual clock, asked beforehand.
+
+    Half of the steps are counted at the sparsity before and half at the one after, batches as wide as the longest text
+    allowed; what depends on which units go is left out.
+    """
+
+    clock: VirtualClock
+    workplace: Workplace
+    adapter: Adapter
+    _known: dict[float, tuple[Structure, Dimensions]] = field(default_factory=dict)
+
+    def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
+        """Completion time with the jitter and the power mode that the round will have; infinite without memory."""
+        task = self.workplace.task
+        steps, batch, length = task.training.local_steps, task.training.batch_size, task.data.max_length
+        halves = [steps - steps // 2, steps // 2]
+        method, work = ADAPTERS[task.adapter.name], []
+        for sparsity, half in zip((before, after), halves, strict=True):
+            size = self._size(sparsity)[1]
+            load = method.load(size, rank, self.adapter)
+            work.append(training_workload(size, load, half, batch, length, task.training.checkpointing))
+        down, up = (
+            device_bytes(self.adapter, self._size(s)[0], rank, task.messages.precision) for s in (before, after)
+        )
+        completion = self.clock.completion_of(device, round, work[0] + work[1], down, up)
+        return float("inf") if completion.out_of_memory else completion.seconds
+
+    def _size(self, sparsity: float) -> tuple[Structure, Dimensions]:
+        """A structure of about this sparsity, and the sizes of the model in it."""
+        key = np.round(sparsity, 2).item()
+        if key not in self._known:
+            blueprint = self.workplace.blueprint
+            structure = select(blueprint.dense(), np.zeros(blueprint.units), key, "layer")
+            self._known[key] = structure, measure(self.workplace.base.model, blueprint, structure)
+        return self._known[key]

@@ -1,0 +1,1 @@
+"""The job file: its sections, presets, overrides and the checks across its fields."""

@@ -1,0 +1,193 @@
+"""What the job leaves to the machine: engine, cohort size, precision and workers, chosen once and kept with the run.
+
+Who is computed together, and in which precision, decides the last bits of a result. So the choice is made before the
+run exists, written into its job file, and is the same for all workers and on resume.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+import torch
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.errors import InputError
+from slimfed.clients.models.cost import measure, training_workload
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.spec import TaskSpec
+from slimfed.clients.structure import Blueprint
+from slimfed.clients.training.calibration import StepCost, has_bf16, matrix_rate, step_cost
+from slimfed.clients.training.engine import hindrance
+from slimfed.platform.job.job import Job
+from slimfed.platform.launch.workers import Sizing, gpu_count, processor_count, size_up
+from slimfed.platform.server.assembly import first_adapter
+
+# bf16 must be this much faster than fp32 to be worth its rounding.
+_WORTH = 1.3
+# Sizes that a cohort can have: few, so that noise in a measurement seldom changes the choice.
+_SIZES = (1, 2, 5, 10, 20, 40, 80)
+# Of sizes that cost about the same the largest is taken, for the same reason.
+_ABOUT = 1.1
+# A step longer than this hides what it costs to launch it, and takes too long to be measured.
+_LONG_SECONDS = 0.5
+# Cohorts that a processor should at least have of a fleet, so that none waits for the others. It counts processors, not
+# workers: who shares a cohort, and so the last bits of a result, must not depend on the number of workers.
+_COHORTS_A_PROCESSOR = 2
+_GPU_COHORT = 80
+# What a worker holds beside model and activations: Python, PyTorch, Ray, tokenised text.
+_WORKER_BYTES = 900e6
+_MEMORY_SHARE = 0.7
+# Counted activations leave out what an operation needs for a moment.
+_ACTIVATION_SLACK = 2.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The job with nothing left open in ``engine``, how it is spread over this machine, and why, a line a decision."""
+
+    job: Job
+    sizing: Sizing
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """A value and why it was picked."""
+
+    value: Any
+    reason: str
+
+
+def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
+    """Fill in what ``engine`` leaves open, from a short measurement and the memory there is.
+
+    ``base`` is the model as it was loaded, on the CPU. Raises ``InputError`` if the job asks for an engine that cannot
+    do its task.
+    """
+    task, gpus = job.task_spec(), gpu_count()
+    dtype = _dtype(job, gpus)
+    job = _with(job, dtype=dtype.value)
+    name = _name(job, task, base)
+    job = _with(job, name=name.value)
+    size = _cohort_size(job, base, blueprint, gpus)
+    job = _with(job, cohort_size=size.value)
+    workers = _workers(job, base, blueprint, gpus)
+    sizing = size_up(
+        job.fleet.devices, job.task_spec().cohort_size, workers.value, processors=processor_count(), gpus=gpus
+    )
+    sizing = replace(sizing, cluster=job.engine.cluster)
+    job = _with(job, workers=sizing.workers)
+    picked = {"dtype": dtype, "name": name, "cohort_size": size, "workers": workers}
+    reasons = tuple(f"engine.{field} = {getattr(job.engine, field)}: {p.reason}" for field, p in picked.items())
+    return Choice(job, sizing, reasons)
+
+
+def _dtype(job: Job, gpus: int) -> _Picked:
+    if job.engine.dtype != "auto":
+        return _Picked(job.engine.dtype, "asked for")
+    if gpus:
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        return _Picked("bf16" if able else "fp32", f"the GPU {'multiplies' if able else 'does not multiply'} bf16")
+    if not has_bf16():
+        return _Picked("fp32", "this processor does not multiply bf16")
+    full, half = (matrix_rate(dtype, torch.device("cpu")) for dtype in (torch.float32, torch.bfloat16))
+    found = f"one core does {full / 1e9:.0f} GFLOP/s in fp32 and {half / 1e9:.0f} in bf16"
+    return _Picked("bf16" if half > _WORTH * full else "fp32", found)
+
+
+def _name(job: Job, task: TaskSpec, base: LoadedModel) -> _Picked:
+    obstacle = hindrance(task, base)
+    if job.engine.name == "cohort" and obstacle:
+        raise InputError(f"engine.name = cohort: {obstacle}; use sequential or auto")
+    if job.engine.name != "auto":
+        return _Picked(job.engine.name, "asked for")
+    if obstacle:
+        return _Picked("sequential", obstacle)
+    return _Picked("cohort", "devices share one pass over the base, cut to what any of them still has")
+
+
+def _cohort_size(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> _Picked:
+    if job.engine.cohort_size != "auto":
+        return _Picked(job.engine.cohort_size, "asked for")
+    if job.engine.name == "sequential":
+        return _Picked(1, "one device after another")
+    fitting, memory = _fitting(job, base, blueprint, gpus)
+    if gpus:
+        return _Picked(min(fitting, _GPU_COHORT, job.fleet.devices), f"a cohort fills the card; {memory}")
+    cost, measured = _cost(job, base, blueprint)
+    cohorts = _COHORTS_A_PROCESSOR * processor_count()
+    most = max(1, min(fitting, job.fleet.devices // cohorts))
+    seconds = {size: seconds_a_device(cost, job, size) for size in _SIZES if size <= most}
+    best = max(size for size, each in seconds.items() if each <= _ABOUT * min(seconds.values()))
+    return _Picked(best, f"{measured}; at most {most} ({memory}; at least {cohorts} cohorts)")
+
+
+def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, str]:
+    """What a step costs, measured unless that would take long, and how it is known."""
+    task, training = job.task_spec(), job.training
+    size = measure(base.model, blueprint, blueprint.dense())
+    load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), first_adapter(base, blueprint, job))
+    flops = training_workload(size, load, 1, training.batch_size, job.data.max_length).flops
+    counted = flops / matrix_rate(torch.float32, torch.device("cpu"))
+    if counted > _LONG_SECONDS:
+        return StepCost(0.0, counted), f"a device's step takes about {counted:.1f} s, its launch does not count"
+    cost = step_cost(base, blueprint, task)
+    return cost, f"a device's step takes {cost.own * 1e3:.1f} ms and {cost.fixed * 1e3:.1f} ms whatever its batch"
+
+
+def seconds_a_device(cost: StepCost, job: Job, size: int) -> float:
+    """Seconds of a device's step in a cohort of ``size``, over the run.
+
+    What a cohort saves is the fixed part; what it wastes is that its base keeps all that any of its devices has. With
+    s the mean sparsity and w the share of the fleet in a ranking (``pruning.prior_weight``), about s (w + (1 - w)
+    s^(size - 1)) of the base is gone from all.
+    """
+    sparsity = job.method.target_sparsity * (1 - job.pruning.until / 2)
+    alike = job.pruning.prior_weight
+    gone = sparsity * (alike + (1 - alike) * sparsity ** (size - 1))
+    return cost.fixed / size + cost.own * (1 - gone)
+
+
+def _fitting(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> tuple[int, str]:
+    """Devices whose activations and adapters fit the memory of one worker beside the model."""
+    model, device = _bytes(job, base, blueprint)
+    if gpus:
+        free = float(torch.cuda.mem_get_info()[0])
+    else:
+        free = _free() / max(1, min(processor_count(), int(_free() // (_WORKER_BYTES + model))))
+        free -= _WORKER_BYTES
+    fitting = max(1, int((_MEMORY_SHARE * free - model) // device))
+    return fitting, f"{max(free, 0) / 2**30:.1f} GiB a worker hold about {fitting}"
+
+
+def _workers(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> _Picked:
+    if job.engine.workers != "auto":
+        return _Picked(job.engine.workers, "asked for")
+    if gpus:
+        return _Picked("auto", "one a GPU")
+    model, device = _bytes(job, base, blueprint)
+    each = _WORKER_BYTES + model + device * job.task_spec().cohort_size
+    fitting = max(1, int(_free() // each))
+    found = f"{processor_count()} cores; {_free() / 2**30:.1f} GiB free hold about {fitting} of {each / 2**30:.1f} GiB"
+    return _Picked(min(processor_count(), fitting), found)
+
+
+def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, float]:
+    """Bytes of the model, and of what one device adds to a cohort."""
+    size = measure(base.model, blueprint, blueprint.dense())
+    rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
+    load = ADAPTERS[job.method.adapter].load(size, rank, first_adapter(base, blueprint, job))
+    full, none = (
+        training_workload(size, load, 1, rows, length, job.training.checkpointing).peak_memory_bytes
+        for rows in (batch, 0)
+    )
+    trained = 16 * (load.trained + size.head_weights) + size.bytes_per_weight * load.weights
+    return float(size.parameters * size.bytes_per_weight), _ACTIVATION_SLACK * (full - none) + trained
+
+
+def _free() -> float:
+    return float(psutil.virtual_memory().available)
+
+
+def _with(job: Job, **engine: object) -> Job:
+    return job.model_copy(update={"engine": job.engine.model_copy(update=engine)})

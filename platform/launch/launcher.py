@@ -1,0 +1,254 @@
+"""Running a job from here: start the Flower runtime, watch the run, end everything.
+
+The ServerApp does the work and writes the store; the launcher only watches. It marks a run failed or stopped itself
+when the ServerApp can no longer do so.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal, Protocol
+
+from slimfed.platform.launch.bundle import write_bundle
+from slimfed.platform.launch.federation import Federation
+from slimfed.platform.launch.flwr_cli import LaunchError
+from slimfed.platform.launch.superlink import SuperLink
+from slimfed.platform.launch.workers import Sizing
+
+FinalStatus = Literal["done", "failed", "stopped"]
+Ending = tuple[FinalStatus, str]
+
+FINAL: tuple[FinalStatus, ...] = ("done", "failed", "stopped")
+
+_POLL_SECONDS = 0.25
+_GOING_SECONDS = 10.0
+_HEALTH_SECONDS = 2.0
+_START_SECONDS = 180.0
+_STOP_SECONDS = 20.0
+_LOG_LINES = 3
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the store says of a run. ``began``: the ServerApp is at work; ``stopping``: somebody asked it to stop."""
+
+    status: str
+    began: bool
+    stopping: bool
+
+    @property
+    def final(self) -> FinalStatus | None:
+        """The status, if the run will not change any more."""
+        return next((status for status in FINAL if status == self.status), None)
+
+
+class Journal(Protocol):
+    """What the launcher asks of one run in the store."""
+
+    def look(self) -> Look:
+        """The run as it stands now; also the place to show progress, it is called a few times a second."""
+        ...
+
+    def request_stop(self) -> None:
+        """Ask the ServerApp to stop; it abandons the round."""
+        ...
+
+    def finish(self, status: FinalStatus, cause: str) -> None:
+        """Set a final status with its cause."""
+        ...
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Where a run lives and what it is given; ``folder`` is the run's own.
+
+    ``federation`` names the SuperLink of real devices that the run is submitted to; None: one of our own, simulated.
+    """
+
+    run: str
+    home: Path
+    folder: Path
+    sizing: Sizing
+    federation: str | None = None
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the run's logs: superlink.log, server.log, and app.log if the ServerApp died."""
+        return self.folder / "logs"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, and whether a signal was taken on the way."""
+
+    status: FinalStatus
+    interrupted: bool
+
+
+def launch(
+    plan: LaunchPlan,
+    journal: Journal,
+    environment: Mapping[str, str] | None = None,
+    stop: "StopSignals | None" = None,
+) -> Outcome:
+    """Run the job to its end; the journal has the cause if the status is not "done".
+
+    A first SIGINT or SIGTERM asks the run to stop and waits for it, up to 20 s; a second one ends it at once. When this
+    function returns no process of the run is left. Whoever launches several runs takes the signals for all of them
+    (:func:`stop_signals`) and passes them as ``stop``.
+    """
+    status: FinalStatus
+    with nullcontext(stop) if stop is not None else stop_signals() as stop:
+        try:
+            with _runtime(plan, environment) as runtime:
+                submission = _submit(plan, runtime)
+                status = _Watch(runtime, submission, journal, stop, plan.logs / "app.log").until_final()
+        except LaunchError as error:
+            status = "stopped" if stop.count else "failed"
+            journal.finish(status, str(error))
+        return Outcome(status, stop.count > 0)
+
+
+def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> SuperLink | Federation:
+    if plan.federation is not None:
+        return Federation(plan.federation, plan.folder / "flower", environment)
+    cluster = {"RAY_ADDRESS": plan.sizing.cluster} if plan.sizing.cluster else {}
+    return SuperLink(plan.folder / "flower", plan.logs / "superlink.log", {**(environment or {}), **cluster})
+
+
+def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
+    """Hand over the app; returns Flower's run id."""
+    app, size = write_bundle(plan.folder / "flower" / "bundle"), plan.sizing
+    real = plan.federation is not None
+    settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes, "real": real}}
+    if isinstance(runtime, Federation):
+        return runtime.submit(app, settings)
+    own = None if size.cluster else (size.workers, size.gpus)
+    return runtime.submit(app, settings, nodes=size.nodes, own=own, gpu_share=size.gpu_share)
+
+
+class _Watch:
+    """Follows one run; every wait in here has a deadline."""
+
+    def __init__(
+        self, superlink: SuperLink | Federation, submission: str, journal: Journal, stop: "StopSignals", app_log: Path
+    ) -> None:
+        self._superlink = superlink
+        self._submission = submission
+        self._journal = journal
+        self._stop = stop
+        self._app_log = app_log
+        self._began = time.monotonic()
+        self._next_health_check = self._began + _HEALTH_SECONDS  # it was alive a moment ago, and the app is on its way
+        self._app_was_there = False
+        self._stop_deadline: float | None = None
+
+    def until_final(self) -> FinalStatus:
+        """Look a few times a second until the status is final, or make it so."""
+        while True:
+            look = self._journal.look()
+            if look.final:
+                return look.final
+            ending = self._interruption(look) or self._illness(look)
+            if ending is not None:
+                # What the ServerApp managed to write at the last moment counts more than what is seen from here.
+                look = self._journal.look()
+                if look.final:
+                    return look.final
+                self._journal.finish(*ending)
+                return ending[0]
+            self._stop.wait(_POLL_SECONDS)
+
+    def _interruption(self, look: Look) -> Ending | None:
+        if self._stop.count and not look.stopping:
+            self._journal.request_stop()  # again if need be: a run that only just began takes no earlier request
+        if not self._stop.count and not look.stopping:
+            return None
+        if not look.began:
+            return "stopped", "asked to stop before it began"
+        if self._stop_deadline is None:
+            self._stop_deadline = time.monotonic() + _STOP_SECONDS
+        if self._stop.count > 1:
+            return "stopped", "ended by a second interrupt"
+        if time.monotonic() > self._stop_deadline:
+            return "stopped", f"ended: it did not react to the request to stop within {_STOP_SECONDS:.0f} s"
+        return None
+
+    def _illness(self, look: Look) -> Ending | None:
+        now = time.monotonic()
+        if now < self._next_health_check:
+            return None
+        self._next_health_check = now + _HEALTH_SECONDS
+        if not self._superlink.alive:
+            return self._superlink_ended()
+        try:
+            if self._superlink.app_process() is not None:
+                self._app_was_there = True
+            elif self._app_was_there or self._superlink.status(self._submission).finished:
+                return "failed", self._post_mortem()
+        except LaunchError:
+            # A SuperLink that is going down answers no more before its guard has seen it.
+            if self._superlink.ended_within(_GOING_SECONDS):
+                return self._superlink_ended()
+            raise
+        if not look.began and now - self._began > _START_SECONDS:
+            return "failed", f"the ServerApp did not begin within {_START_SECONDS:.0f} s: {self._app_words()}"
+        return None
+
+    def _superlink_ended(self) -> Ending:
+        return "failed", f"the Flower SuperLink ended unexpectedly: {self._superlink.last_lines()}"
+
+    def _post_mortem(self) -> str:
+        details = self._superlink.status(self._submission).details
+        self._app_log.write_text(self._superlink.app_log(self._submission), encoding="utf-8")
+        if details in ("", "N/A"):
+            details = "its process ended without a word, killed or out of memory"
+        return f"the ServerApp ended before the run did: {details}"
+
+    def _app_words(self) -> str:
+        lines = [line.strip() for line in self._superlink.app_log(self._submission).splitlines() if line.strip()]
+        return " | ".join(lines[-_LOG_LINES:]) or "it printed nothing"
+
+
+class StopSignals:
+    """Counts the requests to stop; waiting ends early when one comes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._news = threading.Event()
+
+    def take(self, _number: int, _frame: FrameType | None) -> None:
+        """One more; a signal handler."""
+        self.count += 1
+        self._news.set()
+
+    def wait(self, seconds: float) -> None:
+        """For so long, or until the next one."""
+        if self._news.wait(seconds):
+            self._news.clear()
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopSignals]:
+    """Take SIGINT, SIGTERM and SIGHUP (a closed terminal) for as long as the block lasts.
+
+    In the main thread; elsewhere they cannot be taken.
+    """
+    stop = StopSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    restore: list[Callable[[], object]] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        old = signal.signal(number, stop.take)
+        restore.append(lambda number=number, old=old: signal.signal(number, old))  # type: ignore[misc]
+    try:
+        yield stop
+    finally:
+        for undo in restore:
+            undo()

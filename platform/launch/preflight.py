@@ -1,0 +1,159 @@
+"""All that can be wrong with a job, found within seconds, before a run exists."""
+
+import socket
+from dataclasses import dataclass, replace
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.partition import partition
+from slimfed.clients.data.text import load_data
+from slimfed.clients.errors import InputError
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.loading import LoadedModel, load_model
+from slimfed.clients.structure import Blueprint
+from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
+from slimfed.platform.job.job import Job
+from slimfed.platform.launch.engine_choice import choose
+from slimfed.platform.launch.workers import Sizing
+
+_CLUSTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A job that can run: nothing left open in ``engine``, its fleet, and the examples of each device.
+
+    ``sizing`` is how it is spread over this machine, ``reasons`` why the engine is what it is, a line a decision.
+    """
+
+    job: Job
+    fleet: Fleet
+    examples: tuple[int, ...]
+    sizing: Sizing
+    reasons: tuple[str, ...]
+
+
+def check(job: Job, *, real: bool = False) -> Checked:
+    """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
+
+    Cheap checks come first, so that most mistakes are answered at once. ``real``: the devices have text of their own,
+    so nothing is divided among them, and how much each has is not known here (0).
+    """
+    load_profile(job.fleet.profile)
+    check_disturbance(job)
+    check_cluster(job)
+    text = load_data(job.data, job.model.task)
+    examples = (0,) * job.fleet.devices
+    if not real:
+        examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
+    base = load_model(job.model, text.labels, job.seed)
+    blueprint = discover(base.model)
+    check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
+    check_length(job, base)
+    check_method(job)
+    check_privacy(job)
+    ADAPTERS[job.method.adapter].check(base.model, blueprint)
+    fleet = load_fleet(job.fleet, job.seed)
+    if real:
+        fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
+        job = on_devices(job)
+    choice = choose(job, base, blueprint)
+    return Checked(choice.job, fleet, examples, choice.sizing, choice.reasons)
+
+
+def on_devices(job: Job) -> Job:
+    """With the engine of real devices where the job leaves it open: their model is sliced, which is what they gain by.
+
+    Nothing measured on this machine would tell what is best on theirs.
+    """
+    open_fields = {"name": "sequential", "dtype": "fp32", "cohort_size": 1, "workers": 1}
+    chosen = {name: value for name, value in open_fields.items() if getattr(job.engine, name) == "auto"}
+    return job.model_copy(update={"engine": job.engine.model_copy(update=chosen)})
+
+
+def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A factor of a rank above either side of its layer would be singular. Raises ``InputError``."""
+    smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
+    if max(ranks) > smallest:
+        raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
+
+
+def check_length(job: Job, base: LoadedModel) -> None:
+    """Texts must not be longer than the model can read. Raises ``InputError``."""
+    if base.positions is not None and job.data.max_length > base.positions:
+        raise InputError(f"data.max_length = {job.data.max_length}: the model can take at most {base.positions} tokens")
+    longest, writes = job.evaluation.generate.max_new_tokens, job.evaluation.generate.examples > 0
+    if job.model.task == "causal-lm" and writes and base.positions is not None and longest >= base.positions:
+        raise InputError(
+            f"evaluation.generate.max_new_tokens = {longest}: the model can take {base.positions} tokens, and a prompt "
+            "needs some of them; give less, or evaluation.generate.examples = 0"
+        )
+
+
+def check_disturbance(job: Job) -> None:
+    """Only a virtual clock can be disturbed. Raises ``InputError``."""
+    asked = "disturbance" if job.disturbance.active else "fleet.dropout" if job.fleet.dropout else None
+    if asked and job.fleet.clock == "measured":
+        raise InputError(f'{asked}: real devices are not disturbed; set fleet.clock = "virtual" or leave it out')
+    if job.disturbance.bandwidth_factor < 1 and job.disturbance.bandwidth_from > job.training.rounds:
+        raise InputError(
+            f"disturbance.bandwidth_from = {job.disturbance.bandwidth_from}: the run has only {job.training.rounds} "
+            "rounds (training.rounds)"
+        )
+
+
+def check_cluster(job: Job) -> None:
+    """The head of a Ray cluster must be there. Raises ``InputError``."""
+    if not job.engine.cluster:
+        return
+    host, _, port = job.engine.cluster.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CLUSTER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"engine.cluster = {job.engine.cluster!r}: nothing answers there ({error}); start the cluster with "
+            f"'ray start --head --port={port}', or leave the field empty"
+        ) from None
+
+
+def check_privacy(job: Job) -> None:
+    """Privacy needs that nothing but the clipped adapter depends on a device's text. Raises ``InputError``."""
+    privacy, method = job.privacy, job.method
+    if privacy.secure_aggregation:
+        raise InputError(
+            "privacy.secure_aggregation: Flower 1.41 offers SecAgg+ in its older workflow only, which adds up equal "
+            "lists of arrays; updates of unequal rank and structure, checks of single updates and robust aggregation "
+            "cannot be combined with it. Set it to false; privacy.kind = local hides single updates from the server"
+        )
+    if privacy.kind == "none":
+        return
+    prunes, spare = method.target_sparsity > 0, job.fleet.devices / 10
+    by_text = "since rewards and scores tell of a device's text"
+    hindrances = {
+        'method.adapter: must be "lora"': method.adapter != "lora",
+        'method.aggregation: must be "coverage" or "fedavg", whose mean has a known sensitivity': (
+            method.aggregation not in ("coverage", "fedavg")
+        ),
+        f'method.importance: must be "random" where something is pruned, {by_text}': (
+            prunes and method.importance != "random"
+        ),
+        f'bandit.name: must be "fixed" or "random", {by_text}': job.bandit.name not in ("fixed", "random"),
+        "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
+            job.adapter.keep_ranks < 1
+        ),
+        "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
+            privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
+        ),
+    }
+    found = [f"privacy.kind = {privacy.kind}: {text}" for text, hinders in hindrances.items() if hinders]
+    if found:
+        raise InputError("\n".join(found))
+
+
+def check_method(job: Job) -> None:
+    """Parts of a method that cannot go together. Raises ``InputError``."""
+    prunes = job.method.target_sparsity > 0
+    if prunes and job.pruning.events >= job.training.local_steps:
+        raise InputError(
+            f"pruning.events = {job.pruning.events}: must be less than training.local_steps "
+            f"({job.training.local_steps}), so that scores are there before units go"
+        )

@@ -1,0 +1,125 @@
+"""The foreman: a process of its own that starts the runs that wait for this computer, one after another.
+
+``slimfed run --queue`` and the dashboard put runs into the store with status "queued" and call :func:`call_foreman`.
+The foreman outlives whoever called it, and each run outlives the foreman. It leaves when nothing waits any more. What
+waits is in the store, so nothing is lost when the computer goes down: the next caller starts a new foreman.
+"""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from slimfed.platform.home import home, run_folder
+from slimfed.platform.launch.run_lifecycle import is_alive, store_url
+from slimfed.platform.store.dashboard_reader import Insight
+from slimfed.platform.store.writer import Store
+
+_LOOK_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+"""How long a second foreman waits for the first to leave: it may have looked at the queue for the last time."""
+
+_RESUME = "from slimfed.platform.cli import main; main()"
+LOG = "launch.log"
+
+
+def call_foreman(place: Path, store: str) -> None:
+    """Have a foreman at work on the queue of this home and store; one that is there already is enough."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "foreman.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "slimfed.platform.launch.queue_runner"],
+            env={**os.environ, "SLIMFED_HOME": str(place), "SLIMFED_STORE": store},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def at_work(place: Path) -> bool:
+    """True while a foreman of this home is alive."""
+    try:
+        with (place / "foreman.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return (place / "foreman.lock").exists()
+    return False
+
+
+def waiting_here(insight: Insight, place: Path) -> list[Any]:
+    """The queued runs that are this computer's and this home's to start, the first to start first."""
+    here = (socket.gethostname(), str(place))
+    return [run for run in insight.queued() if (run.host, str(Path(run.folder).parent)) == here]
+
+
+def work(store: Store, place: Path) -> None:
+    """Start what waits, each when nothing else runs on this computer, until nothing waits."""
+    insight = Insight(store.engine)
+    while waiting := waiting_here(insight, place):
+        if busy(insight):
+            time.sleep(_LOOK_SECONDS)
+        elif store.claim(waiting[0].id):
+            _start(store, place, waiting[0].id)
+
+
+def busy(insight: Insight) -> bool:
+    """True while a run of this store computes on this computer."""
+    return any(
+        run.host == socket.gethostname() and is_alive(run) for run in insight.runs(status=("created", "running"))
+    )
+
+
+def _start(store: Store, place: Path, run_id: str) -> None:
+    """Run it to its end, in a process that does not end with this one."""
+    log = run_folder(place, run_id).logs / LOG
+    with log.open("ab") as output:
+        code = subprocess.Popen(
+            [sys.executable, "-c", _RESUME, "resume", run_id],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        ).wait()
+    run = Insight(store.engine).find_run(run_id)
+    # It may have an ending already, or wait for its next start: its process takes seconds to go after it has stopped.
+    if code and run.status in ("created", "running") and not is_alive(run):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        store.finish(run_id, "failed", lines[-1].removeprefix("error: ") if lines else f"it ended with code {code}")
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[bool]:
+    """True for the only foreman of a home; False if another one stays."""
+    with (place / "foreman.lock").open("a") as lock:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > deadline:
+                    yield False
+                    return
+                time.sleep(0.1)
+            else:
+                break
+        yield True
+
+
+def main() -> None:
+    """Work until nothing waits, unless somebody does already."""
+    place = home()
+    with _alone(place) as alone:
+        if alone:
+            with Store.open(store_url(), place) as store:
+                work(store, place)
+
+
+if __name__ == "__main__":
+    main()

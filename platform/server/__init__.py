@@ -1,0 +1,1 @@
+"""What runs in the ServerApp: a run is put together, driven, recorded and resumed."""

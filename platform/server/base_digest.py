@@ -1,0 +1,46 @@
+"""The base a run began with, so that nobody goes on with, or exports, another one under the same name."""
+
+import json
+import os
+
+from slimfed.clients.errors import InputError
+from slimfed.clients.export.source import digest
+from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.spec import ModelSpec
+from slimfed.platform.home import RunFolder
+
+
+def pin_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> None:
+    """Write down the hash of a run's base before its first round; later, hold the base against it.
+
+    Raises ``InputError`` if the base is not the one that the run began with.
+    """
+    found = check_base(folder, spec, base)
+    if not folder.base.exists():
+        aside = folder.base.with_suffix(f".{os.getpid()}")
+        document = {"path": spec.path, "revision": spec.revision, "sha256": found}
+        aside.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        aside.rename(folder.base)
+
+
+def check_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> str:
+    """The hash of a base's weights. Raises ``InputError`` if the run in ``folder`` began with others.
+
+    A run that has not begun, or that an earlier version began, has none to be held against.
+    """
+    found = digest(base)
+    if not folder.base.exists():
+        return found
+    try:
+        began = json.loads(folder.base.read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{str(folder.base)!r} cannot be read: what the run's base was is not known; delete the file if "
+            f"model.path = {spec.path!r} is the base that it began with"
+        ) from None
+    if found != began:
+        raise InputError(
+            f"model.path = {spec.path!r}: is not the base that run {folder.path.name} began with (SHA-256 of its "
+            f"weights was {began[:12]}, is {found[:12]}); put the old one back there"
+        )
+    return found

@@ -1,0 +1,23 @@
+"""The server's own measurement: the pruned global model on the test split."""
+
+from dataclasses import dataclass
+
+import torch
+
+from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.structure import Structure
+from slimfed.clients.update import Adapter, Evaluation
+
+
+@dataclass(frozen=True)
+class GlobalEvaluator:
+    """Implements ``strategies.protocols.Evaluator``. ``threads``: nothing else computes while the server measures."""
+
+    workplace: Workplace
+    threads: int
+
+    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it."""
+        torch.set_num_threads(self.threads)
+        return self.workplace.examine(narrow(adapter, self.workplace.blueprint.dense(), structure), structure)

@@ -1,0 +1,102 @@
+"""What the ServerApp does: put a run together from its parts, drive it to its end, and write down how it ended."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+from sqlalchemy.exc import SQLAlchemyError
+
+from slimfed.clients.node.runtime import open_office, open_workplace
+from slimfed.platform.home import home, run_folder
+from slimfed.platform.job.job import load_job
+from slimfed.platform.launch.preflight import check
+from slimfed.platform.launch.run_lifecycle import create_run, store_url
+from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
+from slimfed.platform.server.base_digest import pin_base
+from slimfed.platform.server.recorder import StoreRecorder
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
+from slimfed.strategies.transport import StopRequestedError
+
+_log = logging.getLogger("slimfed.server")
+
+
+def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
+    """Compute the run ``slimfed.run`` below ``slimfed.home`` from where it stands to its end.
+
+    Without a run id (``flwr run .``) a new run is made of the job file ``slimfed.job``, or of the built-in job.
+    However it ends, the store says so; errors are raised again so that Flower knows too.
+    """
+    place = Path(str(settings["slimfed.home"])) if settings["slimfed.home"] else home()
+    if settings["slimfed.run"]:
+        run_id, folder = str(settings["slimfed.run"]), run_folder(place, str(settings["slimfed.run"]))
+        job = load_job(folder.job)
+    else:
+        checked = check(load_job(str(settings["slimfed.job"]) or None))
+        job = checked.job
+        with Store.open(store_url(job), place) as store:
+            run_id, folder = create_run(store, place, checked)
+    with (
+        Store.open(store_url(job), place) as store,
+        _logging_to(folder.logs / "server.log"),
+        _recording_end(store, run_id),
+    ):
+        store.mark_running(run_id)
+        finished = Reader(store.engine).find_run(run_id).rounds_done
+        recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=job.deadlines.store_seconds)
+        real = bool(settings["slimfed.real"])
+        workplace = open_office(job.task_spec()) if real else open_workplace(job.task_spec())
+        pin_base(folder, job.model, workplace.base)
+        fleet = restored_fleet(workplace, folder, finished) if finished else new_fleet(workplace, job)
+        strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
+        store.rewind(run_id, strategy.fleet.round)
+        _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
+        _log.info("run %s: engine %s", run_id, job.engine)
+        strategy.start(grid)
+
+
+@contextmanager
+def _recording_end(store: Store, run_id: str) -> Iterator[None]:
+    """Give the run its final status, whatever happens inside."""
+    try:
+        yield
+    except StopRequestedError:
+        store.finish(run_id, "stopped", "asked to stop")
+        _log.info("run %s: stopped", run_id)
+    except BaseException as error:
+        _log.exception("run %s: failed", run_id)
+        try:
+            store.finish(run_id, "failed", _in_words(error))
+        except SQLAlchemyError as unsaid:  # as on a full disk: what began it is what counts
+            _log.error("run %s: the store does not take its end: %s", run_id, unsaid)
+        raise
+    else:
+        store.finish(run_id, "done")
+        _log.info("run %s: done", run_id)
+
+
+def _in_words(error: BaseException) -> str:
+    """The cause for a user: errors meant for reading as they are, others with their type."""
+    text = " ".join(str(error).split())
+    readable = type(error).__module__.startswith("slimfed.") and text
+    return text if readable else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Everything that is logged in this process also goes to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,199 @@
+"""All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slimfed.clients.messages.quantization import flat, like
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.seeds import derive
+from slimfed.clients.spec import Precision
+from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.update import Adapter, Delta, Factors
+from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit, state_codec
+from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.speed_model import Pace
+
+# Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
+_SCORE_MEMORY = 0.5
+_NO_PACE = (math.nan,) * 3
+_DELTA = ("values", "indices", "levels")
+
+
+@dataclass
+class DeviceState:
+    """What the server knows of one device: the structure it still has and the agent that decides for it.
+
+    ``pace``: how fast it was seen to be; None before its first accepted update. ``rank``: the largest that it still
+    trains; None while it has given up none. ``memory``: what rounding took away of its last update.
+    """
+
+    structure: Structure
+    bandit: Bandit
+    pace: Pace | None = None
+    rank: int | None = None
+    memory: "Memory | None" = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What rounding took away of an update, ``adapter``, in the shape of ``structure`` and ``rank``."""
+
+    structure: Structure
+    rank: int
+    adapter: Adapter
+
+
+@dataclass
+class Fleet:
+    """The global adapter (all coordinates, largest rank), the devices, the fleet's scores and the virtual clock.
+
+    ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
+    (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
+    ``server_memory``: what the server's optimiser keeps. ``precision``: in which adapters travel, as the strategy is
+    told; ``memory``: what rounding took away of the global adapter when it was last sent.
+    """
+
+    blueprint: Blueprint
+    adapter: Adapter
+    devices: list[DeviceState]
+    structure: Structure
+    score_sum: np.ndarray
+    score_weight: float = 0.0
+    round: int = 0
+    virtual_clock: float = 0.0
+    clipping_norm: float | None = None
+    server_memory: dict[str, np.ndarray] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    memory: Adapter | None = None
+
+    @staticmethod
+    def new(
+        blueprint: Blueprint,
+        adapter: Adapter,
+        devices: int,
+        bandit: BanditSpec,
+        seed: int,
+        scores: np.ndarray | None = None,
+    ) -> "Fleet":
+        """A fleet before its first round: every device has the dense structure and an agent with a seed of its own.
+
+        ``scores``: float32 [units], importance that the server knows without any data.
+        """
+        dense = blueprint.dense()
+        states = [DeviceState(dense, make_bandit(bandit, derive(seed, "bandit", d))) for d in range(devices)]
+        known = np.zeros(blueprint.units, dtype=np.float32) if scores is None else scores
+        return Fleet(blueprint, adapter, states, dense, known, score_weight=0.0 if scores is None else 1.0)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean importance over the fleet, float32 [units]; zeros before anything was scored."""
+        return (self.score_sum / max(self.score_weight, 1e-12)).astype(np.float32)
+
+    @property
+    def sparsity(self) -> float:
+        """Mean sparsity of the devices."""
+        return float(np.mean([device.structure.sparsity for device in self.devices]))
+
+    def learn_scores(self, total: np.ndarray, count: int) -> None:
+        """Take in the scores of one round: their sum, float64 [units], over ``count`` devices."""
+        if count:
+            # What the few that still prune report must not drown what the many reported before.
+            memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)
+            self.score_sum = (memory * self.score_sum + total).astype(np.float32)
+            self.score_weight = memory * self.score_weight + count
+
+    def checkpoint(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Tensors and a JSON-able state that together restore this fleet exactly."""
+        tensors = {f"{part}/{name}": t for name, f in self.adapter.factors.items() for part, t in f.parts().items()}
+        tensors |= {f"head/{name}": value for name, value in self.adapter.head.items()}
+        tensors |= {f"extra/{name}": value for name, value in self.adapter.extra.items()}
+        for name, delta in self.adapter.deltas.items():
+            tensors |= {f"{part}/{name}": getattr(delta, part) for part in _DELTA}
+        tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
+        tensors |= {f"server/{name}": value for name, value in self.server_memory.items()}
+        if self.memory is not None:
+            tensors["memory"] = flat(self.memory)
+        remembering = {n: device.memory for n, device in enumerate(self.devices) if device.memory is not None}
+        for n, memory in remembering.items():
+            tensors |= {f"memory/{n}": flat(memory.adapter), f"memory-structure/{n}": memory.structure.pack()}
+        tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
+        tensors["structure"] = self.structure.pack()
+        tensors["scores"] = self.score_sum
+        kept, agents = state_codec.pack(device.bandit for device in self.devices)
+        tensors |= {f"bandits/{name}": tensor for name, tensor in kept.items()}
+        tensors["ranks"] = np.array([device.rank or 0 for device in self.devices], dtype=np.int32)
+        tensors["paces"] = np.array(
+            [astuple(device.pace) if device.pace else _NO_PACE for device in self.devices], dtype=np.float64
+        )
+        state = {
+            "round": self.round,
+            "virtual_clock": self.virtual_clock,
+            "score_weight": self.score_weight,
+            "clipping_norm": self.clipping_norm,
+            "modules": list(self.adapter.factors),
+            "head": list(self.adapter.head),
+            "residual": list(self.adapter.residual),
+            "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
+            "extra": list(self.adapter.extra),
+            "memory_ranks": {str(n): memory.rank for n, memory in remembering.items()},
+            "bandits": agents,
+        }
+        return tensors, state
+
+    @staticmethod
+    def restore(blueprint: Blueprint, tensors: dict[str, np.ndarray], state: dict) -> "Fleet":
+        """Inverse of :meth:`checkpoint`. Raises ``KeyError`` or ``ValueError`` if the parts do not fit."""
+        factors = {
+            name: Factors(tensors[f"a/{name}"], tensors[f"b/{name}"], tensors.get(f"gate/{name}"))
+            for name in state["modules"]
+        }
+        head, residual, extra = (
+            {name: tensors[f"{part}/{name}"] for name in state[part]} for part in ("head", "residual", "extra")
+        )
+        deltas = {
+            name: Delta((rows, columns), *(tensors[f"{part}/{name}"] for part in _DELTA))
+            for name, (rows, columns) in state["deltas"].items()
+        }
+        adapter = Adapter(factors, head, residual, deltas, extra)
+        devices = [
+            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace, rank)
+            for bits, (agent, pace, rank) in zip(tensors["structures"], _agents(tensors, state), strict=True)
+        ]
+        for n, rank in state.get("memory_ranks", {}).items():
+            structure = Structure.unpack(blueprint, tensors[f"memory-structure/{n}"])
+            shapes = narrow(adapter, blueprint.dense(), structure, rank)
+            devices[int(n)].memory = Memory(structure, rank, like(shapes, tensors[f"memory/{n}"]))
+        return Fleet(
+            blueprint,
+            adapter,
+            devices,
+            Structure.unpack(blueprint, tensors["structure"]),
+            tensors["scores"],
+            score_weight=state["score_weight"],
+            round=state["round"],
+            virtual_clock=state["virtual_clock"],
+            clipping_norm=state.get("clipping_norm"),
+            server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
+            memory=like(adapter, tensors["memory"]) if "memory" in tensors else None,
+        )
+
+
+def _agents(
+    tensors: dict[str, np.ndarray], state: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], Pace | None, int | None]]:
+    """Every device's agent, as its ``restore`` wants it, its pace and its rank."""
+    if isinstance(state["bandits"], list):  # as checkpoints of the first versions had it: all of it JSON
+        paces = (pace and Pace(*pace) for pace in state["paces"])
+        ranks = state.get("ranks", [None] * len(state["bandits"]))
+        yield from zip(state["bandits"], paces, ranks, strict=True)
+        return
+    kept = {n.removeprefix("bandits/"): tensor for n, tensor in tensors.items() if n.startswith("bandits/")}
+    rows = zip(
+        state_codec.unpack(kept, state["bandits"]), tensors["paces"].tolist(), tensors["ranks"].tolist(), strict=True
+    )
+    for agent, pace, rank in rows:
+        yield agent, None if math.isnan(pace[0]) else Pace(*pace), rank or None

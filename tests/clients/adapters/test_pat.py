@@ -1,0 +1,171 @@
+"""Pruning-aware tuning: a model that begins as it was, learns its width, and is cut without a change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exported import source
+from small_models import DECODERS, build, tokens
+from training import adapter, assignment, device_data, opened, task
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.base import parameter_groups
+from slimfed.clients.adapters.pat import kept_width
+from slimfed.clients.adapters.residual_stream import find_stream
+from slimfed.clients.errors import InputError
+from slimfed.clients.export.formats.safetensors import load_slim, save_slim
+from slimfed.clients.models.cost import measure
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.spec import AdapterSpec
+from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.single_device import train_device
+from slimfed.clients.update import Adapter
+
+PAT = ADAPTERS["pat"]
+FAMILIES = ["bert", "roberta", "distilbert", "llama", "mistral", "qwen2", "qwen3", "gpt2"]
+CASES = [(family, causal) for family in FAMILIES for causal in ((False, True) if family in DECODERS else (False,))]
+
+
+def trained(whole: Adapter, progress: float, seed: int = 0) -> Adapter:
+    """Modules that do something, and a mask of which a third is shut."""
+    draw = np.random.default_rng(seed)
+    extra = {name: (t + draw.normal(0, 0.2, t.shape)).astype(np.float32) for name, t in whole.extra.items()}
+    z = np.where(draw.random(whole.extra["z"].size) < 0.66, 1, -1).astype(np.float32)
+    extra |= {"progress": np.array([progress], np.float32), "z": z if progress >= 0.8 else z * np.float32(0.2)}
+    return replace(whole, extra=extra)
+
+
+@pytest.mark.parametrize(("family", "causal"), CASES)
+def test_the_cut_model_says_what_the_masked_one_says_and_is_narrower(family: str, causal: bool) -> None:
+    base, blueprint = opened(family, causal)
+    dense = blueprint.dense()
+    job = task(causal, adapter="pat")
+    sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.8)
+    batch = tokens()
+    with torch.no_grad():
+        masked = PAT.attach(slice_model(base.model, dense), dense, sent, job).model(**batch).logits
+        cohort = attach_cohort(base.model, blueprint, [sent, sent], [dense, dense], [4, 4], job.adapter).model
+        together = cohort(**{name: torch.cat([t, t]) for name, t in batch.items()}).logits
+        narrow = PAT.build(base.model, dense, sent, job.adapter)
+        logits = narrow(**batch).logits
+    torch.testing.assert_close(logits, masked, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(together, torch.cat([masked, masked]), rtol=1e-6, atol=1e-6)
+    kept = int((sent.extra["z"] > 0).sum())
+    stream = find_stream(base.model, blueprint)
+    assert narrow.get_input_embeddings().weight.shape[1] == kept < stream.width
+    assert all(narrow.get_submodule(name).weight.shape[-1] == kept for name in (*stream.norms, *stream.rms))
+    assert base.model.get_input_embeddings().weight.shape[1] == stream.width, "the base stays as it is"
+    gone = 1 - sum(narrow.get_submodule(n).weight.numel() for n in blueprint.modules) / sum(
+        base.model.get_submodule(n).weight.numel() for n in blueprint.modules
+    )
+    assert PAT.removed(sent, blueprint) == pytest.approx(gone, abs=0.02)
+
+
+def test_in_fp32_the_cut_model_agrees_to_1e_4() -> None:
+    for family in ("bert", "llama"):
+        model = build(family)
+        blueprint = discover(model)
+        base = opened(family, False)[0]
+        sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.8)
+        with torch.no_grad():
+            masked = PAT.attach(slice_model(model, blueprint.dense()), blueprint.dense(), sent, task(False)).model
+            logits = PAT.build(model, blueprint.dense(), sent, AdapterSpec())(**tokens()).logits
+            torch.testing.assert_close(logits, masked(**tokens()).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True), ("gpt2", True)])
+def test_a_run_begins_with_the_base_as_it_is(family: str, causal: bool) -> None:
+    base, blueprint = opened(family, causal)
+    dense = blueprint.dense()
+    sent = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
+    for f in sent.factors.values():
+        f.b[:] = 0
+    with torch.no_grad():
+        for model in (
+            PAT.attach(slice_model(base.model, dense), dense, sent, task(causal)).model,
+            PAT.build(base.model, dense, sent, AdapterSpec()),
+        ):
+            torch.testing.assert_close(model(**tokens()).logits, base.model(**tokens()).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_the_server_decides_once_for_the_largest_of_the_mean() -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False, adapter="pat", rounds=10)
+    job = job.model_copy(update={"adapter": AdapterSpec(name="pat", target_sparsity=0.3)})
+    before = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
+    z = np.random.default_rng(0).normal(size=48).astype(np.float32)
+    soft = PAT.decide(before, replace(before, extra=before.extra | {"z": z}), [], job, 4, 7)
+    np.testing.assert_array_equal(soft.extra["z"], z)
+    assert PAT.removed(soft, blueprint) == 0
+    hard = PAT.decide(soft, soft, [], job, 4, 8)
+    assert set(np.flatnonzero(hard.extra["z"] > 0)) == set(np.argsort(-z)[: kept_width(48, 0.3)])
+    later = PAT.decide(hard, replace(hard, extra=hard.extra | {"z": -hard.extra["z"]}), [], job, 4, 9)
+    np.testing.assert_array_equal(later.extra["z"], hard.extra["z"])
+    assert PAT.removed(later, blueprint) == pytest.approx(0.3, abs=0.02)
+
+
+def test_losses_are_finite_from_the_first_step_and_reach_every_module() -> None:
+    base, blueprint = opened("bert", False)
+    dense, job = blueprint.dense(), task(False, adapter="pat")
+    sent = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
+    adapted = PAT.attach(slice_model(base.model, dense), dense, sent, job)
+    companion = PAT.companion(adapted, job, 1, [8])
+    companion.begin(0)
+    penalty = companion.penalty()
+    penalty.backward()
+    assert torch.isfinite(penalty)
+    downs = [p for name, p in adapted.extra.items() if name.endswith("/down")]
+    assert len(downs) == 1 + len(blueprint.blocks)
+    assert all(p.grad is not None and p.grad.any() for p in downs)
+    _decayed, spared = parameter_groups(adapted, 0.1)
+    assert len(spared["params"]) == 2 + len(downs), "z, the progress and the scales"
+
+
+def test_a_decided_mask_and_the_progress_do_not_move() -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False, adapter="pat", weight_decay=0.1)
+    sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.9)
+    part = assignment(0, 4, blueprint.dense(), 0.0)
+    data = device_data(0, False, 8)
+    update = train_device(base, blueprint, job, part, sent, np.zeros(blueprint.units, np.float32), data)
+    for name in ("z", "progress"):
+        np.testing.assert_array_equal(update.adapter.extra[name], sent.extra[name])
+    lora = train_device(
+        base,
+        blueprint,
+        task(False),
+        part,
+        replace(sent, extra={}),
+        np.zeros(blueprint.units, np.float32),
+        data,
+    )
+    assert update.workload.flops > lora.workload.flops
+    size = measure(base.model, blueprint, blueprint.dense())
+    assert PAT.load(size, 4, sent).trained == sum(t.size for f in sent.factors.values() for t in (f.a, f.b)) + sum(
+        t.size for t in sent.extra.values()
+    )
+
+
+def test_a_model_that_scales_by_its_width_is_refused_with_a_cure() -> None:
+    base, blueprint = opened("gemma", True)
+    with pytest.raises(InputError, match=r"gemma model scales its embeddings.*use lora, sora or sparse"):
+        PAT.check(base.model, blueprint)
+
+
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True)])
+def test_a_cut_model_is_exported_and_opened_again(family: str, causal: bool, tmp_path: Path) -> None:
+    random = source(family, causal, 0)
+    blueprint = random.structure.blueprint
+    sent = trained(PAT.begin(random.adapter, blueprint, 0), 0.8)
+    spec = random.adapter_spec.model_copy(update={"name": "pat"})
+    cut = replace(random, adapter=sent, adapter_spec=spec, structure=blueprint.dense())
+    save_slim(cut.slim(), tmp_path / "out", "")
+    with torch.no_grad():
+        opened_again = load_slim(tmp_path / "out").model(**tokens()).logits
+        torch.testing.assert_close(opened_again, cut.model()(**tokens()).logits)
+    early = replace(cut, adapter=replace(sent, extra=sent.extra | {"progress": np.zeros(1, np.float32)}))
+    with pytest.raises(InputError, match="width is not decided yet"):
+        early.model()

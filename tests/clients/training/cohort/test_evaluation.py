@@ -1,0 +1,90 @@
+"""A cohort's models measured in one pass say what each says alone."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import DECODERS, VOCABULARY
+from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.batching import TokenisedSplit
+from slimfed.clients.evaluation.metrics import evaluate
+from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
+from slimfed.clients.training.cohort.trainer import train_cohort
+
+devices = st.lists(
+    st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from([0.0, 0.2, 0.5])),  # rank, sparsity
+    min_size=1,
+    max_size=4,
+)
+
+
+def split(causal: bool, seed: int, examples: int = 23) -> TokenisedSplit:
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(3, 12, examples)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = draw.integers(3, VOCABULARY, offsets[-1]).astype(np.int32)
+    labels = None if causal else draw.integers(0, 2, examples)
+    prompts = draw.integers(0, 2, examples) if causal else np.zeros(examples, np.int64)
+    return TokenisedSplit(tokens, offsets, labels, prompts, pad_id=0)
+
+
+@pytest.mark.parametrize("kind", ["lora", "sora"])
+@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True), ("gpt2", False)])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fleet=devices, seed=st.integers(0, 1000))
+def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, fleet, seed):
+    assert not causal or family in DECODERS
+    base, blueprint = opened(family, causal)
+    job = task(causal, adapter=kind, local_steps=2).model_copy(update={"engine": "cohort", "cohort_size": 4})
+    whole = begun(kind, adapter(base, blueprint, 3, 8), blueprint, 3)
+    starts = [structure(blueprint, seed + n, sparsity) for n, (_, sparsity) in enumerate(fleet)]
+    parts = [assignment(n, rank, starts[n], 0.3, steps=2) for n, (rank, _) in enumerate(fleet)]
+    sent = [narrowed(whole, a.structure, a.rank) for a in parts]
+    data = [device_data(n, causal, 50) for n in range(len(fleet))]
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    updates = train_cohort(base, blueprint, job, parts, sent, scores, data)
+    text, rows = split(causal, seed), np.random.default_rng(seed).permutation(23)[:17]
+
+    assert together(job, [update.adapter for update in updates])
+    for update, found in zip(updates, evaluate_cohort(base, blueprint, job, updates, text, rows), strict=True):
+        model = ADAPTERS[kind].build(base.model, update.structure, update.adapter, job.adapter)
+        assert astuple(found)[:5] == pytest.approx(astuple(evaluate(model, text, rows=rows))[:5], abs=1e-6)
+
+
+def test_what_is_no_plain_factor_is_measured_alone():
+    base, blueprint = opened("bert", False)
+    whole = begun("sparse", adapter(base, blueprint, 3, 8), blueprint, 3)
+    job = task(False, adapter="sparse").model_copy(update={"engine": "cohort"})
+    assert not together(job, [whole])
+
+
+def test_out_of_memory_halves_the_pass(monkeypatch):
+    base, blueprint = opened("bert", False)
+    job = task(False).model_copy(update={"engine": "cohort", "cohort_size": 5})
+    text = split(False, 1)
+    workplace = Workplace(job, base, blueprint, text, text, {}, np.arange(23), None)
+    whole = adapter(base, blueprint, 3, 8)
+    dense = structure(blueprint, 0, 0.0)
+    parts = [assignment(n, 4, dense, 0.0, steps=1) for n in range(5)]
+    sent = [narrowed(whole, dense, 4) for _ in parts]
+    data = [device_data(n, False, 50) for n in range(5)]
+    updates = train_cohort(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), data)
+    expected = evaluate_cohort(base, blueprint, job, updates, text, np.arange(23))
+    sizes = []
+
+    def cramped(*arguments):
+        sizes.append(len(arguments[3]))
+        if len(arguments[3]) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return evaluate_cohort(*arguments)
+
+    monkeypatch.setattr("slimfed.clients.node.runtime.evaluate_cohort", cramped)
+    measured = workplace._evaluated(updates, set(range(5)))
+    assert sizes == [5, 3, 2, 1, 2]
+    assert [update.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]

@@ -1,0 +1,62 @@
+"""Updates that are added up as they come give, to the bit, what all of them at once would, in any order."""
+
+import numpy as np
+import pytest
+from aggregating import BLUEPRINT, global_adapter, make_update, tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slimfed.strategies.accumulation import Harvest, Sieve
+from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES
+from slimfed.strategies.update_checks import Grades
+
+KEEPS = ((1, 0, 1, 0, 0), (1, 1, 0, 1, 1), (1, 1, 1, 1, 1))
+
+
+def fleet(name: str, devices: int):
+    """Devices of every shape that the aggregation takes, each with scores of its own."""
+    equal = name in EQUAL_STRUCTURES
+    for device in range(devices):
+        keep, rank = (KEEPS[2], 2) if equal else (KEEPS[device % 3], 1 + device % 4)
+        update = make_update(device, keep, rank, 1 + 7 * device, scale=1.0 + device / 10)
+        update.scores[:] = np.random.default_rng(device).random(BLUEPRINT.units)
+        yield update
+
+
+def new(name: str) -> Harvest:
+    return Harvest(AGGREGATIONS[name].start(global_adapter()), BLUEPRINT.units, range(3))
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+@settings(max_examples=5, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_neither_order_nor_grade_changes_a_bit(name: str, random) -> None:
+    updates = list(fleet(name, 24))
+    too_large = make_update(99, KEEPS[2], 2, 5, scale=1e3)
+    sieve, shuffled = Sieve(lambda: new(name)), [*updates, too_large]
+    random.shuffle(shuffled)
+    for update in shuffled:
+        sieve.add(update, (9, 0) if update is too_large else (random.randrange(3), random.randrange(2)))
+    harvest = sieve.passed((2, 1))
+    expected = tensors(AGGREGATIONS[name](global_adapter(), updates))
+    for key, value in tensors(harvest.adapter()).items():
+        np.testing.assert_array_equal(value, expected[key])
+    total, count = harvest.scores()
+    plain = Harvest(AGGREGATIONS["median"].start(global_adapter()), BLUEPRINT.units, ())
+    for update in updates:
+        plain.add(update)
+    assert count == 24
+    np.testing.assert_array_equal(total, plain.scores()[0])
+    np.testing.assert_allclose(total, sum(update.scores.astype(np.float64) for update in updates), rtol=1e-12)
+    assert [update.device for update in harvest.kept()] == [0, 1, 2]
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e30), st.floats(1e-9, 1e30))
+def test_grades_rise_with_sizes_and_tell_them_apart_to_a_factor(reach: float, one: float, other: float) -> None:
+    grades = Grades(reach, reach)
+    for grade, factor in ((grades.moved, 2.0), (grades.scored, 8.0)):
+        low, high = sorted((one, other))
+        assert grade(low) <= grade(high) <= grade(float("inf"))
+        assert grade(reach) == 0
+        if high > 1.001 * factor * max(low, reach) and grade(low) < grade(float("inf")):
+            assert grade(low) < grade(high)
