@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from transformers import BertConfig, BertForSequenceClassification
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.models.cost import Dimensions, measure, training_workload
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Update, Workload
 from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.job import Job, load_job

@@ -35,6 +35,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.adapted import head_state
 from slimfed.clients.adapters.broadcast import Sent
 from slimfed.clients.models.discovery import discover
@@ -44,7 +45,7 @@ from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.out_of_memory import make_room
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation import initial_adapter
 
 _RESULTS = Path(__file__).parent / "results" / "gpu-cohort.json"

@@ -22,7 +22,7 @@ from torch import nn
 from slimfed.clients.models.cost import inference_flops, measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import ModelSpec
 

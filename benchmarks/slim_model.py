@@ -115,10 +115,10 @@ def _infer(shape: str, format: str, minilm: str) -> dict[str, Any]:
     """The exported half against its dense twin by ``slimfed bench``."""
     from slimfed.clients.export.bench.bench import bench
     from slimfed.clients.export.formats.registry import FORMATS
-    from slimfed.clients.export.formats.safetensors import SlimModel
     from slimfed.clients.export.label_only_encoder import can_be_lean
     from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices
-    from slimfed.clients.pruning.adapter_slicing import slice_model
+    from slimfed.clients.export.slim_model import SlimModel
+    from slimfed.clients.pruning.model_slicing import slice_model
     from slimfed.clients.spec import DataSpec
 
     base = _base(shape, minilm)

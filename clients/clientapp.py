@@ -20,7 +20,7 @@ app = ClientApp()
 @app.query()
 def host(message: Message, context: Context) -> Message:
     """Say which device lives here."""
-    from slimfed.clients.messages.adapter_codec import encode_host
+    from slimfed.clients.messages.records import encode_host
 
     own = OwnDevice.of(context.node_config)
     return Message(encode_host(None if own is None else own.device), reply_to=message)
@@ -29,7 +29,7 @@ def host(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the devices of a message and reply with their updates, or with the cause where a device failed."""
-    from slimfed.clients.messages.adapter_codec import encode_work
+    from slimfed.clients.messages.records import encode_work
 
     began = time.monotonic()
     content = serve(message.content, context.node_config, context.state)
@@ -44,13 +44,7 @@ def serve(
 
     ``config`` is the node's configuration, ``state`` what it remembers from one message of the run to the next.
     """
-    from slimfed.clients.messages.adapter_codec import (
-        Failure,
-        decode_orders,
-        decode_task,
-        encode_phases,
-        encode_results,
-    )
+    from slimfed.clients.messages.records import Failure, decode_orders, decode_task, encode_phases, encode_results
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_own_workplace, open_workplace

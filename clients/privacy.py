@@ -5,8 +5,9 @@ import math
 import numpy as np
 from flwr.supercore.differential_privacy import get_norm
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.spec import PrivacySpec
-from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.clients.update import Update
 
 
 def clipped(update: Update, sent: Adapter, norm: float) -> tuple[Update, bool]:

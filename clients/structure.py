@@ -5,6 +5,7 @@ FFN channel. Units are numbered through the whole model, block after block, so t
 and a device's scores are one float vector of the same length.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -145,3 +146,9 @@ class Structure:
         if bits.dtype != np.uint8 or bits.shape != (-(-blueprint.units // 8),):
             raise ValueError(f"packed structure does not fit {blueprint.units} units: {bits.dtype} {list(bits.shape)}")
         return Structure(blueprint, np.unpackbits(bits, count=blueprint.units).astype(bool))
+
+
+def union(structures: Iterable[Structure]) -> Structure:
+    """The smallest structure that contains all of ``structures``, which are of one blueprint; there is at least one."""
+    every = list(structures)
+    return Structure(every[0].blueprint, np.logical_or.reduce([structure.keep for structure in every]))

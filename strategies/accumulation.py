@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import Accumulation
 from slimfed.strategies.aggregation.exact import ExactSum
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from slimfed.clients.messages.adapter_codec import Orders, envelope
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.messages.quantization import kept
+from slimfed.clients.messages.records import Orders
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import TaskSpec
-from slimfed.clients.update import Adapter, Assignment
+from slimfed.clients.structure import union
+from slimfed.clients.update import Assignment
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.verdicts import NOBODY
@@ -45,10 +47,10 @@ def parcels(plans: Sequence[Plan], cohort_size: int) -> list[Sequence[Plan]]:
 def orders(plans: Sequence[Plan], fleet: Fleet, task: TaskSpec, adapter: Adapter) -> Orders:
     """What a node is told for these ``plans``: of the global ``adapter`` no more than any of the devices needs."""
     assignments = tuple(plan.assignment for plan in plans)
-    union = envelope(assignment.structure for assignment in assignments)
+    envelope = union(assignment.structure for assignment in assignments)
     rank = max(assignment.rank for assignment in assignments)
-    part = narrow(adapter, fleet.blueprint.dense(), union, rank)
-    return Orders(task, part, union, fleet.scores, assignments, _memories(fleet, assignments))
+    part = narrow(adapter, fleet.blueprint.dense(), envelope, rank)
+    return Orders(task, part, envelope, fleet.scores, assignments, _memories(fleet, assignments))
 
 
 def _memories(fleet: Fleet, assignments: Sequence[Assignment]) -> dict[int, Adapter]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from flwr.supercore.differential_privacy import compute_adaptive_noise_params, compute_stdv
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.privacy import clipped, epsilon_of, mean_shift
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import PrivacySpec
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.tensor_terms import Terms, rebuilt
 
 

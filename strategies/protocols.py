@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Report
+from slimfed.clients.update import Assignment, Evaluation, Report
 
 DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "failed"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from slimfed.clients.messages.adapter_codec import MalformedMessageError, decode_host
+from slimfed.clients.messages.records import MalformedMessageError, decode_host
 from slimfed.strategies.protocols import Event
 from slimfed.strategies.transport import StopRequestedError, exchange, went_away
 

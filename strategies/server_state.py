@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter, Delta, Factors
 from slimfed.clients.messages.quantization import flat, like
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Delta, Factors
 from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit, state_codec
 from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.speed_model import Pace

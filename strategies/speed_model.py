@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.bandits import Arm
 from slimfed.strategies.protocols import Completion

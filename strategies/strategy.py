@@ -11,14 +11,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.messages.adapter_codec import decode_phases, encode_orders
 from slimfed.clients.messages.quantization import compensated
+from slimfed.clients.messages.records import decode_phases, encode_orders
 from slimfed.clients.messages.size_limit import oversize
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Adapter, Evaluation, Report, Update
+from slimfed.clients.update import Evaluation, Report, Update
 from slimfed.strategies.accumulation import Harvest, Sieve
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import aggregation_error

@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.rank_pruning import kept_ranks
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
-from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries, places
 
 Fault = Literal[

@@ -5,14 +5,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages.adapter_codec import (
-    Failure,
-    decode_work,
-    orders_bytes,
-    read_results,
-    strangers,
-    update_bytes,
-)
+from slimfed.clients.messages.records import Failure, decode_work, orders_bytes, read_results, strangers, update_bytes
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Report, Update
 from slimfed.strategies.accumulation import Harvest, Sieve

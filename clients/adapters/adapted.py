@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from slimfed.clients.adapters.base import AdaptedLayer
+from slimfed.clients.adapter import Adapter, Delta, Factors
+from slimfed.clients.adapters.protocols import AdaptedLayer
 from slimfed.clients.models.tensors import to_array
-from slimfed.clients.update import Adapter, Delta, Factors
 
 Read = Callable[[nn.Parameter], torch.Tensor]
 

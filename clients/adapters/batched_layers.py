@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Factors
 from slimfed.clients.adapters import lora_math
 from slimfed.clients.adapters.batched_product import AdaptedProduct
 from slimfed.clients.models.tensors import to_array
-from slimfed.clients.update import Factors
 
 
 def clear(parameter: nn.Parameter, has: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -7,10 +7,10 @@ from typing import overload
 
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.device_masks import Masks, side_masks
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,18 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import lora_math
 from slimfed.clients.adapters.adapted import AdaptedModel, Read, attach_head, fill
-from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
+from slimfed.clients.adapters.base import AdapterMethod, Companion
 from slimfed.clients.adapters.batched_layers import CohortLinear
 from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.adapters.protocols import Adapted, Kept
 from slimfed.clients.adapters.rank_penalty import TailPenalty
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.pruning.device_masks import factor_masks, rank_mask
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Factors
 
 _NAME = "default"
 _ALL = slice(None)

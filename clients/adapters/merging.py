@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.update import Adapter, Delta
+from slimfed.clients.adapter import Adapter, Delta
 
 
 def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrainedModel:

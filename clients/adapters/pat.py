@@ -11,18 +11,20 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.adapted import AdaptedModel
-from slimfed.clients.adapters.base import Adapted, Companion
+from slimfed.clients.adapters.base import Companion
 from slimfed.clients.adapters.lora import Lora
 from slimfed.clients.adapters.merging import fold
+from slimfed.clients.adapters.protocols import Adapted
 from slimfed.clients.adapters.residual_stream import Stream, find_stream
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.update import Update
 
 # From this share of the run on the mask is hard, as in the paper; exact as a float32, which carries it.
 _DECIDED = float(np.float32(0.8))

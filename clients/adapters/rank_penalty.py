@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from slimfed.clients.adapters.base import Adapted, AdaptedLayer, Companion
+from slimfed.clients.adapters.base import Companion
+from slimfed.clients.adapters.protocols import Adapted, AdaptedLayer
 from slimfed.clients.adapters.rank_pruning import kept_ranks
 from slimfed.clients.spec import AdapterSpec
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.update import Update
 
 
 def kept_ranks(rank: int, spec: AdapterSpec) -> int:

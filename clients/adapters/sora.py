@@ -8,16 +8,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import lora_math
 from slimfed.clients.adapters.adapted import AdaptedModel, DeviceLayer, Read
-from slimfed.clients.adapters.base import Adapted, AdapterMethod, Companion, Kept
+from slimfed.clients.adapters.base import AdapterMethod, Companion
 from slimfed.clients.adapters.batched_layers import CohortLinear
 from slimfed.clients.adapters.lora import LayerView, attach, stacked
+from slimfed.clients.adapters.protocols import Adapted, Kept
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Factors
 
 _LADDER = 7
 

@@ -11,15 +11,17 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter, Delta
 from slimfed.clients.adapters.adapted import AdaptedModel, DeviceLayer, Read, attach_head
-from slimfed.clients.adapters.base import AdapterMethod, Kept
+from slimfed.clients.adapters.base import AdapterMethod
 from slimfed.clients.adapters.batched_layers import clear, masked_rows
+from slimfed.clients.adapters.protocols import Kept
 from slimfed.clients.models.cost import AdapterLoad, Dimensions
 from slimfed.clients.models.tensors import gradient, to_array
 from slimfed.clients.pruning.adapter_slicing import place_delta
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Delta, Update
+from slimfed.clients.update import Update
 
 
 class Sparse(AdapterMethod):

@@ -6,15 +6,15 @@ from functools import cached_property
 
 from transformers import PreTrainedModel
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.export.formats.safetensors import SlimModel
 from slimfed.clients.export.label_only_encoder import can_be_lean
 from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices, weights_digest
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from slimfed.clients.adapters.base import Adapted
+from slimfed.clients.adapters.protocols import Adapted
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.structure import Blueprint, Cut, Structure
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from slimfed.clients.adapters.base import Adapted
+from slimfed.clients.adapters.protocols import Adapted
 from slimfed.clients.structure import Blueprint, Cut, Structure
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from slimfed.clients.adapters.base import Adapted
+from slimfed.clients.adapters.protocols import Adapted
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.structure import Structure
 

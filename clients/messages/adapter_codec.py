@@ -1,305 +1,21 @@
-"""The wire format: Flower records only, one message a node and round, or for 200 of its devices; one vector a device.
+"""An adapter as one vector with its names and shapes beside it, and back.
 
-Every array is one object to Flower's object store, so a device's tensors travel as one float32 vector, with their names
-and shapes beside it. The receiver trusts none of it: sizes are checked here, names and values by the strategy.
-
-Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, structures, scores} and one list per
-field of the assignments.
-
-Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D
-that finished, and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than fp32 adapters
-are vectors in that precision (``quantization.py``), with ``exponents`` beside them for int8; ``memory-D``, float32,
-goes both ways for a simulated device, whose memory the server keeps for it: its own it would not send.
-``node`` {seconds}: how long the node worked.
-
-Who hosts what (query): ``host`` {device} of a real node; empty from one that serves whatever it is sent.
+Every array is one object to Flower's object store, so a device's tensors travel as one vector.
 """
 
 import json
-import math
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array
 
-from slimfed.clients.messages.quantization import FACTOR_AXES, adapter_bytes, flat, like, pack, unpack
-from slimfed.clients.pruning.adapter_slicing import narrow
-from slimfed.clients.spec import Precision, TaskSpec
-from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Assignment, Delta, Evaluation, Factors, Update, Workload
+from slimfed.clients.adapter import Adapter, Delta, Factors
+from slimfed.clients.messages.quantization import FACTOR_AXES, pack, unpack
+from slimfed.clients.spec import Precision
 
 
-class MalformedMessageError(ValueError):
-    """A message whose records do not have the promised form; the text says which and how."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A device that sent no usable update, and why."""
-
-    device: int
-    cause: str
-
-
-@dataclass(frozen=True)
-class Orders:
-    """A node's part of a round: its devices' assignments, the adapter narrowed to them, and the fleet's scores.
-
-    ``adapter`` has the shape of ``envelope`` (the union of the devices' structures) and of their largest rank;
-    ``scores`` is float32 [units], the fleet's mean importance after the last round (zeros in the first). ``memories``:
-    of devices whose updates are rounded, in the shapes of their assignments.
-    """
-
-    task: TaskSpec
-    adapter: Adapter
-    envelope: Structure
-    scores: np.ndarray
-    assignments: tuple[Assignment, ...]
-    memories: Mapping[int, Adapter] = field(default_factory=dict)
-
-
-_ASSIGNED = [f.name for f in fields(Assignment) if f.name != "structure"]
-_METRICS = (
-    "round",
-    "rank",
-    "loss_before",
-    "loss_after",
-    "importance",
-    "examples",
-    "seconds",
-    "measured_memory_bytes",
-)
-_WHOLE = frozenset({"round", "rank", "examples", "measured_memory_bytes"})
-_DEVICE = re.compile(r"0|[1-9][0-9]{0,8}")
-_LONGEST_CAUSE = 2000
-_MOST_PHASES = 30
-_WORKLOAD = tuple(f.name for f in fields(Workload))
-_EVALUATION = tuple(f.name for f in fields(Evaluation))
-_COUNTS = frozenset({"examples", "generated"})
-
-
-def envelope(structures: Iterable[Structure]) -> Structure:
-    """The smallest structure that contains all of ``structures``."""
-    every = list(structures)
-    return Structure(every[0].blueprint, np.logical_or.reduce([s.keep for s in every]))
-
-
-def encode_orders(orders: Orders) -> RecordDict:
-    """Records of one message to a node."""
-    values, layout = _flatten(orders.adapter, orders.task.messages.precision)
-    rows = np.stack([a.structure.pack() for a in orders.assignments])
-    columns: dict[str, Any] = {name: [getattr(a, name) for a in orders.assignments] for name in _ASSIGNED}
-    return RecordDict(
-        {
-            "task": ConfigRecord({"json": orders.task.model_dump_json()}),
-            "layout": ConfigRecord({"json": layout}),
-            "fleet": ArrayRecord(
-                values | {"structures": Array(rows), "scores": Array(orders.scores)} | _entries(orders.adapter),
-            ),
-            "assignments": ConfigRecord(columns),
-        }
-        | _memories(orders.memories)
-    )
-
-
-def decode_task(content: RecordDict) -> TaskSpec:
-    """The task of a message: all that is needed to open the model, and so to decode the rest."""
-    return TaskSpec.model_validate_json(str(content["task"]["json"]))
-
-
-def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
-    """Inverse of :func:`encode_orders`. Raises :class:`MalformedMessageError`."""
-    try:
-        arrays: Any = content["fleet"]
-        task = decode_task(content)
-        adapter = _unflatten(arrays, str(content["layout"]["json"]), task.messages.precision)
-        columns: Any = content["assignments"]
-        rows = arrays["structures"].numpy()
-        assignments = tuple(
-            Assignment(**{name: columns[name][i] for name in _ASSIGNED}, structure=Structure.unpack(blueprint, row))
-            for i, row in enumerate(rows)
-        )
-        union = envelope(a.structure for a in assignments)
-        memories = {}
-        for a in assignments:
-            if f"memory-{a.device}" in content:
-                own = narrow(adapter, union, a.structure, a.rank)
-                memories[a.device] = _memory(content, a.device, own)
-        return Orders(task, adapter, union, arrays["scores"].numpy(), assignments, memories)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise MalformedMessageError(f"orders cannot be read: {error!r}") from error
-
-
-def encode_results(results: Sequence[Update | Failure], precision: Precision = "fp32") -> RecordDict:
-    """Records of a node's reply."""
-    content = RecordDict()
-    failures: dict[str, Any] = {}
-    for result in results:
-        if isinstance(result, Failure):
-            failures[str(result.device)] = result.cause
-            continue
-        values, layout = _flatten(result.adapter, precision)
-        content[f"update-{result.device}"] = ArrayRecord(
-            values
-            | {"structure": Array(result.structure.pack()), "scores": Array(result.scores)}
-            | _entries(result.adapter),
-        )
-        for name, record in _memories({result.device: result.memory} if result.memory else {}).items():
-            content[name] = record
-        content[f"layout-{result.device}"] = ConfigRecord({"json": layout})
-        content[f"metrics-{result.device}"] = MetricRecord(_metrics(result))
-    content["failures"] = ConfigRecord(failures)
-    return content
-
-
-def decode_results(
-    content: RecordDict,
-    blueprint: Blueprint,
-    wanted: Collection[int] | None = None,
-    precision: Precision = "fp32",
-) -> list[Update | Failure]:
-    """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure.
-
-    Of devices that are not ``wanted`` (None: all are) nothing is read; :func:`strangers` counts them.
-    """
-    return sorted(read_results(content, blueprint, wanted, precision), key=lambda result: result.device)
-
-
-def read_results(
-    content: RecordDict,
-    blueprint: Blueprint,
-    wanted: Collection[int] | None = None,
-    precision: Precision = "fp32",
-) -> Iterator[Update | Failure]:
-    """As :func:`decode_results`, one after another in the order in which they lie there."""
-    for key in content:
-        if _answers_for(key, wanted):
-            yield _decode_update(content, int(key.removeprefix("update-")), blueprint, precision)
-    failures: Any = content.get("failures", {})
-    for name, cause in failures.items():
-        if _answers_for(f"update-{name}", wanted):
-            yield Failure(int(name), _clean(cause))
-
-
-def strangers(content: RecordDict, wanted: Collection[int]) -> list[int]:
-    """Devices that a reply speaks of and was not asked for, ascending."""
-    failures: Any = content.get("failures", {})
-    named = [*content, *(f"update-{name}" for name in failures)]
-    return sorted({int(key.removeprefix("update-")) for key in named if _answers_for(key, None)} - set(wanted))
-
-
-def _answers_for(key: str, wanted: Collection[int] | None) -> bool:
-    """True if a record's name is that of an update of a wanted device."""
-    device = key.removeprefix("update-") if key.startswith("update-") else ""
-    return _DEVICE.fullmatch(device) is not None and (wanted is None or int(device) in wanted)
-
-
-def encode_work(content: RecordDict, seconds: float) -> None:
-    """Add to a node's reply how long the node worked for it."""
-    content["node"] = MetricRecord({"seconds": seconds})
-
-
-def decode_work(content: RecordDict) -> float:
-    """Seconds that a node says it worked; 0 if it says nothing usable. It cannot make itself quick with it."""
-    record: Any = content.get("node", {})
-    seconds = record.get("seconds") if isinstance(record, MetricRecord) else None
-    return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
-
-
-def encode_phases(content: RecordDict, seconds: Mapping[str, float]) -> None:
-    """Add to a node's reply where its time went, seconds by phase."""
-    content["phases"] = MetricRecord(dict(seconds))
-
-
-def decode_phases(content: RecordDict) -> dict[str, float]:
-    """Seconds by phase, as far as a node says anything usable."""
-    record: Any = content.get("phases", {})
-    if not isinstance(record, MetricRecord) or len(record) > _MOST_PHASES:
-        return {}
-    return {_clean(name)[:40]: s for name, s in record.items() if isinstance(s, float) and 0 <= s < math.inf}
-
-
-def encode_host(device: int | None) -> RecordDict:
-    """The answer of a node to who lives there."""
-    return RecordDict({"host": ConfigRecord({} if device is None else {"device": device})})
-
-
-def decode_host(content: RecordDict) -> int | None:
-    """The device that a node says it hosts, if any. Raises :class:`MalformedMessageError`."""
-    record = content.get("host")
-    device = record.get("device") if isinstance(record, ConfigRecord) else None
-    if not isinstance(record, ConfigRecord) or (device is not None and (type(device) is not int or device < 0)):
-        raise MalformedMessageError("a node's answer to who it hosts cannot be read")
-    return device
-
-
-def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, precision: Precision) -> Update | Failure:
-    try:
-        arrays: Any = content[f"update-{device}"]
-        metrics: Any = content[f"metrics-{device}"]
-        adapter = _unflatten(arrays, str(content[f"layout-{device}"]["json"]), precision)
-        return Update(
-            device=device,
-            structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
-            adapter=adapter,
-            memory=_memory(content, device, adapter) if f"memory-{device}" in content else None,
-            scores=arrays["scores"].numpy(),
-            workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
-            evaluation=_evaluation(metrics),
-            **{name: _number(metrics, name) for name in _METRICS},
-        )
-    except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
-        return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
-
-
-def _evaluation(metrics: Any) -> Evaluation | None:
-    """What the node measured of the device's own model: nothing at all, or at least loss and accuracy."""
-    there = {name: f"test_{name}" for name in _EVALUATION if f"test_{name}" in metrics}
-    whole = {f"test_{name}" for name in _COUNTS}
-    return Evaluation(**{name: _number(metrics, key, whole) for name, key in there.items()}) if there else None
-
-
-def _number(metrics: Any, name: str, whole: Set[str] = _WHOLE) -> Any:
-    """A metric of the promised type, and not one that only compares equal to it."""
-    value, wanted = metrics[name], int if name in whole else float
-    if type(value) is not wanted:
-        raise TypeError(f"{name} is {value!r:.50}, expected {wanted.__name__}")
-    return value
-
-
-def _clean(cause: object) -> str:
-    """A cause that any store takes: not endless, and without the character that PostgreSQL refuses."""
-    return str(cause).replace("\0", "")[:_LONGEST_CAUSE]
-
-
-def _metrics(update: Update) -> dict[str, Any]:
-    metrics = {name: getattr(update, name) for name in _METRICS}
-    metrics |= {name: getattr(update.workload, name) for name in _WORKLOAD}
-    if update.evaluation is not None:
-        measured = {name: getattr(update.evaluation, name) for name in _EVALUATION}
-        metrics |= {f"test_{name}": value for name, value in measured.items() if value is not None}
-    return metrics
-
-
-def _memories(memories: Mapping[int, Adapter]) -> dict[str, Any]:
-    return {f"memory-{device}": ArrayRecord({"adapter": Array(flat(m))}) for device, m in memories.items()}
-
-
-def _memory(content: RecordDict, device: int, adapter: Adapter) -> Adapter:
-    """A device's memory, which has the shapes of ``adapter``. Raises ``ValueError`` if it does not fit."""
-    arrays: Any = content[f"memory-{device}"]
-    vector = arrays["adapter"].numpy()
-    size = sum(tensor.size for tensor in adapter.tensors())
-    if vector.dtype != np.float32 or vector.shape != (size,) or not np.isfinite(vector).all():
-        raise ValueError(f"memory must be {size} finite float32, got {vector.dtype} {list(vector.shape)}")
-    return like(adapter, vector)
-
-
-def _flatten(adapter: Adapter, precision: Precision) -> tuple[dict[str, Array], str]:
+def encode_adapter(adapter: Adapter, precision: Precision) -> tuple[dict[str, Array], str]:
     """All tensors as one vector, with its exponents if ``precision`` has them; and their names and shapes as JSON."""
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
@@ -314,7 +30,7 @@ def _flatten(adapter: Adapter, precision: Precision) -> tuple[dict[str, Array], 
     return arrays, json.dumps(layout)
 
 
-def _entries(adapter: Adapter) -> dict[str, Array]:
+def encode_entries(adapter: Adapter) -> dict[str, Array]:
     """Where the deltas' values lie, and for which rank, if the receiver does not know: int32 and uint16 [values]."""
     arrays = {}
     for name in ("indices", "levels"):
@@ -324,8 +40,11 @@ def _entries(adapter: Adapter) -> dict[str, Array]:
     return arrays
 
 
-def _unflatten(arrays: Any, text: str, precision: Precision) -> Adapter:
-    """Inverse of :func:`_flatten` and :func:`_entries`. Raises ``ValueError`` if the layout does not fit the arrays."""
+def decode_adapter(arrays: Any, text: str, precision: Precision) -> Adapter:
+    """Inverse of :func:`encode_adapter` and :func:`encode_entries`.
+
+    Raises ``ValueError`` if the layout does not fit the arrays.
+    """
     layout, vector = json.loads(text), arrays["adapter"].numpy()
     gated = layout["gated"] is True
     shapes = [
@@ -350,13 +69,13 @@ def _unflatten(arrays: Any, text: str, precision: Precision) -> Adapter:
     }
     deltas = {
         name: Delta((o, i), next(tensors), *where)
-        for (name, (o, i, _)), where in zip(layout["deltas"].items(), _cut_entries(arrays, layout), strict=True)
+        for (name, (o, i, _)), where in zip(layout["deltas"].items(), _decode_entries(arrays, layout), strict=True)
     }
     extra, head, residual = ({name: next(tensors) for name in layout[part]} for part in ("extra", "head", "residual"))
     return Adapter(factors, head, residual, deltas, extra)
 
 
-def _cut_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
+def _decode_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
     """Indices and levels of every delta; None where they were not sent."""
     ends = np.cumsum([0, *(size for _, _, size in layout["deltas"].values())])
     columns = []
@@ -369,14 +88,3 @@ def _cut_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.n
             raise ValueError(f"{name} of deltas must be {kind.__name__} [{ends[-1]}]")
         columns.append([whole[a:b] for a, b in pairwise(ends)])
     return list(zip(*columns, strict=True))
-
-
-def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:
-    """Bytes a device downloads for its part: the adapter in its own shape, its structure, the fleet's scores."""
-    units = assignment.structure.blueprint.units
-    return adapter_bytes + assignment.structure.pack().nbytes + 4 * units
-
-
-def update_bytes(update: Update, precision: Precision = "fp32") -> int:
-    """Bytes a device uploads: the adapter in its own shape, its structure, its scores."""
-    return adapter_bytes(update.adapter, precision) + update.structure.pack().nbytes + update.scores.nbytes

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Factors
 
 _LARGEST = 127
 _ODD = -128

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from slimfed.clients.messages.adapter_codec import Orders
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.messages.quantization import kept
+from slimfed.clients.messages.records import Orders
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Assignment, Factors, Update
+from slimfed.clients.update import Assignment, Update
 
 _NAME = "memory"
 

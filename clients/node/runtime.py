@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.broadcast import Sent
 from slimfed.clients.adapters.lora import attach
@@ -22,15 +23,16 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.messages.adapter_codec import Failure, Orders
 from slimfed.clients.messages.quantization import compensated, kept
+from slimfed.clients.messages.records import Failure, Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
 from slimfed.clients.models.loading import BUILTIN, LoadedModel, load_model
 from slimfed.clients.node.identity import OwnDevice
 from slimfed.clients.privacy import localised
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model, widen
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.seeds import derive
 from slimfed.clients.sources.hub import is_local
 from slimfed.clients.spec import TaskSpec
@@ -41,7 +43,7 @@ from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update
+from slimfed.clients.update import Assignment, Evaluation, Update
 
 _log = logging.getLogger("slimfed.node")
 _PROBE_BATCHES = 2

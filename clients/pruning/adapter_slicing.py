@@ -1,35 +1,12 @@
-"""Cutting a model, or an adapter, down to the units a structure keeps; and putting an adapter back in its place."""
+"""Cutting an adapter down to the units a structure keeps, and putting it back in its place."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
-from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter, Delta, Factors
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Delta, Factors
-
-
-def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel:
-    """A physically smaller copy of an unpruned ``model``; every parameter and buffer that is not cut is shared with it.
-
-    Different layers may keep different numbers of heads and channels; attention infers its heads from the width of the
-    projections, so forward passes and generation with a cache go on working. ``model`` itself is not changed.
-    """
-    shared: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
-    sliced = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    for (name, side), kept in structure.indices().items():
-        _cut(sliced.get_submodule(name), side, torch.from_numpy(kept))
-    for module in sliced.modules():
-        if isinstance(module, GPT2Attention):  # the only family that stores the width of its fused projection
-            module.split_size = module.c_attn.nf // 3
-            module.num_heads = module.split_size // module.head_dim
-    return sliced
 
 
 def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None = None) -> Adapter:
@@ -134,21 +111,3 @@ def _part(matrix: np.ndarray, rows: np.ndarray | None, columns: np.ndarray | Non
     """The given rows and columns of a matrix; None: all."""
     matrix = matrix if rows is None else matrix[rows]
     return matrix if columns is None else matrix[:, columns]
-
-
-def _cut(module: nn.Module, side: str, kept: torch.Tensor) -> None:
-    """Keep the given outputs or inputs of a linear module, in place."""
-    transposed = isinstance(module, Conv1D)
-    axis = int((side == "in") != transposed)
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
-    if len(kept) == weight.shape[axis]:
-        return
-    kept = kept.to(weight.device)
-    module.weight = nn.Parameter(weight.detach().index_select(axis, kept), requires_grad=False)
-    if side == "out" and module.bias is not None:
-        module.bias = nn.Parameter(module.bias.detach().index_select(0, kept), requires_grad=False)  # type: ignore
-    rows, columns = module.weight.shape
-    if transposed:
-        module.nx, module.nf = rows, columns  # type: ignore[assignment]
-    else:
-        module.out_features, module.in_features = rows, columns  # type: ignore[assignment]

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.single_device import DeviceData, train_device
-from slimfed.clients.update import Adapter, Assignment, Factors
+from slimfed.clients.update import Assignment
 
 _REPEATS = 5
 _ENOUGH_SECONDS = 0.5

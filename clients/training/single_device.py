@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.adapted import AdaptedModel
 from slimfed.clients.adapters.base import parameter_groups
@@ -15,15 +16,16 @@ from slimfed.clients.importance import IMPORTANCE, SmoothedScores
 from slimfed.clients.models.cost import inference_flops, measure, training_workload
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.models.loading import LoadedModel
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.events import can_prune, prune, prune_steps
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.training.checkpointing import ActivationFunctions, recompute_layers
 from slimfed.clients.training.distillation import square_head, teacher_states
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.update import Adapter, Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Update, Workload
 
 Batch = dict[str, torch.Tensor]
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.models.cost import Dimensions, measure, training_workload
 from slimfed.clients.node.runtime import Workplace
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter
 from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.strategies.aggregation.coordinates import device_bytes
 

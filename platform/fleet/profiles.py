@@ -1,4 +1,4 @@
-"""Fleets: which device has which hardware. Profiles are TOML files in ``profiles/`` or the user's own."""
+"""Fleets: which device has which hardware. Profiles are TOML files in ``builtin/`` or the user's own."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from slimfed.platform.job.field_errors import validate
 from slimfed.platform.job.job import FleetSpec
 from slimfed.platform.job.overrides import read_toml
 
-_BUILT_IN = Path(__file__).parent / "profiles"
+_BUILT_IN = Path(__file__).parent / "builtin"
 
 Positive = Annotated[float, Field(gt=0)]
 

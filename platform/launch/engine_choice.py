@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.cost import measure, training_workload
@@ -20,7 +21,7 @@ from slimfed.clients.training.calibration import StepCost, has_bf16, matrix_rate
 from slimfed.clients.training.engine import hindrance
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.workers import Sizing, gpu_count, processor_count, size_up
-from slimfed.platform.server.assembly import first_adapter
+from slimfed.strategies.first_adapter import first_adapter
 
 # bf16 must be this much faster than fp32 to be worth its rounding.
 _WORTH = 1.3
@@ -126,7 +127,7 @@ def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, 
     """What a step costs, measured unless that would take long, and how it is known."""
     task, training = job.task_spec(), job.training
     size = measure(base.model, blueprint, blueprint.dense())
-    load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), first_adapter(base, blueprint, job))
+    load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), _first_adapter(base, blueprint, job))
     flops = training_workload(size, load, 1, training.batch_size, job.data.max_length).flops
     counted = flops / matrix_rate(torch.float32, torch.device("cpu"))
     if counted > _LONG_SECONDS:
@@ -176,7 +177,7 @@ def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, fl
     """Bytes of the model, and of what one device adds to a cohort."""
     size = measure(base.model, blueprint, blueprint.dense())
     rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
-    load = ADAPTERS[job.method.adapter].load(size, rank, first_adapter(base, blueprint, job))
+    load = ADAPTERS[job.method.adapter].load(size, rank, _first_adapter(base, blueprint, job))
     full, none = (
         training_workload(size, load, 1, rows, length, job.training.checkpointing).peak_memory_bytes
         for rows in (batch, 0)
@@ -191,3 +192,7 @@ def _free() -> float:
 
 def _with(job: Job, **engine: object) -> Job:
     return job.model_copy(update={"engine": job.engine.model_copy(update=engine)})
+
+
+def _first_adapter(base: LoadedModel, blueprint: Blueprint, job: Job) -> Adapter:
+    return first_adapter(base, blueprint, job.method.adapter, max(job.bandit.ranks), job.seed)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.node.runtime import Workplace
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Evaluation
+from slimfed.clients.update import Evaluation
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.messages.quantization import value_bytes
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter
 
 _ALL = slice(None)
 

@@ -1,6 +1,6 @@
 """Coverage-normalised averaging: every coordinate is the mean over the devices that own it."""
 
-from slimfed.clients.update import Adapter
+from slimfed.clients.adapter import Adapter
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.means import Means
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.products import mean_products
 
 _DIRECTIONS = 64

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import InputError
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.means import Means
 

@@ -1,6 +1,7 @@
 """FedEx-LoRA: factors are averaged, and what their averages miss of the mean product goes into the base."""
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.flora import grown
 from slimfed.strategies.aggregation.means import Means

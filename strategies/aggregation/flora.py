@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.initial import initial_factors
 from slimfed.strategies.aggregation.means import Means, headed

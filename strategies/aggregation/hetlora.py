@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coordinates import Place
 from slimfed.strategies.aggregation.means import Means

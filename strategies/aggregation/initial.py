@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.errors import InputError
 from slimfed.clients.seeds import derive
-from slimfed.clients.update import Adapter, Factors
 
 
 def initial_adapter(

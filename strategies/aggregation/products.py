@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.coordinates import Place, places
 
 Member = tuple[Update, int]

@@ -1,6 +1,6 @@
 """Sparse model soups: the members of one shared mask, averaged."""
 
-from slimfed.clients.update import Adapter
+from slimfed.clients.adapter import Adapter
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.fedavg import EqualMeans
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.coordinates import owned_entries, places
 
 

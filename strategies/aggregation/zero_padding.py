@@ -1,6 +1,6 @@
 """Averaging after zeros have filled what a device has not: the plain way to unequal ranks, with its dilution."""
 
-from slimfed.clients.update import Adapter
+from slimfed.clients.adapter import Adapter
 from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.means import Means
 

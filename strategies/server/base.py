@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.strategies.server.spec import ServerSpec
 
 Arrays = Mapping[str, np.ndarray]

@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoModelForCausalLM, Gemma2Config, Gemma3Te
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import FAMILIES
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model, widen
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.structure import Structure
 
 _GEMMA = {

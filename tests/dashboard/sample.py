@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Block, Blueprint, Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Update, Workload
 from slimfed.platform.job.job import parse_job
 from slimfed.platform.store.writer import FinalStatus, Store
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord

@@ -3,8 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Adapter, Factors, Update, Workload
+from slimfed.clients.update import Update, Workload
 from slimfed.strategies.aggregation.coordinates import device_shapes
 
 RANK = 4

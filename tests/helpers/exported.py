@@ -15,7 +15,7 @@ from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source, digest
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
 from slimfed.clients.structure import Blueprint, Structure
 

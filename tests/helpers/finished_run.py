@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.pruning.selection import select
-from slimfed.clients.update import Adapter, Factors
 from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import job_to_toml, parse_job
 from slimfed.platform.server import checkpoint

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Update, Workload
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord
 
 BLUEPRINT = Blueprint("made-up", (Block("ffn", 0, "ffn", 8, 10, (Cut("fc", "out", 1),)),))

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Adapter, Evaluation, Update
+from slimfed.clients.update import Evaluation, Update
 from slimfed.strategies.protocols import Completion, Event, RoundRecord
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from small_models import CONFIGS, DECODERS
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Adapter, Factors
 
 CASES = [(family, causal) for family in CONFIGS for causal in ((False, True) if family in DECODERS else (False,))]
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from small_models import VOCABULARY, build
 
+from slimfed.clients.adapter import Adapter, Delta
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.adapted import head_state
 from slimfed.clients.models.discovery import discover
@@ -15,7 +16,7 @@ from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.training.single_device import Batch, DeviceData
-from slimfed.clients.update import Adapter, Assignment, Delta
+from slimfed.clients.update import Assignment
 from slimfed.strategies.aggregation import initial_adapter
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from slimfed.clients.adapters.merging import fold
 from slimfed.clients.export import load_slim
 from slimfed.clients.node.runtime import open_workplace
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.platform.cli import app
 from slimfed.platform.job.job import load_job
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.messages.adapter_codec import Orders, decode_orders, decode_results, encode_orders, encode_results
+from slimfed.clients.messages.records import Orders, decode_orders, decode_results, encode_orders, encode_results
 from slimfed.clients.training.single_device import train_device
-from slimfed.clients.update import Adapter, Assignment, Update
+from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.update_checks import find_unfit
 
 BASE, BLUEPRINT = opened("bert", False)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training import adapter, opened, task
 
-from slimfed.clients.messages.adapter_codec import (
+from slimfed.clients.messages.records import (
     MalformedMessageError,
     Orders,
     decode_orders,

@@ -9,11 +9,12 @@ from aggregating import RANK, global_adapter, make_update, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import InputError
 from slimfed.clients.privacy import clipped, delta_of, epsilon_of, localised, mean_shift
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import PrivacySpec
-from slimfed.clients.update import Adapter, Update
+from slimfed.clients.update import Update
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check_privacy
 from slimfed.strategies.aggregation import AGGREGATIONS

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from flwr.app import Message, RecordDict
 
-from slimfed.clients.messages.adapter_codec import encode_host
+from slimfed.clients.messages.records import encode_host
 from slimfed.strategies import roster as roster_module
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.roster import Roster

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from round_records import BLUEPRINT, structure
 
-from slimfed.clients.update import Adapter, Factors
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.strategies.bandits import Arm, BanditSpec, make_bandit, restore_bandit
 from slimfed.strategies.protocols import Completion
 from slimfed.strategies.speed_model import Pace, Toll

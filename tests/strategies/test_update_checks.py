@@ -8,11 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Update, Workload
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.schedule import pruning_bounds, sparsity_after

@@ -26,9 +26,10 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.bench.memory_probe import last_logits, measured_growth
 from slimfed.clients.export.formats.registry import FORMATS
-from slimfed.clients.export.formats.safetensors import SlimModel, load_tokenizer, skeleton
+from slimfed.clients.export.formats.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.manifest import Manifest, kept_indices
 from slimfed.clients.export.runtime.opened_model import open_model
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.models.cost import inference_flops, measure
 from slimfed.clients.models.discovery import discover
 

@@ -15,11 +15,12 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
-from slimfed.clients.export.formats.safetensors import SlimModel, load_tokenizer, skeleton
+from slimfed.clients.export.formats.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.stock_config import stock_config
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 
 FILE = "model.gguf"
 # By model type of transformers: the architecture's name there, and whether rotary pairs lie side by side.

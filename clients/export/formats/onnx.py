@@ -21,9 +21,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
-from slimfed.clients.export.formats.safetensors import SlimModel
 from slimfed.clients.export.label_only_encoder import LeanEncoder
 from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.slim_model import SlimModel
 
 GRAPH = "model.onnx"
 KEEP = "num_logits_to_keep"

@@ -8,8 +8,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
 from slimfed.clients.export.formats.onnx import GRAPH, write_graph
-from slimfed.clients.export.formats.safetensors import SlimModel
 from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.slim_model import SlimModel
 
 _FULL = "full.onnx"
 

@@ -17,12 +17,13 @@ from torch import nn
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
-from slimfed.clients.export.formats.safetensors import SlimModel, load_tokenizer, read_tensors
+from slimfed.clients.export.formats.safetensors import load_tokenizer, read_tensors
 from slimfed.clients.export.manifest import CARD, Manifest, weights_digest
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.source import Source
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model, quiet
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import ModelSpec
 
 _TASKS = {"classification": TaskType.SEQ_CLS, "causal-lm": TaskType.CAUSAL_LM}

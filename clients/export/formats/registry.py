@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slimfed.clients.export.formats.safetensors import SlimModel, save_slim
+from slimfed.clients.export.formats.safetensors import save_slim
 from slimfed.clients.export.manifest import Manifest
 from slimfed.clients.export.model_card import card
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.source import Source
 
 LOAD_SLIM = """

@@ -1,6 +1,5 @@
 """The physically smaller model as a folder of safetensors, and the one function that opens it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,22 +22,11 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
 from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.stock_config import stock_config
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import quiet
-from slimfed.clients.pruning.adapter_slicing import slice_model
-
-
-@dataclass(frozen=True)
-class SlimModel:
-    """A plain transformers model, sliced, its adapter folded in, and what belongs to it.
-
-    It runs and generates as any other of its type; only its shapes differ from what its configuration says.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    manifest: Manifest
+from slimfed.clients.pruning.model_slicing import slice_model
 
 
 def save_slim(slim: SlimModel, folder: Path, card: str) -> Manifest:

@@ -15,9 +15,10 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.export import manifest as manifests
-from slimfed.clients.export.formats.safetensors import SlimModel, load_slim, load_tokenizer
+from slimfed.clients.export.formats.safetensors import load_slim, load_tokenizer
 from slimfed.clients.export.label_only_encoder import LeanEncoder
 from slimfed.clients.export.manifest import Manifest
+from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.spec import GenerationSpec
 from slimfed.clients.update import Evaluation
 

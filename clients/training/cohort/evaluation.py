@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.evaluation.metrics import TOKENS, Tally, batches, count
@@ -13,7 +14,7 @@ from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.cohort.model import CohortModel, attach_cohort
-from slimfed.clients.update import Adapter, Evaluation, Update
+from slimfed.clients.update import Evaluation, Update
 
 
 def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.adapted import assembled
-from slimfed.clients.adapters.base import CohortLayer
 from slimfed.clients.adapters.batched_layers import CohortHead, CohortLinear
 from slimfed.clients.adapters.broadcast import Sent
-from slimfed.clients.messages.adapter_codec import envelope
+from slimfed.clients.adapters.protocols import CohortLayer
 from slimfed.clients.models.tensors import to_array, to_host
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.device_masks import factor_masks, rank_mask, side_masks
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.structure import Blueprint, Structure, union
 from slimfed.clients.training.cohort.fused_norms import fuse_norms
-from slimfed.clients.update import Adapter, Factors
 
 _Kept = dict[tuple[str, str], np.ndarray]
 _WORTH_CUTTING = 0.02
@@ -156,11 +156,11 @@ def attach_cohort(
     It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
     are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
     """
-    union = _envelope(structures, base.device)
-    if not union.keep.all():
-        base, adapters = slice_model(base, union), list(adapters)
+    envelope = _envelope(structures, base.device)
+    if not envelope.keep.all():
+        base, adapters = slice_model(base, envelope), list(adapters)
     model = _copy(base, blueprint, dtype or base.dtype)
-    kept = _places(structures, union)
+    kept = _places(structures, envelope)
     layers = {}
     for name in blueprint.modules:
         layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
@@ -179,7 +179,7 @@ def attach_cohort(
     elif base.device.type == "cuda":
         fuse_norms(model)
     head = {name: head[name] for name in heads}
-    return CohortModel(model, blueprint, union, layers, head, tuple(ranks), extra, method.undecayed)
+    return CohortModel(model, blueprint, envelope, layers, head, tuple(ranks), extra, method.undecayed)
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
@@ -192,16 +192,16 @@ def _envelope(structures: Sequence[Structure], device: torch.device) -> Structur
 
     A GPU multiplies the sizes that the model was made with faster than those between, and a cohort fills it anyway.
     """
-    union = envelope(structures)
-    worth = device.type == "cpu" and union.sparsity > _WORTH_CUTTING
-    return union if worth else union.blueprint.dense()
+    envelope = union(structures)
+    worth = device.type == "cpu" and envelope.sparsity > _WORTH_CUTTING
+    return envelope if worth else envelope.blueprint.dense()
 
 
-def _places(structures: Sequence[Structure], union: Structure) -> list[_Kept]:
-    """``(module, side)`` -> rows or columns of each device, counted among those of ``union``, which holds them all."""
-    if union.keep.all():
+def _places(structures: Sequence[Structure], envelope: Structure) -> list[_Kept]:
+    """``(module, side)`` -> rows or columns of each device, counted among those of ``envelope``."""
+    if envelope.keep.all():
         return [dict(structure.indices()) for structure in structures]
-    there = union.indices()
+    there = envelope.indices()
     return [{key: np.searchsorted(there[key], own) for key, own in s.indices().items()} for s in structures]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
 from slimfed.clients.adapters.broadcast import Sent
 from slimfed.clients.importance import IMPORTANCE, SmoothedScores
@@ -25,7 +26,7 @@ from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Adapter, Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Update, Workload
 
 
 def train_cohort(

@@ -8,7 +8,7 @@ from training import adapter, narrowed, opened, structure
 
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.adapters.merging import fold
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 
 

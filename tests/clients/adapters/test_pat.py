@@ -10,6 +10,7 @@ from exported import source
 from small_models import DECODERS, build, tokens
 from training import adapter, assignment, device_data, opened, task
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.adapters.pat import kept_width
@@ -18,11 +19,10 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.safetensors import load_slim, save_slim
 from slimfed.clients.models.cost import measure
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.single_device import train_device
-from slimfed.clients.update import Adapter
 
 PAT = ADAPTERS["pat"]
 FAMILIES = ["bert", "roberta", "distilbert", "llama", "mistral", "qwen2", "qwen3", "gpt2"]

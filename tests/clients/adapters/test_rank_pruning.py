@@ -13,7 +13,7 @@ from training import adapter, assignment, device_data, narrowed, opened, structu
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.rank_penalty import TailPenalty
 from slimfed.clients.adapters.rank_pruning import kept_ranks, self_pruned, tail_product
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.single_device import train_device

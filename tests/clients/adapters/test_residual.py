@@ -9,13 +9,16 @@ from small_models import CONFIGS
 from small_structures import draw_structure
 from training import adapter, narrowed, opened, structure
 
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.merging import changed, fold
-from slimfed.clients.messages.adapter_codec import Orders, decode_orders, encode_orders, envelope
+from slimfed.clients.messages.records import Orders, decode_orders, encode_orders
 from slimfed.clients.node.runtime import Workplace, open_workplace
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model, widen
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.update import Adapter, Assignment
+from slimfed.clients.structure import union
+from slimfed.clients.update import Assignment
 
 TASK = TaskSpec(
     seed=5,
@@ -76,9 +79,9 @@ def served(task: TaskSpec, residual: bool) -> list:
         Assignment(n, 1, 2 + 2 * n, 0.4, 2, 5e-3, 3e-3, 100 + n, True, draw_structure(workplace.blueprint, n))
         for n in range(2)
     )
-    union = envelope(part.structure for part in parts)
+    envelope = union(part.structure for part in parts)
     scores = np.zeros(workplace.blueprint.units, dtype=np.float32)
-    orders = Orders(task, narrow(whole, workplace.blueprint.dense(), union), union, scores, parts)
+    orders = Orders(task, narrow(whole, workplace.blueprint.dense(), envelope), envelope, scores, parts)
     return workplace.serve(decode_orders(encode_orders(orders), workplace.blueprint), Stopwatch())
 
 

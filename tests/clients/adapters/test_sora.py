@@ -8,14 +8,14 @@ from small_models import build, tokens
 from small_structures import draw_adapter
 from training import adapter, assignment, device_data, opened, task
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.base import parameter_groups
 from slimfed.clients.adapters.merging import fold
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.single_device import train_device
-from slimfed.clients.update import Adapter, Factors
 
 SORA = ADAPTERS["sora"]
 

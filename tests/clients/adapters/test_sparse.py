@@ -12,8 +12,9 @@ from training import adapter, assignment, device_data, narrowed, opened, structu
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.merging import fold
 from slimfed.clients.adapters.sparse import largest
-from slimfed.clients.messages.adapter_codec import update_bytes
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model, widen
+from slimfed.clients.messages.records import update_bytes
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.single_device import train_device
 

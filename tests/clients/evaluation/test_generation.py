@@ -15,7 +15,7 @@ from slimfed.clients.data.batching import PROMPT_END, tokenise
 from slimfed.clients.data.text import TextSplit
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import GenerationSpec
 
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from small_models import build
 from small_structures import draw_adapter, draw_structure
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.messages.quantization import adapter_bytes, compensated, flat, kept, like, pack, rounded
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.adapter_slicing import narrow
-from slimfed.clients.update import Adapter, Factors
 
 MODEL = build("bert")
 BLUEPRINT = discover(MODEL)

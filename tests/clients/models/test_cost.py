@@ -14,7 +14,8 @@ from slimfed.clients.adapters.adapted import AdaptedModel
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.models.cost import inference_flops, low_rank_load, measure, training_workload
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.training.checkpointing import recompute_layers

@@ -11,7 +11,7 @@ import training
 from slimfed.clients.clientapp import serve
 from slimfed.clients.data.text import load_own_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.messages.adapter_codec import Failure, Orders, decode_results, encode_orders
+from slimfed.clients.messages.records import Failure, Orders, decode_results, encode_orders
 from slimfed.clients.node.identity import OwnDevice
 from slimfed.clients.node.runtime import open_office, open_own_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec

@@ -12,7 +12,8 @@ from small_structures import CASES, draw_adapter, draw_structure
 from slimfed.clients.adapters.lora import attach
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
-from slimfed.clients.pruning.adapter_slicing import narrow, slice_model
+from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 
 

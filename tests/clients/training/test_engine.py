@@ -12,7 +12,7 @@ import torch
 from training import adapter, assignment, device_data, narrowed, opened, task
 
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.messages.adapter_codec import Failure
+from slimfed.clients.messages.records import Failure
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, with_room
 from slimfed.clients.training.single_device import DeviceData

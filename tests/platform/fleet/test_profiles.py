@@ -45,7 +45,7 @@ def test_the_demo_fleet_is_fedspine_s() -> None:
 
 @pytest.mark.parametrize("name", profile_names())
 def test_every_number_of_a_built_in_profile_has_a_source(name: str) -> None:
-    text = tomllib.loads((Path(__file__).parents[3] / "platform" / "fleet" / "profiles" / f"{name}.toml").read_text())
+    text = tomllib.loads((Path(__file__).parents[3] / "platform" / "fleet" / "builtin" / f"{name}.toml").read_text())
     for written in text["class"]:
         assert set(written["sources"]) == set(written) - NOT_NUMBERS
         assert all(source.strip() for source in written["sources"].values())

@@ -7,7 +7,7 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from round_records import device_record, round_record, update
 
-from slimfed.clients.messages.adapter_codec import decode_phases, encode_phases
+from slimfed.clients.messages.records import decode_phases, encode_phases
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.platform.server.round_timing import keep, read
 

@@ -6,8 +6,9 @@ from aggregating import BLUEPRINT, RANK, SHAPES, fleets, global_adapter, keeps, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.errors import InputError
-from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import AGGREGATIONS, initial_adapter
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.exact import ExactSum

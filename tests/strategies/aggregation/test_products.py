@@ -6,9 +6,9 @@ from aggregating import RANK, SHAPES, fleets, global_adapter, make_update, tenso
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.pruning.adapter_slicing import widen
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Adapter, Factors
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.error import aggregation_error

@@ -8,7 +8,8 @@ from aggregating import RANK, fleets, global_adapter, make_update, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.update import Adapter, Factors, Update
+from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.multi_krum import choose

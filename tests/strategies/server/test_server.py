@@ -8,7 +8,7 @@ from aggregating import global_adapter, tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.update import Adapter, Delta, Factors
+from slimfed.clients.adapter import Adapter, Delta, Factors
 from slimfed.strategies.server import SERVER_OPTIMIZERS, moved
 from slimfed.strategies.server.spec import ServerSpec
 

@@ -14,7 +14,7 @@ from training import adapter, assignment, begun, device_data, narrowed, opened, 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.broadcast import Sent
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.pruning.adapter_slicing import slice_model
+from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.cohort.trainer import train_cohort

@@ -9,7 +9,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.messages.adapter_codec import (
+from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.messages.quantization import rounded
+from slimfed.clients.messages.records import (
     Failure,
     MalformedMessageError,
     Orders,
@@ -17,13 +19,11 @@ from slimfed.clients.messages.adapter_codec import (
     decode_results,
     encode_orders,
     encode_results,
-    envelope,
 )
-from slimfed.clients.messages.quantization import rounded
 from slimfed.clients.node.error_feedback import recall, remember
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Adapter, Assignment, Evaluation, Factors, Update, Workload
+from slimfed.clients.structure import Block, Blueprint, Cut, Structure, union
+from slimfed.clients.update import Assignment, Evaluation, Update, Workload
 
 BLUEPRINT = Blueprint(
     "toy",
@@ -98,12 +98,12 @@ def assert_same(one: Adapter, other: Adapter) -> None:
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=6))
 def test_orders_come_back_the_same(devices: set[int]) -> None:
     assignments = tuple(assignment(device) for device in sorted(devices))
-    union = envelope(a.structure for a in assignments)
-    orders = Orders(TASK, adapter(1), union, np.arange(BLUEPRINT.units, dtype=np.float32), assignments)
+    envelope = union(a.structure for a in assignments)
+    orders = Orders(TASK, adapter(1), envelope, np.arange(BLUEPRINT.units, dtype=np.float32), assignments)
     back = decode_orders(encode_orders(orders), BLUEPRINT)
     assert back.task == TASK
     assert back.assignments == assignments
-    assert back.envelope == union
+    assert back.envelope == envelope
     np.testing.assert_array_equal(back.scores, orders.scores)
     assert_same(back.adapter, orders.adapter)
 
@@ -129,7 +129,7 @@ def test_results_come_back_the_same_and_in_device_order() -> None:
 
 def test_envelope_is_the_union() -> None:
     one, other = structure(1), structure(2)
-    both = envelope([one, other])
+    both = union([one, other])
     assert one.within(both)
     assert other.within(both)
     np.testing.assert_array_equal(both.keep, one.keep | other.keep)

@@ -1,0 +1,19 @@
+"""A slim model in memory, with its tokenizer and what is known of it."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from slimfed.clients.export.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class SlimModel:
+    """A plain transformers model, sliced, its adapter folded in, and what belongs to it.
+
+    It runs and generates as any other of its type; only its shapes differ from what its configuration says.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    manifest: Manifest
