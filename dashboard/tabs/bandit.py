@@ -12,7 +12,7 @@ from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import parse_job
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.rollups import STEPS
-from slimfed.strategies.bandits.base import Arm
+from slimfed.strategies.bandits import Arm, make_bandit
 from slimfed.strategies.bandits.s_ucb import SUcb
 
 EVERYBODY = "All devices"
@@ -86,11 +86,11 @@ def _grown(run: Any, pulls: list[Any]) -> SUcb | None:
     """The agent as it is now: its boxes follow from its pulls alone. None for a bandit that cuts no boxes."""
     try:
         spec = parse_job(run.job).bandit
-    except InputError:  # a job of another version
+        agent = make_bandit(spec, 0)
+    except InputError:  # a job of another version, or with an agent that is not installed here
         return None
-    if spec.name != SUcb.name or any(row.rank not in spec.ranks for row in pulls):
+    if not isinstance(agent, SUcb) or any(row.rank not in spec.ranks for row in pulls):
         return None
-    agent = SUcb(spec, 0)
     for row in pulls:
         agent.observe(row.round, Arm(row.pruning_step, row.rank), row.reward)
     return agent

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from slimfed.clients.registry import Registry
 from slimfed.strategies.bandits.spec import BanditSpec
 
 # Pruning steps that an agent that foresees is told the times of.
@@ -26,10 +27,10 @@ class Bandit(ABC):
     """The agent of one device. It knows nothing of models or messages: arms go out, rewards in [0, 1] come back.
 
     The strategy makes one agent per device, and in every round calls :meth:`suggest` once and, if the device's update
-    was accepted, :meth:`observe` once. A new kind of agent is one file and one line in the registry.
+    was accepted, :meth:`observe` once. A new kind of agent is one file here, whose class registers
+    itself with :data:`BANDITS`, or an entry point ``slimfed.bandits`` of another package.
     """
 
-    name: ClassVar[str]
     foresees: ClassVar[bool] = False
     """True for an agent that is told from the profiles what arms will take, which no real one can know."""
     paced: ClassVar[bool] = False
@@ -84,6 +85,12 @@ class Bandit(ABC):
     def draw_rank(self) -> int:
         """A rank drawn evenly from those of the job."""
         return int(self.spec.ranks[self.rng.integers(len(self.spec.ranks))])
+
+
+BANDITS = Registry[type[Bandit]](
+    "bandit.name", "slimfed.bandits", Bandit, package="slimfed.strategies.bandits", classes=True
+)
+"""Agents by name, as classes."""
 
 
 def draw(rng: np.random.Generator, low: float, high: float) -> float:

@@ -4,12 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 from slimfed.strategies.bandits.spec import BanditSpec
 
 
+@BANDITS.register("e-ucb")
 class EUcb(Bandit):
-    """FedMP (Jiang et al., ICDE 2022), as far as it is public; the formula is the discounted UCB it is built on.
+    """An upper confidence bound over intervals of the pruning step, at one rank for all.
+
+    FedMP (Jiang et al., ICDE 2022), as far as it is public; the formula is the discounted UCB it is built on.
 
     Leaves partition the pruning steps. With lam = ``spec.discount``, N the discounted pulls and R the discounted mean
     reward inside a leaf, and n = max(1, sum of N)::
@@ -20,8 +23,6 @@ class EUcb(Bandit):
     The rank is ``spec.fixed_rank`` (default: the largest); FedMP has none. Its reward, the loss decrease divided by
     |T - mean T|, has no bound at T = mean T; agents here are all paid by ``reward.py``.
     """
-
-    name = "e-ucb"
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)

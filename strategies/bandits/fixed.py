@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward
 from slimfed.strategies.bandits.spec import BanditSpec
 
 
+@BANDITS.register("fixed")
 class Fixed(Bandit):
-    """``spec.fixed_step`` (default: the middle of the range) and ``spec.fixed_rank`` (default: the largest).
+    """The same pruning step and rank in every round.
 
+    They are ``spec.fixed_step`` (default: the middle of the range) and ``spec.fixed_rank`` (default: the largest).
     With ``spec.spread_ranks`` the device's rank is drawn once from all ranks, as HetLoRA gives unequal devices theirs.
     """
-
-    name = "fixed"
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)

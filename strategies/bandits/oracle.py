@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward
 from slimfed.strategies.bandits.spec import BanditSpec
 
 
+@BANDITS.register("oracle")
 class Oracle(Bandit):
     """The most capable arm that does not prolong the round.
 
@@ -14,7 +15,6 @@ class Oracle(Bandit):
     later rounds shorter; if there is none, the fastest.
     """
 
-    name = "oracle"
     foresees = True
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:

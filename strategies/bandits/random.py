@@ -1,12 +1,11 @@
 """Arms drawn evenly: the baseline that every learning agent has to beat."""
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 
 
+@BANDITS.register("random")
 class Random(Bandit):
     """Pruning step and rank drawn evenly and independently in every round."""
-
-    name = "random"
 
     def suggest(self, low: float, high: float) -> Arm:
         """An arm drawn from the allowed steps and the job's ranks."""

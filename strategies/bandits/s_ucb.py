@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 from slimfed.strategies.bandits.spec import BanditSpec
 
 # What a box's parent is worth to the box, in pulls. Vanishes against many pulls, decides when there are few.
@@ -82,8 +82,9 @@ class Node:
     children: tuple["Node", ...] = ()
 
 
+@BANDITS.register("s-ucb")
 class SUcb(Bandit):
-    """Discounted UCB over the leaves of a tree of boxes.
+    """An upper confidence bound over boxes of pruning steps and ranks, which are split where they are pulled.
 
     Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device. And
     since a round lasts as long as its slowest device, an agent keeps to the arms that its device's own past says will
@@ -104,7 +105,6 @@ class SUcb(Bandit):
     parent saw; the tree follows from the pulls alone, so that the state holds nothing else but the random generator.
     """
 
-    name = "s-ucb"
     paced = True
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:

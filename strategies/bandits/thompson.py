@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from slimfed.strategies.bandits.base import Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 from slimfed.strategies.bandits.spec import BanditSpec
 
 # Cells over the range of pruning steps; ranks have a cell each.
@@ -14,6 +14,7 @@ _PRIOR_PULLS = 1.0
 _LEAST_SPREAD = 0.02
 
 
+@BANDITS.register("thompson")
 class Thompson(Bandit):
     """Gaussian Thompson sampling over a grid of (pruning step, rank), with discounted pulls.
 
@@ -22,8 +23,6 @@ class Thompson(Bandit):
     column, each effect is drawn from Normal(S / (N + 1), spread^2 / (N + 1)), and the cell with the largest sum among
     those that meet the allowed steps is pulled at a random point.
     """
-
-    name = "thompson"
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
