@@ -72,7 +72,7 @@ def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
     from slimfed.platform.fleet.profiles import load_fleet
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.preflight import Checked
-    from slimfed.platform.launch.run_lifecycle import create_run
+    from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.launch.workers import Sizing
     from slimfed.platform.server.assembly import assemble, new_fleet
     from slimfed.platform.server.recorder import StoreRecorder

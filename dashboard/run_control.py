@@ -20,8 +20,8 @@ from slimfed.clients.errors import InputError
 from slimfed.dashboard.access import access
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import located
+from slimfed.platform.launch.liveness import ask_to_stop
 from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
-from slimfed.platform.launch.run_lifecycle import ask_to_stop
 from slimfed.platform.store.dashboard_reader import Insight
 
 CHECK_SECONDS = 300

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimfed.clients.errors import InputError
+
+if TYPE_CHECKING:
+    from slimfed.platform.job.job import Job
 
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
@@ -62,6 +66,13 @@ class RunFolder:
 def home(environment: Mapping[str, str] = os.environ) -> Path:
     """``SLIMFED_HOME`` if it is set, else ``./slimfed-runs``; absolute. Nothing is created."""
     return Path(environment.get("SLIMFED_HOME") or "slimfed-runs").expanduser().absolute()
+
+
+def store_url(job: "Job | None" = None, environment: Mapping[str, str] = os.environ) -> str:
+    """Where runs are recorded: ``store.url`` of the job if it names one, else ``SLIMFED_STORE``, else SQLite."""
+    if job is not None and job.store.url != "sqlite":
+        return job.store.url
+    return environment.get("SLIMFED_STORE") or "sqlite"
 
 
 def run_folder(home: Path, run_id: str) -> RunFolder:

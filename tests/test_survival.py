@@ -24,7 +24,7 @@ from sqlalchemy import event as database_event
 from sqlalchemy.exc import OperationalError
 
 from slimfed.platform.job.job import Job
-from slimfed.platform.launch.run_lifecycle import is_alive, settle
+from slimfed.platform.launch.liveness import is_alive, settle
 from slimfed.platform.server import checkpoint
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.retry import patiently
@@ -203,7 +203,7 @@ def test_of_two_that_resume_at_once_one_does(house: House, undisturbed: str) -> 
 
 
 def test_a_run_whose_process_is_gone_is_said_to_have_failed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slimfed.platform.launch.run_lifecycle._LAST_WORDS_SECONDS", -60.0)
+    monkeypatch.setattr("slimfed.platform.launch.liveness._LAST_WORDS_SECONDS", -60.0)
     run = house.new_run()
 
     def begin() -> None:

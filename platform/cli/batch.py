@@ -16,11 +16,12 @@ from slimfed.platform.cli.output import FAILED, OK, notes
 from slimfed.platform.cli.progress import Board
 from slimfed.platform.cli.running import INTERRUPTED
 from slimfed.platform.cli.stores import reading
-from slimfed.platform.home import RunFolder, home, run_folder
+from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.job.job import Job, load_job, parse_job
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
+from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
-from slimfed.platform.launch.run_lifecycle import create_run, is_alive, store_url
+from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.workers import Sizing, processor_count
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store

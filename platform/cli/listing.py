@@ -52,7 +52,7 @@ def runs(
 ) -> None:
     """List the runs, newest first."""
     from slimfed.platform.cli.stores import reading
-    from slimfed.platform.launch.run_lifecycle import settle
+    from slimfed.platform.launch.liveness import settle
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.summary import run_summaries
 

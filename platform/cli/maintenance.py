@@ -31,8 +31,7 @@ def upgrade(
     ] = None,
 ) -> None:
     """Bring the store to the newest revision."""
-    from slimfed.platform.home import home
-    from slimfed.platform.launch.run_lifecycle import store_url
+    from slimfed.platform.home import home, store_url
     from slimfed.platform.store.writer import upgrade as upgrade_store
 
     before, after = upgrade_store(store or store_url(), home())

@@ -40,9 +40,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a job to its end, or put it into the queue."""
-    from slimfed.platform.home import home
+    from slimfed.platform.home import home, store_url
     from slimfed.platform.job.job import load_job
-    from slimfed.platform.launch.run_lifecycle import create_run, store_url
+    from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.store.writer import Store
 
     real = ["fleet.clock=measured"] if federation else []  # what a profile says of time is not true of real devices
@@ -62,9 +62,9 @@ def run(
 def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.cli.stores import existing
-    from slimfed.platform.home import run_folder
+    from slimfed.platform.home import run_folder, store_url
     from slimfed.platform.job.job import load_job
-    from slimfed.platform.launch.run_lifecycle import is_alive, store_url
+    from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.store.reader import Reader
 
     with existing() as store:
@@ -90,7 +90,7 @@ def stop(run: RunId) -> None:
     """Stop a run; it can be resumed. Returns when it has stopped."""
     from slimfed.platform.cli.stores import existing
     from slimfed.platform.launch.launcher import FINAL
-    from slimfed.platform.launch.run_lifecycle import ask_to_stop
+    from slimfed.platform.launch.liveness import ask_to_stop
     from slimfed.platform.store.reader import Reader
 
     with existing() as store:

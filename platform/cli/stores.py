@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.home import home
-from slimfed.platform.job.job import Job
-from slimfed.platform.launch.run_lifecycle import store_url
+from slimfed.platform.home import home, store_url
 from slimfed.platform.store.database import resolve_url
 from slimfed.platform.store.writer import Store
 
+if TYPE_CHECKING:
+    from slimfed.platform.job.job import Job
+
 
 @contextmanager
-def reading(job: Job | None = None) -> Iterator[Store | None]:
+def reading(job: "Job | None" = None) -> Iterator[Store | None]:
     """The store that exists; None for an SQLite file that nobody has made yet (and that is not made here).
 
     ``job``: the one whose store it is, if it names one.
@@ -27,7 +29,7 @@ def reading(job: Job | None = None) -> Iterator[Store | None]:
 
 
 @contextmanager
-def existing(job: Job | None = None) -> Iterator[Store]:
+def existing(job: "Job | None" = None) -> Iterator[Store]:
     """The store that exists. Raises ``InputError`` if there is none."""
     with reading(job) as store:
         if store is None:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slimfed.platform.home import home, run_folder
-from slimfed.platform.launch.run_lifecycle import is_alive, store_url
+from slimfed.platform.home import home, run_folder, store_url
+from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.writer import Store
 

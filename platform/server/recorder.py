@@ -12,7 +12,8 @@ from slimfed.clients.stopwatch import Stopwatch
 from slimfed.platform.home import RunFolder
 from slimfed.platform.server import checkpoint, round_timing
 from slimfed.platform.store.retry import patiently
-from slimfed.platform.store.writer import CheckpointRow, Store
+from slimfed.platform.store.rows import CheckpointRow
+from slimfed.platform.store.writer import Store
 from slimfed.strategies.protocols import Event, RoundRecord
 
 _ASK_SECONDS = 0.2

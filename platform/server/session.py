@@ -10,10 +10,10 @@ from flwr.serverapp import Grid
 from sqlalchemy.exc import SQLAlchemyError
 
 from slimfed.clients.node.runtime import open_office, open_workplace
-from slimfed.platform.home import home, run_folder
+from slimfed.platform.home import home, run_folder, store_url
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
-from slimfed.platform.launch.run_lifecycle import create_run, store_url
+from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.server.base_digest import pin_base
 from slimfed.platform.server.recorder import StoreRecorder

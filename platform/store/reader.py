@@ -3,13 +3,15 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import Connection, Engine, Row, Select, func, select
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.store.schema import Assignment, Checkpoint, Device, Evaluation, Event, Round, Run
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AnyRow = Row[*tuple[Any, ...]]
 Rows = Sequence[AnyRow]
@@ -24,8 +26,8 @@ class HeatMap:
     rounds: tuple[int, ...]
     devices: tuple[int, ...]
     profiles: tuple[str, ...]
-    sparsity: np.ndarray
-    rank: np.ndarray
+    sparsity: "np.ndarray"
+    rank: "np.ndarray"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ class Reader:
             )
             cells = connection.execute(query).all()
         shape = (len(numbers), len(chosen))
+        import numpy as np  # here, because a list of runs can do without it
+
         sparsity, rank = np.full(shape, np.nan), np.full(shape, np.nan)
         row_of = {number: index for index, number in enumerate(numbers)}
         column_of = {row.device: index for index, row in enumerate(chosen)}

@@ -1,24 +1,24 @@
-"""The store's revisions: an empty database is made, an older one upgraded on demand, an unknown one refused."""
+"""The store's revisions: an empty database is made, an older one upgraded on demand, an unknown one refused.
+
+Alembic is imported only where a database has to be made or upgraded: a command that lists runs finds a store of the
+newest revision, and should not wait for it.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, inspect, text
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.store.database import shown, writing
-from slimfed.platform.store.schema import Base
+from slimfed.platform.store.schema import NEWEST_REVISION, Base
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # Any number will do, as long as every slimfed takes the same one.
 _LOCK = 7_305_106
-
-
-def newest_revision() -> str:
-    """The revision of this version of slimfed."""
-    return str(_scripts().get_current_head())
+_TABLE = "alembic_version"
 
 
 def check_revision(engine: Engine, url: URL) -> None:
@@ -27,7 +27,7 @@ def check_revision(engine: Engine, url: URL) -> None:
         found = _revision(connection, url)
     if found is None:
         migrate(engine, url)
-    elif found != newest_revision():
+    elif found != NEWEST_REVISION:
         raise InputError(f"store.url = {shown(url)!r}: the store is of an older slimfed; run `slimfed db upgrade`")
 
 
@@ -36,39 +36,56 @@ def migrate(engine: Engine, url: URL) -> tuple[str | None, str]:
 
     Raises ``InputError`` if a newer slimfed made the store, or something else than slimfed's migrations.
     """
+    from alembic import command
+
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         before = _revision(connection, url)
-        if before != newest_revision():
-            config = _config()
+        if before != NEWEST_REVISION:
+            config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    return before, newest_revision()
+    return before, NEWEST_REVISION
 
 
-def _revision(connection: Connection, url: URL) -> str | None:
-    """The database's revision, None if it is empty. Raises ``InputError`` for one that this slimfed does not know."""
-    # The tables first: another process that makes them meanwhile then shows its revision too, never tables alone.
-    strangers = set(inspect(connection).get_table_names()) & set(Base.metadata.tables)
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is None:
-        if strangers:
-            tables = ", ".join(sorted(strangers))
-            raise InputError(f"store.url = {shown(url)!r}: has tables ({tables}) that slimfed did not make")
-    elif found not in {script.revision for script in _scripts().walk_revisions()}:
-        raise InputError(
-            f"store.url = {shown(url)!r}: the store was written by a newer slimfed (revision {found}); upgrade slimfed"
-        )
-    return found
+def alembic_config() -> "Config":
+    """Where Alembic finds the migrations."""
+    from alembic.config import Config
 
-
-def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+def known_revisions() -> set[str]:
+    """Every revision that this slimfed has a migration for."""
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+
+
+def _revision(connection: Connection, url: URL) -> str | None:
+    """The database's revision, None if it is empty. Raises ``InputError`` for one that this slimfed does not know."""
+    # The tables first: another process that makes them meanwhile then shows its revision too, never tables alone.
+    tables = set(inspect(connection).get_table_names())
+    found = _recorded(connection)
+    if found is None:
+        strangers = tables & set(Base.metadata.tables)
+        if strangers:
+            names = ", ".join(sorted(strangers))
+            raise InputError(f"store.url = {shown(url)!r}: has tables ({names}) that slimfed did not make")
+    elif found != NEWEST_REVISION and found not in known_revisions():
+        raise InputError(
+            f"store.url = {shown(url)!r}: the store was written by a newer slimfed (revision {found}); upgrade slimfed"
+        )
+    return found
+
+
+def _recorded(connection: Connection) -> str | None:
+    """What Alembic has recorded: one row, or no table at all."""
+    if not inspect(connection).has_table(_TABLE):
+        return None
+    found = connection.scalar(text(f"SELECT version_num FROM {_TABLE}"))
+    return None if found is None else str(found)

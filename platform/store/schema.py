@@ -44,6 +44,10 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+NEWEST_REVISION = "0007"
+"""The last of ``migrations/versions``; a new migration changes it."""
+
+
 class Base(DeclarativeBase):
     """Declarative base of all tables."""
 

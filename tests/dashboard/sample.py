@@ -8,7 +8,7 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Block, Blueprint, Structure
 from slimfed.clients.update import Assignment, Evaluation, Update, Workload
-from slimfed.platform.job.job import parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.writer import FinalStatus, Store
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord
 
@@ -52,7 +52,7 @@ class SampleRun:
         self.id, self.number = f"{name}-{seed:04d}", 0
         self.profiles = profiles(devices)
         job = {"name": name, "seed": seed, "fleet": {"devices": devices}, "training": {"rounds": rounds}}
-        store.create_run(self.id, parse_job(job), Path("runs") / self.id)
+        store.create_run(self.id, job_to_dict(parse_job(job)), Path("runs") / self.id)
         store.set_devices(self.id, [(d, profile, 80 + d % 30) for d, profile in enumerate(self.profiles)])
         store.mark_running(self.id)
 

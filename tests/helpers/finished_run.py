@@ -10,7 +10,7 @@ from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.pruning.selection import select
 from slimfed.platform.home import run_folder
-from slimfed.platform.job.job import job_to_toml, parse_job
+from slimfed.platform.job.job import job_to_dict, job_to_toml, parse_job
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.assembly import new_fleet
 from slimfed.platform.server.base_digest import pin_base
@@ -25,7 +25,7 @@ def finished_run(home: Path, document: dict[str, Any] | None = None, run_id: str
     """Make the run; the adapter is random, the global model half pruned, device ``d`` by 0.1 * d."""
     job = parse_job({"name": "small", "seed": 5, "fleet": {"devices": DEVICES}} | (document or {}))
     with Store.open("sqlite", home) as store:
-        store.create_run(run_id, job, home / run_id)
+        store.create_run(run_id, job_to_dict(job), home / run_id)
         store.finish(run_id, "done")
     (home / run_id).mkdir(exist_ok=True)
     (home / run_id / "job.toml").write_text(job_to_toml(job))

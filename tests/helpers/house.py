@@ -19,7 +19,7 @@ from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.launch.preflight import Checked
-from slimfed.platform.launch.run_lifecycle import create_run
+from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.session import serve

@@ -14,7 +14,7 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from slimfed.platform.cli import app
-from slimfed.platform.job.job import parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.schema import Run
 from slimfed.platform.store.writer import Store
@@ -52,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _add_run(home: Path, run_id: str, status: str, **values: object) -> None:
     with Store.open("sqlite", home) as store:
-        store.create_run(run_id, parse_job(SMALL), home / run_id)
+        store.create_run(run_id, job_to_dict(parse_job(SMALL)), home / run_id)
         with store.engine.begin() as connection:
             connection.execute(update(Run).where(Run.id == run_id).values(status=status, **values))
 

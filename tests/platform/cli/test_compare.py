@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from slimfed.clients.update import Evaluation
 from slimfed.platform.cli import app
-from slimfed.platform.job.job import load_job
+from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.platform.sweep import expand
@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _record(home: Path, run_id: str, qualities: list[float], sweep: str | None = None, *sets: str) -> None:
     """A finished run of the small job."""
     with Store.open("sqlite", home) as store:
-        store.create_run(run_id, load_job(home.parent / "job.toml", sets), home / run_id, sweep)
+        store.create_run(run_id, job_to_dict(load_job(home.parent / "job.toml", sets)), home / run_id, sweep)
         for number, quality in enumerate(qualities, 1):
             measured = Evaluation(0.5, quality, 10, macro_f1=quality / 2)
             record = round_record(number, (device_record(0, number),), evaluation=measured, joules=2000.0)

@@ -15,7 +15,7 @@ from slimfed.platform.comparison.course import BUDGETS, PRICES, Cost, cost_to_ta
 from slimfed.platform.comparison.grouping import grouped
 from slimfed.platform.comparison.report import Target, choose_target, compare, load_courses
 from slimfed.platform.comparison.statistic import Statistic
-from slimfed.platform.job.job import parse_job
+from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -161,7 +161,7 @@ def test_nothing_to_compare_is_bad_input() -> None:
 
 def test_courses_add_up_what_the_store_holds(store: Store) -> None:
     for name, seed in (("one", 1), ("two", 2)):
-        store.create_run(name, parse_job({"seed": seed}), Path("/runs"), sweep="both")
+        store.create_run(name, job_to_dict(parse_job({"seed": seed})), Path("/runs"), sweep="both")
         for number in (1, 2, 3):
             measured = None if number == 2 else Evaluation(0.5, 0.3 * number, 10, macro_f1=0.2)
             record = round_record(number, (device_record(0, number),), evaluation=measured, joules=7.0 * seed)

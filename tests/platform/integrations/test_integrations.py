@@ -8,7 +8,7 @@ from round_records import device_record, round_record
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.integrations import elsewhere
-from slimfed.platform.job.job import load_job
+from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -18,7 +18,7 @@ RUN = "20260101-120000-abc"
 @pytest.fixture
 def reader(tmp_path: Path):
     with Store.open("sqlite", tmp_path) as store:
-        store.create_run(RUN, load_job(None, ["fleet.devices=2", "name=small"]), tmp_path / RUN)
+        store.create_run(RUN, job_to_dict(load_job(None, ["fleet.devices=2", "name=small"])), tmp_path / RUN)
         store.set_devices(RUN, [(0, "tx2", 10), (1, "nx", 11)])
         for number in (1, 2, 3):
             store.record_round(RUN, round_record(number, (device_record(0, number), device_record(1, number))))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from round_records import device_record, round_record
 
-from slimfed.platform.job.job import load_job
+from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.recorder import StoreRecorder
 from slimfed.platform.store.reader import Reader
@@ -30,7 +30,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 def recorder(store: Store, tmp_path: Path, watch: Watch) -> StoreRecorder:
-    store.create_run("run-1", load_job(None, ["fleet.devices=2"]), tmp_path)
+    store.create_run("run-1", job_to_dict(load_job(None, ["fleet.devices=2"])), tmp_path)
     store.mark_running("run-1")
     return StoreRecorder(store, "run-1", tmp_path / "checkpoints", now=watch)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from round_records import device_record, round_record
 
-from slimfed.platform.job.job import load_job
+from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.writer import Store
 
@@ -15,7 +15,7 @@ PROFILES = ("tx2", "nx", "tx2", "nx")
 
 @pytest.fixture
 def run(store: Store) -> str:
-    store.create_run(RUN, load_job(None, ["fleet.devices=4"]), Path("/runs") / RUN)
+    store.create_run(RUN, job_to_dict(load_job(None, ["fleet.devices=4"])), Path("/runs") / RUN)
     store.set_devices(RUN, [(d, profile, 10 + d) for d, profile in enumerate(PROFILES)])
     return RUN
 
@@ -104,7 +104,7 @@ def test_what_a_reader_says_of_a_run(store: Store, run: str) -> None:
 
 def test_a_run_leaves_the_queue_once(store: Store) -> None:
     for name in ("first", "second"):
-        store.create_run(name, load_job(), Path("/runs") / name, status="queued")
+        store.create_run(name, job_to_dict(load_job()), Path("/runs") / name, status="queued")
     insight = Insight(store.engine)
     assert [row.id for row in insight.queued()] == ["first", "second"]
     assert store.claim("first")

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from round_records import device_record, round_record
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
@@ -22,9 +23,9 @@ from slimfed.platform.store import revisions
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.database import writing
 from slimfed.platform.store.reader import Reader
-from slimfed.platform.store.revisions import newest_revision
-from slimfed.platform.store.schema import Base
-from slimfed.platform.store.writer import CheckpointRow, Store, upgrade
+from slimfed.platform.store.rows import CheckpointRow
+from slimfed.platform.store.schema import NEWEST_REVISION, Base
+from slimfed.platform.store.writer import Store, upgrade
 from slimfed.platform.summary import run_summaries, run_summary
 from slimfed.strategies.protocols import Event
 
@@ -60,7 +61,7 @@ KEYS = [
 
 @pytest.fixture
 def run(store: Store) -> str:
-    store.create_run(RUN, load_job(None, ["fleet.devices=3"]), Path("/runs") / RUN)
+    store.create_run(RUN, job_to_dict(load_job(None, ["fleet.devices=3"])), Path("/runs") / RUN)
     store.set_devices(RUN, [(0, "tx2", 10), (1, "nx", 11), (2, "tx2", 12)])
     return RUN
 
@@ -196,7 +197,7 @@ def test_only_checkpoints_that_exist_are_remembered(store: Store, run: str) -> N
 def test_runs_are_found_by_beginning(store: Store) -> None:
     job = load_job()
     for run_id in ("20260101-120000-abc", "20260101-120000-abd", "20260102-120000-xyz"):
-        store.create_run(run_id, job, Path("/x"))
+        store.create_run(run_id, job_to_dict(job), Path("/x"))
     reader = Reader(store.engine)
     assert reader.find_run("20260102").id == "20260102-120000-xyz"
     assert reader.find_run("20260101-120000-abc").id == "20260101-120000-abc"
@@ -210,7 +211,7 @@ def test_runs_are_found_by_beginning(store: Store) -> None:
 
 def test_runs_are_listed_newest_first_and_filtered(store: Store) -> None:
     for number in range(5):
-        store.create_run(f"run-{number}", load_job(None, [f"name=job_{number}"]), Path("/x"))
+        store.create_run(f"run-{number}", job_to_dict(load_job(None, [f"name=job_{number}"])), Path("/x"))
     store.finish("run-2", "failed", "why not")
     reader = Reader(store.engine)
     assert [row.id for row in reader.runs(limit=2)] == ["run-4", "run-3"]
@@ -272,8 +273,8 @@ def test_deleting_a_run_deletes_what_hangs_on_it(store: Store, run: str) -> None
 
 
 def test_upgrade_is_idempotent(store_url: str, tmp_path: Path) -> None:
-    assert upgrade(store_url, tmp_path) == (None, newest_revision())
-    assert upgrade(store_url, tmp_path) == (newest_revision(), newest_revision())
+    assert upgrade(store_url, tmp_path) == (None, NEWEST_REVISION)
+    assert upgrade(store_url, tmp_path) == (NEWEST_REVISION, NEWEST_REVISION)
     Store.open(store_url, tmp_path).close()
 
 
@@ -288,7 +289,7 @@ def test_an_older_store_keeps_what_is_in_it(store: Store, store_url: str, run: s
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         assert "task" not in {column["name"] for column in inspect(connection).get_columns("runs")}
-    assert upgrade(store_url, tmp_path) == ("0001", newest_revision())
+    assert upgrade(store_url, tmp_path) == ("0001", NEWEST_REVISION)
     reader = Insight(store.engine)
     found = reader.find_run(run)
     assert (found.task, found.loss, found.rounds_done) == ("classification", 0.6, 1)
@@ -381,3 +382,8 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
 def test_job_json_round_trip() -> None:
     job = load_job()
     assert parse_job(job_to_dict(job)) == job
+
+
+def test_the_newest_revision_is_the_last_migration() -> None:
+    head = ScriptDirectory.from_config(revisions.alembic_config()).get_current_head()
+    assert head == NEWEST_REVISION

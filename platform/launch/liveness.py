@@ -1,60 +1,17 @@
-"""A run's life outside the server: made before it starts, found alive or dead afterwards."""
+"""Whether a run's process is alive: asked before it is stopped, resumed or shown."""
 
-import os
-import shutil
 import socket
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from slimfed.platform.home import RunFolder, create_run_folder
-from slimfed.platform.job.job import Job, job_to_toml
 from slimfed.platform.store.reader import Reader
-from slimfed.platform.store.writer import FirstStatus, Store
-
-if TYPE_CHECKING:
-    from slimfed.platform.launch.preflight import Checked  # brings torch, which listing runs can do without
+from slimfed.platform.store.writer import Store
 
 # A server writes its heartbeat every five seconds while it waits, but not while it evaluates a model.
 _SILENCE_SECONDS = 300.0
 _LAST_WORDS_SECONDS = 30.0
-
-
-def store_url(job: Job | None = None) -> str:
-    """Where runs are recorded: ``store.url`` of the job if it names one, else ``SLIMFED_STORE``, else SQLite."""
-    if job is not None and job.store.url != "sqlite":
-        return job.store.url
-    return os.environ.get("SLIMFED_STORE") or "sqlite"
-
-
-def create_run(
-    store: Store, home: Path, checked: "Checked", sweep: str | None = None, status: FirstStatus = "created"
-) -> tuple[str, RunFolder]:
-    """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
-
-    Why the engine is what it is stands in the folder too, ``logs/engine.log``. ``sweep``: the name of the sweep that
-    the run belongs to.
-    """
-    run_id, folder = create_run_folder(home)
-    try:
-        folder.job.touch(mode=0o600)  # the store's URL may hold a password
-        folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
-        folder.logs.mkdir()
-        (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
-        store.create_run(run_id, checked.job, folder.path, sweep, status)
-        store.set_devices(
-            run_id,
-            [
-                (device.device, device.profile, examples)
-                for device, examples in zip(checked.fleet.devices, checked.examples, strict=True)
-            ],
-        )
-    except BaseException:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
-    return run_id, folder
 
 
 def ask_to_stop(store: Store, run: Any) -> None:

@@ -1,0 +1,40 @@
+"""A new run, before it starts: its folder and its rows in the store."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slimfed.platform.home import RunFolder, create_run_folder
+from slimfed.platform.job.job import job_to_dict, job_to_toml
+from slimfed.platform.store.writer import FirstStatus, Store
+
+if TYPE_CHECKING:
+    from slimfed.platform.launch.preflight import Checked  # brings torch, which listing runs can do without
+
+
+def create_run(
+    store: Store, home: Path, checked: "Checked", sweep: str | None = None, status: FirstStatus = "created"
+) -> tuple[str, RunFolder]:
+    """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
+
+    Why the engine is what it is stands in the folder too, ``logs/engine.log``. ``sweep``: the name of the sweep that
+    the run belongs to.
+    """
+    run_id, folder = create_run_folder(home)
+    try:
+        folder.job.touch(mode=0o600)  # the store's URL may hold a password
+        folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
+        folder.logs.mkdir()
+        (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
+        store.create_run(run_id, job_to_dict(checked.job), folder.path, sweep, status)
+        store.set_devices(
+            run_id,
+            [
+                (device.device, device.profile, examples)
+                for device, examples in zip(checked.fleet.devices, checked.examples, strict=True)
+            ],
+        )
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return run_id, folder
