@@ -49,6 +49,9 @@ def serve(
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_own_workplace, open_workplace
     from slimfed.clients.stopwatch import Stopwatch
+    from slimfed.clients.verbosity import follow_environment
+
+    follow_environment()
 
     watch, task, own = Stopwatch(), decode_task(content), OwnDevice.of(config or {})
     with watch.phase("open"):

@@ -1,7 +1,11 @@
-"""The one exception for input that cannot be used."""
+"""The errors that slimfed raises for somebody to read."""
 
 
-class InputError(ValueError):
+class SlimfedError(Exception):
+    """The base of all errors of slimfed. Its text is written for a reader: it can be shown as it is."""
+
+
+class InputError(SlimfedError, ValueError):
     """A job, model, data set or profile that cannot be used: the text names the field, the value and what is valid.
 
     The command line prints it as one line and exits with code 2.

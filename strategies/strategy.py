@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.quantization import compensated
 from slimfed.clients.messages.records import decode_phases, encode_orders
 from slimfed.clients.messages.size_limit import oversize
@@ -41,7 +42,7 @@ _SAMPLE = 100
 _QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
 
 
-class QuorumError(RuntimeError):
+class QuorumError(SlimfedError, RuntimeError):
     """Too few devices sent a usable update, however often the round was repeated."""
 
 

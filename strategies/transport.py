@@ -10,6 +10,8 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from slimfed.clients.errors import SlimfedError
+
 # Short enough to cost no time that counts, long enough not to burden the SuperLink.
 _POLL_SECONDS = 0.05
 _UNAVAILABLE = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
@@ -37,7 +39,7 @@ class Answer(Generic[Parcel]):
     seconds: float
 
 
-class StopRequestedError(Exception):
+class StopRequestedError(SlimfedError):
     """Somebody asked the run to stop while it was waiting."""
 
 

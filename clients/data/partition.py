@@ -19,7 +19,7 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import PartitionSpec
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def partition(data: TextData, spec: PartitionSpec, devices: int, seed: int) -> list[np.ndarray]:
@@ -76,7 +76,7 @@ def _fill_empty(parts: list[np.ndarray], rng: np.random.Generator) -> list[np.nd
     """Give every empty part one random row of the part that is then the largest."""
     empty = [index for index, part in enumerate(parts) if not len(part)]
     if empty:
-        _LOG.info("%d of %d devices drew no example and get one of the largest device's", len(empty), len(parts))
+        _log.info("%d of %d devices drew no example and get one of the largest device's", len(empty), len(parts))
     sizes = [(-len(part), index) for index, part in enumerate(parts)]
     heapq.heapify(sizes)  # the largest, of equals the first, in front: thousands of empty parts cannot ask all others
     for index in empty:

@@ -25,6 +25,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from slimfed.clients.adapter import Adapter
+from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.adapter_codec import decode_adapter, encode_adapter, encode_entries
 from slimfed.clients.messages.quantization import adapter_bytes, flat, like
 from slimfed.clients.pruning.adapter_slicing import narrow
@@ -33,7 +34,7 @@ from slimfed.clients.structure import Blueprint, Structure, union
 from slimfed.clients.update import Assignment, Evaluation, Update, Workload
 
 
-class MalformedMessageError(ValueError):
+class MalformedMessageError(SlimfedError, ValueError):
     """A message whose records do not have the promised form; the text says which and how."""
 
 

@@ -45,7 +45,7 @@ from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, 
 from slimfed.clients.training.single_device import DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Update
 
-_log = logging.getLogger("slimfed.node")
+_log = logging.getLogger(__name__)
 _PROBE_BATCHES = 2
 
 

@@ -20,7 +20,7 @@ from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, 
 from slimfed.clients.training.single_device import DeviceData, train_device
 from slimfed.clients.update import Assignment, Update
 
-_log = logging.getLogger("slimfed.engine")
+_log = logging.getLogger(__name__)
 
 _Train = Callable[[slice], list[Update]]
 

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from slimfed.clients.errors import SlimfedError
+
 Role = Literal["viewer", "operator"]
 
 USERS, PEOPLE = "SLIMFED_DASHBOARD_USERS", "SLIMFED_DASHBOARD_PEOPLE"
@@ -38,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _TRIES, _PAUSE_SECONDS = 5, 60.0
 
 
-class AccessError(ValueError):
+class AccessError(SlimfedError, ValueError):
     """The dashboard cannot tell who may come in; the text says why and what to do. It then lets nobody in."""
 
 

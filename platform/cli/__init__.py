@@ -1,11 +1,12 @@
 """The command line. Heavy imports are left to the commands, so that ``slimfed --help`` answers at once."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.verbosity import set_verbosity
 from slimfed.platform.cli import (
     benching,
     catalogue,
@@ -44,6 +45,29 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def print_version(asked: bool) -> None:
+    """Print slimfed's version and exit, if ``asked``."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"slimfed {version('slimfed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log every step to standard error")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    if verbose:
+        set_verbosity("debug")
+
+
 app.command()(running.run)
 app.command()(listing.runs)
 app.command()(listing.show)

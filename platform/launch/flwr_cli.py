@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slimfed.clients.errors import SlimfedError
+
 _COMMAND_SECONDS = 60.0
 
 # Quiet, private and quick: nothing is reported or looked up, tasks are picked up soon (every look of Flower's, all
@@ -30,7 +32,7 @@ _SETTINGS = {
 _UNSET = ("RAY_ADDRESS", "RAY_TMPDIR", "FLWR_DATABASE", "FLWR_OIDC_ENABLED")
 
 
-class LaunchError(RuntimeError):
+class LaunchError(SlimfedError, RuntimeError):
     """The Flower runtime could not be started or used; the text says why, with the last lines of its log."""
 
 

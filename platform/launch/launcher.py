@@ -4,6 +4,7 @@ The ServerApp does the work and writes the store; the launcher only watches. It 
 when the ServerApp can no longer do so.
 """
 
+import logging
 import signal
 import threading
 import time
@@ -19,6 +20,8 @@ from slimfed.platform.launch.federation import Federation
 from slimfed.platform.launch.flwr_cli import LaunchError
 from slimfed.platform.launch.superlink import SuperLink
 from slimfed.platform.launch.workers import Sizing
+
+_log = logging.getLogger(__name__)
 
 FinalStatus = Literal["done", "failed", "stopped"]
 Ending = tuple[FinalStatus, str]
@@ -106,11 +109,14 @@ def launch(
     with nullcontext(stop) if stop is not None else stop_signals() as stop:
         try:
             with _runtime(plan, environment) as runtime:
+                _log.debug("the Flower runtime answers; its log is in %s", plan.logs)
                 submission = _submit(plan, runtime)
+                _log.debug("Flower took the app as run %s", submission)
                 status = _Watch(runtime, submission, journal, stop, plan.logs / "app.log").until_final()
         except LaunchError as error:
             status = "stopped" if stop.count else "failed"
             journal.finish(status, str(error))
+        _log.debug("the run ended: %s", status)
         return Outcome(status, stop.count > 0)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from flwr.serverapp import Grid
 from sqlalchemy.exc import SQLAlchemyError
 
+from slimfed.clients.errors import SlimfedError
 from slimfed.clients.node.runtime import open_office, open_workplace
+from slimfed.clients.verbosity import FORMAT, follow_environment
 from slimfed.platform.home import home, run_folder, store_url
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
@@ -21,7 +23,7 @@ from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.strategies.transport import StopRequestedError
 
-_log = logging.getLogger("slimfed.server")
+_log = logging.getLogger(__name__)
 
 
 def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
@@ -81,8 +83,7 @@ def _recording_end(store: Store, run_id: str) -> Iterator[None]:
 def _in_words(error: BaseException) -> str:
     """The cause for a user: errors meant for reading as they are, others with their type."""
     text = " ".join(str(error).split())
-    readable = type(error).__module__.startswith("slimfed.") and text
-    return text if readable else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text if isinstance(error, SlimfedError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 @contextmanager
@@ -90,11 +91,10 @@ def _logging_to(path: Path) -> Iterator[None]:
     """Everything that is logged in this process also goes to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
-    _log.setLevel(logging.INFO)
+    follow_environment()
     try:
         yield
     finally:

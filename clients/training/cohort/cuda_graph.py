@@ -12,7 +12,7 @@ import torch
 
 from slimfed.clients.training.cohort.collate import Batch, join, stack
 
-_log = logging.getLogger("slimfed.engine")
+_log = logging.getLogger(__name__)
 # What kernels for half precision and for attention masks want lengths to be a multiple of.
 _LENGTH_MULTIPLE = 8
 

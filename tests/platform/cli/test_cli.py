@@ -226,3 +226,7 @@ def test_dashboard_serves_until_interrupted(home: Path) -> None:
     assert f"http://127.0.0.1:{port}" in server.stderr.readline()
     server.send_signal(signal.SIGINT)
     assert server.wait(30) is not None
+
+
+def test_version_and_verbose_stand_before_the_command() -> None:
+    assert runner.invoke(app, ["--version"]).stdout.startswith("slimfed ")
