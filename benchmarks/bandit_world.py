@@ -28,7 +28,7 @@ from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.update import Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Report, Workload
 from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.job import Job, load_job
@@ -102,8 +102,8 @@ def play(world: World, job: Job) -> tuple[list[float], list[float]]:
         records = tuple(_record(world, job, clock, plan.assignment, plan.arm.pruning_step) for plan in plans)
         reward_devices(Verdict(records, ()), fleet, plans, settings)
         for record in records:
-            fleet.devices[record.assignment.device].structure = record.update.structure
-        progress.append(progress[-1] + mean(r.update.loss_before - r.update.loss_after for r in records))
+            fleet.devices[record.assignment.device].structure = record.report.structure
+        progress.append(progress[-1] + mean(r.report.loss_before - r.report.loss_after for r in records))
         times.append(times[-1] + max(record.completion.seconds for record in records))
     return progress, times
 
@@ -112,16 +112,16 @@ def _record(world: World, job: Job, clock: VirtualClock, given: Assignment, step
     structure = world.cut(given.structure, given.sparsity)
     noise = np.random.default_rng(derive(job.seed, "loss", given.round, given.device)).standard_normal()
     learnt = 0.06 * (given.rank / 16) ** 0.15 * (1 - step / 2) * np.exp(0.3 * noise)
-    update = Update(
-        device=given.device, round=given.round, rank=given.rank, structure=structure, adapter=Adapter({}, {}),
-        scores=np.zeros(0, np.float32), loss_before=1.0, loss_after=1.0 - learnt, importance=learnt * given.rank**0.5,
+    report = Report(
+        device=given.device, round=given.round, rank=given.rank, effective_rank=float(given.rank), structure=structure,
+        loss_before=1.0, loss_after=1.0 - learnt, importance=learnt * given.rank**0.5,
         examples=1, seconds=1.0, measured_memory_bytes=0, evaluation=None,
         workload=world.work(_near(structure.sparsity), given.rank, job.training.local_steps, job),
     )  # fmt: skip
     start, end = _near(given.structure.sparsity), _near(structure.sparsity)
     completion = _completion(world, job, clock, given.device, given.round, start, end, given.rank)
     down, up = world.bytes(start, given.rank), world.bytes(end, given.rank)
-    return DeviceRecord(given, "done", completion, update, None, down, up)
+    return DeviceRecord(given, "done", completion, report, None, down, up)
 
 
 def _completion(

@@ -166,7 +166,7 @@ def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
         "tokens": case.devices * case.steps * case.batch * case.length,
         "seconds": median(seconds),
         "all_seconds": seconds,
-        "flops": sum(update.workload.flops for update in updates) - left_out(case),
+        "flops": sum(update.report.workload.flops for update in updates) - left_out(case),
         "memory_bytes": torch.cuda.max_memory_reserved(),
         "kernels": kernels(work),
     }

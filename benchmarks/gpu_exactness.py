@@ -83,9 +83,9 @@ def difference(family: str, causal: bool, options: dict[str, object]) -> float:
 
 
 def _between(one: Update, other: Update) -> float:
-    if one.structure != other.structure:
+    if one.report.structure != other.report.structure:
         return float("inf")
-    pairs = [(one.loss_before, other.loss_before), (one.loss_after, other.loss_after)]
+    pairs = [(one.report.loss_before, other.report.loss_before), (one.report.loss_after, other.report.loss_after)]
     pairs += [(one.scores / one.scores.max(initial=1.0), other.scores / one.scores.max(initial=1.0))]
     pairs += list(zip(one.adapter.tensors(), other.adapter.tensors(), strict=True))
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)

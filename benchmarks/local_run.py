@@ -40,7 +40,7 @@ class PrintingRecorder:
         """Print the round."""
         self.rounds.append(replace(record, devices=()))
         self.events += len(record.events)
-        needed = [device.update.workload.peak_memory_bytes for device in record.devices if device.update]
+        needed = [device.report.workload.peak_memory_bytes for device in record.devices if device.report]
         self.peak_memory_bytes = max([self.peak_memory_bytes, *needed])
         accuracy = record.evaluation.accuracy if record.evaluation else float("nan")
         own = record.device_accuracy_mean or float("nan")

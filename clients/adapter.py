@@ -91,6 +91,7 @@ class Adapter:
     def effective_rank(self) -> float:
         """Mean over the modules of the ranks that are not switched off; of deltas, the rank with as many numbers."""
         if self.deltas:
-            return sum(d.values.size for d in self.deltas.values()) / sum(sum(d.shape) for d in self.deltas.values())
+            one = self.budget(1)
+            return sum(d.values.size for d in self.deltas.values()) / one if one else 0.0
         ranks = [len(f.a) if f.gate is None else int(np.count_nonzero(f.gate)) for f in self.factors.values()]
         return float(np.mean(ranks)) if ranks else 0.0

@@ -44,11 +44,12 @@ def serve(
 
     ``config`` is the node's configuration, ``state`` what it remembers from one message of the run to the next.
     """
-    from slimfed.clients.messages.records import Failure, decode_orders, decode_task, encode_phases, encode_results
+    from slimfed.clients.messages.records import decode_orders, decode_task, encode_phases, encode_results
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_own_workplace, open_workplace
     from slimfed.clients.stopwatch import Stopwatch
+    from slimfed.clients.update import Failure
     from slimfed.clients.verbosity import follow_environment
 
     follow_environment()

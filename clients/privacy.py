@@ -1,6 +1,7 @@
 """Differential privacy of updates: what both sides do to a vector, and what it costs."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from flwr.supercore.differential_privacy import get_norm
@@ -30,8 +31,7 @@ def localised(update: Update, sent: Adapter, spec: PrivacySpec, draw: np.random.
     safe, _ = clipped(update, sent, spec.clipping_norm)
     deviation = 2 * spec.clipping_norm / mean_shift(spec.epsilon, spec.delta)
     noisy = [tensor + deviation * draw.standard_normal(tensor.shape) for tensor in safe.adapter.tensors()]
-    silent = {"loss_before": 0.0, "loss_after": 0.0, "importance": 0.0, "examples": 1, "evaluation": None}
-    return Update(**(vars(_with(safe, noisy)) | silent))
+    return _with(safe, noisy).with_report(loss_before=0.0, loss_after=0.0, importance=0.0, examples=1, evaluation=None)
 
 
 def _with(update: Update, tensors: list[np.ndarray]) -> Update:
@@ -39,7 +39,7 @@ def _with(update: Update, tensors: list[np.ndarray]) -> Update:
     values = iter([tensor.astype(np.float32) for tensor in tensors])
     factors = {name: Factors(next(values), next(values)) for name in update.adapter.factors}
     head = {name: next(values) for name in update.adapter.head}
-    return Update(**(vars(update) | {"adapter": Adapter(factors, head)}))
+    return replace(update, adapter=Adapter(factors, head))
 
 
 def delta_of(epsilon: float, shift: float) -> float:

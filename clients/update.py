@@ -1,6 +1,7 @@
-"""What goes to a device for a round (assignment) and what comes back (update)."""
+"""What goes to a device for a round (assignment) and what comes back (update or failure)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -69,9 +70,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Report:
-    """What stays of an update when its tensors have been added up: its fields, but for adapter and scores.
+    """What a device says of its round beside the tensors; it is kept when the tensors have been added up.
 
-    ``effective_rank``: that of the adapter.
+    ``rank``: number of LoRA ranks the adapter has. ``effective_rank``: mean over the modules of the ranks that are not
+    switched off (``Adapter.effective_rank``). ``structure``: what the device keeps after the round.
+    ``loss_before``/``loss_after``: mean loss (nats) on the same fixed local batches. ``importance``: mean over the
+    steps of the adapter's sensitivity, sum of abs(weight * gradient). ``examples``: training texts of the device.
+    ``seconds`` and ``measured_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: the device's own
+    model on the test split; None if it was not measured. ``link_seconds``: from the server's send to its receipt, less
+    the node's work (real devices). ``memory``: the rounding error of the sent adapter, in the adapter's shapes, for the
+    device's next round (``messages/quantization.py``); None if nothing was rounded.
     """
 
     device: int
@@ -93,38 +101,28 @@ class Report:
 
 @dataclass(frozen=True)
 class Update:
-    """One device's result of a round, in the device's own shape.
+    """One device's result of a round: its report and its tensors, in the device's own shape.
 
-    ``scores``: float32 [units], smoothed importance, 0 where removed. ``loss_before``/``loss_after``: mean loss on the
-    same fixed local batches. ``importance``: size of what the adapter learnt (algorithms 1, step 4). ``seconds`` and
-    ``peak_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: its own model on the test split.
-    ``link_seconds``: what the server measured from its send to its receipt, less the node's work (real devices).
-    ``memory``: what rounding took away of ``adapter`` (``messages/quantization.py``), for the next time; None if
-    nothing was rounded.
+    ``scores``: float32 [units], smoothed importance of every unit, 0 where it was removed.
     """
 
-    device: int
-    round: int
-    rank: int
-    structure: Structure
+    report: Report
     adapter: Adapter
     scores: np.ndarray
-    loss_before: float
-    loss_after: float
-    importance: float
-    examples: int
-    seconds: float
-    measured_memory_bytes: int
-    workload: Workload
-    evaluation: Evaluation | None
-    link_seconds: float = 0.0
-    memory: Adapter | None = None
 
     @property
-    def effective_rank(self) -> float:
-        """That of the adapter."""
-        return self.adapter.effective_rank
+    def device(self) -> int:
+        """Whose result it is, as :attr:`Failure.device` says of a failure."""
+        return self.report.device
 
-    def report(self) -> Report:
-        """The update without its tensors."""
-        return Report(**{each.name: getattr(self, each.name) for each in fields(Report)})
+    def with_report(self, **changes: Any) -> "Update":
+        """The update with other values in these fields of its report."""
+        return replace(self, report=replace(self.report, **changes))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A device that sent no usable update, and why."""
+
+    device: int
+    cause: str

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.supercore.differential_privacy import compute_adaptive_noise_params, compute_stdv
@@ -32,9 +32,9 @@ def clip(
     With adaptive clipping the next norm follows the share of updates that were clipped, seen through noise: the norm
     moves towards the quantile ``target_quantile`` of the updates' own norms (Andrew et al., arXiv 1905.03871).
     """
-    dense = updates[0].structure.blueprint.dense()
-    pairs = [clipped(u, narrow(before, dense, u.structure, u.rank), norm) for u in updates]
-    kept = [replace(update, examples=1) for update, _ in pairs]
+    dense = updates[0].report.structure.blueprint.dense()
+    pairs = [clipped(u, narrow(before, dense, u.report.structure, u.report.rank), norm) for u in updates]
+    kept = [update.with_report(examples=1) for update, _ in pairs]
     if spec.clipping == "fixed":
         return Clipped(kept, norm, norm)
     count_deviation, _ = compute_adaptive_noise_params(spec.noise_multiplier, len(updates), None)

@@ -51,9 +51,10 @@ class Event:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """One device in one round: ``update`` is what stays of its update when its tensors have been added up.
+    """One device in one round.
 
-    ``update`` is None if none was accepted; ``reward`` is None if nothing was learnt.
+    ``report``: that of its update; None if no update was accepted. ``reward``: in [0, 1]; None if its agent learnt
+    nothing.
 
     ``joules``: its energy until the end of the round; None if nobody knows.
     """
@@ -61,7 +62,7 @@ class DeviceRecord:
     assignment: Assignment
     status: DeviceStatus
     completion: Completion | None
-    update: Report | None
+    report: Report | None
     reward: float | None
     bytes_down: int
     bytes_up: int
@@ -102,8 +103,8 @@ class RoundRecord:
 class Clock(Protocol):
     """Tells how long a device's round took: from a profile (virtual) or from what was measured (real)."""
 
-    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
-        """Completion of ``update.device`` in ``update.round``."""
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``report.device`` in ``report.round``."""
         ...
 
 

@@ -26,7 +26,7 @@ def reward_devices(verdict: Verdict, fleet: Fleet, plans: Sequence[Plan], settin
     Dropouts, failures and refused updates say nothing of the arm and teach nothing.
     """
     accepted = [
-        (r, r.update, r.completion) for r in verdict.devices if r.update is not None and r.completion is not None
+        (r, r.report, r.completion) for r in verdict.devices if r.report is not None and r.completion is not None
     ]
     values = rewards(
         settings.bandit.reward,

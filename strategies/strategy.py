@@ -261,7 +261,7 @@ class FedSlim(Strategy):
         assert harvest is not None, "a round is judged before it is aggregated"
         with self._watch.phase("reward"):
             self._verdict = reward_devices(self._verdict, self.fleet, self._plans, self.settings)
-        reports = [record.update for record in self._verdict.accepted if record.update is not None]
+        reports = [record.report for record in self._verdict.accepted if record.report is not None]
         before, rank, held = self.fleet.adapter, max(self.settings.bandit.ranks), harvest.kept()
         after = self._aggregate(before, harvest, self._frame(server_round))
         self._error = self._measure_error(before, after, held, len(reports), server_round)
@@ -351,7 +351,7 @@ class FedSlim(Strategy):
     def _record(self, number: int, evaluation: Evaluation | None, started: float) -> RoundRecord:
         seconds = self._virtual_seconds()
         records = tuple(_with_energy(record, seconds) for record in self._verdict.devices)
-        updates = [record.update for record in self._verdict.accepted if record.update is not None]
+        updates = [record.report for record in self._verdict.accepted if record.report is not None]
         own = [update.evaluation.accuracy for update in updates if update.evaluation is not None]
         examples = np.array([update.examples for update in updates], dtype=np.float64)
         losses = np.array([update.loss_after for update in updates])

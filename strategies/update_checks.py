@@ -201,7 +201,7 @@ def distance(update: Update, before: Adapter) -> float:
     The mean makes devices of unequal rank and structure comparable: an AdamW step moves every entry by about as much.
     """
     squares, count = 0.0, 0
-    parts = places(before, update.structure, update.rank)
+    parts = places(before, update.report.structure, update.report.rank)
     for module, factors in update.adapter.factors.items():
         sent, place = before.factors[module], parts[module]
         for part, now in factors.parts().items():
@@ -211,7 +211,7 @@ def distance(update: Update, before: Adapter) -> float:
         for name, tensor in getattr(update.adapter, part).items():
             squares += _square_difference(tensor, getattr(before, part)[name])
             count += tensor.size
-    entries = {} if before.undecided else owned_entries(before, update.structure, update.rank)
+    entries = {} if before.undecided else owned_entries(before, update.report.structure, update.report.rank)
     for module, own in entries.items():  # proposals are sizes of a change that is not kept
         squares += _square_difference(update.adapter.deltas[module].values, before.deltas[module].values[own])
         count += int(own.sum())
@@ -242,8 +242,8 @@ def _check(
     """The first fault of an update by itself."""
     if assigned is None:
         return "unknown-device", "no device of this number was given work in this round", _REINSTALL
-    if update.round != assigned.round:
-        cause = f"answers round {update.round}, this is round {assigned.round}"
+    if update.report.round != assigned.round:
+        cause = f"answers round {update.report.round}, this is round {assigned.round}"
         return "late", cause, "raise deadlines.reply_seconds if this happens often"
     if update.device in accepted:
         return "repeated", "a second update of the same device in one round", "check that no two nodes host this device"
@@ -258,23 +258,23 @@ def _check(
 
 
 def _check_rank(update: Update, assigned: Assignment, adapter: AdapterSpec) -> Finding | None:
-    if update.rank not in (assigned.rank, kept_ranks(assigned.rank, adapter)):
-        return "rank", f"has rank {update.rank}, was assigned {assigned.rank}", _REINSTALL
+    if update.report.rank not in (assigned.rank, kept_ranks(assigned.rank, adapter)):
+        return "rank", f"has rank {update.report.rank}, was assigned {assigned.rank}", _REINSTALL
     return None
 
 
 def _check_structure(update: Update, assigned: Assignment) -> Finding | None:
-    if update.structure.keep.shape != assigned.structure.keep.shape:
-        units = update.structure.keep.size, assigned.structure.keep.size
+    if update.report.structure.keep.shape != assigned.structure.keep.shape:
+        units = update.report.structure.keep.size, assigned.structure.keep.size
         return "structure", f"has {units[0]} units, the model has {units[1]}", _REINSTALL
-    if not update.structure.within(assigned.structure):
+    if not update.report.structure.within(assigned.structure):
         return "structure", "keeps units that were removed in earlier rounds", _REINSTALL
     allowed = max(assigned.sparsity, assigned.structure.sparsity)
-    if update.structure.sparsity > allowed + _ROUNDING:
-        cause = f"has pruned to sparsity {update.structure.sparsity:.4f}, was assigned {allowed:.4f}"
+    if update.report.structure.sparsity > allowed + _ROUNDING:
+        cause = f"has pruned to sparsity {update.report.structure.sparsity:.4f}, was assigned {allowed:.4f}"
         return "structure", cause, _REINSTALL
     due = assigned.sparsity - assigned.structure.sparsity
-    if update.structure == assigned.structure and due > _coarseness(assigned.structure.blueprint):
+    if update.report.structure == assigned.structure and due > _coarseness(assigned.structure.blueprint):
         return "structure", f"has pruned nothing, {due:.4f} of the parameters were to go", _REINSTALL
     return None
 
@@ -303,19 +303,19 @@ def _check_tensors(update: Update, before: Adapter) -> Finding | None:
         odd = sorted(set(f.parts()) ^ set(before.factors[name].parts()))
         if odd:
             return "names", f"{name}: part {odd[0]} is there or missing, unlike in what was sent", _REINSTALL
-    shapes = device_shapes(before, update.structure, update.rank)
+    shapes = device_shapes(before, update.report.structure, update.report.rank)
     tensors: list[tuple[str, np.ndarray, tuple[int, ...]]] = [
         (f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()
     ]
     tensors += [(f"{name} (b)", f.b, shapes[name][1]) for name, f in factors.items()]
     gates = {f"{name} (gate)": f.gate for name, f in factors.items() if f.gate is not None}
-    tensors += [(name, gate, (update.rank,)) for name, gate in gates.items()]
+    tensors += [(name, gate, (update.report.rank,)) for name, gate in gates.items()]
     tensors += [(name, tensor, before.head[name].shape) for name, tensor in head.items()]
     tensors += [(name, tensor, before.extra[name].shape) for name, tensor in update.adapter.extra.items()]
     if not before.undecided:
-        entries = owned_entries(before, update.structure, update.rank)
+        entries = owned_entries(before, update.report.structure, update.report.rank)
         tensors += [(f"{n} (delta)", d.values, (int(entries[n].sum()),)) for n, d in update.adapter.deltas.items()]
-    tensors += [("scores", update.scores, update.structure.keep.shape)]
+    tensors += [("scores", update.scores, update.report.structure.keep.shape)]
     for name, tensor, shape in tensors:
         if tensor.shape != shape:
             return "shape", f"{name} has shape {list(tensor.shape)}, expected {list(shape)}", _REINSTALL
@@ -339,9 +339,9 @@ def _check_entries(update: Update, before: Adapter) -> Finding | None:
             return "shape", f"{name}: proposed entries are not ascending within {list(shape)}", _REINSTALL
         if (delta.values < 0).any():
             return "not-finite", f"{name}: proposes entries with negative scores", _REINSTALL
-    proposed, allowed = sum(d.values.size for d in update.adapter.deltas.values()), before.budget(update.rank)
+    proposed, allowed = sum(d.values.size for d in update.adapter.deltas.values()), before.budget(update.report.rank)
     if proposed > allowed:
-        return "shape", f"proposes {proposed} entries, at most {allowed} for rank {update.rank}", _REINSTALL
+        return "shape", f"proposes {proposed} entries, at most {allowed} for rank {update.report.rank}", _REINSTALL
     return None
 
 
@@ -354,16 +354,16 @@ def _check_values(update: Update) -> Finding | None:
         if name.endswith("(gate)") and (tensor < 0).any():
             return "not-finite", f"{name} has negative values, which the size of a gate cannot have", _REINSTALL
     numbers = {
-        "loss_before": update.loss_before,
-        "loss_after": update.loss_after,
-        "importance": update.importance,
-        "seconds": update.seconds,
-        "workload.flops": update.workload.flops,
-        "workload.traffic_bytes": update.workload.traffic_bytes,
-        "workload.peak_memory_bytes": update.workload.peak_memory_bytes,
+        "loss_before": update.report.loss_before,
+        "loss_after": update.report.loss_after,
+        "importance": update.report.importance,
+        "seconds": update.report.seconds,
+        "workload.flops": update.report.workload.flops,
+        "workload.traffic_bytes": update.report.workload.traffic_bytes,
+        "workload.peak_memory_bytes": update.report.workload.peak_memory_bytes,
     }
-    if update.evaluation is not None:
-        measured = vars(update.evaluation).items()
+    if update.report.evaluation is not None:
+        measured = vars(update.report.evaluation).items()
         numbers |= {f"evaluation.{name}": number for name, number in measured if number is not None}
     for name, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
@@ -372,7 +372,7 @@ def _check_values(update: Update) -> Finding | None:
 
 
 def _check_examples(update: Update) -> Finding | None:
-    examples = update.examples
+    examples = update.report.examples
     if isinstance(examples, bool) or not isinstance(examples, int | np.integer):
         return "examples", f"counts {examples!r} examples, expected a whole number", _REINSTALL
     if not 1 <= examples <= _MOST_EXAMPLES:

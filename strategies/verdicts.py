@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages.records import Failure, decode_work, orders_bytes, read_results, strangers, update_bytes
+from slimfed.clients.messages.records import decode_work, orders_bytes, read_results, strangers, update_bytes
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.update import Assignment, Report, Update
+from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import Harvest, Sieve
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.planning import Plan
@@ -31,7 +31,7 @@ class Verdict:
     @property
     def accepted(self) -> list[DeviceRecord]:
         """Records of the devices whose update counts."""
-        return [device for device in self.devices if device.update is not None]
+        return [device for device in self.devices if device.report is not None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Judge:
         if finding is not None:
             self._refuse(update.device, finding)
             return
-        device, report = update.device, update.report()
+        device, report = update.device, update.report
         bytes_down, bytes_up = self._bytes_down(self._assignments[device]), update_bytes(update, self._fleet.precision)
         completion = self._clock.completion(report, bytes_down, bytes_up)
         problem = _too_much(self._assignments[device], completion, self._straggler_seconds)
@@ -168,9 +168,10 @@ class Judge:
 def _timed(update: Update, reply: Message, elapsed: float) -> Update:
     """With times that the server measured, as far as it can: only their division into work and link is the node's."""
     worked = min(decode_work(reply.content), elapsed)
-    memory = float(update.measured_memory_bytes) or update.workload.peak_memory_bytes
-    workload = replace(update.workload, peak_memory_bytes=memory)
-    return replace(update, seconds=worked, link_seconds=elapsed - worked, workload=workload)
+    report = update.report
+    memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
+    workload = replace(report.workload, peak_memory_bytes=memory)
+    return update.with_report(seconds=worked, link_seconds=elapsed - worked, workload=workload)
 
 
 def _last_line(reason: str | None) -> str:

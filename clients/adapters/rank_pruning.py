@@ -21,10 +21,12 @@ def self_pruned(update: Update, sent: Adapter, spec: AdapterSpec) -> Update:
 
     ``sent`` has the update's rank and structure. A tail that was 0 cannot have shrunk.
     """
-    kept = kept_ranks(update.rank, spec)
+    kept = kept_ranks(update.report.rank, spec)
     if not tail_product(update.adapter, kept) < tail_product(sent, kept):
         return update
-    return replace(update, rank=kept, adapter=narrow(update.adapter, update.structure, update.structure, kept))
+    structure = update.report.structure
+    adapter = narrow(update.adapter, structure, structure, kept)
+    return replace(update.with_report(rank=kept, effective_rank=adapter.effective_rank), adapter=adapter)
 
 
 def tail_product(adapter: Adapter, kept: int) -> float:

@@ -77,7 +77,7 @@ class Sparse(AdapterMethod):
         scores = {name: np.zeros(d.shape[0] * d.shape[1]) for name, d in before.deltas.items()}
         for update in updates:
             for name, delta in update.adapter.deltas.items():
-                scores[name][delta.indices] += delta.values.astype(np.float64) * update.examples
+                scores[name][delta.indices] += delta.values.astype(np.float64) * update.report.examples
         chosen = largest(scores, before.budget(rank))
         levels = _levels({name: scores[name][at] for name, at in chosen.items()}, rank)
         deltas = {}

@@ -54,7 +54,8 @@ def decode_adapter(arrays: Any, text: str, precision: Precision) -> Adapter:
     ]
     shapes += [(size,) for _, _, size in layout["deltas"].values()]
     shapes += [tuple(shape) for part in ("extra", "head", "residual") for shape in layout[part].values()]
-    if any(not isinstance(n, int) or n < 0 for shape in shapes for n in shape):
+    told = [*shapes, *((o, i) for o, i, _ in layout["deltas"].values())]
+    if any(not isinstance(n, int) or n < 0 for shape in told for n in shape):
         raise ValueError("adapter layout has a size that is not a natural number")
     sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
     if sum(sizes) != vector.size:

@@ -31,19 +31,11 @@ from slimfed.clients.messages.quantization import adapter_bytes, flat, like
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import Precision, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure, union
-from slimfed.clients.update import Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Failure, Report, Update, Workload
 
 
 class MalformedMessageError(SlimfedError, ValueError):
     """A message whose records do not have the promised form; the text says which and how."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A device that sent no usable update, and why."""
-
-    device: int
-    cause: str
 
 
 @dataclass(frozen=True)
@@ -140,10 +132,11 @@ def encode_results(results: Sequence[Update | Failure], precision: Precision = "
         values, layout = encode_adapter(result.adapter, precision)
         content[f"update-{result.device}"] = ArrayRecord(
             values
-            | {"structure": Array(result.structure.pack()), "scores": Array(result.scores)}
+            | {"structure": Array(result.report.structure.pack()), "scores": Array(result.scores)}
             | encode_entries(result.adapter),
         )
-        for name, record in _memories({result.device: result.memory} if result.memory else {}).items():
+        memory = result.report.memory
+        for name, record in _memories({result.device: memory} if memory else {}).items():
             content[name] = record
         content[f"layout-{result.device}"] = ConfigRecord({"json": layout})
         content[f"metrics-{result.device}"] = MetricRecord(_metrics(result))
@@ -237,16 +230,16 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, preci
         arrays: Any = content[f"update-{device}"]
         metrics: Any = content[f"metrics-{device}"]
         adapter = decode_adapter(arrays, str(content[f"layout-{device}"]["json"]), precision)
-        return Update(
+        report = Report(
             device=device,
+            effective_rank=adapter.effective_rank,
             structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
-            adapter=adapter,
             memory=_memory(content, device, adapter) if f"memory-{device}" in content else None,
-            scores=arrays["scores"].numpy(),
             workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
             evaluation=_evaluation(metrics),
             **{name: _number(metrics, name) for name in _METRICS},
         )
+        return Update(report, adapter, arrays["scores"].numpy())
     except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
         return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
 
@@ -272,10 +265,10 @@ def _clean(cause: object) -> str:
 
 
 def _metrics(update: Update) -> dict[str, Any]:
-    metrics = {name: getattr(update, name) for name in _METRICS}
-    metrics |= {name: getattr(update.workload, name) for name in _WORKLOAD}
-    if update.evaluation is not None:
-        measured = {name: getattr(update.evaluation, name) for name in _EVALUATION}
+    metrics = {name: getattr(update.report, name) for name in _METRICS}
+    metrics |= {name: getattr(update.report.workload, name) for name in _WORKLOAD}
+    if update.report.evaluation is not None:
+        measured = {name: getattr(update.report.evaluation, name) for name in _EVALUATION}
         metrics |= {f"test_{name}": value for name, value in measured.items() if value is not None}
     return metrics
 
@@ -302,4 +295,4 @@ def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:
 
 def update_bytes(update: Update, precision: Precision = "fp32") -> int:
     """Bytes a device uploads: the adapter in its own shape, its structure, its scores."""
-    return adapter_bytes(update.adapter, precision) + update.structure.pack().nbytes + update.scores.nbytes
+    return adapter_bytes(update.adapter, precision) + update.report.structure.pack().nbytes + update.scores.nbytes

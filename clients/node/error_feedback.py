@@ -35,10 +35,10 @@ def recall(state: RecordDict, orders: Orders) -> Orders:
 def remember(state: RecordDict, orders: Orders, update: Update) -> Update:
     """Keep the memory of ``update``, which is returned without it."""
     _write(state, "before", orders.memories.get(update.device))
-    _write(state, "after", update.memory)
-    state[f"{_NAME}-round"] = ConfigRecord({"round": update.round})
-    state[f"{_NAME}-structure"] = ArrayRecord({"structure": Array(update.structure.pack())})
-    return replace(update, memory=None)
+    _write(state, "after", update.report.memory)
+    state[f"{_NAME}-round"] = ConfigRecord({"round": update.report.round})
+    state[f"{_NAME}-structure"] = ArrayRecord({"structure": Array(update.report.structure.pack())})
+    return update.with_report(memory=None)
 
 
 def _fitted(memory: Adapter | None, state: RecordDict, assignment: Assignment) -> Adapter | None:

@@ -24,7 +24,7 @@ from slimfed.clients.evaluation.generation import Prompts, collect, complete, li
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.messages.quantization import compensated, kept
-from slimfed.clients.messages.records import Failure, Orders
+from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
@@ -43,7 +43,7 @@ from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Assignment, Evaluation, Update
+from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
 _log = logging.getLogger(__name__)
 _PROBE_BATCHES = 2
@@ -145,12 +145,12 @@ class Workplace:
         return ADAPTERS[self.task.adapter.name].build(self.base.model, structure, adapter, self.task.adapter)
 
     def _self_pruned(self, update: Update, orders: Orders) -> Update:
-        sent = narrow(orders.adapter, orders.envelope, update.structure, update.rank)
+        sent = narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)
         return self_pruned(update, sent, self.task.adapter)
 
     def _localised(self, update: Update, orders: Orders) -> Update:
         """What may leave under local privacy; its noise is nobody's to know, so the run's seed has no part in it."""
-        sent = narrow(orders.adapter, orders.envelope, update.structure, update.rank)
+        sent = narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)
         return localised(update, sent, self.task.privacy, np.random.default_rng(secrets.randbits(256)))
 
     def _rounded(self, update: Update, orders: Orders) -> Update:
@@ -158,9 +158,9 @@ class Workplace:
         memory = orders.memories.get(update.device)
         if memory is not None:
             start = next(a.structure for a in orders.assignments if a.device == update.device)
-            memory = kept(memory, start, update.structure, update.rank)
+            memory = kept(memory, start, update.report.structure, update.report.rank)
         adapter, memory = compensated(update.adapter, memory, self.task.messages.precision)
-        return replace(update, adapter=adapter, memory=memory)
+        return replace(update.with_report(memory=memory), adapter=adapter)
 
     def _evaluated(self, results: Sequence[Update | Failure], devices: Set[int]) -> list[Update | Failure]:
         """``results``, with the accuracy of the models of ``devices``; in cohorts where they can be."""
@@ -173,8 +173,8 @@ class Workplace:
                 part = own[start : start + self.task.cohort_size]
                 found |= zip((update.device for update in part), self._measured(part), strict=True)
         else:
-            found = {update.device: self.evaluate(update.adapter, update.structure, self.sample) for update in own}
-        return [replace(r, evaluation=found.get(r.device)) if isinstance(r, Update) else r for r in results]
+            found = {u.device: self.evaluate(u.adapter, u.report.structure, self.sample) for u in own}
+        return [r.with_report(evaluation=found.get(r.device)) if isinstance(r, Update) else r for r in results]
 
     def _measured(self, updates: Sequence[Update]) -> list[Evaluation]:
         """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""

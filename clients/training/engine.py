@@ -9,7 +9,6 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.messages.records import Failure
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
@@ -18,7 +17,7 @@ from slimfed.clients.training.cohort.model import supports
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
 from slimfed.clients.training.single_device import DeviceData, train_device
-from slimfed.clients.update import Assignment, Update
+from slimfed.clients.update import Assignment, Failure, Update
 
 _log = logging.getLogger(__name__)
 

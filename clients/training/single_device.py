@@ -25,7 +25,7 @@ from slimfed.clients.training.checkpointing import ActivationFunctions, recomput
 from slimfed.clients.training.distillation import square_head, teacher_states
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.update import Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Report, Update, Workload
 
 Batch = dict[str, torch.Tensor]
 
@@ -67,13 +67,13 @@ def train_device(
                 session.prune(fleet_scores, events[step])
             session.step(next(batches), step)
         loss_after = session.mean_loss(data.probe)
-    return Update(
+    learnt = session.method.closed(session.adapted.read(), assignment.rank)
+    report = Report(
         device=assignment.device,
         round=assignment.round,
         rank=assignment.rank,
+        effective_rank=learnt.effective_rank,
         structure=session.structure,
-        adapter=session.method.closed(session.adapted.read(), assignment.rank),
-        scores=np.where(session.structure.keep, session.scores.value(), np.float32(0.0)),
         loss_before=loss_before,
         loss_after=loss_after,
         importance=float(session.sensitivity) / assignment.local_steps,
@@ -83,6 +83,7 @@ def train_device(
         workload=session.workload,
         evaluation=None,
     )
+    return Update(report, learnt, np.where(session.structure.keep, session.scores.value(), np.float32(0.0)))
 
 
 class _Session:

@@ -30,12 +30,12 @@ class VirtualClock:
     seed: int
     disturbance: DisturbanceSpec = _CALM
 
-    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
-        """Completion of ``update.device`` in ``update.round``.
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``report.device`` in ``report.round``.
 
         A device that runs out of memory has got its message and ends there; one that drops out ends after computing.
         """
-        return self.completion_of(update.device, update.round, update.workload, bytes_down, bytes_up)
+        return self.completion_of(report.device, report.round, report.workload, bytes_down, bytes_up)
 
     def completion_of(self, device: int, round: int, workload: Workload, bytes_down: int, bytes_up: int) -> Completion:
         """The same for a workload that nobody has computed, to see what a fleet would need for it."""
@@ -83,10 +83,10 @@ class MeasuredClock:
     do no harm. Time on the link is divided by the bytes of the two ways. Nobody measures energy there: none is told.
     """
 
-    def completion(self, update: Report, bytes_down: int, bytes_up: int) -> Completion:
-        """Completion of ``update.device`` in ``update.round``."""
-        down = update.link_seconds * bytes_down / max(bytes_down + bytes_up, 1)
-        return Completion(down, update.seconds, update.link_seconds - down)
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
+        """Completion of ``report.device`` in ``report.round``."""
+        down = report.link_seconds * bytes_down / max(bytes_down + bytes_up, 1)
+        return Completion(down, report.seconds, report.link_seconds - down)
 
 
 def _sigmas(profile: DeviceProfile) -> tuple[float, float, float]:

@@ -34,7 +34,7 @@ class RoundProfile:
 
 def keep(path: Path, record: RoundRecord, recording: Mapping[str, float]) -> None:
     """Add a line about a recorded round to ``path``. ``recording``: the seconds that this took, by phase."""
-    updates = [each.update for each in record.devices if each.update is not None]
+    updates = [each.report for each in record.devices if each.report is not None]
     line = {
         "round": record.round,
         "wall_seconds": record.wall_seconds + sum(recording.values()),

@@ -53,7 +53,7 @@ def forget_sums(connection: Connection, run_id: str, after: int) -> None:
 
 def block_rows(run_id: str, round: int, devices: Sequence[DeviceRecord]) -> list[dict[str, Any]]:
     """Rows of ``blocks``: what these devices have left; a device whose update was refused has what it began with."""
-    structures = [each.update.structure if each.update else each.assignment.structure for each in devices]
+    structures = [each.report.structure if each.report else each.assignment.structure for each in devices]
     if not structures:
         return []
     blueprint = structures[0].blueprint

@@ -162,7 +162,7 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "joules": _finite(record.joules),
         "epsilon": _finite(record.epsilon),
         "peak_memory_bytes": max((int(memory) for memory in _peaks(record.devices)), default=None),
-        "accepted": sum(each.update is not None for each in record.devices),
+        "accepted": sum(each.report is not None for each in record.devices),
         "rejected": sum(each.status == "rejected" for each in record.devices),
         "slowest_device": _slowest(record.devices),
     }
@@ -170,17 +170,17 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
 
 def _peaks(devices: Sequence[protocols.DeviceRecord]) -> list[float]:
     """Bytes that the accepted devices' training needed."""
-    return [each.update.workload.peak_memory_bytes for each in devices if each.update]
+    return [each.report.workload.peak_memory_bytes for each in devices if each.report]
 
 
 def _slowest(devices: Sequence[protocols.DeviceRecord]) -> int | None:
     """The accepted device that the round waited for; the first of equals."""
-    times = [(each.completion.seconds, each.assignment.device) for each in devices if each.update and each.completion]
+    times = [(each.completion.seconds, each.assignment.device) for each in devices if each.report and each.completion]
     return min(times, key=lambda pair: (-pair[0], pair[1]))[1] if times else None
 
 
 def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> dict[str, Any]:
-    assignment, result, completion = record.assignment, record.update, record.completion
+    assignment, result, completion = record.assignment, record.report, record.completion
     before = assignment.structure.sparsity
     evaluation = result.evaluation if result else None
     return {

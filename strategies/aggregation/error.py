@@ -24,7 +24,7 @@ def aggregation_error(before: Adapter, after: Adapter, updates: Sequence[Update]
     if not before.factors or not updates:
         return None
     off, moved = 0.0, 0.0
-    for module, stack in mean_products(before, [(update, update.examples) for update in updates]).items():
+    for module, stack in mean_products(before, [(update, update.report.examples) for update in updates]).items():
         old, new = before.factors[module], after.factors[module]
         directions = _directions(old.a.shape[1])
         mean = stack.left() @ (stack.right() @ directions)

@@ -22,7 +22,7 @@ class EqualMeans:
     """Means that refuse unequal updates: where all own the same coordinates, all ways to average factors are one."""
 
     def __init__(
-        self, before: Adapter, name: str, weigh: Callable[[Update], int] = lambda update: update.examples
+        self, before: Adapter, name: str, weigh: Callable[[Update], int] = lambda update: update.report.examples
     ) -> None:
         self._means = Means(before, weigh=weigh)
         self._name = name
@@ -30,7 +30,7 @@ class EqualMeans:
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Take in one update. Raises ``InputError`` if its rank or structure is not that of the first one."""
-        self._compare(update.device, update.rank, update.structure)
+        self._compare(update.device, update.report.rank, update.report.structure)
         self._means.add(update, weight)
 
     def merge(self, other: "EqualMeans") -> None:

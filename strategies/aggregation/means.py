@@ -33,7 +33,7 @@ class Means:
         self,
         before: Adapter,
         cover: Cover | None = None,
-        weigh: Callable[[Update], int] = lambda update: update.examples,
+        weigh: Callable[[Update], int] = lambda update: update.report.examples,
     ) -> None:
         self._before = before
         self._cover = cover
@@ -47,25 +47,25 @@ class Means:
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Scatter one update. Raises ``ValueError`` if names, shapes, types or the weight do not fit."""
-        adapter = update.adapter
+        adapter, report = update.adapter, update.report
         if adapter.factors.keys() != self._factors.keys() or any(
             getattr(adapter, part).keys() != means.keys() for part, means in self._whole.items()
         ):
             raise ValueError(f"the update of device {update.device} has other modules than the global adapter")
         factor_weight = self._weigh(update) if weight is None else weight
-        for module, place in places(self._before, update.structure, update.rank).items():
+        for module, place in places(self._before, report.structure, report.rank).items():
             parts = adapter.factors[module].parts()
             if parts.keys() != self._factors[module].keys():
                 raise ValueError(f"the update of device {update.device} has other parts of {module} than it was sent")
             for part, tensor in parts.items():
                 covered = self._cover and self._cover(place, part)
                 self._factors[module][part].add(tensor, factor_weight, place.of(part), covered)
-        entries = {} if self._before.undecided else owned_entries(self._before, update.structure, update.rank)
+        entries = {} if self._before.undecided else owned_entries(self._before, report.structure, report.rank)
         for module, own in entries.items():
             self._deltas[module].add(adapter.deltas[module].values, factor_weight, own)
         for part, means in self._whole.items():
             for name, tensor in getattr(adapter, part).items():
-                means[name].add(tensor, update.examples if weight is None else weight, ...)
+                means[name].add(tensor, report.examples if weight is None else weight, ...)
 
     def merge(self, other: "Means") -> None:
         """Take in the terms of other means of the same round."""
@@ -124,4 +124,4 @@ class Mean:
 
 def headed(update: Update) -> Update:
     """The update without its factors."""
-    return Update(**(vars(update) | {"adapter": Adapter({}, update.adapter.head)}))
+    return replace(update, adapter=Adapter({}, update.adapter.head))

@@ -21,7 +21,7 @@ class Members:
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Refer to one more update."""
-        self._members.append((update, update.examples if weight is None else weight))
+        self._members.append((update, update.report.examples if weight is None else weight))
 
     def merge(self, other: "Members") -> None:
         """Refer to other members, too."""
@@ -45,7 +45,7 @@ def mean_products(before: Adapter, members: Sequence[Member]) -> dict[str, "Stac
     and the product before the round where K is empty. Without pruning this is sum p_k b_k a_k. Raises ``ValueError``
     for a module that is cut on both sides, whose mean is no product of stacks.
     """
-    located = [places(before, update.structure, update.rank) for update, _ in members]
+    located = [places(before, update.report.structure, update.report.rank) for update, _ in members]
     return {module: Stack(module, before, members, [part[module] for part in located]) for module in before.factors}
 
 

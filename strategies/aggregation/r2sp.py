@@ -41,9 +41,9 @@ class _Recovered:
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Take in one update. Raises ``ValueError`` if it does not fit."""
-        weight = update.examples if weight is None else weight
+        weight = update.report.examples if weight is None else weight
         self._head.add(headed(update), weight)
-        for module, place in places(self._before, update.structure, update.rank).items():
+        for module, place in places(self._before, update.report.structure, update.report.rank).items():
             for part, tensor in update.adapter.factors[module].parts().items():
                 self._parts[module][part].add(tensor, weight, place.of(part))
         self._total += weight

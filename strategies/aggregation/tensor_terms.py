@@ -22,14 +22,14 @@ class Terms:
 
 def terms(before: Adapter, updates: Sequence[Update]) -> Iterator[Terms]:
     """All tensors of ``before`` in order, with the parts in the order of ``updates``."""
-    where = [places(before, update.structure, update.rank) for update in updates]
+    where = [places(before, update.report.structure, update.report.rank) for update in updates]
     pairs = list(zip(updates, where, strict=True))
     for module, factors in before.factors.items():
         for part, tensor in factors.parts().items():
             own = tuple((u.adapter.factors[module].parts()[part], w[module].of(part)) for u, w in pairs)
             yield Terms(("factors", module, part), tensor, own)
     if not before.undecided:
-        entries = [owned_entries(before, update.structure, update.rank) for update in updates]
+        entries = [owned_entries(before, update.report.structure, update.report.rank) for update in updates]
         for module, delta in before.deltas.items():
             chosen = zip(updates, entries, strict=True)
             yield Terms(

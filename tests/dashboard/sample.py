@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Block, Blueprint, Structure
-from slimfed.clients.update import Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Report, Workload
 from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.writer import FinalStatus, Store
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord
@@ -72,8 +71,8 @@ class SampleRun:
         self.number += 1
         rng = np.random.default_rng([self.seed, self.number])
         rows = tuple(self._device(device, rng) for device in range(self.devices))
-        updates = [row.update for row in rows if row.update is not None]
-        accuracies = [update.evaluation.accuracy for update in updates if update.evaluation]
+        reports = [row.report for row in rows if row.report is not None]
+        accuracies = [report.evaluation.accuracy for report in reports if report.evaluation]
         fit = math.exp(-self.number / 5)
         self.store.record_round(
             self.id,
@@ -83,9 +82,9 @@ class SampleRun:
                 events=tuple(self._event(row) for row in rows if row.status != "done"),
                 evaluation=Evaluation(0.4 + 1.9 * fit, 0.93 - 0.81 * fit + float(rng.normal(0, 0.004)), 1000),
                 device_accuracy_mean=float(np.mean(accuracies)),
-                sparsity=float(np.mean([update.structure.sparsity for update in updates])),
+                sparsity=float(np.mean([report.structure.sparsity for report in reports])),
                 global_sparsity=self._target(self.number),
-                virtual_seconds=max(row.completion.seconds for row in rows if row.update and row.completion),
+                virtual_seconds=max(row.completion.seconds for row in rows if row.report and row.completion),
                 wall_seconds=4.0,
                 bytes_down=sum(row.bytes_down for row in rows),
                 bytes_up=sum(row.bytes_up for row in rows),
@@ -112,13 +111,12 @@ class SampleRun:
         if self.mishaps and device and chance < 0.008:
             status = "dropout" if chance < 0.004 else "rejected"
         assignment = Assignment(device, number, rank, after, 20, 2e-3, 2e-3, 1, True, structure(before))
-        update = Update(
+        report = Report(
             device=device,
             round=number,
             rank=rank,
+            effective_rank=float(rank),
             structure=structure(after),
-            adapter=Adapter({}, {}),
-            scores=np.zeros(UNITS, dtype=np.float32),
             loss_before=0.9,
             loss_after=0.8,
             importance=1.0,
@@ -132,7 +130,7 @@ class SampleRun:
             assignment=assignment,
             status=status,
             completion=None if status == "dropout" else Completion(download, compute, upload),
-            update=update if status == "done" else None,
+            report=report if status == "done" else None,
             reward=0.1 if status == "done" else None,
             bytes_down=100_000,
             bytes_up=6_000 * rank if status == "done" else 0,

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Update, Workload
+from slimfed.clients.update import Report, Update, Workload
 from slimfed.strategies.aggregation.coordinates import device_shapes
 
 RANK = 4
@@ -34,13 +34,12 @@ def global_adapter(seed: int = 0) -> Adapter:
 def make_update(device: int, keep, rank: int, examples: int, scale: float = 1.0) -> Update:
     structure = Structure(BLUEPRINT, np.array(keep, dtype=bool))
     shapes = device_shapes(global_adapter(), structure, rank)
-    return Update(
+    report = Report(
         device=device,
         round=1,
         rank=rank,
+        effective_rank=float(rank),
         structure=structure,
-        adapter=random_adapter(np.random.default_rng(device), shapes, scale),
-        scores=np.zeros(BLUEPRINT.units, dtype=np.float32),
         loss_before=1.0,
         loss_after=0.5,
         importance=1.0,
@@ -50,6 +49,8 @@ def make_update(device: int, keep, rank: int, examples: int, scale: float = 1.0)
         workload=Workload(1.0, 1.0, 1.0),
         evaluation=None,
     )
+    adapter = random_adapter(np.random.default_rng(device), shapes, scale)
+    return Update(report, adapter, np.zeros(BLUEPRINT.units, dtype=np.float32))
 
 
 keeps = st.tuples(

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Report, Workload
 from slimfed.strategies.protocols import Completion, DeviceRecord, DeviceStatus, Event, RoundRecord
 
 BLUEPRINT = Blueprint("made-up", (Block("ffn", 0, "ffn", 8, 10, (Cut("fc", "out", 1),)),))
@@ -15,14 +14,13 @@ def structure(kept: int) -> Structure:
     return Structure(BLUEPRINT, np.arange(8) < kept)
 
 
-def update(device: int, round: int = 1, kept: int = 4, workload: Workload | None = None, loss: float = 0.5) -> Update:
-    return Update(
+def report(device: int, round: int = 1, kept: int = 4, workload: Workload | None = None, loss: float = 0.5) -> Report:
+    return Report(
         device=device,
         round=round,
         rank=4,
+        effective_rank=4.0,
         structure=structure(kept),
-        adapter=Adapter({"fc": Factors(np.zeros((4, 8), np.float32), np.zeros((kept, 4), np.float32))}, {}),
-        scores=np.zeros(8, np.float32),
         loss_before=1.0,
         loss_after=loss,
         importance=0.1,
@@ -51,7 +49,7 @@ def device_record(device: int, round: int = 1, seconds: float = 2.0, status: Dev
     done = status == "done"
     completion = Completion(0.5, seconds - 0.75, 0.25) if status != "failed" else None
     return DeviceRecord(
-        assignment, status, completion, update(device, round) if done else None, 0.5 if done else None, 1000, 900
+        assignment, status, completion, report(device, round) if done else None, 0.5 if done else None, 1000, 900
     )
 
 

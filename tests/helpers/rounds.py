@@ -6,7 +6,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
-from slimfed.clients.update import Evaluation, Update
+from slimfed.clients.update import Evaluation, Report
 from slimfed.strategies.protocols import Completion, Event, RoundRecord
 
 
@@ -41,10 +41,10 @@ class Clock:
     def __init__(self, out_of_memory: tuple[int, ...] = (), dropped: tuple[int, ...] = ()) -> None:
         self.out_of_memory, self.dropped = out_of_memory, dropped
 
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
         assert bytes_down > 0
         assert bytes_up > 0
-        device = update.device
+        device = report.device
         return Completion(0.5, device + 0.25, 0.25, device in self.out_of_memory, device in self.dropped)
 
 

@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_by_name(kind: str, first: bool, field: str
 
 def test_more_proposals_than_the_rank_pays_for_are_refused() -> None:
     sent, part, update = round_of("sparse", True)
-    [unfit] = find_unfit([replace(update, rank=1)], {0: replace(part, rank=1)}, sent)
+    [unfit] = find_unfit([update.with_report(rank=1)], {0: replace(part, rank=1)}, sent)
     assert "at most" in unfit.cause
 
 

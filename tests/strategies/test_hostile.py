@@ -20,7 +20,7 @@ from slimfed.clients.messages.records import (
 )
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
-from slimfed.clients.update import Update, Workload
+from slimfed.clients.update import Report, Update, Workload
 from slimfed.strategies.accumulation import Harvest, Sieve
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
@@ -37,7 +37,7 @@ FLEET = Fleet.new(BLUEPRINT, WHOLE, DEVICES, BanditSpec(ranks=(2, 4)), 1)
 
 
 class Clock:
-    def completion(self, update: Update, bytes_down: int, bytes_up: int) -> Completion:
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
         return Completion(0.0, 1.0, 0.0)
 
 
@@ -54,8 +54,8 @@ def honest(device: int) -> tuple[Plan, Update]:
     for tensor in own.tensors():
         tensor += (1e-3 * draw.standard_normal(tensor.shape)).astype(np.float32)
     scores = np.where(left.keep, scores, 0).astype(np.float32)
-    update = Update(device, 1, rank, left, own, scores, 1.0, 0.9, 0.1, 10, 1.0, 5, Workload(1.0, 1.0, 1.0), None)
-    return Plan(assignment, Arm(0.3, rank)), update
+    report = Report(device, 1, rank, rank, left, 1.0, 0.9, 0.1, 10, 1.0, 5, Workload(1.0, 1.0, 1.0), None)
+    return Plan(assignment, Arm(0.3, rank)), Update(report, own, scores)
 
 
 HONEST = [honest(device) for device in range(DEVICES)]
@@ -220,8 +220,8 @@ def test_an_update_in_anothers_name_does_not_count() -> None:
 
     found = verdict({3: steal})
     assert {(event.kind, event.device) for event in found.events} == {("foreign-device", 4), ("no-reply", 2)}
-    (fourth,) = [record.update for record in found.accepted if record.assignment.device == 4]
-    assert fourth == HONEST[4][1].report()
+    (fourth,) = [record.report for record in found.accepted if record.assignment.device == 4]
+    assert fourth == HONEST[4][1].report
 
 
 def test_a_reply_that_comes_twice_counts_once() -> None:
@@ -235,7 +235,7 @@ def test_a_flipped_sign_is_within_bounds_and_robust_aggregation_ignores_it() -> 
     """It moved as far as the others did, only the other way: no check can tell, so the average must."""
 
     def flipped(update: Update) -> Update:
-        sent = narrow(WHOLE, BLUEPRINT.dense(), update.structure, update.rank)
+        sent = narrow(WHOLE, BLUEPRINT.dense(), update.report.structure, update.report.rank)
         for now, then in zip(update.adapter.tensors(), sent.tensors(), strict=True):
             now[:] = 2 * then - now
         return update

@@ -1,7 +1,6 @@
 """Privacy: norms are bounded, noise has its size, and the epsilon that is recorded is the one that is spent."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +24,8 @@ CENTRAL = PrivacySpec(kind="central", clipping_norm=0.5, noise_multiplier=0.7)
 
 
 def sent(update: Update) -> Adapter:
-    return narrow(global_adapter(), update.structure.blueprint.dense(), update.structure, update.rank)
+    structure = update.report.structure
+    return narrow(global_adapter(), structure.blueprint.dense(), structure, update.report.rank)
 
 
 def size(update: Update) -> float:
@@ -46,9 +46,9 @@ def test_no_update_is_longer_than_the_norm_and_a_short_one_stays_as_it_is(device
 def test_one_device_moves_the_sum_by_no_more_than_the_norm_whatever_it_claims() -> None:
     """Add a device, or take it away: the sum of what counts changes by the clipping norm at most."""
     fleet = [make_update(device, FULL, RANK, 10) for device in range(6)]
-    fleet[3] = replace(fleet[3], examples=2**28)
+    fleet[3] = fleet[3].with_report(examples=2**28)
     safe = clip(fleet, global_adapter(), CENTRAL, 0.5, np.random.default_rng(1)).updates
-    assert {update.examples for update in safe} == {1}
+    assert {update.report.examples for update in safe} == {1}
     assert all(size(update) <= 0.5 * (1 + 1e-5) for update in safe)
 
 
@@ -106,7 +106,8 @@ def test_a_local_update_carries_noise_and_no_number_of_the_text() -> None:
     spec = PrivacySpec(kind="local", clipping_norm=0.5, epsilon=4.0)
     update = make_update(0, FULL, RANK, 123)
     made = [localised(update, sent(update), spec, np.random.default_rng(seed)) for seed in range(300)]
-    assert {(u.examples, u.loss_before, u.loss_after, u.importance, u.evaluation) for u in made} == {(1, 0, 0, 0, None)}
+    told = {(r.examples, r.loss_before, r.loss_after, r.importance, r.evaluation) for r in (u.report for u in made)}
+    assert told == {(1, 0, 0, 0, None)}
     values = np.stack([tensors(u.adapter)["head.weight"] for u in made])
     expected = 2 * 0.5 / mean_shift(4.0, spec.delta)
     assert values.std(axis=0).mean() == pytest.approx(expected, rel=0.05)

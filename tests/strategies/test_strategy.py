@@ -198,9 +198,9 @@ def test_ranks_that_devices_give_up_stay_given_up_and_survive_a_resume() -> None
     assert [device.status for record in whole.rounds for device in record.devices] == ["done"] * 24
     for before, after in pairwise(whole.rounds):
         for then, now in zip(before.devices, after.devices, strict=True):
-            assert now.assignment.rank == then.update.rank
-            assert then.update.effective_rank == then.update.rank
-    last = [device.update.rank for device in whole.rounds[-1].devices]
+            assert now.assignment.rank == then.report.rank
+            assert then.report.effective_rank == then.report.rank
+    last = [device.report.rank for device in whole.rounds[-1].devices]
     assert min(last) == 2, "4 -> 2 (floor of 2.8), and 2 is the least"
     with pytest.raises(StopRequestedError):
         run(first, **changes)
@@ -344,4 +344,4 @@ def test_a_shared_structure_is_scored_by_data_first_and_then_cut(schedule, slim_
     assert all(before <= after for before, after in pairwise(sparsities))
     assert min(sparsities[slim_after - 1 :]) == max(sparsities) == pytest.approx(0.5, abs=0.06)
     for record in recorder.rounds:
-        assert len({device.update.structure.keep.tobytes() for device in record.devices if device.update}) == 1
+        assert len({device.report.structure.keep.tobytes() for device in record.devices if device.report}) == 1

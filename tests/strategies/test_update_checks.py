@@ -13,7 +13,7 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
-from slimfed.clients.update import Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Report, Update, Workload
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.schedule import pruning_bounds, sparsity_after
@@ -53,13 +53,12 @@ def honest(device: int, seed: int = 0, step: float = 2e-3, round: int = 3) -> tu
     head = {name: moved(tensor, step, rng) for name, tensor in BEFORE.head.items()}
     assignment = Assignment(device, round, rank, left.sparsity, 20, 2e-3, 1e-3, 1, False, given)
     scores = np.where(left.keep, rng.random(BLUEPRINT.units), 0).astype(np.float32)
-    update = Update(
+    report = Report(
         device=device,
         round=round,
         rank=rank,
+        effective_rank=rank,
         structure=left,
-        adapter=Adapter(factors, head),
-        scores=scores,
         loss_before=1.2,
         loss_after=1.3,
         importance=0.4,
@@ -69,7 +68,7 @@ def honest(device: int, seed: int = 0, step: float = 2e-3, round: int = 3) -> tu
         workload=Workload(1e9, 1e6, 1e6),
         evaluation=Evaluation(0.7, 0.5, 100) if device % 2 else None,
     )
-    return assignment, update
+    return assignment, Update(report, Adapter(factors, head), scores)
 
 
 def moved(tensor: np.ndarray, step: float, rng: np.random.Generator) -> np.ndarray:
@@ -125,7 +124,7 @@ def spoil_scores(update: Update, rng: np.random.Generator) -> Update:
 
 
 def set_number(name: str, *values):
-    return lambda update, rng: replace(update, **{name: values[rng.integers(len(values))]})
+    return lambda update, rng: update.with_report(**{name: values[rng.integers(len(values))]})
 
 
 def lose_factor(update: Update, rng: np.random.Generator) -> Update:
@@ -149,17 +148,17 @@ def prune_more(update: Update, rng: np.random.Generator) -> Update:
     """A structure with one unit in every block: beyond any assigned sparsity of these tests."""
     keep = np.zeros(BLUEPRINT.units, dtype=bool)
     for index in range(len(BLUEPRINT.blocks)):
-        keep[BLUEPRINT.offsets[index] + update.structure.kept(index)[0]] = True
-    return replace(update, structure=Structure(BLUEPRINT, keep))
+        keep[BLUEPRINT.offsets[index] + update.report.structure.kept(index)[0]] = True
+    return update.with_report(structure=Structure(BLUEPRINT, keep))
 
 
 def regrow(update: Update, rng: np.random.Generator) -> Update:
-    return replace(update, structure=BLUEPRINT.dense())
+    return update.with_report(structure=BLUEPRINT.dense())
 
 
 def other_model(update: Update, rng: np.random.Generator) -> Update:
     smaller = Blueprint("toy", BLUEPRINT.blocks[:1])
-    return replace(update, structure=smaller.dense())
+    return update.with_report(structure=smaller.dense())
 
 
 CORRUPTIONS = {
@@ -184,12 +183,12 @@ CORRUPTIONS = {
     "lost module": (lose_factor, "names"),
     "renamed head": (rename_head, "names"),
     "extra module": (extra_factor, "names"),
-    "rank": (lambda u, rng: replace(u, rank=u.rank + 1), "rank"),
+    "rank": (lambda u, rng: u.with_report(rank=u.report.rank + 1), "rank"),
     "over-pruned": (prune_more, "structure"),
     "regrown": (regrow, "structure"),
     "other model": (other_model, "structure"),
-    "late": (lambda u, rng: replace(u, round=u.round - 1), "late"),
-    "stranger": (lambda u, rng: replace(u, device=999), "unknown-device"),
+    "late": (lambda u, rng: u.with_report(round=u.report.round - 1), "late"),
+    "stranger": (lambda u, rng: u.with_report(device=999), "unknown-device"),
     "exploded": (reshaped(lambda t: t + np.float32(1e3)), "norm"),
     "huge": (reshaped(lambda t: t + np.float32(3e38)), "norm"),
 }
@@ -205,7 +204,7 @@ def test_every_corruption_is_caught_and_nobody_else_is_accused(name, seed, posit
     if name == "regrown":  # a dense structure has nothing to regrow
         assume(expected[position].structure != BLUEPRINT.dense())
     if name == "over-pruned":  # the smallest structure cannot be pruned further
-        assume(changed.structure.sparsity > updates[position].structure.sparsity)
+        assume(changed.report.structure.sparsity > updates[position].report.structure.sparsity)
     updates[position] = changed
     found = find_unfit(updates, expected, BEFORE)
     assert [(reason.index, reason.device, reason.kind) for reason in found] == [(position, changed.device, kind)]
@@ -217,7 +216,7 @@ def test_a_factor_of_rank_one_that_numpy_would_broadcast_is_a_wrong_shape():
     expected, updates = fleet(1, 4)
     assignment = replace(expected[0], rank=3, structure=BLUEPRINT.dense(), sparsity=0.0)
     thin = {m: Factors(f.a[:1].copy(), f.b[:, :1].copy()) for m, f in BEFORE.factors.items()}
-    update = replace(updates[0], rank=3, structure=BLUEPRINT.dense(), adapter=Adapter(thin, BEFORE.head))
+    update = replace(updates[0].with_report(rank=3, structure=BLUEPRINT.dense()), adapter=Adapter(thin, BEFORE.head))
     (reason,) = find_unfit([update], {0: assignment}, BEFORE)
     assert reason.kind == "shape"
     assert "[1, 6], expected [3, 6]" in reason.cause
@@ -225,14 +224,14 @@ def test_a_factor_of_rank_one_that_numpy_would_broadcast_is_a_wrong_shape():
 
 def test_the_first_fit_update_of_a_device_counts_and_the_repetition_is_named():
     expected, updates = fleet(3, 1)
-    late = replace(updates[1], round=2)
+    late = updates[1].with_report(round=2)
     found = find_unfit([late, updates[0], updates[1], updates[2], updates[1]], expected, BEFORE)
     assert [(reason.index, reason.kind) for reason in found] == [(0, "late"), (4, "repeated")]
 
 
 def test_a_device_may_prune_less_but_not_more_than_assigned():
     expected, updates = fleet(1, 7)
-    sparsity = updates[0].structure.sparsity
+    sparsity = updates[0].report.structure.sparsity
     assert sparsity > 0.05
     lazy = {0: replace(expected[0], sparsity=sparsity + 0.2)}
     assert find_unfit(updates, lazy, BEFORE) == []
@@ -261,7 +260,7 @@ def test_the_real_selection_of_units_never_prunes_more_than_assigned(seed, choic
             for module, place in places(BEFORE, left, 2).items()
         }
         adapter = Adapter(factors, BEFORE.head)
-        sent_back = replace(update, round=round, rank=2, structure=left, adapter=adapter)
+        sent_back = replace(update.with_report(round=round, rank=2, structure=left), adapter=adapter)
         assert find_unfit([sent_back], {0: assigned}, BEFORE) == []
         structure = left
 
@@ -302,7 +301,7 @@ def test_distance_is_the_root_mean_square_of_what_moved():
     head = {name: tensor + np.float32(0.25) for name, tensor in update.adapter.head.items()}
     shifted = replace(update, adapter=Adapter(factors, head))
     assert distance(shifted, BEFORE) == pytest.approx(0.25, rel=1e-5)
-    assert assignment.rank == update.rank
+    assert assignment.rank == update.report.rank
 
 
 def test_scores_that_would_drown_the_fleets_are_refused():
@@ -313,7 +312,8 @@ def test_scores_that_would_drown_the_fleets_are_refused():
 
 def test_a_device_that_prunes_nothing_of_a_large_step_is_refused():
     expected, updates = fleet(1, 7)
-    idle = replace(expected[0], structure=updates[0].structure, sparsity=updates[0].structure.sparsity + 0.3)
+    structure = updates[0].report.structure
+    idle = replace(expected[0], structure=structure, sparsity=structure.sparsity + 0.3)
     (reason,) = find_unfit(updates, {0: idle}, BEFORE)
     assert reason.kind == "structure"
     assert "has pruned nothing" in reason.cause
@@ -324,6 +324,6 @@ def test_a_device_may_give_up_the_ranks_that_its_method_lets_it_and_no_others():
     expected, updates = fleet(1, 4)
     assigned, method = replace(expected[0], rank=4), AdapterSpec(keep_ranks=0.5)
     for rank, spec, fit in ((4, method, True), (2, method, True), (3, method, False), (2, AdapterSpec(), False)):
-        sent = narrow(BEFORE, BLUEPRINT.dense(), updates[0].structure, rank)
-        found = find_unfit([replace(updates[0], rank=rank, adapter=sent)], {0: assigned}, BEFORE, spec)
+        sent = narrow(BEFORE, BLUEPRINT.dense(), updates[0].report.structure, rank)
+        found = find_unfit([replace(updates[0].with_report(rank=rank), adapter=sent)], {0: assigned}, BEFORE, spec)
         assert [reason.kind for reason in found] == ([] if fit else ["rank"])

@@ -58,7 +58,7 @@ def evaluate_cohort(
 def _attached(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, updates: Sequence[Update]) -> CohortModel:
     """The devices' models with what is left of their adapters when no more training comes."""
     finished = [ADAPTERS[task.adapter.name].finished(update.adapter) for update in updates]
-    structures, ranks = [update.structure for update in updates], [update.rank for update in updates]
+    structures, ranks = [update.report.structure for update in updates], [update.report.rank for update in updates]
     dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
     plain = AdapterSpec(scaling=task.adapter.scaling)
     cohort = attach_cohort(base.model, blueprint, finished, structures, ranks, plain, dtype)

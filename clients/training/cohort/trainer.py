@@ -26,7 +26,7 @@ from slimfed.clients.training.cohort.model import attach_cohort
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Assignment, Update, Workload
+from slimfed.clients.update import Assignment, Report, Update, Workload
 
 
 def train_cohort(
@@ -71,17 +71,17 @@ def train_cohort(
             after = session.losses(passes)
     with watch.phase("read"):
         learnt = session.cohort.read(session.structures)
+        adapters = [session.method.closed(own, a.rank) for own, a in zip(learnt, assignments, strict=True)]
         scores, sensitivity = session.scores.value(), (session.sensitivity / steps).tolist()
         loss_before, loss_after = (_per_device(losses, probes) for losses in (before, after))
     seconds = (time.perf_counter() - started) / len(assignments)
-    return [
-        Update(
+    reports = [
+        Report(
             device=assignment.device,
             round=assignment.round,
             rank=assignment.rank,
+            effective_rank=adapters[n].effective_rank,
             structure=session.structures[n],
-            adapter=session.method.closed(learnt[n], assignment.rank),
-            scores=np.where(session.structures[n].keep & session.prunes[n], scores[n], np.float32(0.0)),
             loss_before=loss_before[n],
             loss_after=loss_after[n],
             importance=sensitivity[n],
@@ -93,6 +93,8 @@ def train_cohort(
         )
         for n, assignment in enumerate(assignments)
     ]
+    kept = [s.keep & prunes for s, prunes in zip(session.structures, session.prunes, strict=True)]
+    return [Update(r, adapters[n], np.where(kept[n], scores[n], np.float32(0.0))) for n, r in enumerate(reports)]
 
 
 class _Session:

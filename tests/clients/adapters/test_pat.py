@@ -142,7 +142,7 @@ def test_a_decided_mask_and_the_progress_do_not_move() -> None:
         np.zeros(blueprint.units, np.float32),
         data,
     )
-    assert update.workload.flops > lora.workload.flops
+    assert update.report.workload.flops > lora.report.workload.flops
     size = measure(base.model, blueprint, blueprint.dense())
     assert PAT.load(size, 4, sent).trained == sum(t.size for f in sent.factors.values() for t in (f.a, f.b)) + sum(
         t.size for t in sent.extra.values()

@@ -43,11 +43,11 @@ def test_the_last_ranks_go_if_and_only_if_their_product_has_shrunk(scale: float,
         factors[name] = replace(f, a=a)
     back = replace(update, adapter=replace(sent, factors=factors))
     done = self_pruned(back, sent, spec)
-    assert (done.rank < 8) == (scale < 1 and gamma < 1)
-    assert done.rank in (8, kept)
+    assert (done.report.rank < 8) == (scale < 1 and gamma < 1)
+    assert done.report.rank in (8, kept)
     for name, f in done.adapter.factors.items():
-        np.testing.assert_array_equal(f.a, factors[name].a[: done.rank])
-        np.testing.assert_array_equal(f.b, factors[name].b[:, : done.rank])
+        np.testing.assert_array_equal(f.a, factors[name].a[: done.report.rank])
+        np.testing.assert_array_equal(f.b, factors[name].b[:, : done.report.rank])
 
 
 @given(rank=st.integers(1, 200), gamma=st.floats(0.01, 1.0), least=st.integers(1, 20))
@@ -67,8 +67,8 @@ def test_a_tail_of_zeros_is_kept_and_has_no_slope_but_a_finite_one() -> None:
     TailPenalty(model, SPEC, [8]).penalty().backward()
     assert all(torch.count_nonzero(p.grad) == 0 for p in model.adapter_parameters())
     update, _ = trained()
-    update = replace(update, structure=blueprint.dense())
-    assert self_pruned(replace(update, adapter=sent), sent, SPEC).rank == 8
+    update = update.with_report(structure=blueprint.dense())
+    assert self_pruned(replace(update, adapter=sent), sent, SPEC).report.rank == 8
 
 
 def test_the_penalty_is_each_device_s_own_tail() -> None:

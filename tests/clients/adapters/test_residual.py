@@ -93,9 +93,10 @@ def test_devices_train_and_measure_on_it_alone_and_in_a_cohort_and_send_none_bac
     for alone, together, bare in zip(*with_it, without, strict=True):
         assert not alone.adapter.residual
         assert not together.adapter.residual
-        assert alone.loss_before == pytest.approx(together.loss_before, rel=1e-5)
-        assert alone.loss_after == pytest.approx(together.loss_after, rel=1e-4)
-        assert alone.loss_before != pytest.approx(bare.loss_before, rel=1e-4)
-        cut = narrow(whole, workplace.blueprint.dense(), alone.structure)
+        assert alone.report.loss_before == pytest.approx(together.report.loss_before, rel=1e-5)
+        assert alone.report.loss_after == pytest.approx(together.report.loss_after, rel=1e-4)
+        assert alone.report.loss_before != pytest.approx(bare.report.loss_before, rel=1e-4)
+        cut = narrow(whole, workplace.blueprint.dense(), alone.report.structure)
         own = replace(alone.adapter, residual=cut.residual)
-        assert workplace.evaluate(own, alone.structure, workplace.sample).loss == pytest.approx(alone.evaluation.loss)
+        found = workplace.evaluate(own, alone.report.structure, workplace.sample)
+        assert found.loss == pytest.approx(alone.report.evaluation.loss)

@@ -43,7 +43,7 @@ def test_the_server_takes_the_largest_of_the_summed_scores_and_forgets_the_rest(
         proposed = sum(d.values.size for d in update.adapter.deltas.values())
         assert proposed == begun.budget(2), "a device proposes what its rank pays for"
         for name, d in update.adapter.deltas.items():
-            summed[name][d.indices] += d.values.astype(np.float64) * update.examples
+            summed[name][d.indices] += d.values.astype(np.float64) * update.report.examples
     whole = np.concatenate(list(summed.values()))
     count = min(begun.budget(RANK), int((whole > 0).sum()))
     chosen = np.concatenate([summed[name][d.indices] for name, d in decided.deltas.items()])
@@ -65,8 +65,8 @@ def test_only_the_ticket_moves_and_everything_else_keeps_its_bits_with_weight_de
     update = train_device(
         base, blueprint, job, part, sent, np.zeros(blueprint.units, np.float32), device_data(0, False, 8)
     )
-    assert update.structure.sparsity > 0.5
-    before, after = slice_model(base.model, update.structure), slice_model(base.model, update.structure)
+    assert update.report.structure.sparsity > 0.5
+    before, after = slice_model(base.model, update.report.structure), slice_model(base.model, update.report.structure)
     fold(after, update.adapter, 1.0)
     for name, delta in update.adapter.deltas.items():
         old, new = (m.get_submodule(name).weight.numpy().reshape(-1) for m in (before, after))
@@ -89,7 +89,7 @@ def test_the_trained_model_is_the_folded_one_and_sends_nothing_but_values() -> N
     sent = replace(update, adapter=SPARSE.upload(update.adapter))
     values = sum(d.values.size for d in decided.deltas.values())
     head = sum(t.nbytes for t in update.adapter.head.values())
-    overhead = sent.structure.pack().nbytes + sent.scores.nbytes
+    overhead = sent.report.structure.pack().nbytes + sent.scores.nbytes
     assert update_bytes(sent) == 4 * values + head + overhead
 
 
@@ -101,7 +101,7 @@ def test_devices_propose_the_same_alone_and_in_a_cohort() -> None:
     job = task(False, adapter="sparse", local_steps=3)
     together = train_cohort(base, blueprint, job, parts, [begun, begun], scores, data)
     for alone, cohort in zip(updates, together, strict=True):
-        assert alone.workload == cohort.workload
+        assert alone.report.workload == cohort.report.workload
         for name, delta in alone.adapter.deltas.items():
             other = cohort.adapter.deltas[name]
             both, own, its = np.intersect1d(delta.indices, other.indices, return_indices=True)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.messages.quantization import rounded
 from slimfed.clients.messages.records import (
-    Failure,
     MalformedMessageError,
     Orders,
     decode_orders,
@@ -23,7 +22,7 @@ from slimfed.clients.messages.records import (
 from slimfed.clients.node.error_feedback import recall, remember
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure, union
-from slimfed.clients.update import Assignment, Evaluation, Update, Workload
+from slimfed.clients.update import Assignment, Evaluation, Failure, Report, Update, Workload
 
 BLUEPRINT = Blueprint(
     "toy",
@@ -64,13 +63,12 @@ def assignment(device: int) -> Assignment:
 
 
 def update(device: int, evaluation: Evaluation | None = None) -> Update:
-    return Update(
+    report = Report(
         device=device,
         round=2,
         rank=2,
+        effective_rank=2.0,
         structure=structure(device),
-        adapter=adapter(device),
-        scores=np.random.default_rng(device).random(BLUEPRINT.units).astype(np.float32),
         loss_before=1.5,
         loss_after=0.1 + device,
         importance=0.25,
@@ -80,6 +78,8 @@ def update(device: int, evaluation: Evaluation | None = None) -> Update:
         workload=Workload(1e12, 2e9, 3e9),
         evaluation=evaluation,
     )
+    scores = np.random.default_rng(device).random(BLUEPRINT.units).astype(np.float32)
+    return Update(report, adapter(device), scores)
 
 
 def assert_same(one: Adapter, other: Adapter) -> None:
@@ -120,11 +120,10 @@ def test_results_come_back_the_same_and_in_device_order() -> None:
     for result, original in ((back[0], sent[2]), (back[2], sent[0])):
         assert isinstance(result, Update)
         assert isinstance(original, Update)
-        assert result.structure == original.structure
+        assert result.report.structure == original.report.structure
         assert_same(result.adapter, original.adapter)
         np.testing.assert_array_equal(result.scores, original.scores)
-        plain = {"structure": original.structure, "adapter": original.adapter, "scores": original.scores}
-        assert replace(result, **plain) == original
+        assert result.report == original.report
 
 
 def test_envelope_is_the_union() -> None:
@@ -241,10 +240,10 @@ def test_rounded_messages_lose_nothing_more(precision: str) -> None:
     got = decode_orders(encode_orders(orders), BLUEPRINT)
     assert_same(got.adapter, sent)
     assert_same(got.memories[1], memory)
-    reply = replace(update(1), adapter=sent, memory=memory)
+    reply = replace(update(1).with_report(memory=memory), adapter=sent)
     (result,) = decode_results(encode_results([reply], precision), BLUEPRINT, precision=precision)
     assert_same(result.adapter, sent)
-    assert_same(result.memory, memory)
+    assert_same(result.report.memory, memory)
     lighter = sum(len(array.data) for array in encode_orders(orders)["fleet"].values())
     assert lighter < sum(len(array.data) for array in encode_orders(replace(orders, task=TASK))["fleet"].values())
 
@@ -278,12 +277,12 @@ def test_a_real_device_remembers_itself_and_repeats_a_round_alike() -> None:
 
     first = recall(state, orders(1, 2))
     assert not first.memories
-    kept = replace(update(1), round=1, structure=dense, adapter=low_rank(3), memory=low_rank(4))
-    assert remember(state, first, kept).memory is None
+    kept = replace(update(1).with_report(round=1, structure=dense, memory=low_rank(4)), adapter=low_rank(3))
+    assert remember(state, first, kept).report.memory is None
     second = recall(state, orders(2, 4))
-    for name, factors in kept.memory.factors.items():
+    for name, factors in kept.report.memory.factors.items():
         np.testing.assert_array_equal(second.memories[1].factors[name].a[:2], factors.a)
         assert not second.memories[1].factors[name].a[2:].any()
-    remember(state, second, replace(kept, round=2, adapter=low_rank(5, 4), memory=low_rank(6, 4)))
+    remember(state, second, replace(kept.with_report(round=2, memory=low_rank(6, 4)), adapter=low_rank(5, 4)))
     again = recall(state, orders(2, 4))
     assert_same(again.memories[1], second.memories[1])

@@ -11,11 +11,11 @@ import training
 from slimfed.clients.clientapp import serve
 from slimfed.clients.data.text import load_own_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.messages.records import Failure, Orders, decode_results, encode_orders
+from slimfed.clients.messages.records import Orders, decode_results, encode_orders
 from slimfed.clients.node.identity import OwnDevice
 from slimfed.clients.node.runtime import open_office, open_own_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.update import Assignment, Update
+from slimfed.clients.update import Assignment, Failure, Update
 
 
 def write(folder: Path, rows: list[tuple[str, object]], split: str = "train") -> Path:
@@ -108,8 +108,8 @@ def test_the_devices_text_is_trained_on_and_stays(tmp_path: Path, server: Path) 
     reply = serve(encode_orders(replace(round_orders, task=elsewhere)), {"device": 1, "data": str(own)})
     (update,) = decode_results(reply, round_orders.envelope.blueprint)
     assert isinstance(update, Update), update
-    assert update.examples == len(ROWS)
-    assert update.evaluation is None, "it keeps no test file"
+    assert update.report.examples == len(ROWS)
+    assert update.report.evaluation is None, "it keeps no test file"
     for _, record in reply.items():
         assert b"secret" not in str(record).encode()
 

@@ -25,20 +25,20 @@ def assert_alike_with_and_without(family: str, kind: str = "lora", **options: ob
         part = assignment(0, 8, start, 0.6)
         updates.append(train_device(base, blueprint, job, part, sent, scores, device_data(0, causal, 50)))
     plain, again = updates
-    assert again.structure == plain.structure
-    assert again.structure.sparsity > start.sparsity or not ADAPTERS[kind].prunes(sent)
+    assert again.report.structure == plain.report.structure
+    assert again.report.structure.sparsity > start.sparsity or not ADAPTERS[kind].prunes(sent)
     np.testing.assert_allclose(again.scores, plain.scores, rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(again.adapter.tensors(), plain.adapter.tensors(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
-    assert again.loss_after == pytest.approx(plain.loss_after, rel=1e-6)
+    assert again.report.loss_after == pytest.approx(plain.report.loss_after, rel=1e-6)
     return updates
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_family_learns_alike(family: str) -> None:
     plain, again = assert_alike_with_and_without(family)
-    assert again.workload.flops > plain.workload.flops
-    assert again.workload.peak_memory_bytes < plain.workload.peak_memory_bytes
+    assert again.report.workload.flops > plain.report.workload.flops
+    assert again.report.workload.peak_memory_bytes < plain.report.workload.peak_memory_bytes
 
 
 @pytest.mark.parametrize("kind", sorted(set(ADAPTERS) - {"lora"}))

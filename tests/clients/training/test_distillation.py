@@ -70,10 +70,10 @@ def test_a_device_is_held_to_the_unpruned_base_and_pays_for_it() -> None:
         pair = (teacher_states(each, **_renamed(batch)) for each in (model, base.model))
         far[recovery] = float(square_head(*pair, batch["attention_mask"]))
     assert far["squarehead"] < 0.9 * far["plain"]
-    assert updates["squarehead"].loss_before == updates["plain"].loss_before, "the reported loss is of the text alone"
-    plain, held = (updates[recovery].workload for recovery in ("plain", "squarehead"))
-    assert held.flops > plain.flops
-    assert held.peak_memory_bytes > plain.peak_memory_bytes
+    plain, held = (updates[recovery].report for recovery in ("plain", "squarehead"))
+    assert held.loss_before == plain.loss_before, "the reported loss is of the text alone"
+    assert held.workload.flops > plain.workload.flops
+    assert held.workload.peak_memory_bytes > plain.workload.peak_memory_bytes
 
 
 def _built(base, start, learnt, job):

@@ -12,11 +12,10 @@ import torch
 from training import adapter, assignment, device_data, narrowed, opened, task
 
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.messages.records import Failure
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, with_room
 from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Update
+from slimfed.clients.update import Failure, Update
 
 DEVICES = 5
 
@@ -37,7 +36,7 @@ def fleet_data() -> list[DeviceData]:
 def assert_alike(one: Update | Failure, other: Update | Failure) -> None:
     assert isinstance(one, Update)
     assert isinstance(other, Update)
-    assert one.structure == other.structure
+    assert one.report.structure == other.report.structure
     for ours, theirs in zip(one.adapter.tensors(), other.adapter.tensors(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -147,4 +146,4 @@ def test_a_round_in_which_nobody_prunes_needs_no_importance(engine: str, importa
     parts = [assignment(device, 4, blueprint.dense(), 0.0) for device in range(DEVICES)]
     sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
     results = train(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), fleet_data())
-    assert all(isinstance(result, Update) and result.structure.keep.all() for result in results)
+    assert all(isinstance(result, Update) and result.report.structure.keep.all() for result in results)

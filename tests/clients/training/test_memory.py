@@ -74,7 +74,7 @@ def our_round(base: LoadedModel, start: Structure, sparsity: float, batch: Batch
         update = train_device(
             base, blueprint, task(causal), assignment(0, RANK, start, sparsity, STEPS), sent, scores, data
         )
-    assert update.structure.sparsity == pytest.approx(max(sparsity, start.sparsity), abs=0.05)
+    assert update.report.structure.sparsity == pytest.approx(max(sparsity, start.sparsity), abs=0.05)
     return memory.peak
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from flwr.app import MetricRecord, RecordDict
-from round_records import device_record, round_record, update
+from round_records import device_record, report, round_record
 
 from slimfed.clients.messages.records import decode_phases, encode_phases
 from slimfed.clients.stopwatch import Stopwatch
@@ -45,7 +45,7 @@ def test_phases_travel_and_nonsense_does_not() -> None:
 def test_the_first_round_warms_up_and_medians_tell_the_rest(tmp_path) -> None:
     path = tmp_path / "logs" / "profile.jsonl"
     assert read(path) is None
-    devices = (device_record(0), replace(device_record(1), update=None))
+    devices = (device_record(0), replace(device_record(1), report=None))
     for number, steps in ((1, 100.0), (2, 4.0), (3, 1.0), (4, 2.0)):
         phases = {"server": {"wait": steps}, "nodes": {"steps": steps, "importance": 0.0, "read": 9.0}}
         keep(path, round_record(number, devices, phases=phases, wall_seconds=steps), {"checkpoint": 0.2, "store": 0.3})
@@ -54,6 +54,6 @@ def test_the_first_round_warms_up_and_medians_tell_the_rest(tmp_path) -> None:
     assert (found.rounds, found.wall_seconds) == (3, 2.5)
     assert found.server == {"wait": 2.0, "checkpoint": 0.2, "store": 0.3}
     assert found.nodes == {"steps": 2.0, "importance": 0.0, "read": 9.0}
-    assert found.flops == update(0).workload.flops
+    assert found.flops == report(0).workload.flops
     assert found.rate == pytest.approx(found.flops / 2.0)
     assert found.as_dict(peak=found.rate * 4)["share_of_peak"] == pytest.approx(0.25)

@@ -1,5 +1,7 @@
 """Aggregation: means of owners in global coordinates, in any order, to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from aggregating import BLUEPRINT, RANK, SHAPES, fleets, global_adapter, keeps, make_update, tensors
@@ -20,7 +22,7 @@ def scattered(update: Update) -> dict[str, np.ndarray]:
     kept = {}
     for index, block in enumerate(BLUEPRINT.blocks):
         for cut in block.cuts:
-            units = update.structure.kept(index)
+            units = update.report.structure.kept(index)
             kept[cut.module, cut.side] = [
                 start + unit * cut.width + offset
                 for start in cut.starts
@@ -29,7 +31,7 @@ def scattered(update: Update) -> dict[str, np.ndarray]:
             ]
     for module, (rows, columns) in SHAPES.items():
         factors = update.adapter.factors[module]
-        for rank in range(update.rank):
+        for rank in range(update.report.rank):
             for position, column in enumerate(kept.get((module, "in"), range(columns))):
                 whole[f"{module}.a"][rank, column] = factors.a[rank, position]
             for position, row in enumerate(kept.get((module, "out"), range(rows))):
@@ -42,7 +44,7 @@ def test_every_coordinate_is_the_weighted_mean_of_its_owners(updates):
     before = global_adapter()
     result = tensors(AGGREGATIONS["coverage"](before, updates))
     parts = [scattered(update) for update in updates]
-    weights = np.array([update.examples for update in updates], dtype=np.float64)
+    weights = np.array([update.report.examples for update in updates], dtype=np.float64)
     for name, previous in tensors(before).items():
         values = np.stack([part[name] for part in parts])
         owned = ~np.isnan(values)
@@ -96,9 +98,9 @@ def test_sending_back_what_was_sent_changes_nothing(keep, rank, examples):
     update = make_update(0, keep, rank, examples)
     factors = {
         module: Factors(before.factors[module].a[place.a], before.factors[module].b[place.b])
-        for module, place in places(before, update.structure, rank).items()
+        for module, place in places(before, update.report.structure, rank).items()
     }
-    echo = Update(**(vars(update) | {"adapter": Adapter(factors, before.head)}))
+    echo = replace(update, adapter=Adapter(factors, before.head))
     result = tensors(AGGREGATIONS["coverage"](before, [echo]))
     assert all(np.array_equal(result[name], tensor) for name, tensor in tensors(before).items())
 
@@ -125,7 +127,7 @@ def test_no_update_leaves_the_adapter_and_inputs_stay_untouched():
 def test_a_factor_of_rank_one_is_not_broadcast_over_all_ranks():
     update = make_update(0, [1, 1, 1, 1, 1], 4, 5)
     thin = {m: Factors(f.a[:1], f.b) for m, f in update.adapter.factors.items()}
-    odd = Update(**(vars(update) | {"adapter": Adapter(thin, update.adapter.head)}))
+    odd = replace(update, adapter=Adapter(thin, update.adapter.head))
     with pytest.raises(ValueError, match=r"shape \[1, 5\]"):
         AGGREGATIONS["coverage"](global_adapter(), [odd])
 

@@ -1,5 +1,7 @@
 """Aggregation by products: exact where it promises to be, in any order, for devices of any rank and structure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from aggregating import RANK, SHAPES, fleets, global_adapter, make_update, tensors
@@ -34,14 +36,14 @@ def mean_of_owners(before: Adapter, updates) -> dict[str, np.ndarray]:
         total, weight = np.zeros((rows, columns)), np.zeros((rows, columns))
         for update in updates:
             owns = np.zeros((rows, columns))
-            place = places(before, update.structure, update.rank)[module]
+            place = places(before, update.report.structure, update.report.rank)[module]
             owns[place.rows] += 1
             only = np.zeros((rows, columns))
             only[:, place.columns] = 1
             owns *= only
-            wide = widen(update.adapter, update.structure).factors[module]
-            total += update.examples * owns * (wide.b.astype(float) @ wide.a.astype(float))
-            weight += update.examples * owns
+            wide = widen(update.adapter, update.report.structure).factors[module]
+            total += update.report.examples * owns * (wide.b.astype(float) @ wide.a.astype(float))
+            weight += update.report.examples * owns
         old = before.factors[module].b.astype(float) @ before.factors[module].a.astype(float)
         result[module] = FRAME.scaling * np.where(weight > 0, total / np.maximum(weight, 1), old)
     return result
@@ -67,12 +69,10 @@ def test_the_error_of_large_modules_is_estimated():
 
     before, template = adapter(), make_update(0, [1] * 5, 1, 1)
     fields = {"structure": Structure(blueprint, np.ones(20, dtype=bool)), "rank": 4}
-    updates = [
-        type(template)(**(vars(template) | fields | {"device": n, "adapter": adapter(), "examples": n + 1}))
-        for n in range(5)
-    ]
+    updates = [replace(template.with_report(**fields, device=n, examples=n + 1), adapter=adapter()) for n in range(5)]
     after = AGGREGATIONS["zero-padding"](before, updates, FRAME)
-    mean = sum(u.examples / 15 * (u.adapter.factors["x"].b.astype(float) @ u.adapter.factors["x"].a) for u in updates)
+    own = [(u.report.examples / 15, u.adapter.factors["x"]) for u in updates]
+    mean = sum(share * (f.b.astype(float) @ f.a) for share, f in own)
     old, new = (a.factors["x"].b.astype(float) @ a.factors["x"].a for a in (before, after))
     expected = np.linalg.norm(new - mean) / np.linalg.norm(mean - old)
     error = aggregation_error(before, after, updates, FRAME.scaling)
@@ -155,7 +155,7 @@ def test_equal_devices_that_agree_are_the_result(name):
     """Whatever is averaged, the mean of equals is they: in the product, and in the head."""
     twin = make_update(0, [1] * 5, RANK, 7)
     updates = [make_update(d, [1] * 5, RANK, 7 * (d + 1)) for d in range(3)]
-    same = [type(twin)(**(vars(u) | {"adapter": twin.adapter})) for u in updates]
+    same = [replace(u, adapter=twin.adapter) for u in updates]
     after = AGGREGATIONS[name](global_adapter(), same, FRAME)
     for module, value in merged(after).items():
         expected = merged(twin.adapter)[module]
@@ -205,8 +205,8 @@ def test_a_module_cut_on_both_sides_is_refused():
     members = Members(before)
     for device in range(2):
         keep = np.arange(2) == device
-        fields = {"device": device, "structure": Structure(blueprint, keep), "adapter": small}
-        members.add(type(template)(**(vars(template) | fields)))
+        own = template.with_report(device=device, structure=Structure(blueprint, keep))
+        members.add(replace(own, adapter=small))
     with pytest.raises(ValueError, match="x is cut on both sides"):
         mean_products(before, members.ordered())
 

@@ -22,7 +22,7 @@ FULL = [1, 1, 1, 1, 1]
 def scattered(update: Update) -> dict[str, np.ndarray]:
     """An update in global coordinates; NaN where it owns nothing."""
     whole = {name: np.full(tensor.shape, np.nan) for name, tensor in tensors(global_adapter()).items()}
-    for module, place in places(global_adapter(), update.structure, update.rank).items():
+    for module, place in places(global_adapter(), update.report.structure, update.report.rank).items():
         for part, tensor in update.adapter.factors[module].parts().items():
             whole[f"{module}.{part}"][place.of(part)] = tensor
     return whole | {name: tensor.astype(np.float64) for name, tensor in update.adapter.head.items()}
@@ -57,7 +57,7 @@ def test_a_fifth_of_liars_is_without_effect(name: str, lie: str) -> None:
     """Two of ten, of whom every coordinate has at most one in five; the coverage mean is moved by them."""
     updates = crowd(10)
     for liar in (0, 5):
-        updates[liar] = replace(changed(updates[liar], LIES[lie]), examples=2**28)
+        updates[liar] = changed(updates[liar], LIES[lie]).with_report(examples=2**28)
     robust, plain = (tensors(AGGREGATIONS[each](global_adapter(), updates)) for each in (name, "coverage"))
     owned = {n: ~np.isnan([scattered(u)[n] for u in updates]).all(axis=0) for n in robust}
     # The first ranks are everybody's; in the last ones a coordinate may have few owners.

@@ -53,7 +53,7 @@ def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, fleet
 
     assert together(job, [update.adapter for update in updates])
     for update, found in zip(updates, evaluate_cohort(base, blueprint, job, updates, text, rows), strict=True):
-        model = ADAPTERS[kind].build(base.model, update.structure, update.adapter, job.adapter)
+        model = ADAPTERS[kind].build(base.model, update.report.structure, update.adapter, job.adapter)
         assert astuple(found)[:5] == pytest.approx(astuple(evaluate(model, text, rows=rows))[:5], abs=1e-6)
 
 
@@ -87,4 +87,4 @@ def test_out_of_memory_halves_the_pass(monkeypatch):
     monkeypatch.setattr("slimfed.clients.node.runtime.evaluate_cohort", cramped)
     measured = workplace._evaluated(updates, set(range(5)))
     assert sizes == [5, 3, 2, 1, 2]
-    assert [update.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]
+    assert [update.report.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]

@@ -58,11 +58,11 @@ def both(
 
 
 def assert_equal(alone: Update, cohort: Update) -> None:
-    assert alone.structure == cohort.structure
+    assert alone.report.structure == cohort.report.structure
     for field in ("device", "rank", "examples", "workload"):
-        assert getattr(alone, field) == getattr(cohort, field)
+        assert getattr(alone.report, field) == getattr(cohort.report, field)
     for field in ("loss_before", "loss_after", "importance"):
-        assert getattr(alone, field) == pytest.approx(getattr(cohort, field), rel=1e-4, abs=1e-5)
+        assert getattr(alone.report, field) == pytest.approx(getattr(cohort.report, field), rel=1e-4, abs=1e-5)
     np.testing.assert_allclose(alone.scores, cohort.scores, rtol=2e-3, atol=1e-4)
     assert list(alone.adapter.factors) == list(cohort.adapter.factors)
     for name, factors in alone.adapter.factors.items():
@@ -168,9 +168,9 @@ def test_training_lowers_the_loss_and_pruning_reaches_its_goal() -> None:
     own = DeviceData(lambda: cycle(data.probe), data.probe, 8)
     scores = np.zeros(blueprint.units, dtype=np.float32)
     update = train_device(base, blueprint, task(False), part, adapter(base, blueprint, 3, 4), scores, own)
-    assert update.loss_after < 0.3 * update.loss_before
-    assert update.structure.sparsity == pytest.approx(0.5, abs=0.03)
-    assert update.importance > 0
+    assert update.report.loss_after < 0.3 * update.report.loss_before
+    assert update.report.structure.sparsity == pytest.approx(0.5, abs=0.03)
+    assert update.report.importance > 0
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
