@@ -23,7 +23,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.models.cost import Dimensions, measure, training_workload
+from slimfed.clients.models.cost import Dimensions, training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive

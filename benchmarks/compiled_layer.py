@@ -20,8 +20,8 @@ import torch
 from gpu_cohort import CASES, Case, need_gpu, prepare, seconds_of
 from transformers import PreTrainedModel
 
-from slimfed.clients.adapters import batched_layers
-from slimfed.clients.adapters.batched_product import AdaptedProduct
+from slimfed.clients.adapters.training import batched_layers
+from slimfed.clients.adapters.training.batched_product import AdaptedProduct
 from slimfed.clients.models.families import FAMILIES, without_cache
 from slimfed.clients.training.cohort.model import attach_cohort
 

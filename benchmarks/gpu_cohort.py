@@ -36,8 +36,8 @@ from transformers import (
 )
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.adapters.adapted import head_state
-from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.adapters.training.adapted import head_state
+from slimfed.clients.adapters.training.broadcast import Sent
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec

@@ -19,7 +19,8 @@ import torch
 from readme_table import put
 from torch import nn
 
-from slimfed.clients.models.cost import inference_flops, measure
+from slimfed.clients.models.cost import inference_flops
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
 from slimfed.clients.pruning.model_slicing import slice_model

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.merging import fold
+from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.registry import LOAD_SLIM
 from slimfed.clients.export.formats.safetensors import save_slim

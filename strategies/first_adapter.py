@@ -6,7 +6,7 @@ from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.structure import Blueprint
 from slimfed.strategies.aggregation import initial_adapter

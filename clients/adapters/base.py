@@ -1,58 +1,68 @@
-"""What an adapter method is: how a device's adapter is trained, sent, averaged and built into a model."""
+"""What an adapter method says of itself, without torch: what it can do, how it travels, what the server does, its cost.
+
+How it is trained and built into a model needs torch and lies in an :class:`AdapterTraining`, imported when asked for.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.adapters.merging import fold
-from slimfed.clients.adapters.protocols import Adapted, CohortLayer, Kept
 from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load
-from slimfed.clients.pruning.model_slicing import slice_model
-from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.registry import Registry
+from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Update
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from slimfed.clients.adapters.adapted import AdaptedModel
-    from slimfed.clients.spec import AdapterSpec, TaskSpec
+    from slimfed.clients.adapters.training.base import AdapterTraining
+    from slimfed.clients.spec import TaskSpec
 
 
-class Companion:
-    """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
+class Capabilities:
+    """What is true of an adapter method. Job checks read these; a method overrides those that differ."""
 
-    def begin(self, step: int) -> None:
-        """Told before local step ``step``; what changes must change in place, since a GPU's steps are recorded."""
+    plain_factors: ClassVar[bool] = False
+    """True if LoRA's factors A and B, and the head, are all that is trained and sent.
 
-    def penalty(self) -> torch.Tensor | None:
-        """What is added to the loss of each device, [*lead]; None: nothing."""
-        return None
-
-    def end(self, learning_rate: float | torch.Tensor) -> None:
-        """Told after the optimiser has moved by ``learning_rate``; on a GPU perhaps a tensor []."""
-
-
-class AdapterMethod(ABC):
-    """One way to adapt: what a device trains beside the frozen base. A new one is one file here and one registry line.
-
-    An adapter has three forms: as it travels and is averaged, as it is trained (:meth:`opened`), and at last as plain
-    factors (:meth:`finished`). The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`; both must
-    train alike.
+    Aggregations of the product B A, local and central privacy, and giving up ranks (``adapter.keep_ranks``) need that.
     """
 
-    def check(self, model: "PreTrainedModel", blueprint: Blueprint) -> None:  # noqa: B027 - most can do all
-        """Raise ``InputError``, with cause and cure, if the method cannot adapt this (unpruned) model."""
+    supports_server_optimizer: ClassVar[bool] = False
+    """True if the server may move the aggregate on by momentum: nothing is decided by the size of single numbers."""
 
-    def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
-        """What a run starts from, given plain factors of the largest rank that change nothing."""
-        return adapter
+    supports_rounding: ClassVar[bool] = False
+    """True if adapters may be rounded to bf16 or int8 on their way: nothing is decided by the size of single numbers.
+
+    What rounding took away is kept for factors and head alone, so ``plain_factors`` must be true, too.
+    """
+
+    supports_shared_structure: ClassVar[bool] = True
+    """True if the server may remove heads and channels for all devices (``pruning.structure = "shared"``)."""
+
+    supports_squarehead: ClassVar[bool] = True
+    """True if hidden states keep the base's width, so that SquareHead can compare them (``training.recovery``)."""
+
+    cuts_width: ClassVar[bool] = False
+    """True if the built model has a narrower residual stream than the base, so that two changes cannot be added."""
+
+    uses_dropout: ClassVar[bool] = True
+    """True if ``adapter.dropout`` acts on the adapter's input."""
+
+    trains_in_cohorts: ClassVar[bool] = True
+    """False if the method has no :meth:`AdapterTraining.cohort_layer`: its devices are then trained one by one."""
+
+    min_rounds: ClassVar[int] = 1
+    """Rounds that a run needs at least for the method to make all its decisions."""
+
+
+class WireForms:
+    """The forms of an adapter: as it travels and is averaged, as it is trained, and as plain factors at last.
+
+    Called on the device, but for :meth:`finished`, which exports ask for too. All return new adapters.
+    """
 
     def opened(self, adapter: Adapter) -> Adapter:
-        """A device's adapter as it is trained, from what the server sent."""
+        """A device's adapter as it is trained, from what the server sent, both in the device's shape."""
         return adapter
 
     def closed(self, adapter: Adapter, rank: int) -> Adapter:
@@ -60,13 +70,25 @@ class AdapterMethod(ABC):
         return adapter
 
     def upload(self, adapter: Adapter) -> Adapter:
-        """What of it goes to the server."""
+        """What of a closed adapter goes to the server."""
+        return adapter
+
+    def finished(self, adapter: Adapter) -> Adapter:
+        """What is left when no more training comes: plain LoRA factors, or deltas, that say the same."""
+        return adapter
+
+
+class ServerSide:
+    """What the server does with the global adapter, in the coordinates of the base, beside aggregating it."""
+
+    def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
+        """What a run starts from, given plain factors of the largest rank that change nothing."""
         return adapter
 
     def decide(
         self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
-        """The server's word on what only it can decide, after a round.
+        """The global adapter after ``round`` (1-based), with what only the server can decide.
 
         ``before`` was sent, ``after`` is the aggregate, ``rank`` the largest of the run. ``updates``: all accepted ones
         in device order where ``before`` is undecided; otherwise as many as the server happens to hold.
@@ -78,70 +100,42 @@ class AdapterMethod(ABC):
         return True
 
     def removed(self, adapter: Adapter, blueprint: Blueprint) -> float:
-        """Share of the prunable parameters that the method has removed itself, beside heads and channels."""
+        """Share of the prunable parameters, in [0, 1), that is removed in other ways than by heads and channels."""
         return 0.0
 
     def width(self, adapter: Adapter) -> list[int] | None:
         """Dimensions of the residual stream that the built model keeps, ascending; None: all."""
         return None
 
-    def check_finished(self, adapter: Adapter) -> None:  # noqa: B027 - most are at any time
+    def check_finished(self, adapter: Adapter) -> None:
         """Raise ``InputError``, with cause and cure, if no plain model can be made of ``adapter`` yet."""
 
-    def undecayed(self, name: str) -> bool:
-        """True if weight decay spares the extra tensor of this name."""
-        return False
 
-    def install(  # noqa: B027 - most have no extra tensors
-        self, base: "PreTrainedModel", model: "PreTrainedModel", blueprint: Blueprint, extra: Mapping[str, nn.Parameter]
-    ) -> None:
-        """Put the extra tensors [devices, ...] to work in ``model``, a cohort's, made of ``base``."""
-
-    def build(
-        self, base: "PreTrainedModel", structure: Structure, adapter: Adapter, spec: "AdapterSpec"
-    ) -> "PreTrainedModel":
-        """The plain model that a device of this structure has, with ``adapter`` (in its shape) in it."""
-        return fold(slice_model(base, structure), self.finished(adapter), spec.scaling)
+class TrainingCost:
+    """What training an adapter costs beside its model; counted, not measured."""
 
     def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
         """What training at ``rank`` costs beside a model of ``size``, in a round that began with ``sent``."""
         return low_rank_load(size, rank)
 
-    def finished(self, adapter: Adapter) -> Adapter:
-        """What is left when no more training comes: plain LoRA factors that say the same."""
-        return adapter
 
-    def companion(self, adapted: Adapted, task: "TaskSpec", round: int, ranks: Sequence[int]) -> Companion:
-        """What goes along with the training of ``adapted`` in a round (1-based), by devices of these ``ranks``."""
-        return Companion()
+class AdapterMethod(Capabilities, WireForms, ServerSide, TrainingCost, ABC):
+    """One way to adapt: what a device trains beside the frozen base.
 
+    A new one overrides what differs from LoRA and says how it is trained. It keeps nothing between calls. It is one
+    file here, whose class registers itself with :data:`ADAPTERS`, or an entry point ``slimfed.adapters`` of another
+    package; the declaration must not import torch, so that naming methods takes no seconds.
+    """
+
+    @property
     @abstractmethod
-    def attach(
-        self, model: "PreTrainedModel", structure: Structure, adapter: Adapter, task: "TaskSpec"
-    ) -> "AdaptedModel":
-        """Put ``adapter`` onto ``model``, both in the shape of ``structure``, in place.
-
-        Raises ``ValueError`` if a tensor does not fit.
-        """
-
-    @abstractmethod
-    def cohort_layer(
-        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: "AdapterSpec"
-    ) -> CohortLayer:
-        """The module ``name`` (``base``, unpruned) for devices whose adapters are in their own shapes."""
-
-    def hindrance(self, spec: "AdapterSpec") -> str:
-        """Why devices with this adapter cannot be trained in cohorts; empty if they can."""
-        if spec.dropout > 0:
-            return "adapter.dropout draws from one random state, which devices of a cohort cannot share"
-        return ""
+    def training(self) -> "AdapterTraining":
+        """How it is trained and built into a model. Torch is imported here, not by the module of the method."""
 
 
-def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
-    """All that is trained, for the optimiser: what decays, and what does not."""
-    spared = adapted.undecayed()
-    known = {id(p) for p in spared}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay}
-    ]
-    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
+ADAPTERS: Registry[AdapterMethod] = Registry(
+    "method.adapter",
+    "slimfed.adapters",
+    AdapterMethod,
+    package="slimfed.clients.adapters",
+)

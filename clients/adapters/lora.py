@@ -1,167 +1,24 @@
-"""LoRA through PEFT, with a rank of its own for every device, and the task head trained in full beside it."""
+"""LoRA, with a rank of its own for every device, and the task head trained in full beside it."""
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from slimfed.clients.adapters.base import ADAPTERS, AdapterMethod
 
-from slimfed.clients.adapter import Adapter, Factors
-from slimfed.clients.adapters import lora_math
-from slimfed.clients.adapters.adapted import AdaptedModel, Read, attach_head, fill
-from slimfed.clients.adapters.base import AdapterMethod, Companion
-from slimfed.clients.adapters.batched_layers import CohortLinear
-from slimfed.clients.adapters.broadcast import Sent
-from slimfed.clients.adapters.protocols import Adapted, Kept
-from slimfed.clients.adapters.rank_penalty import TailPenalty
-from slimfed.clients.models.tensors import to_array
-from slimfed.clients.pruning.device_masks import factor_masks, rank_mask
-from slimfed.clients.spec import AdapterSpec, TaskSpec
-from slimfed.clients.structure import Structure
-
-_NAME = "default"
-_ALL = slice(None)
+if TYPE_CHECKING:
+    from slimfed.clients.adapters.training.lora import LoraTraining
 
 
+@ADAPTERS.register("lora")
 class Lora(AdapterMethod):
     """y = W x + scaling * B (A x) (Hu et al., arXiv 2106.09685)."""
 
-    def attach(self, model: PreTrainedModel, structure: Structure, adapter: Adapter, task: TaskSpec) -> AdaptedModel:
-        """Through PEFT's own layers."""
-        return attach(model, adapter, task.adapter)
-
-    def cohort_layer(
-        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: AdapterSpec
-    ) -> CohortLinear:
-        """Every device's factors in one batched product."""
-        a, b = stacked(base, name, adapters, kept)
-        return CohortLinear(base, a, b, spec.scaling)
-
-    def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
-        """HetLoRA's penalty, where the job asks for it."""
-        return TailPenalty(adapted, task.adapter, ranks) if task.adapter.tail_penalty > 0 else Companion()
-
-
-@dataclass(frozen=True)
-class LayerView:
-    """One adapted linear as the equations see it: y = W x + scaling * B (A x), W [out, in], A [r, in], B [out, r]."""
-
-    module: LoraLayer
+    plain_factors = True
+    supports_server_optimizer = True
+    supports_rounding = True
 
     @property
-    def weight(self) -> torch.Tensor:
-        """Frozen base weight [out, in] (a view; GPT-2's Conv1D stores it transposed)."""
-        base = self.module.get_base_layer()
-        return base.weight.T if isinstance(base, Conv1D) else base.weight
+    def training(self) -> "LoraTraining":
+        """Through PEFT's layers."""
+        from slimfed.clients.adapters.training.lora import LoraTraining  # imports torch and PEFT
 
-    @property
-    def a(self) -> nn.Parameter:
-        """Factor A, [r, in]."""
-        return self.module.lora_A[_NAME].weight
-
-    @property
-    def b(self) -> nn.Parameter:
-        """Factor B, [out, r]."""
-        return self.module.lora_B[_NAME].weight
-
-    @property
-    def scaling(self) -> float:
-        """alpha / r, the same for every rank."""
-        return self.module.scaling[_NAME]
-
-    def trained(self) -> tuple[nn.Parameter, ...]:
-        """A and B."""
-        return self.a, self.b
-
-    def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """None: both decay."""
-        return ()
-
-    def merged(self) -> torch.Tensor:
-        """W + scaling * B A."""
-        return lora_math.merged(self.weight, self.a, self.b, self.scaling)
-
-    def first_order(self, side: str) -> torch.Tensor:
-        """LoRAPrune's importance."""
-        return lora_math.first_order(self.weight, self.a, self.b, self.scaling, side)
-
-    def read(self, of: Read) -> Factors:
-        """A copy of what ``of`` gives for A and B."""
-        return Factors(to_array(of(self.a)), to_array(of(self.b)))
-
-
-def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> AdaptedModel:
-    """Put ``adapter`` (already in ``model``'s shape) onto ``model``, in place.
-
-    The head's parameters are replaced by copies, so that a base shared with other devices stays as it is. Raises
-    ``ValueError`` if a factor does not fit its module.
-    """
-    rank = next(iter(adapter.factors.values())).a.shape[0]
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=spec.scaling * rank,  # a float too: alpha / r must stay exact
-        lora_dropout=spec.dropout,
-        target_modules=list(adapter.factors),
-        init_lora_weights=False,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
-        with torch.random.fork_rng(devices=[]):
-            inject_adapter_in_model(config, model)
-    layers = {name: LayerView(model.get_submodule(name)) for name in adapter.factors}
-    for name, factors in adapter.factors.items():
-        fill(layers[name].a, factors.a, f"{name}.a")
-        fill(layers[name].b, factors.b, f"{name}.b")
-    return AdaptedModel(model, dict(layers), attach_head(model, adapter.head))
-
-
-def merge(adapted: AdaptedModel) -> PreTrainedModel:
-    """Fold the adapter into the base weights of this (sliced) model: W <- W + scaling * B A. Weights become copies."""
-    model = adapted.model
-    with torch.no_grad():
-        for name, layer in adapted.layers.items():
-            base = layer.module.get_base_layer()  # type: ignore[operator]  # attached by PEFT
-            merged = layer.merged()
-            base.weight = nn.Parameter(merged.T if isinstance(base, Conv1D) else merged, requires_grad=False)
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, base)
-    return model
-
-
-def stacked(
-    base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors [devices, r, in] and [devices, out, r] of module ``name``, at the place they have in the unpruned one.
-
-    Zeros elsewhere; r is the devices' largest rank.
-    """
-    weight: torch.Tensor = base.weight  # type: ignore[assignment]
-    rows, columns = weight.T.shape if isinstance(base, Conv1D) else weight.shape
-    if isinstance(adapters, Sent):
-        return _spread(weight, (rows, columns), name, adapters)
-    rank = max(len(adapter.factors[name].a) for adapter in adapters)
-    a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
-    b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
-    for n, adapter in enumerate(adapters):
-        factors = adapter.factors[name]
-        own = len(factors.a)
-        a[n][:own, kept[n].get((name, "in"), _ALL)] = factors.a
-        b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
-    there = (weight.device, weight.dtype)
-    return torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there)
-
-
-def _spread(weight: torch.Tensor, shape: tuple[int, int], name: str, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same from one adapter for all: it is copied to the processor once and masked there."""
-    whole = sent.widened.factors[name]
-    ranks = rank_mask(sent.ranks, weight.device)
-    masks = factor_masks(name, sent.masks(weight.device), ranks, *shape)
-    r = ranks.shape[1]
-    a, b = (torch.from_numpy(part).to(weight.device, weight.dtype) for part in (whole.a[:r], whole.b[:, :r]))
-    return torch.where(masks["a"], a, 0.0), torch.where(masks["b"], b, 0.0)
+        return LoraTraining()

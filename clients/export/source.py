@@ -74,7 +74,10 @@ class Source:
         """
         method = ADAPTERS[self.adapter_spec.name]
         method.check_finished(self.narrowed)
-        return method.build(self.base.model, self.structure, self.narrowed, self.adapter_spec).eval()
+        model = method.training.build(
+            self.base.model, self.structure, method.finished(self.narrowed), self.adapter_spec
+        )
+        return model.eval()
 
     def slim(self) -> SlimModel:
         """The same, with what belongs to it."""

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import nn
-
-from slimfed.clients.adapters.protocols import Adapted
-from slimfed.clients.importance.base import Importance
+from slimfed.clients.importance.base import IMPORTANCE, Importance
 from slimfed.clients.structure import Blueprint, Cut, Structure
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
+    from slimfed.clients.adapters.training.protocols import Adapted
+
+
+@IMPORTANCE.register("activation")
 class Activation(Importance):
     """Wanda's |W_ij| * ||x_j||_2 (arXiv 2306.11695), summed over the outputs i and over the inputs j of a unit.
 
@@ -26,7 +29,7 @@ class Activation(Importance):
         super().__init__(blueprint, seeds)
         self._seen = _Seen()
 
-    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
+    def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
         """Hook the block outputs of the (re)built model."""
         super().watch(model, structures, holds)
         self._seen.lead = model.lead
@@ -34,16 +37,15 @@ class Activation(Importance):
         for cut in cuts:
             model.layer(cut.module).module.register_forward_pre_hook(partial(self._seen.note, cut.module))
 
-    def see(self, tokens: torch.Tensor) -> None:
+    def see(self, tokens: "torch.Tensor") -> None:
         """Remember which tokens count."""
         self._seen.tokens = tokens
 
-    def score(self) -> torch.Tensor:
+    def score(self) -> "torch.Tensor":
         """Scores of the last forward pass."""
-        with torch.no_grad():
-            return self.by_block(self._along, sides=("in",))
+        return self.by_block(self._along, sides=("in",))
 
-    def _along(self, cut: Cut) -> torch.Tensor:
+    def _along(self, cut: Cut) -> "torch.Tensor":
         return self.model.layer(cut.module).merged().abs().sum(-2) * self._seen.norms[cut.module]
 
 
@@ -52,10 +54,10 @@ class _Seen:
     """What the hooks of a model know: not the model, or the two would keep each other and all tensors alive."""
 
     lead: tuple[int, ...] = ()
-    tokens: torch.Tensor | None = None
-    norms: dict[str, torch.Tensor] = field(default_factory=dict)
+    tokens: "torch.Tensor | None" = None
+    norms: "dict[str, torch.Tensor]" = field(default_factory=dict)
 
-    def note(self, name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def note(self, name: str, _module: "nn.Module", inputs: "tuple[torch.Tensor, ...]") -> None:
         """Keep the norms of what flows into module ``name``."""
         assert self.tokens is not None, "what counts is said before the forward pass"
         x = inputs[0].detach().float() * self.tokens[..., None]

@@ -1,18 +1,28 @@
-"""What an importance criterion is, and the moving average that smooths it."""
+"""What an importance criterion is.
+
+Torch is imported where something is computed: saying which criteria there are, and what they need, takes no seconds.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
-from slimfed.clients.adapters.protocols import Adapted
+from slimfed.clients.registry import Registry
 from slimfed.clients.structure import Blueprint, Cut, Structure
+
+if TYPE_CHECKING:
+    import torch
+
+    from slimfed.clients.adapters.training.protocols import Adapted
 
 
 class Importance(ABC):
-    """Scores the units of one device's model, or of a cohort's. A new criterion is one file and one registry line.
+    """Scores the units of one device's model, or of a cohort's.
+
+    A new criterion is one file here, whose class registers itself with :data:`IMPORTANCE`, or an entry point
+    ``slimfed.importances`` of another package.
 
     The trainer builds one object a round, calls :meth:`watch` whenever the model has been (re)built, and :meth:`score`
     after every backward pass, before the optimiser moves. ``seeds`` has one seed for every device.
@@ -28,8 +38,10 @@ class Importance(ABC):
         self.blueprint = blueprint
         self.seeds = tuple(seeds)
 
-    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
+    def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
         """The model that will be scored from now on, cut to ``holds``, and what each of its devices still has."""
+        import torch
+
         self.model = model
         units = np.flatnonzero(holds.keep)
         self.units = torch.from_numpy(units).to(model.device)
@@ -38,57 +50,47 @@ class Importance(ABC):
 
     def restrict(self, structures: Sequence[Structure]) -> None:
         """The watched devices have pruned, without a new model: what they have changes in place."""
+        import torch
+
         keep = torch.from_numpy(np.stack([structure.keep for structure in structures])).to(self.model.device)
         self.keep.copy_(keep[:, self.units].reshape(*self.model.lead, -1))
 
-    def see(self, tokens: torch.Tensor) -> None:  # noqa: B027 - most criteria do not care
+    def see(self, tokens: "torch.Tensor") -> None:  # noqa: B027 - most criteria do not care
         """Told before every forward pass which tokens count, 0/1 [rows, length]; for criteria that use activations."""
 
     @abstractmethod
-    def score(self) -> torch.Tensor:
+    def score(self) -> "torch.Tensor":
         """Scores of this step, float32 [*model.lead, len(units)] in the order of ``units``; larger means keep."""
 
-    def by_block(self, along: Callable[[Cut], torch.Tensor], sides: Sequence[str] = ("out", "in")) -> torch.Tensor:
+    def by_block(self, along: "Callable[[Cut], torch.Tensor]", sides: Sequence[str] = ("out", "in")) -> "torch.Tensor":
         """Score all blocks from ``along(cut)``, scores >= 0 of the rows or columns on a cut's side: [..., len(units)].
 
         Cuts on one of ``sides`` count. Each module's vector is divided by its own L2 norm before the modules of a block
-        are added, so that none drowns another (LoRAPrune); units that are gone have no part in it.
+        are added, so that none drowns another (LoRAPrune); units that are gone have no part in it. No gradient is kept.
         """
+        import torch
+
         scores, start = [], 0
-        for block in self.blueprint.blocks:
-            parts = [per_unit(along(cut), cut) for cut in block.cuts if cut.side in sides]
-            keep = self.keep[..., start : start + parts[0].shape[-1]]
-            start += parts[0].shape[-1]
-            parts = [torch.where(keep, part, 0.0) for part in parts]
-            scores.append(torch.stack([part / (part.norm(dim=-1, keepdim=True) + 1e-8) for part in parts]).sum(0))
-        return torch.cat(scores, dim=-1)
+        with torch.no_grad():
+            for block in self.blueprint.blocks:
+                parts = [per_unit(along(cut), cut) for cut in block.cuts if cut.side in sides]
+                keep = self.keep[..., start : start + parts[0].shape[-1]]
+                start += parts[0].shape[-1]
+                parts = [torch.where(keep, part, 0.0) for part in parts]
+                scores.append(torch.stack([part / (part.norm(dim=-1, keepdim=True) + 1e-8) for part in parts]).sum(0))
+            return torch.cat(scores, dim=-1)
 
 
-def per_unit(vector: torch.Tensor, cut: Cut) -> torch.Tensor:
+def per_unit(vector: "torch.Tensor", cut: Cut) -> "torch.Tensor":
     """Sum over a sliced module's cut side by unit: [..., len(starts) * kept * width] -> [..., kept]."""
     return vector.unflatten(-1, (len(cut.starts), -1, cut.width)).sum(dim=(-3, -1))
 
 
-class SmoothedScores:
-    """Exponential moving average of scores over the local steps (LoRAPrune: S <- 0.9 S + 0.1 S_t), for each device.
-
-    The average is divided by the weight it has gathered, so that few steps are not biased towards zero. A device's step
-    with any non-finite score is skipped. Nothing here waits for the processor but :meth:`value`.
-    """
-
-    def __init__(self, blueprint: Blueprint, smoothing: float, lead: tuple[int, ...], device: torch.device) -> None:
-        self.smoothing = smoothing
-        self._sum = torch.zeros(*lead, blueprint.units, device=device)
-        self._weight = torch.zeros(*lead, 1, device=device)
-
-    def add(self, units: torch.Tensor, scores: torch.Tensor) -> None:
-        """Take in one step's ``scores`` [*lead, len(units)]."""
-        usable = torch.isfinite(scores).all(dim=-1, keepdim=True)
-        decay = torch.where(usable, self.smoothing, 1.0)
-        fresh = torch.where(usable, scores.float() * (1.0 - self.smoothing), 0.0)
-        self._sum.mul_(decay).index_add_(-1, units, fresh)
-        self._weight.mul_(decay).add_(torch.where(usable, 1.0 - self.smoothing, 0.0))
-
-    def value(self) -> np.ndarray:
-        """The averages now, float32 [*lead, units]."""
-        return (self._sum / self._weight.clamp_min(1e-12)).cpu().numpy()
+IMPORTANCE: Registry[type[Importance]] = Registry(
+    "method.importance",
+    "slimfed.importances",
+    Importance,
+    package="slimfed.clients.importance",
+    helpers=("smoothing",),
+    classes=True,
+)

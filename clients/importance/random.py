@@ -1,26 +1,32 @@
 """Random importance: the control that any criterion must beat."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from slimfed.clients.adapters.protocols import Adapted
-from slimfed.clients.importance.base import Importance
+from slimfed.clients.importance.base import IMPORTANCE, Importance
 from slimfed.clients.structure import Structure
 
+if TYPE_CHECKING:
+    import torch
 
+    from slimfed.clients.adapters.training.protocols import Adapted
+
+
+@IMPORTANCE.register("random")
 class Random(Importance):
     """Uniform noise, drawn once per device and round, so that smoothing does not level it."""
 
     needs_data = False
 
-    def watch(self, model: Adapted, structures: Sequence[Structure], holds: Structure) -> None:
+    def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
         """Draw for all units of the model, whatever has been removed from it."""
+        import torch  # not above: see base.py
+
         super().watch(model, structures, holds)
         units = self.blueprint.units
         noise = torch.stack([torch.rand(units, generator=torch.Generator().manual_seed(s)) for s in self.seeds])
         self._noise = noise.reshape(*model.lead, units).to(model.device)[..., self.units]
 
-    def score(self) -> torch.Tensor:
+    def score(self) -> "torch.Tensor":
         """The same draw at every step."""
         return self._noise

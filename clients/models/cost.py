@@ -20,14 +20,7 @@ and adapter here, and with the log-probabilities of all positions and Python 1.9
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.activations import NewGELUActivation
-from transformers.pytorch_utils import Conv1D
-
-from slimfed.clients.structure import Block, Blueprint, Structure
 from slimfed.clients.update import Workload
 
 # What a Python process with PyTorch and its kernels holds before it has loaded a model: a round figure of ours.
@@ -46,8 +39,6 @@ _PASSES_OF_WEIGHTS = 5
 _BYTES_PER_TRAINED = 16
 # Log-probabilities, their gradient and that of the logits are there at once when the loss is differentiated.
 _COPIES_OF_LOGITS = 3
-# GELU written out in elementary operations (GPT-2) keeps so many numbers a channel more than a fused one.
-_KEPT_BY_ELEMENTARY_GELU = 3
 
 
 @dataclass(frozen=True)
@@ -78,73 +69,6 @@ class Dimensions:
     logits: int
     parameters: int
     bytes_per_weight: int
-
-
-@dataclass(frozen=True)
-class _Anatomy:
-    """What a model is made of: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
-
-    linears: tuple[tuple[str, int, int, bool, bool], ...]
-    elementary_gelu: bool
-    head_norms: bool
-    parameters: int
-
-
-@lru_cache(maxsize=1)
-def _anatomy(model: PreTrainedModel) -> _Anatomy:
-    """Walks through all modules: once, however many structures of the model are measured."""
-    unembedding = model.get_output_embeddings()
-    linears = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            rows, columns = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
-            linears.append((name, rows, columns, module.bias is not None, module is unembedding))
-    return _Anatomy(
-        tuple(linears),
-        any(isinstance(module, NewGELUActivation) for module in model.modules()),
-        any(name.endswith(".q_norm") for name, _ in model.named_modules()),
-        sum(p.numel() for p in model.parameters()),
-    )
-
-
-def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) -> Dimensions:
-    """Read the sizes off an unpruned ``model`` and the ``structure`` it is cut to; no weight is touched."""
-    kept = structure.indices()
-    adapted = set(blueprint.modules)
-    anatomy = _anatomy(model)
-    shapes = {}
-    token_weights = head_weights = removed = logits = 0
-    for name, rows, columns, bias, unembeds in anatomy.linears:
-        if name in adapted:
-            out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
-            shapes[name] = out, into
-            token_weights += out * into
-            removed += rows * columns - out * into + (rows - out if bias else 0)
-        elif unembeds:
-            token_weights += rows * columns
-            logits = rows
-        else:
-            head_weights += rows * columns
-    layers: dict[int, int] = {}
-    for block in blueprint.blocks:
-        kept_here = _activations(block, shapes, anatomy.elementary_gelu, anatomy.head_norms)
-        layers[block.layer] = layers.get(block.layer, 0) + kept_here
-    width = shapes[blueprint.modules[0]][1]
-    return Dimensions(
-        token_weights=token_weights,
-        head_weights=head_weights,
-        adapter_parameters_per_rank=sum(out + into for out, into in shapes.values()),
-        adapted_weights=sum(out * into for out, into in shapes.values()),
-        adapted_modules=len(shapes),
-        kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
-        activations=sum(layers.values()),
-        layer_inputs=width * len(layers),
-        largest_layer=max(layers.values()),
-        layers=len(layers),
-        logits=logits,
-        parameters=anatomy.parameters - removed,
-        bytes_per_weight=model.dtype.itemsize,
-    )
 
 
 @dataclass(frozen=True)
@@ -205,20 +129,3 @@ def inference_flops(size: Dimensions, batch: int, length: int) -> float:
     """Operations of one forward pass over ``batch x length`` tokens, the adapter merged into the weights."""
     attention = 4 * length * size.kept_head_width
     return float(batch * (length * (2 * size.token_weights + attention) + 2 * size.head_weights))
-
-
-def _activations(block: Block, shapes: dict[str, tuple[int, int]], elementary: bool, head_norms: bool) -> int:
-    """Numbers a token leaves for the backward pass in one block.
-
-    Its input (shared by the projections), their outputs, the input of the output projection, and the sum with the
-    residual, which the norm needs. Attention scores are recomputed by fused kernels. Norms of queries and keys (Qwen3,
-    Gemma3) keep both once more; a gated FFN keeps its activated gate as well.
-    """
-    *ups, down = block.cuts
-    width, inner = shapes[ups[0].module][1], shapes[down.module][1]
-    kept = 2 * width + sum(shapes[cut.module][0] for cut in ups) + inner
-    if block.kind == "attention" and head_norms:
-        kept += shapes[ups[0].module][0] + shapes[ups[1].module][0]
-    if block.kind == "ffn":
-        kept += inner * ((len(ups) > 1) + _KEPT_BY_ELEMENTARY_GELU * elementary)
-    return kept

@@ -13,10 +13,10 @@ from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.broadcast import Sent
-from slimfed.clients.adapters.lora import attach
-from slimfed.clients.adapters.merging import changed
 from slimfed.clients.adapters.rank_pruning import self_pruned
+from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.lora import attach
+from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.data.text import TextData, load_data, load_own_data
 from slimfed.clients.errors import InputError
@@ -142,7 +142,8 @@ class Workplace:
         return torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
 
     def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
-        return ADAPTERS[self.task.adapter.name].build(self.base.model, structure, adapter, self.task.adapter)
+        method = ADAPTERS[self.task.adapter.name]
+        return method.training.build(self.base.model, structure, method.finished(adapter), self.task.adapter)
 
     def _self_pruned(self, update: Update, orders: Orders) -> Update:
         sent = narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)

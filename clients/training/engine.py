@@ -32,7 +32,12 @@ def hindrance(task: TaskSpec, base: LoadedModel) -> str:
         return "training.recovery = squarehead runs the unpruned base beside every device's model, a cohort has but one"
     if task.training.checkpointing:
         return "training.checkpointing computes one device's layers again, not those of a cohort"
-    return ADAPTERS[task.adapter.name].hindrance(task.adapter)
+    method = ADAPTERS[task.adapter.name]
+    if not method.trains_in_cohorts:
+        return f"method.adapter = {task.adapter.name!r} has no layers for cohorts"
+    if method.uses_dropout and task.adapter.dropout > 0:
+        return "adapter.dropout draws from one random state, which devices of a cohort cannot share"
+    return ""
 
 
 def train(

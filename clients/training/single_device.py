@@ -10,10 +10,12 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.adapted import AdaptedModel
-from slimfed.clients.adapters.base import parameter_groups
-from slimfed.clients.importance import IMPORTANCE, SmoothedScores
-from slimfed.clients.models.cost import inference_flops, measure, training_workload
+from slimfed.clients.adapters.training.adapted import AdaptedModel
+from slimfed.clients.adapters.training.base import parameter_groups
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.importance.smoothing import SmoothedScores
+from slimfed.clients.models.cost import inference_flops, training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow
@@ -114,9 +116,11 @@ class _Session:
         self.activations = ActivationFunctions(sliced)
         if self.task.training.checkpointing:
             recompute_layers(sliced)
-        self.adapted = self.method.attach(sliced, structure, adapter, self.task)
+        self.adapted = self.method.training.attach(sliced, structure, adapter, self.task)
         self.load = self.method.load(self.size, self.assignment.rank, self.sent)
-        self.companion = self.method.companion(self.adapted, self.task, self.assignment.round, [self.assignment.rank])
+        self.companion = self.method.training.companion(
+            self.adapted, self.task, self.assignment.round, [self.assignment.rank]
+        )
         self.importance.watch(self.adapted, [structure], structure)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.adapted, self.task.training.weight_decay),

@@ -6,7 +6,8 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.models.cost import Dimensions, measure, training_workload
+from slimfed.clients.models.cost import Dimensions, training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.node.runtime import Workplace
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure

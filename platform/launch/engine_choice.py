@@ -13,7 +13,8 @@ import torch
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.cost import measure, training_workload
+from slimfed.clients.models.cost import training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint

@@ -51,7 +51,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_length(job, base)
     check_method(job)
     check_privacy(job)
-    ADAPTERS[job.method.adapter].check(base.model, blueprint)
+    ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))

@@ -10,7 +10,7 @@ from small_structures import draw_adapter, draw_structure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from slimfed.clients.adapters.lora import attach
+from slimfed.clients.adapters.training.lora import attach
 from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source, digest
 from slimfed.clients.models.discovery import discover

@@ -8,7 +8,7 @@ from small_models import VOCABULARY, build
 
 from slimfed.clients.adapter import Adapter, Delta
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow

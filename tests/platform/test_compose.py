@@ -10,7 +10,7 @@ import torch
 from finished_run import finished_run
 from typer.testing import CliRunner
 
-from slimfed.clients.adapters.merging import fold
+from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.export import load_slim
 from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.pruning.adapter_slicing import narrow

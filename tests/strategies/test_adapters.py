@@ -7,7 +7,7 @@ import pytest
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.strategies.aggregation import initial_adapter

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
-from slimfed.clients.adapters.adapted import head_state
+from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.node.runtime import open_workplace
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.strategies.aggregation import initial_adapter

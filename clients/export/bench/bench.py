@@ -30,7 +30,8 @@ from slimfed.clients.export.formats.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.manifest import Manifest, kept_indices
 from slimfed.clients.export.runtime.opened_model import open_model
 from slimfed.clients.export.slim_model import SlimModel
-from slimfed.clients.models.cost import inference_flops, measure
+from slimfed.clients.models.cost import inference_flops
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 
 _WARM_UP = 1

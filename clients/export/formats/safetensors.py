@@ -16,8 +16,8 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from slimfed.clients.adapters.pat import narrow_stream
-from slimfed.clients.adapters.residual_stream import find_stream
+from slimfed.clients.adapters.training.residual_stream import find_stream
+from slimfed.clients.adapters.training.width_slicing import narrow_stream
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder

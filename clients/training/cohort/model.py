@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.adapted import assembled
-from slimfed.clients.adapters.batched_layers import CohortHead, CohortLinear
-from slimfed.clients.adapters.broadcast import Sent
-from slimfed.clients.adapters.protocols import CohortLayer
+from slimfed.clients.adapters.training.adapted import assembled
+from slimfed.clients.adapters.training.batched_layers import CohortHead, CohortLinear
+from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.protocols import CohortLayer
 from slimfed.clients.models.tensors import to_array, to_host
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.device_masks import factor_masks, rank_mask, side_masks
@@ -161,9 +161,9 @@ def attach_cohort(
         base, adapters = slice_model(base, envelope), list(adapters)
     model = _copy(base, blueprint, dtype or base.dtype)
     kept = _places(structures, envelope)
-    layers = {}
+    training, layers = ADAPTERS[spec.name].training, {}
     for name in blueprint.modules:
-        layers[name] = ADAPTERS[spec.name].cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
+        layers[name] = training.cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
         _put(model, name, layers[name].module)
     head: dict[str, nn.Parameter] = {}
     heads = _heads(base, adapters)
@@ -173,13 +173,13 @@ def attach_cohort(
         module = CohortHead(heads[f"{name}.weight"], heads.get(f"{name}.bias"))
         _put(model, name, module)
         head |= {f"{name}.{leaf}": p for leaf, p in module.named_parameters()}
-    method, extra = ADAPTERS[spec.name], _extra(base, adapters)
+    extra = _extra(base, adapters)
     if extra:
-        method.install(base, model, blueprint, extra)
+        training.install(base, model, blueprint, extra)
     elif base.device.type == "cuda":
         fuse_norms(model)
     head = {name: head[name] for name in heads}
-    return CohortModel(model, blueprint, envelope, layers, head, tuple(ranks), extra, method.undecayed)
+    return CohortModel(model, blueprint, envelope, layers, head, tuple(ranks), extra, training.undecayed)
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:

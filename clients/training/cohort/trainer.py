@@ -8,10 +8,12 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
-from slimfed.clients.adapters.broadcast import Sent
-from slimfed.clients.importance import IMPORTANCE, SmoothedScores
+from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.importance.smoothing import SmoothedScores
 from slimfed.clients.models.attention import short_attention
-from slimfed.clients.models.cost import AdapterLoad, Dimensions, measure, training_workload
+from slimfed.clients.models.cost import AdapterLoad, Dimensions, training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import ENCODERS, without_cache
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.events import can_prune, prune, prune_steps
@@ -120,7 +122,7 @@ class _Session:
         dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
         ranks = [assignment.rank for assignment in assignments]
         self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, ranks, task.adapter, dtype)
-        self.companion = self.method.companion(self.cohort, task, assignments[0].round, ranks)
+        self.companion = self.method.training.companion(self.cohort, task, assignments[0].round, ranks)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
             self.cohort.set_structures(self.structures)

@@ -12,12 +12,12 @@ from training import adapter, assignment, device_data, opened, task
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.base import parameter_groups
-from slimfed.clients.adapters.pat import kept_width
-from slimfed.clients.adapters.residual_stream import find_stream
+from slimfed.clients.adapters.training.base import parameter_groups
+from slimfed.clients.adapters.training.residual_stream import find_stream
+from slimfed.clients.adapters.width_decision import kept_width
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.safetensors import load_slim, save_slim
-from slimfed.clients.models.cost import measure
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
@@ -46,10 +46,10 @@ def test_the_cut_model_says_what_the_masked_one_says_and_is_narrower(family: str
     sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.8)
     batch = tokens()
     with torch.no_grad():
-        masked = PAT.attach(slice_model(base.model, dense), dense, sent, job).model(**batch).logits
+        masked = PAT.training.attach(slice_model(base.model, dense), dense, sent, job).model(**batch).logits
         cohort = attach_cohort(base.model, blueprint, [sent, sent], [dense, dense], [4, 4], job.adapter).model
         together = cohort(**{name: torch.cat([t, t]) for name, t in batch.items()}).logits
-        narrow = PAT.build(base.model, dense, sent, job.adapter)
+        narrow = PAT.training.build(base.model, dense, PAT.finished(sent), job.adapter)
         logits = narrow(**batch).logits
     torch.testing.assert_close(logits, masked, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(together, torch.cat([masked, masked]), rtol=1e-6, atol=1e-6)
@@ -71,8 +71,10 @@ def test_in_fp32_the_cut_model_agrees_to_1e_4() -> None:
         base = opened(family, False)[0]
         sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.8)
         with torch.no_grad():
-            masked = PAT.attach(slice_model(model, blueprint.dense()), blueprint.dense(), sent, task(False)).model
-            logits = PAT.build(model, blueprint.dense(), sent, AdapterSpec())(**tokens()).logits
+            masked = PAT.training.attach(
+                slice_model(model, blueprint.dense()), blueprint.dense(), sent, task(False)
+            ).model
+            logits = PAT.training.build(model, blueprint.dense(), PAT.finished(sent), AdapterSpec())(**tokens()).logits
             torch.testing.assert_close(logits, masked(**tokens()).logits, rtol=1e-4, atol=1e-4)
 
 
@@ -85,8 +87,8 @@ def test_a_run_begins_with_the_base_as_it_is(family: str, causal: bool) -> None:
         f.b[:] = 0
     with torch.no_grad():
         for model in (
-            PAT.attach(slice_model(base.model, dense), dense, sent, task(causal)).model,
-            PAT.build(base.model, dense, sent, AdapterSpec()),
+            PAT.training.attach(slice_model(base.model, dense), dense, sent, task(causal)).model,
+            PAT.training.build(base.model, dense, PAT.finished(sent), AdapterSpec()),
         ):
             torch.testing.assert_close(model(**tokens()).logits, base.model(**tokens()).logits, rtol=1e-5, atol=1e-5)
 
@@ -111,8 +113,8 @@ def test_losses_are_finite_from_the_first_step_and_reach_every_module() -> None:
     base, blueprint = opened("bert", False)
     dense, job = blueprint.dense(), task(False, adapter="pat")
     sent = PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0)
-    adapted = PAT.attach(slice_model(base.model, dense), dense, sent, job)
-    companion = PAT.companion(adapted, job, 1, [8])
+    adapted = PAT.training.attach(slice_model(base.model, dense), dense, sent, job)
+    companion = PAT.training.companion(adapted, job, 1, [8])
     companion.begin(0)
     penalty = companion.penalty()
     penalty.backward()
@@ -152,7 +154,7 @@ def test_a_decided_mask_and_the_progress_do_not_move() -> None:
 def test_a_model_that_scales_by_its_width_is_refused_with_a_cure() -> None:
     base, blueprint = opened("gemma", True)
     with pytest.raises(InputError, match=r"gemma model scales its embeddings.*use lora, sora or sparse"):
-        PAT.check(base.model, blueprint)
+        PAT.training.check(base.model, blueprint)
 
 
 @pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True)])

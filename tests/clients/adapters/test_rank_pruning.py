@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.rank_penalty import TailPenalty
 from slimfed.clients.adapters.rank_pruning import kept_ranks, self_pruned, tail_product
+from slimfed.clients.adapters.training.rank_penalty import TailPenalty
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.training.cohort.model import attach_cohort
@@ -63,7 +63,9 @@ def test_a_tail_of_zeros_is_kept_and_has_no_slope_but_a_finite_one() -> None:
     sent = adapter(base, blueprint, 3, 8)
     for factors in sent.factors.values():
         factors.b[:] = 0
-    model = ADAPTERS["lora"].attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, task(False))
+    model = ADAPTERS["lora"].training.attach(
+        slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, task(False)
+    )
     TailPenalty(model, SPEC, [8]).penalty().backward()
     assert all(torch.count_nonzero(p.grad) == 0 for p in model.adapter_parameters())
     update, _ = trained()
@@ -83,5 +85,5 @@ def test_the_penalty_is_each_device_s_own_tail() -> None:
     assert expected[2] == 0.0, "2 is the least rank: no tail"
     assert TailPenalty(cohort, SPEC, ranks).penalty().tolist() == pytest.approx(expected)
     for part, start, rank, size in zip(parts, starts, ranks, expected, strict=True):
-        model = ADAPTERS["lora"].attach(slice_model(base.model, start), start, part, task(False))
+        model = ADAPTERS["lora"].training.attach(slice_model(base.model, start), start, part, task(False))
         assert float(TailPenalty(model, SPEC, [rank]).penalty().detach()) == pytest.approx(size)

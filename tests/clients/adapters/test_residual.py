@@ -10,7 +10,7 @@ from small_structures import draw_structure
 from training import adapter, narrowed, opened, structure
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.adapters.merging import changed, fold
+from slimfed.clients.adapters.training.merging import changed, fold
 from slimfed.clients.messages.records import Orders, decode_orders, encode_orders
 from slimfed.clients.node.runtime import Workplace, open_workplace
 from slimfed.clients.pruning.adapter_slicing import narrow, widen

@@ -10,8 +10,8 @@ from training import adapter, assignment, device_data, opened, task
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.base import parameter_groups
-from slimfed.clients.adapters.merging import fold
+from slimfed.clients.adapters.training.base import parameter_groups
+from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.training.cohort.model import attach_cohort
@@ -40,7 +40,7 @@ def test_the_baked_model_says_what_the_gated_one_says(seed: int, family: str) ->
     batch = tokens(seed)
     with torch.no_grad():
         dense = blueprint.dense()
-        alone = SORA.attach(slice_model(base, dense), dense, trained, spec).model(**batch).logits
+        alone = SORA.training.attach(slice_model(base, dense), dense, trained, spec).model(**batch).logits
         cohort = attach_cohort(base, blueprint, [trained], [dense], [4], spec.adapter).model(**batch).logits
         small = SORA.finished(SORA.closed(trained, 4))
         baked = fold(slice_model(base, dense), small, spec.adapter.scaling)(**batch).logits
@@ -62,8 +62,8 @@ def test_the_threshold_is_soft_once_and_rises_over_the_rounds(gates: list[float]
     sent = gated(whole, 0)
     sent.factors[name].gate[:] = gates
     job = task(False, adapter="sora", rounds=7)
-    adapted = SORA.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, job)
-    SORA.companion(adapted, job, 7 if last else 1, [8]).end(rate)
+    adapted = SORA.training.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, job)
+    SORA.training.companion(adapted, job, 7 if last else 1, [8]).end(rate)
     got = adapted.read().factors[name].gate
     xi = job.adapter.threshold * rate if last else 0.0
     before = np.array(gates)
@@ -84,7 +84,7 @@ def test_weight_decay_spares_the_gates() -> None:
     base, blueprint = opened("bert", False)
     dense = blueprint.dense()
     sent = SORA.begin(adapter(base, blueprint, 0, 4), blueprint, 1)
-    adapted = SORA.attach(slice_model(base.model, dense), dense, sent, task(False))
+    adapted = SORA.training.attach(slice_model(base.model, dense), dense, sent, task(False))
     decayed, spared = parameter_groups(adapted, 0.1)
     assert decayed["weight_decay"] == 0.1
     assert spared["weight_decay"] == 0.0

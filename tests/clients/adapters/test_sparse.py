@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.merging import fold
 from slimfed.clients.adapters.sparse import largest
+from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.messages.records import update_bytes
 from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
@@ -82,7 +82,7 @@ def test_the_trained_model_is_the_folded_one_and_sends_nothing_but_values() -> N
     data = device_data(0, False, 8)
     update = train_device(base, blueprint, job, part, decided, np.zeros(blueprint.units, np.float32), data)
     model = fold(slice_model(base.model, blueprint.dense()), update.adapter, 1.0)
-    again = SPARSE.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), update.adapter, job)
+    again = SPARSE.training.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), update.adapter, job)
     batch = {k: v for k, v in data.probe[0].items() if k != "labels"}
     with torch.no_grad():
         torch.testing.assert_close(model(**batch).logits, again.model(**batch).logits)

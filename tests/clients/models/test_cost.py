@@ -10,9 +10,10 @@ from small_structures import CASES, draw_adapter, draw_structure
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedModel
 
-from slimfed.clients.adapters.adapted import AdaptedModel
-from slimfed.clients.adapters.lora import attach
-from slimfed.clients.models.cost import inference_flops, low_rank_load, measure, training_workload
+from slimfed.clients.adapters.training.adapted import AdaptedModel
+from slimfed.clients.adapters.training.lora import attach
+from slimfed.clients.models.cost import inference_flops, low_rank_load, training_workload
+from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.model_slicing import slice_model

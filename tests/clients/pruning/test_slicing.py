@@ -9,7 +9,7 @@ from masking import masked
 from small_models import CONFIGS, DECODERS, build, tokens
 from small_structures import CASES, draw_adapter, draw_structure
 
-from slimfed.clients.adapters.lora import attach
+from slimfed.clients.adapters.training.lora import attach
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.adapter_slicing import narrow

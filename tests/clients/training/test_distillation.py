@@ -77,7 +77,7 @@ def test_a_device_is_held_to_the_unpruned_base_and_pays_for_it() -> None:
 
 
 def _built(base, start, learnt, job):
-    return ADAPTERS["lora"].build(base.model, start, learnt, job.adapter)
+    return ADAPTERS["lora"].training.build(base.model, start, learnt, job.adapter)
 
 
 def _renamed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

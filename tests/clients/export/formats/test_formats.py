@@ -13,7 +13,7 @@ from small_models import DECODERS, build, tokens
 from small_structures import CASES, draw_adapter
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from slimfed.clients.adapters.lora import attach
+from slimfed.clients.adapters.training.lora import attach
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.registry import FORMATS
 from slimfed.clients.export.runtime.opened_model import open_model

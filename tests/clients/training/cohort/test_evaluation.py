@@ -53,7 +53,9 @@ def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, fleet
 
     assert together(job, [update.adapter for update in updates])
     for update, found in zip(updates, evaluate_cohort(base, blueprint, job, updates, text, rows), strict=True):
-        model = ADAPTERS[kind].build(base.model, update.report.structure, update.adapter, job.adapter)
+        model = ADAPTERS[kind].training.build(
+            base.model, update.report.structure, ADAPTERS[kind].finished(update.adapter), job.adapter
+        )
         assert astuple(found)[:5] == pytest.approx(astuple(evaluate(model, text, rows=rows))[:5], abs=1e-6)
 
 

@@ -12,7 +12,7 @@ from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Sent
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
@@ -127,7 +127,7 @@ def test_fedprox_is_what_autograd_makes_of_its_penalty() -> None:
     scores = np.zeros(blueprint.units, dtype=np.float32)
     update = train_device(base, blueprint, job, part, sent, scores, device_data(0, False, 50))
 
-    model = ADAPTERS["lora"].attach(slice_model(base.model, part.structure), part.structure, sent, job)
+    model = ADAPTERS["lora"].training.attach(slice_model(base.model, part.structure), part.structure, sent, job)
     start = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     stream = device_data(0, False, 50).batches()

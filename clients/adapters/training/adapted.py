@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from slimfed.clients.adapter import Adapter, Delta, Factors
-from slimfed.clients.adapters.protocols import AdaptedLayer
+from slimfed.clients.adapters.training.protocols import AdaptedLayer
 from slimfed.clients.models.tensors import to_array
 
 Read = Callable[[nn.Parameter], torch.Tensor]

@@ -6,8 +6,8 @@ import torch
 from small_models import CONFIGS
 from training import adapter, narrowed, opened, structure
 
-from slimfed.clients.adapters.lora import attach
-from slimfed.clients.adapters.merging import fold
+from slimfed.clients.adapters.training.lora import attach
+from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfed.clients.adapters.batched_product import AdaptedProduct
+from slimfed.clients.adapters.training.batched_product import AdaptedProduct
 
 small = st.integers(1, 5)
 

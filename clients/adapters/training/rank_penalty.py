@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from slimfed.clients.adapters.base import Companion
-from slimfed.clients.adapters.protocols import Adapted, AdaptedLayer
 from slimfed.clients.adapters.rank_pruning import kept_ranks
+from slimfed.clients.adapters.training.base import Companion
+from slimfed.clients.adapters.training.protocols import Adapted, AdaptedLayer
 from slimfed.clients.spec import AdapterSpec
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Factors
-from slimfed.clients.adapters import lora_math
-from slimfed.clients.adapters.batched_product import AdaptedProduct
+from slimfed.clients.adapters.training import lora_math
+from slimfed.clients.adapters.training.batched_product import AdaptedProduct
 from slimfed.clients.models.tensors import to_array
 
 

@@ -1,0 +1,95 @@
+"""How an adapter method is trained and built into a model: the half of a method that needs torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.adapters.training.merging import fold
+from slimfed.clients.adapters.training.protocols import Adapted, CohortLayer, Kept
+from slimfed.clients.pruning.model_slicing import slice_model
+from slimfed.clients.structure import Blueprint, Structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from slimfed.clients.adapters.training.adapted import AdaptedModel
+    from slimfed.clients.spec import AdapterSpec, TaskSpec
+
+
+class Companion:
+    """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
+
+    def begin(self, step: int) -> None:
+        """Told before local step ``step`` (0-based); changes tensors in place, since a GPU's steps are recorded."""
+
+    def penalty(self) -> torch.Tensor | None:
+        """What is added to the loss of each device, [*lead]; None: nothing."""
+        return None
+
+    def end(self, learning_rate: float | torch.Tensor) -> None:
+        """Told after the optimiser has moved by ``learning_rate``; on a GPU perhaps a tensor []."""
+
+
+class AdapterTraining(ABC):
+    """How adapters of one method are trained.
+
+    The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`.
+    Both must train alike. It keeps nothing between calls.
+    """
+
+    def check(self, model: "PreTrainedModel", blueprint: Blueprint) -> None:  # noqa: B027 - most can do all
+        """Raise ``InputError``, with cause and cure, if the method cannot adapt this (unpruned) model."""
+
+    @abstractmethod
+    def attach(
+        self, model: "PreTrainedModel", structure: Structure, adapter: Adapter, task: "TaskSpec"
+    ) -> "AdaptedModel":
+        """Put ``adapter`` (opened) onto ``model``, both in the shape of ``structure``, in place.
+
+        Raises ``ValueError`` if a tensor does not fit.
+        """
+
+    def cohort_layer(
+        self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: "AdapterSpec"
+    ) -> CohortLayer:
+        """The module ``name`` (``base``, unpruned) for devices whose adapters are in their own shapes.
+
+        Never called for a method that says ``trains_in_cohorts = False``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no layers for cohorts")
+
+    def install(  # noqa: B027 - most have no extra tensors
+        self, base: "PreTrainedModel", model: "PreTrainedModel", blueprint: Blueprint, extra: Mapping[str, nn.Parameter]
+    ) -> None:
+        """Put the extra tensors [devices, ...] to work in ``model``, a cohort's, made of ``base``."""
+
+    def undecayed(self, name: str) -> bool:
+        """True if weight decay spares the extra tensor of this name."""
+        return False
+
+    def companion(self, adapted: Adapted, task: "TaskSpec", round: int, ranks: Sequence[int]) -> Companion:
+        """What goes along with the training of ``adapted`` in a round (1-based), by devices of these ``ranks``."""
+        return Companion()
+
+    def build(
+        self, base: "PreTrainedModel", structure: Structure, adapter: Adapter, spec: "AdapterSpec"
+    ) -> "PreTrainedModel":
+        """The plain model that a device of ``structure`` has; the weights of ``base`` stay as they are.
+
+        ``adapter`` is finished (``WireForms.finished``) and in the device's shape.
+        """
+        return fold(slice_model(base, structure), adapter, spec.scaling)
+
+
+def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
+    """All that is trained, for the optimiser: what decays, and what does not."""
+    spared = adapted.undecayed()
+    known = {id(p) for p in spared}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay}
+    ]
+    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups

@@ -1,0 +1,90 @@
+"""Cutting the residual stream of a model to the dimensions that are kept, exactly."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.adapters.training.residual_stream import Stream
+from slimfed.clients.adapters.width_decision import EMBEDDING
+
+
+def cut(model: PreTrainedModel, stream: Stream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The model with the width that z > 0 keeps, in place; it says what the masked one says.
+
+    M = diag(v) (I + W2 W1) goes into what writes, E <- E M^T and W <- M W, and then :func:`narrow_stream`.
+    """
+    with torch.no_grad():
+        for name in stream.writers:
+            _multiply(model.get_submodule(name), _through(extra, name))
+        through = _through(extra, EMBEDDING)
+        for name in stream.tables:
+            table: torch.Tensor = model.get_submodule(name).weight
+            model.get_submodule(name).weight = _frozen(table @ through.T.to(table.dtype))
+    return narrow_stream(model, stream, torch.nonzero(extra["z"] > 0).reshape(-1))
+
+
+def narrow_stream(model: PreTrainedModel, stream: Stream, kept: torch.Tensor) -> PreTrainedModel:
+    """Keep the dimensions ``kept`` of the stream, in place: outputs of what writes, inputs of what reads, and norms.
+
+    RMSNorm took its mean over d and takes it over k: weight * sqrt(d / k), eps * d / k. Embedding and unembedding are
+    no longer tied.
+    """
+    ratio = stream.width / len(kept)
+    with torch.no_grad():
+        for name in stream.readers:
+            _put_linear(model.get_submodule(name), None, kept)
+        for name in stream.writers:
+            _put_linear(model.get_submodule(name), kept, None)
+        for name in stream.tables:
+            table = model.get_submodule(name)
+            table.weight = _frozen(table.weight[:, kept])
+            table.embedding_dim = len(kept)
+        for name in (*stream.norms, *stream.rms):
+            norm = model.get_submodule(name)
+            scale = 1.0 if name in stream.norms else math.sqrt(ratio)
+            norm.weight = _frozen(norm.weight[kept] * scale)
+            if name in stream.rms:
+                norm.variance_epsilon = norm.variance_epsilon * ratio
+            else:
+                norm.normalized_shape = (len(kept),)
+                norm.bias = None if norm.bias is None else _frozen(norm.bias[kept])
+    return model
+
+
+def _through(extra: Mapping[str, torch.Tensor], place: str) -> torch.Tensor:
+    """M = diag(v) (I + W2 W1), [d, d]."""
+    down, up, scale = (extra[f"{place}/{part}"] for part in ("down", "up", "scale"))
+    return scale[:, None] * (torch.eye(len(scale), dtype=up.dtype, device=up.device) + up @ down)
+
+
+def _put_linear(module: nn.Module, rows: torch.Tensor | None, columns: torch.Tensor | None) -> None:
+    """Keep rows (outputs) or columns (inputs) of a linear module; None: all."""
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    turned = isinstance(module, Conv1D)
+    whole = weight.T if turned else weight
+    whole = whole if rows is None else whole[rows]
+    whole = whole if columns is None else whole[:, columns]
+    module.weight = _frozen(whole.T.contiguous() if turned else whole)
+    if rows is not None and module.bias is not None:
+        module.bias = _frozen(module.bias[rows])  # type: ignore[index]
+    if turned:
+        module.nx, module.nf = whole.shape[1], whole.shape[0]  # type: ignore[assignment]
+    else:
+        module.out_features, module.in_features = whole.shape  # type: ignore[assignment]
+
+
+def _multiply(module: nn.Module, through: torch.Tensor) -> None:
+    """W <- M W, bias <- M bias."""
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    m = through.to(weight.dtype)
+    module.weight = _frozen((m @ weight.T).T.contiguous() if isinstance(module, Conv1D) else m @ weight)
+    if module.bias is not None:
+        module.bias = _frozen(m @ module.bias)  # type: ignore[operator]
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)

@@ -1,0 +1,99 @@
+"""The sizes of a (sliced) model, read off an unpruned one: what :mod:`slimfed.clients.models.cost` counts with."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from slimfed.clients.models.cost import Dimensions
+from slimfed.clients.structure import Block, Blueprint, Structure
+
+# GELU written out in elementary operations (GPT-2) keeps so many numbers a channel more than a fused one.
+_KEPT_BY_ELEMENTARY_GELU = 3
+
+
+@dataclass(frozen=True)
+class _Anatomy:
+    """What a model is made of: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
+
+    linears: tuple[tuple[str, int, int, bool, bool], ...]
+    elementary_gelu: bool
+    head_norms: bool
+    parameters: int
+
+
+@lru_cache(maxsize=1)
+def _anatomy(model: PreTrainedModel) -> _Anatomy:
+    """Walks through all modules: once, however many structures of the model are measured."""
+    unembedding = model.get_output_embeddings()
+    linears = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            rows, columns = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
+            linears.append((name, rows, columns, module.bias is not None, module is unembedding))
+    return _Anatomy(
+        tuple(linears),
+        any(isinstance(module, NewGELUActivation) for module in model.modules()),
+        any(name.endswith(".q_norm") for name, _ in model.named_modules()),
+        sum(p.numel() for p in model.parameters()),
+    )
+
+
+def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) -> Dimensions:
+    """Read the sizes off an unpruned ``model`` and the ``structure`` it is cut to; no weight is touched."""
+    kept = structure.indices()
+    adapted = set(blueprint.modules)
+    anatomy = _anatomy(model)
+    shapes = {}
+    token_weights = head_weights = removed = logits = 0
+    for name, rows, columns, bias, unembeds in anatomy.linears:
+        if name in adapted:
+            out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
+            shapes[name] = out, into
+            token_weights += out * into
+            removed += rows * columns - out * into + (rows - out if bias else 0)
+        elif unembeds:
+            token_weights += rows * columns
+            logits = rows
+        else:
+            head_weights += rows * columns
+    layers: dict[int, int] = {}
+    for block in blueprint.blocks:
+        kept_here = _activations(block, shapes, anatomy.elementary_gelu, anatomy.head_norms)
+        layers[block.layer] = layers.get(block.layer, 0) + kept_here
+    width = shapes[blueprint.modules[0]][1]
+    return Dimensions(
+        token_weights=token_weights,
+        head_weights=head_weights,
+        adapter_parameters_per_rank=sum(out + into for out, into in shapes.values()),
+        adapted_weights=sum(out * into for out, into in shapes.values()),
+        adapted_modules=len(shapes),
+        kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
+        activations=sum(layers.values()),
+        layer_inputs=width * len(layers),
+        largest_layer=max(layers.values()),
+        layers=len(layers),
+        logits=logits,
+        parameters=anatomy.parameters - removed,
+        bytes_per_weight=model.dtype.itemsize,
+    )
+
+
+def _activations(block: Block, shapes: dict[str, tuple[int, int]], elementary: bool, head_norms: bool) -> int:
+    """Numbers a token leaves for the backward pass in one block.
+
+    Its input (shared by the projections), their outputs, the input of the output projection, and the sum with the
+    residual, which the norm needs. Attention scores are recomputed by fused kernels. Norms of queries and keys (Qwen3,
+    Gemma3) keep both once more; a gated FFN keeps its activated gate as well.
+    """
+    *ups, down = block.cuts
+    width, inner = shapes[ups[0].module][1], shapes[down.module][1]
+    kept = 2 * width + sum(shapes[cut.module][0] for cut in ups) + inner
+    if block.kind == "attention" and head_norms:
+        kept += shapes[ups[0].module][0] + shapes[ups[1].module][0]
+    if block.kind == "ffn":
+        kept += inner * ((len(ups) > 1) + _KEPT_BY_ELEMENTARY_GELU * elementary)
+    return kept

@@ -1,0 +1,28 @@
+"""Naming methods takes no seconds: what declares them never imports what trains them."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "datasets", "ray", "flwr_datasets")
+ADAPTERS = """
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.base import Capabilities
+flags = {name: {flag: getattr(method, flag) for flag in Capabilities.__annotations__}
+         for name, method in ADAPTERS.items()}
+assert flags["lora"]["plain_factors"] and flags["pat"]["cuts_width"]
+"""
+IMPORTANCE = """
+from slimfed.clients.importance import IMPORTANCE
+needs = {name: (criterion.needs_data, criterion.needs_inputs) for name, criterion in IMPORTANCE.items()}
+assert needs["magnitude"] == (False, False) and needs["activation"] == (True, True)
+"""
+COST = "from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load, training_workload"
+
+
+@pytest.mark.parametrize("program", [ADAPTERS, IMPORTANCE, COST], ids=["adapters", "importance", "cost"])
+def test_listing_methods_and_what_they_can_do_imports_no_deep_learning(program: str) -> None:
+    loaded = f"import sys\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{loaded}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
