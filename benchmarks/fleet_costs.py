@@ -30,7 +30,7 @@ import psutil
 from local_run import PrintingRecorder
 from readme_table import put
 
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.server.assembly import assemble, new_fleet
@@ -172,9 +172,9 @@ def privacy(rounds: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, sets in KINDS.items():
         job = check(load_job(None, [*SAFE.split(), *sets])).job
-        workplace, recorder = open_workplace(job.task_spec()), Counting(rounds)
+        runtime, recorder = open_runtime(job.task_spec()), Counting(rounds)
         with suppress(EnoughError):
-            assemble(job, workplace, new_fleet(workplace, job), 1, recorder).start(LocalGrid(1))
+            assemble(job, runtime, new_fleet(runtime, job), 1, recorder).start(LocalGrid(1))
         later = recorder.rounds[1:]
         found[name] = {
             "round": median(row.wall_seconds for row in later),

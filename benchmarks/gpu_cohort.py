@@ -37,7 +37,7 @@ from transformers import (
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.training.adapted import head_state
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
@@ -212,7 +212,7 @@ def prepare(case: Case) -> Round:
     )
     assignments = [Assignment(n, 1, _RANK, 0.0, case.steps, 2e-3, 2e-3, n, False, dense) for n in range(case.devices)]
     data = [_device(case, n) for n in range(case.devices)]
-    sent = Sent(adapter, dense, [dense] * case.devices, [_RANK] * case.devices)
+    sent = Broadcast(adapter, dense, [dense] * case.devices, [_RANK] * case.devices)
     return Round(base, blueprint, task, assignments, sent, data)
 
 

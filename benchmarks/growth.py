@@ -68,7 +68,7 @@ _PARTS = {
 def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
     """Compute some rounds of a fleet in this process."""
     # Here: the parent, which only starts children and draws, needs none of it.
-    from slimfed.clients.node.runtime import open_workplace
+    from slimfed.clients.node.runtime import open_runtime
     from slimfed.platform.fleet.profiles import load_fleet
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.preflight import Checked
@@ -104,12 +104,12 @@ def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
         fleet = load_fleet(job.fleet, job.seed)
         run, folder = create_run(store, home, Checked(job, fleet, (2,) * devices, Sizing(_NODES, 1, 0), ()))
         store.mark_running(run)
-        workplace = open_workplace(job.task_spec())
+        runtime = open_runtime(job.task_spec())
         opened = _peak_mb()
         recorder = Recorder(store, run, folder.checkpoints)
         began = time.perf_counter()
         with suppress(StopRequestedError):
-            assemble(job, workplace, new_fleet(workplace, job), _NODES, recorder).start(LocalGrid(_NODES))
+            assemble(job, runtime, new_fleet(runtime, job), _NODES, recorder).start(LocalGrid(_NODES))
     lines = [json.loads(line) for line in folder.profile.read_text().splitlines()]
     seconds = median(later - before for before, later in list(pairwise(recorder.ends)) or [(began, recorder.ends[0])])
     parts = [_parts(line) for line in lines[1:] or lines]

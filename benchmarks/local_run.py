@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.server.assembly import assemble, new_fleet
@@ -69,9 +69,9 @@ def run(job_file: str | None, sets: list[str], nodes: int = 1) -> dict[str, Any]
     """Run the job and return its summary."""
     job = check(load_job(job_file, sets)).job
     started = time.monotonic()
-    workplace = open_workplace(job.task_spec())
+    runtime = open_runtime(job.task_spec())
     recorder = PrintingRecorder()
-    assemble(job, workplace, new_fleet(workplace, job), nodes, recorder).start(LocalGrid(nodes))
+    assemble(job, runtime, new_fleet(runtime, job), nodes, recorder).start(LocalGrid(nodes))
     last = recorder.rounds[-1]
     walls = [record.wall_seconds for record in recorder.rounds]
     return {

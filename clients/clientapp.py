@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from slimfed.clients.node.identity import OwnDevice
+from slimfed.clients.node.identity import HostedDevice
 
 app = ClientApp()
 
@@ -22,7 +22,7 @@ def host(message: Message, context: Context) -> Message:
     """Say which device lives here."""
     from slimfed.clients.messages.records import encode_host
 
-    own = OwnDevice.of(context.node_config)
+    own = HostedDevice.of(context.node_config)
     return Message(encode_host(None if own is None else own.device), reply_to=message)
 
 
@@ -47,25 +47,25 @@ def serve(
     from slimfed.clients.messages.records import decode_orders, decode_task, encode_phases, encode_results
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
-    from slimfed.clients.node.runtime import open_own_workplace, open_workplace
+    from slimfed.clients.node.runtime import open_hosted_runtime, open_runtime
     from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.update import Failure
     from slimfed.clients.verbosity import follow_environment
 
     follow_environment()
 
-    watch, task, own = Stopwatch(), decode_task(content), OwnDevice.of(config or {})
+    watch, task, own = Stopwatch(), decode_task(content), HostedDevice.of(config or {})
     with watch.phase("open"):
-        workplace = open_workplace(task) if own is None else open_own_workplace(task, own)
+        runtime = open_runtime(task) if own is None else open_hosted_runtime(task, own)
     with watch.phase("decode"):
-        orders = decode_orders(content, workplace.blueprint)
+        orders = decode_orders(content, runtime.blueprint)
     strangers = [each.device for each in orders.assignments if own is not None and each.device != own.device]
     if strangers:
         return encode_results([Failure(device, "its node hosts another device") for device in strangers])
     memory = state if own is not None and task.messages.precision != "fp32" else None
     if memory is not None:
         orders = recall(memory, orders)
-    results = workplace.serve(orders, watch)
+    results = runtime.serve(orders, watch)
     if memory is not None:
         results = [r if isinstance(r, Failure) else remember(memory, orders, r) for r in results]
     with watch.phase("encode"):

@@ -8,7 +8,7 @@ from slimfed.clients.errors import InputError
 
 
 @dataclass(frozen=True)
-class OwnDevice:
+class HostedDevice:
     """``device`` is its number in the fleet, ``data`` the folder of its text; ``model`` a folder in place of the job's.
 
     It comes from the node's configuration: ``--node-config 'device=3 data="/srv/slimfed/data"'``.
@@ -19,7 +19,7 @@ class OwnDevice:
     model: str | None = None
 
     @staticmethod
-    def of(config: Mapping[str, object]) -> "OwnDevice | None":
+    def of(config: Mapping[str, object]) -> "HostedDevice | None":
         """The device that a node's configuration names; None for a node that has none of its own (simulated ones).
 
         Raises :class:`InputError` for a configuration that names it badly.
@@ -35,4 +35,4 @@ class OwnDevice:
             raise InputError(f"node-config data = {data!r}: must be the folder with the device's train file")
         if model is not None and not isinstance(model, str):
             raise InputError(f"node-config model = {model!r}: must be a folder written by save_pretrained")
-        return OwnDevice(device, Path(data).expanduser(), model)
+        return HostedDevice(device, Path(data).expanduser(), model)

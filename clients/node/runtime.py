@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.rank_pruning import self_pruned
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.lora import attach
 from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
@@ -29,7 +29,7 @@ from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
 from slimfed.clients.models.loading import BUILTIN, LoadedModel, load_model
-from slimfed.clients.node.identity import OwnDevice
+from slimfed.clients.node.identity import HostedDevice
 from slimfed.clients.privacy import localised
 from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
@@ -50,7 +50,7 @@ _PROBE_BATCHES = 2
 
 
 @dataclass(frozen=True)
-class Workplace:
+class NodeRuntime:
     """Everything a node needs to serve any device of one run; opened once a process."""
 
     task: TaskSpec
@@ -74,7 +74,7 @@ class Workplace:
             return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})), watch)
         assignments = orders.assignments
         structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
-        adapters = Sent(orders.adapter, orders.envelope, structures, ranks)
+        adapters = Broadcast(orders.adapter, orders.envelope, structures, ranks)
         data = [self.data(assignment) for assignment in assignments]
         results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data, watch)
         if self.task.adapter.keep_ranks < 1:
@@ -197,8 +197,8 @@ class Workplace:
 
 
 @lru_cache(maxsize=2)
-def open_workplace(task: TaskSpec) -> Workplace:
-    """The workplace of a task, the same object for the same task while the process lives.
+def open_runtime(task: TaskSpec) -> NodeRuntime:
+    """The runtime of a task, the same object for the same task while the process lives.
 
     Uses the accelerator if there is one; on a CPU one thread, since a node is one of several workers of a machine and
     the order of a sum must not depend on how many there are.
@@ -207,22 +207,22 @@ def open_workplace(task: TaskSpec) -> Workplace:
     from slimfed.clients.data.partition import partition
 
     text = load_data(task.data, task.model.task)
-    return _workplace(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
+    return _runtime(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
 
 
 @lru_cache(maxsize=2)
-def open_office(task: TaskSpec) -> Workplace:
-    """The server's workplace where devices have text of their own: nothing is divided, and the labels are its text's.
+def open_server_runtime(task: TaskSpec) -> NodeRuntime:
+    """The server's runtime where devices have text of their own: nothing is divided, and the labels are its text's.
 
     Its ``task`` carries the labels, to be sent.
     """
     text = load_data(task.data, task.model.task)
-    return _workplace(task.model_copy(update={"labels": text.labels}), text, {})
+    return _runtime(task.model_copy(update={"labels": text.labels}), text, {})
 
 
 @lru_cache(maxsize=2)
-def open_own_workplace(task: TaskSpec, own: OwnDevice) -> Workplace:
-    """The workplace of a task on a real device. Raises :class:`InputError`.
+def open_hosted_runtime(task: TaskSpec, own: HostedDevice) -> NodeRuntime:
+    """The runtime of a task on a real device. Raises :class:`InputError`.
 
     The server says what is trained, but names no place on this machine: a model folder is the owner's to name.
     """
@@ -231,11 +231,11 @@ def open_own_workplace(task: TaskSpec, own: OwnDevice) -> Workplace:
         raise InputError(f"model.path = {path!r}: is a folder; say on the node where it lies, node-config model=FOLDER")
     task = task.model_copy(update={"model": task.model.model_copy(update={"path": path})})
     text = load_own_data(task.data, task.model.task, own.data, task.labels)
-    return _workplace(task, text, {own.device: np.arange(len(text.train))})
+    return _runtime(task, text, {own.device: np.arange(len(text.train))})
 
 
-def _workplace(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) -> Workplace:
-    """A workplace with ``text``, of which device d owns the training rows ``parts[d]``."""
+def _runtime(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) -> NodeRuntime:
+    """A runtime with ``text``, of which device d owns the training rows ``parts[d]``."""
     base = load_model(task.model, text.labels, task.seed)
     if torch.cuda.is_available():
         if task.deterministic:
@@ -247,7 +247,7 @@ def _workplace(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) 
             encoder = base.model.config.model_type in ENCODERS
             base.model.set_attn_implementation(ENCODER_ATTENTION if encoder else "eager")
     blueprint = discover(base.model)
-    return Workplace(
+    return NodeRuntime(
         task,
         base,
         blueprint,

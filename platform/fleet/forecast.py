@@ -8,7 +8,7 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.models.cost import Dimensions, training_workload
 from slimfed.clients.models.dimensions import measure
-from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure
 from slimfed.platform.fleet.clock import VirtualClock
@@ -24,13 +24,13 @@ class ProfileForecast:
     """
 
     clock: VirtualClock
-    workplace: Workplace
+    runtime: NodeRuntime
     adapter: Adapter
     _known: dict[float, tuple[Structure, Dimensions]] = field(default_factory=dict)
 
     def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
         """Completion time with the jitter and the power mode that the round will have; infinite without memory."""
-        task = self.workplace.task
+        task = self.runtime.task
         steps, batch, length = task.training.local_steps, task.training.batch_size, task.data.max_length
         halves = [steps - steps // 2, steps // 2]
         method, work = ADAPTERS[task.adapter.name], []
@@ -48,7 +48,7 @@ class ProfileForecast:
         """A structure of about this sparsity, and the sizes of the model in it."""
         key = np.round(sparsity, 2).item()
         if key not in self._known:
-            blueprint = self.workplace.blueprint
+            blueprint = self.runtime.blueprint
             structure = select(blueprint.dense(), np.zeros(blueprint.units), key, "layer")
-            self._known[key] = structure, measure(self.workplace.base.model, blueprint, structure)
+            self._known[key] = structure, measure(self.runtime.base.model, blueprint, structure)
         return self._known[key]

@@ -1,7 +1,7 @@
 """Putting a run's parts together: from a job to a strategy that can start."""
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.platform.fleet.clock import MeasuredClock, VirtualClock
 from slimfed.platform.fleet.forecast import ProfileForecast
 from slimfed.platform.fleet.profiles import load_fleet
@@ -17,29 +17,29 @@ from slimfed.strategies.strategy import FedSlim
 
 
 def assemble(
-    job: Job, workplace: Workplace, fleet: Fleet, nodes: int, recorder: Recorder, *, real: bool = False
+    job: Job, runtime: NodeRuntime, fleet: Fleet, nodes: int, recorder: Recorder, *, real: bool = False
 ) -> FedSlim:
     """The strategy of a job with all its parts; it goes on where ``fleet`` stands. ``real``: devices, not simulated."""
-    evaluator = GlobalEvaluator(workplace, processor_count())
+    evaluator = GlobalEvaluator(runtime, processor_count())
     clock = _clock(job)
-    forecast = ProfileForecast(clock, workplace, fleet.adapter) if isinstance(clock, VirtualClock) else None
-    settings = job.strategy_settings(workplace.task, nodes, real=real)
+    forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None
+    settings = job.strategy_settings(runtime.task, nodes, real=real)
     return FedSlim(settings, fleet, clock, recorder, evaluator, forecast)
 
 
-def new_fleet(workplace: Workplace, job: Job) -> Fleet:
+def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     """The fleet before round 1."""
-    adapter = first_adapter(workplace.base, workplace.blueprint, job.method.adapter, max(job.bandit.ranks), job.seed)
-    scores = workplace.scores_of_base() if job.pruning.structure == "shared" else None
-    return Fleet.new(workplace.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
+    adapter = first_adapter(runtime.base, runtime.blueprint, job.method.adapter, max(job.bandit.ranks), job.seed)
+    scores = runtime.scores_of_base() if job.pruning.structure == "shared" else None
+    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
 
 
-def restored_fleet(workplace: Workplace, folder: RunFolder, finished: int) -> Fleet:
+def restored_fleet(runtime: NodeRuntime, folder: RunFolder, finished: int) -> Fleet:
     """The fleet after round ``finished``, or the last before it with a complete checkpoint. Raises ``InputError``."""
     newest = checkpoint.newest(folder.checkpoints, at_most=finished)
     if newest is None:
         raise InputError(f"{folder.checkpoints} has no checkpoint up to round {finished}; the run cannot be resumed")
-    return Fleet.restore(workplace.blueprint, *checkpoint.load(newest))
+    return Fleet.restore(runtime.blueprint, *checkpoint.load(newest))
 
 
 def _clock(job: Job) -> Clock:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Evaluation
@@ -15,10 +15,10 @@ from slimfed.clients.update import Evaluation
 class GlobalEvaluator:
     """Implements ``strategies.protocols.Evaluator``. ``threads``: nothing else computes while the server measures."""
 
-    workplace: Workplace
+    runtime: NodeRuntime
     threads: int
 
     def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it."""
         torch.set_num_threads(self.threads)
-        return self.workplace.examine(narrow(adapter, self.workplace.blueprint.dense(), structure), structure)
+        return self.runtime.examine(narrow(adapter, self.runtime.blueprint.dense(), structure), structure)

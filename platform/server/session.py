@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from sqlalchemy.exc import SQLAlchemyError
 
 from slimfed.clients.errors import SlimfedError
-from slimfed.clients.node.runtime import open_office, open_workplace
+from slimfed.clients.node.runtime import open_runtime, open_server_runtime
 from slimfed.clients.verbosity import FORMAT, follow_environment
 from slimfed.platform.home import home, run_folder, store_url
 from slimfed.platform.job.job import load_job
@@ -50,10 +50,10 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
         finished = Reader(store.engine).find_run(run_id).rounds_done
         recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=job.deadlines.store_seconds)
         real = bool(settings["slimfed.real"])
-        workplace = open_office(job.task_spec()) if real else open_workplace(job.task_spec())
-        pin_base(folder, job.model, workplace.base)
-        fleet = restored_fleet(workplace, folder, finished) if finished else new_fleet(workplace, job)
-        strategy = assemble(job, workplace, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
+        runtime = open_server_runtime(job.task_spec()) if real else open_runtime(job.task_spec())
+        pin_base(folder, job.model, runtime.base)
+        fleet = restored_fleet(runtime, folder, finished) if finished else new_fleet(runtime, job)
+        strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)

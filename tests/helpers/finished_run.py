@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slimfed.clients.adapter import Adapter, Factors
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.pruning.selection import select
 from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import job_to_dict, job_to_toml, parse_job
@@ -29,9 +29,9 @@ def finished_run(home: Path, document: dict[str, Any] | None = None, run_id: str
         store.finish(run_id, "done")
     (home / run_id).mkdir(exist_ok=True)
     (home / run_id / "job.toml").write_text(job_to_toml(job))
-    workplace = open_workplace(job.task_spec())
-    pin_base(run_folder(home, run_id), job.model, workplace.base)
-    fleet = new_fleet(workplace, job)
+    runtime = open_runtime(job.task_spec())
+    pin_base(run_folder(home, run_id), job.model, runtime.base)
+    fleet = new_fleet(runtime, job)
     draw = np.random.default_rng(5)
     scores = draw.random(fleet.blueprint.units)
     for number, device in enumerate(fleet.devices):

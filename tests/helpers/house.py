@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import Job, load_job
@@ -33,12 +33,12 @@ FORK = multiprocessing.get_context("fork")
 
 
 def tiny_job(*more: str) -> Job:
-    """A tiny job; its workplace is opened here, and inherited by every run."""
+    """A tiny job; its runtime is opened here, and inherited by every run."""
     sets = [f"fleet.devices={DEVICES}", f"training.rounds={ROUNDS}", "training.local_steps=2", "training.batch_size=2"]
     sets += ["data.max_length=16", "evaluation.every=3", "evaluation.device_examples=20", "evaluation.devices=1"]
     sets += ["engine.name=cohort", "engine.cohort_size=2", "engine.dtype=fp32", "engine.workers=1"]
     job = load_job(None, [*sets, *more])
-    open_workplace(job.task_spec())
+    open_runtime(job.task_spec())
     return job
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.export import load_slim
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.platform.cli import app
@@ -38,12 +38,12 @@ def test_the_sum_is_the_base_and_both_changes_with_the_first_head(home: Path, tm
     assert json.loads(result.stdout)["runs"] == [FIRST, SECOND]
     slim = load_slim(out)
     assert slim.manifest.provenance.subject == "composed"
-    workplace = open_workplace(load_job(home / FIRST / "job.toml").task_spec())
-    model = slice_model(workplace.base.model, fleet.structure)
+    runtime = open_runtime(load_job(home / FIRST / "job.toml").task_spec())
+    model = slice_model(runtime.base.model, fleet.structure)
     dense = fleet.blueprint.dense()
     fold(model, narrow(fleet.adapter, dense, fleet.structure), 2.0)
     fold(model, narrow(replace(other.adapter, head={}), dense, fleet.structure), 0.5)
-    batch = workplace.test.collate(np.arange(8))
+    batch = runtime.test.collate(np.arange(8))
     batch.pop("labels")
     with torch.no_grad():
         torch.testing.assert_close(slim.model(**batch).logits, model(**batch).logits)

@@ -10,7 +10,7 @@ from finished_run import DEVICES, RUN, finished_run
 from typer.testing import CliRunner
 
 from slimfed.clients.export import load_slim
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.cli import app
 from slimfed.platform.job.job import load_job
 from slimfed.platform.server.evaluator import GlobalEvaluator
@@ -41,16 +41,16 @@ def test_the_global_model_is_the_one_that_was_evaluated(fleet: Fleet, home: Path
     (written,) = export("--out", str(tmp_path / "out"))
     assert written["sparsity"] == pytest.approx(fleet.structure.sparsity)
     slim = load_slim(tmp_path / "out")
-    workplace = open_workplace(load_job(home / RUN / "job.toml").task_spec())
-    expected = GlobalEvaluator(workplace, torch.get_num_threads()).evaluate(fleet.adapter, fleet.structure)
-    batch = workplace.test.collate(np.arange(len(workplace.test)))
+    runtime = open_runtime(load_job(home / RUN / "job.toml").task_spec())
+    expected = GlobalEvaluator(runtime, torch.get_num_threads()).evaluate(fleet.adapter, fleet.structure)
+    batch = runtime.test.collate(np.arange(len(runtime.test)))
     labels = batch.pop("labels")
     with torch.no_grad():
         right = slim.model(**batch).logits.argmax(-1) == labels
     assert float(right.double().mean()) == pytest.approx(expected.accuracy)
     assert slim.manifest.provenance.run == RUN
     assert slim.manifest.provenance.subject == "global"
-    assert slim.manifest.labels == workplace.base.labels
+    assert slim.manifest.labels == runtime.base.labels
 
 
 def test_all_models_go_to_folders_of_their_own(fleet: Fleet, tmp_path: Path) -> None:

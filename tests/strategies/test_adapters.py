@@ -8,7 +8,7 @@ from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import head_state
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
@@ -56,8 +56,8 @@ def run(recorder: Memory, adapter: str, *, fleet: Fleet | None = None, nodes: in
 
 
 def new_fleet(plan: StrategySettings) -> Fleet:
-    workplace = open_workplace(plan.task)
-    base, blueprint = workplace.base, workplace.blueprint
+    runtime = open_runtime(plan.task)
+    base, blueprint = runtime.base, runtime.blueprint
     shapes = {name: tuple(base.model.get_submodule(name).weight.shape) for name in blueprint.modules}
     plain = initial_adapter(shapes, 4, head_state(base.model, base.head), 5)
     adapter = ADAPTERS[plan.task.adapter.name].begin(plain, blueprint, 5)
@@ -77,6 +77,6 @@ def test_a_run_learns_reaches_its_target_and_resumes_to_the_bit_on_any_number_of
         with pytest.raises(StopRequestedError):
             run(first, adapter)
         tensors, state = first.checkpoints[-1]
-        blueprint = open_workplace(settings(adapter).task).blueprint
+        blueprint = open_runtime(settings(adapter).task).blueprint
         run(rest, adapter, fleet=Fleet.restore(blueprint, tensors, json.loads(state)), nodes=3)
         assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])

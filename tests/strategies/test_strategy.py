@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
 
 from slimfed.clients.adapters.training.adapted import head_state
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.bandits import BanditSpec
@@ -59,8 +59,8 @@ class Tampering(LocalGrid):
 
 
 def new_fleet(bandit: BanditSpec = SETTINGS.bandit) -> Fleet:
-    workplace = open_workplace(TASK)
-    base, blueprint = workplace.base, workplace.blueprint
+    runtime = open_runtime(TASK)
+    base, blueprint = runtime.base, runtime.blueprint
     shapes = {name: tuple(base.model.get_submodule(name).weight.shape) for name in blueprint.modules}
     adapter = initial_adapter(shapes, 4, head_state(base.model, base.head), 5)
     return Fleet.new(blueprint, adapter, TASK.devices, bandit, 5)
@@ -117,7 +117,7 @@ def test_a_node_is_sent_the_global_adapter_once_a_round_and_keeps_its_tokens() -
     assert [len(message.content["fleet"]["structures"].numpy()) for message in sent] == [4, 2]
     whole = sum(tensor.size for tensor in new_fleet().adapter.tensors())
     assert all(message.content["fleet"]["adapter"].numpy().size <= whole for message in sent)
-    assert open_workplace(TASK) is open_workplace(TASK.model_copy())
+    assert open_runtime(TASK) is open_runtime(TASK.model_copy())
 
 
 def test_rounded_messages_are_few_bytes_and_the_same_to_the_bit_on_any_nodes_and_resumed(undisturbed: Memory) -> None:
@@ -129,7 +129,7 @@ def test_rounded_messages_are_few_bytes_and_the_same_to_the_bit_on_any_nodes_and
     tensors, state = first.checkpoints[-1]
     assert "memory" in tensors
     assert {f"memory/{device}" for device in range(6)} <= tensors.keys()
-    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)), task=task, nodes=1)
+    run(rest, fleet=Fleet.restore(open_runtime(TASK).blueprint, tensors, json.loads(state)), task=task, nodes=1)
     assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
     plain, few = undisturbed.rounds[0], whole.rounds[0]
     assert few.bytes_up < 0.3 * plain.bytes_up
@@ -145,7 +145,7 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, af
     assert len(first.rounds) == after
     tensors, state = first.checkpoints[-1]
     rest = Memory()
-    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)))
+    run(rest, fleet=Fleet.restore(open_runtime(TASK).blueprint, tensors, json.loads(state)))
     assert [record.round for record in rest.rounds] == list(range(after + 1, 5))
     assert_same_checkpoint(rest.checkpoints[-1], undisturbed.checkpoints[-1])
 
@@ -153,7 +153,7 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, af
 def test_a_checkpoint_of_the_first_versions_is_read_as_it_was(undisturbed: Memory) -> None:
     """It had agents, ranks and paces as JSON."""
     tensors, state = undisturbed.checkpoints[1][0], json.loads(undisturbed.checkpoints[1][1])
-    blueprint = open_workplace(TASK).blueprint
+    blueprint = open_runtime(TASK).blueprint
     fleet = Fleet.restore(blueprint, tensors, state)
     fleet.devices[3].rank = 2
     old = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bandits/", "ranks", "paces"))}
@@ -177,7 +177,7 @@ def test_a_server_optimiser_resumes_to_the_bit(optimizer: str) -> None:
     with pytest.raises(StopRequestedError):
         run(first, server=server)
     tensors, state = first.checkpoints[-1]
-    blueprint = open_workplace(TASK).blueprint
+    blueprint = open_runtime(TASK).blueprint
     run(rest, fleet=Fleet.restore(blueprint, tensors, json.loads(state)), server=server)
     assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
     bare = {name: tensor for name, tensor in tensors.items() if not name.startswith("server/")}
@@ -205,7 +205,7 @@ def test_ranks_that_devices_give_up_stay_given_up_and_survive_a_resume() -> None
     with pytest.raises(StopRequestedError):
         run(first, **changes)
     tensors, state = first.checkpoints[-1]
-    run(rest, fleet=Fleet.restore(open_workplace(TASK).blueprint, tensors, json.loads(state)), **changes)
+    run(rest, fleet=Fleet.restore(open_runtime(TASK).blueprint, tensors, json.loads(state)), **changes)
     assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
 
 

@@ -14,7 +14,7 @@ from slimfed.clients.structure import Structure
 
 
 @dataclass(frozen=True)
-class Sent(Sequence[Adapter]):
+class Broadcast(Sequence[Adapter]):
     """Item n is ``whole``, in the shape of ``has``, narrowed to ``structures[n]`` and ``ranks[n]``.
 
     Who can do with the whole and masks (a cohort on a GPU) need not cut it up at all.
@@ -45,17 +45,17 @@ class Sent(Sequence[Adapter]):
     def __getitem__(self, place: int) -> Adapter: ...
 
     @overload
-    def __getitem__(self, place: slice) -> "Sent": ...
+    def __getitem__(self, place: slice) -> "Broadcast": ...
 
-    def __getitem__(self, place: int | slice) -> "Adapter | Sent":
+    def __getitem__(self, place: int | slice) -> "Adapter | Broadcast":
         if isinstance(place, slice):
-            return Sent(self.whole, self.has, self.structures[place], self.ranks[place])
+            return Broadcast(self.whole, self.has, self.structures[place], self.ranks[place])
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         if place not in self._parts:
             self._parts[place] = narrow(self.whole, self.has, self.structures[place], self.ranks[place])
         return self._parts[place]
 
-    def with_whole(self, whole: Adapter) -> "Sent":
+    def with_whole(self, whole: Adapter) -> "Broadcast":
         """Another adapter of the same shape in the place of this one."""
         return replace(self, whole=whole, _parts={})

@@ -17,7 +17,7 @@ from slimfed.clients.adapters.training import lora_math
 from slimfed.clients.adapters.training.adapted import AdaptedModel, Read, attach_head, fill
 from slimfed.clients.adapters.training.base import AdapterTraining, Companion
 from slimfed.clients.adapters.training.batched_layers import CohortLinear
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.protocols import Adapted, Kept
 from slimfed.clients.adapters.training.rank_penalty import TailPenalty
 from slimfed.clients.models.tensors import to_array
@@ -143,7 +143,7 @@ def stacked(
     """
     weight: torch.Tensor = base.weight  # type: ignore[assignment]
     rows, columns = weight.T.shape if isinstance(base, Conv1D) else weight.shape
-    if isinstance(adapters, Sent):
+    if isinstance(adapters, Broadcast):
         return _spread(weight, (rows, columns), name, adapters)
     rank = max(len(adapter.factors[name].a) for adapter in adapters)
     a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
@@ -157,7 +157,9 @@ def stacked(
     return torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there)
 
 
-def _spread(weight: torch.Tensor, shape: tuple[int, int], name: str, sent: Sent) -> tuple[torch.Tensor, torch.Tensor]:
+def _spread(
+    weight: torch.Tensor, shape: tuple[int, int], name: str, sent: Broadcast
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same from one adapter for all: it is copied to the processor once and masked there."""
     whole = sent.widened.factors[name]
     ranks = rank_mask(sent.ranks, weight.device)

@@ -15,7 +15,7 @@ from slimfed.clients.adapters.training.base import Companion
 from slimfed.clients.adapters.training.lora import LoraTraining
 from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.adapters.training.protocols import Adapted
-from slimfed.clients.adapters.training.residual_stream import Stream, find_stream
+from slimfed.clients.adapters.training.residual_stream import ResidualStream, find_stream
 from slimfed.clients.adapters.training.width_slicing import cut
 from slimfed.clients.adapters.width_decision import DECIDED, EMBEDDING, is_decided, kept_width
 from slimfed.clients.pruning.model_slicing import slice_model
@@ -138,7 +138,7 @@ def _identity(down: torch.Tensor) -> torch.Tensor:
     return square.square().mean((-2, -1))
 
 
-def _install(model: PreTrainedModel, stream: Stream, extra: Extra, lead: bool) -> None:
+def _install(model: PreTrainedModel, stream: ResidualStream, extra: Extra, lead: bool) -> None:
     """Hook the modules into ``model``, and masked norms over its own; ``lead``: ``extra`` has an axis of devices."""
 
     def of(name: str) -> torch.Tensor:

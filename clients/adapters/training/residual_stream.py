@@ -13,7 +13,7 @@ _HEAD_READERS = ("classifier.dense", "pre_classifier", "score", "classifier")
 
 
 @dataclass(frozen=True)
-class Stream:
+class ResidualStream:
     """Names of modules. ``entry`` sees the sum of the embeddings: as its input if it is a norm, else as its output.
 
     ``tables``: embeddings whose rows are summed. ``writers``: linear modules whose outputs are added to the stream.
@@ -29,7 +29,7 @@ class Stream:
     rms: tuple[str, ...]
 
 
-def find_stream(model: PreTrainedModel, blueprint: Blueprint) -> Stream:
+def find_stream(model: PreTrainedModel, blueprint: Blueprint) -> ResidualStream:
     """The stream of an unpruned ``model``. Raises ``InputError`` for one whose width cannot be cut exactly."""
     if blueprint.family in _SCALED:
         raise InputError(
@@ -41,7 +41,7 @@ def find_stream(model: PreTrainedModel, blueprint: Blueprint) -> Stream:
     modules = dict(model.named_modules())
     backbone = {name: module for name, module in modules.items() if name.startswith(prefix)}
     norms = tuple(n for n, m in backbone.items() if isinstance(m, nn.LayerNorm) and m.weight.shape == (width,))
-    return Stream(
+    return ResidualStream(
         width=width,
         entry=next(name for name in (f"{prefix}{end}" for end in _ENTRIES) if name in modules),
         tables=tuple(n for n, m in backbone.items() if isinstance(m, nn.Embedding) and m.embedding_dim == width),

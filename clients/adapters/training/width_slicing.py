@@ -8,11 +8,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.adapters.training.residual_stream import Stream
+from slimfed.clients.adapters.training.residual_stream import ResidualStream
 from slimfed.clients.adapters.width_decision import EMBEDDING
 
 
-def cut(model: PreTrainedModel, stream: Stream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+def cut(model: PreTrainedModel, stream: ResidualStream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """The model with the width that z > 0 keeps, in place; it says what the masked one says.
 
     M = diag(v) (I + W2 W1) goes into what writes, E <- E M^T and W <- M W, and then :func:`narrow_stream`.
@@ -27,7 +27,7 @@ def cut(model: PreTrainedModel, stream: Stream, extra: Mapping[str, torch.Tensor
     return narrow_stream(model, stream, torch.nonzero(extra["z"] > 0).reshape(-1))
 
 
-def narrow_stream(model: PreTrainedModel, stream: Stream, kept: torch.Tensor) -> PreTrainedModel:
+def narrow_stream(model: PreTrainedModel, stream: ResidualStream, kept: torch.Tensor) -> PreTrainedModel:
     """Keep the dimensions ``kept`` of the stream, in place: outputs of what writes, inputs of what reads, and norms.
 
     RMSNorm took its mean over d and takes it over k: weight * sqrt(d / k), eps * d / k. Embedding and unembedding are

@@ -14,7 +14,7 @@ from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import assembled
 from slimfed.clients.adapters.training.batched_layers import CohortHead, CohortLinear
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.protocols import CohortLayer
 from slimfed.clients.models.tensors import to_array, to_host
 from slimfed.clients.pruning.adapter_slicing import narrow
@@ -225,7 +225,7 @@ def _extra(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, nn.P
 def _heads(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, torch.Tensor]:
     """The devices' head parameters, each [devices, ...]; of one that is sent to all, a view that repeats it."""
     there = (base.device, base.dtype)
-    if isinstance(adapters, Sent):
+    if isinstance(adapters, Broadcast):
         shared = {name: torch.tensor(value).to(*there) for name, value in adapters.whole.head.items()}
         return {name: tensor.expand(len(adapters), *tensor.shape) for name, tensor in shared.items()}
     return {

@@ -8,7 +8,7 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.smoothing import SmoothedScores
 from slimfed.clients.models.attention import short_attention
@@ -240,6 +240,6 @@ def _per_device(losses: torch.Tensor, probes: Sequence[tuple[Batch, ...]]) -> li
 
 def _opened(method: AdapterMethod, adapters: Sequence[Adapter]) -> Sequence[Adapter]:
     """Adapters as they are trained; for factors, opening and cutting to a device's shape may change places."""
-    if isinstance(adapters, Sent) and not adapters.whole.deltas:
+    if isinstance(adapters, Broadcast) and not adapters.whole.deltas:
         return adapters.with_whole(method.opened(adapters.whole))
     return [method.opened(adapter) for adapter in adapters]

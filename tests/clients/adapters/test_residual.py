@@ -12,7 +12,7 @@ from training import adapter, narrowed, opened, structure
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.training.merging import changed, fold
 from slimfed.clients.messages.records import Orders, decode_orders, encode_orders
-from slimfed.clients.node.runtime import Workplace, open_workplace
+from slimfed.clients.node.runtime import NodeRuntime, open_runtime
 from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
@@ -72,31 +72,31 @@ def test_widening_puts_it_back_and_is_zero_elsewhere(family: str) -> None:
 
 
 def served(task: TaskSpec, residual: bool) -> list:
-    workplace: Workplace = open_workplace(task)
-    whole = adapter(workplace.base, workplace.blueprint, 3, 4)
+    runtime: NodeRuntime = open_runtime(task)
+    whole = adapter(runtime.base, runtime.blueprint, 3, 4)
     whole = with_residual(whole, 2) if residual else whole
     parts = tuple(
-        Assignment(n, 1, 2 + 2 * n, 0.4, 2, 5e-3, 3e-3, 100 + n, True, draw_structure(workplace.blueprint, n))
+        Assignment(n, 1, 2 + 2 * n, 0.4, 2, 5e-3, 3e-3, 100 + n, True, draw_structure(runtime.blueprint, n))
         for n in range(2)
     )
     envelope = union(part.structure for part in parts)
-    scores = np.zeros(workplace.blueprint.units, dtype=np.float32)
-    orders = Orders(task, narrow(whole, workplace.blueprint.dense(), envelope), envelope, scores, parts)
-    return workplace.serve(decode_orders(encode_orders(orders), workplace.blueprint), Stopwatch())
+    scores = np.zeros(runtime.blueprint.units, dtype=np.float32)
+    orders = Orders(task, narrow(whole, runtime.blueprint.dense(), envelope), envelope, scores, parts)
+    return runtime.serve(decode_orders(encode_orders(orders), runtime.blueprint), Stopwatch())
 
 
 def test_devices_train_and_measure_on_it_alone_and_in_a_cohort_and_send_none_back() -> None:
     with_it = [served(TASK.model_copy(update={"engine": engine}), True) for engine in ("sequential", "cohort")]
     without = served(TASK, False)
-    workplace = open_workplace(TASK)
-    whole = with_residual(adapter(workplace.base, workplace.blueprint, 3, 4), 2)
+    runtime = open_runtime(TASK)
+    whole = with_residual(adapter(runtime.base, runtime.blueprint, 3, 4), 2)
     for alone, together, bare in zip(*with_it, without, strict=True):
         assert not alone.adapter.residual
         assert not together.adapter.residual
         assert alone.report.loss_before == pytest.approx(together.report.loss_before, rel=1e-5)
         assert alone.report.loss_after == pytest.approx(together.report.loss_after, rel=1e-4)
         assert alone.report.loss_before != pytest.approx(bare.report.loss_before, rel=1e-4)
-        cut = narrow(whole, workplace.blueprint.dense(), alone.report.structure)
+        cut = narrow(whole, runtime.blueprint.dense(), alone.report.structure)
         own = replace(alone.adapter, residual=cut.residual)
-        found = workplace.evaluate(own, alone.report.structure, workplace.sample)
+        found = runtime.evaluate(own, alone.report.structure, runtime.sample)
         assert found.loss == pytest.approx(alone.report.evaluation.loss)

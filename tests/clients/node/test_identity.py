@@ -12,8 +12,8 @@ from slimfed.clients.clientapp import serve
 from slimfed.clients.data.text import load_own_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.messages.records import Orders, decode_results, encode_orders
-from slimfed.clients.node.identity import OwnDevice
-from slimfed.clients.node.runtime import open_office, open_own_workplace
+from slimfed.clients.node.identity import HostedDevice
+from slimfed.clients.node.runtime import open_hosted_runtime, open_server_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.update import Assignment, Failure, Update
 
@@ -48,7 +48,7 @@ def server(tmp_path: Path) -> Path:
 
 
 def orders(spec: TaskSpec, device: int) -> Orders:
-    office = open_office(spec)
+    office = open_server_runtime(spec)
     dense = office.blueprint.dense()
     adapter = training.adapter(office.base, office.blueprint, 1, 4)
     assignment = Assignment(device, 1, 4, 0.2, 2, 1e-3, 1e-3, 9, True, dense)
@@ -85,18 +85,18 @@ def test_an_unknown_label_is_named(tmp_path: Path) -> None:
 )
 def test_a_bad_node_configuration_is_refused(config: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        OwnDevice.of(config)
+        HostedDevice.of(config)
 
 
 def test_a_simulated_node_has_no_device_of_its_own() -> None:
-    assert OwnDevice.of({"partition-id": 1, "num-partitions": 5}) is None
+    assert HostedDevice.of({"partition-id": 1, "num-partitions": 5}) is None
 
 
 def test_the_server_names_no_folder_on_the_device(tmp_path: Path, server: Path) -> None:
-    own = OwnDevice(1, write(tmp_path / "own", ROWS))
+    own = HostedDevice(1, write(tmp_path / "own", ROWS))
     spec = task(server, model=ModelSpec(path=str(tmp_path)), labels=("off", "on"))
     with pytest.raises(InputError, match="say on the node where it lies"):
-        open_own_workplace(spec, own)
+        open_hosted_runtime(spec, own)
 
 
 def test_the_devices_text_is_trained_on_and_stays(tmp_path: Path, server: Path) -> None:

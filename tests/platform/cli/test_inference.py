@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from slimfed.clients.data.text import load_data
 from slimfed.clients.export.runtime.opened_model import open_model
-from slimfed.clients.node.runtime import open_workplace
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.cli import app
 from slimfed.platform.job.job import parse_job
 from slimfed.platform.server.evaluator import GlobalEvaluator
@@ -95,8 +95,8 @@ def test_texts_come_from_a_file_or_from_standard_input(folders: dict[str, Path],
 
 def test_evaluation_measures_what_training_measured(folders: dict[str, Path], home: Path) -> None:
     fleet = finished_run(home, {}, run_id="20260101-000000-again")
-    workplace = open_workplace(parse_job({"name": "small", "seed": 5, "fleet": {"devices": 3}}).task_spec())
-    expected = GlobalEvaluator(workplace, 1).evaluate(fleet.adapter, fleet.structure)
+    runtime = open_runtime(parse_job({"name": "small", "seed": 5, "fleet": {"devices": 3}}).task_spec())
+    expected = GlobalEvaluator(runtime, 1).evaluate(fleet.adapter, fleet.structure)
     for format in ("safetensors", "onnx"):
         found = json.loads(call("evaluate", str(folders[f"encoder {format}"]), "--json"))
         assert found["accuracy"] == pytest.approx(expected.accuracy, abs=1e-3)

@@ -13,7 +13,7 @@ from training import adapter, assignment, begun, device_data, narrowed, opened, 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.evaluation.metrics import evaluate
-from slimfed.clients.node.runtime import Workplace
+from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.cohort.trainer import train_cohort
 
@@ -70,7 +70,7 @@ def test_out_of_memory_halves_the_pass(monkeypatch):
     base, blueprint = opened("bert", False)
     job = task(False).model_copy(update={"engine": "cohort", "cohort_size": 5})
     text = split(False, 1)
-    workplace = Workplace(job, base, blueprint, text, text, {}, np.arange(23), None)
+    runtime = NodeRuntime(job, base, blueprint, text, text, {}, np.arange(23), None)
     whole = adapter(base, blueprint, 3, 8)
     dense = structure(blueprint, 0, 0.0)
     parts = [assignment(n, 4, dense, 0.0, steps=1) for n in range(5)]
@@ -87,6 +87,6 @@ def test_out_of_memory_halves_the_pass(monkeypatch):
         return evaluate_cohort(*arguments)
 
     monkeypatch.setattr("slimfed.clients.node.runtime.evaluate_cohort", cramped)
-    measured = workplace._evaluated(updates, set(range(5)))
+    measured = runtime._evaluated(updates, set(range(5)))
     assert sizes == [5, 3, 2, 1, 2]
     assert [update.report.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]

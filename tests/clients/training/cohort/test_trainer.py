@@ -12,7 +12,7 @@ from small_models import CONFIGS, DECODERS
 from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.training.broadcast import Sent
+from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
@@ -178,7 +178,7 @@ def test_factors_are_picked_in_one_piece_as_one_by_one(family: str) -> None:
     base, blueprint = opened(family, False)
     whole = adapter(base, blueprint, 3, 8)
     starts, ranks = [structure(blueprint, n, sparsity) for n, sparsity in enumerate((0.0, 0.2, 0.5))], [4, 8, 2]
-    sent = Sent(whole, blueprint.dense(), starts, ranks)
+    sent = Broadcast(whole, blueprint.dense(), starts, ranks)
     spread = attach_cohort(base.model, blueprint, sent, starts, ranks, AdapterSpec())
     stacked = attach_cohort(base.model, blueprint, list(sent), starts, ranks, AdapterSpec())
     for cohort in (spread, stacked):
