@@ -20,7 +20,7 @@ from slimfed.platform.cli import (
     running,
     sweeping,
 )
-from slimfed.platform.cli.output import BAD_INPUT
+from slimfed.platform.exit_codes import BAD_INPUT
 
 
 class Commands(TyperGroup):

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 
-from slimfed.platform.cli.output import duration, energy, percent, print_table, results, size
+from slimfed.platform.cli.output import print_table, results
 from slimfed.platform.comparison.course import Cost
 from slimfed.platform.comparison.report import Comparison, GroupResult
 from slimfed.platform.comparison.robustness import Robustness
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.format import energy, percent, seconds, size
 
 _BAR = 40
 _SHOWN: dict[Cost, Callable[[float | None], str]] = {
-    "virtual_seconds": duration,
-    "wall_seconds": duration,
+    "virtual_seconds": seconds,
+    "wall_seconds": seconds,
     "bytes": size,
     "joules": energy,
     "memory_bytes": size,
@@ -60,7 +61,7 @@ def bars(comparison: Comparison) -> list[str]:
     for result in comparison.groups:
         reached = result.reached
         filled = round(_BAR * (reached.mean or 0.0) / longest)
-        figure = "not reached" if reached.mean is None else spread(reached, duration)
+        figure = "not reached" if reached.mean is None else spread(reached, seconds)
         few = "" if reached.complete or reached.mean is None else f" ({_share(reached)} runs)"
         lines.append(f"  {result.group.name:<{width}}  {'█' * filled}{'·' * (_BAR - filled)}  {figure}{few}")
     return [*lines, ""]

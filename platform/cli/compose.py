@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import notes, percent, print_json, print_table, size
+from slimfed.platform.cli.output import print_json, print_table
+from slimfed.platform.console import notes
+from slimfed.platform.format import percent, size
 
 RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
 
@@ -21,10 +23,10 @@ def compose(
     """Add what two runs learnt on the same base; task, head and structure are the first one's."""
     if out.exists():
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.compose import compose as write
     from slimfed.platform.export import Exporter
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     with existing() as store:
         runs = [Reader(store.engine).find_run(run) for run in (first, second)]

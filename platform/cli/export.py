@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import notes, percent, print_json, print_table, size
+from slimfed.platform.cli.output import print_json, print_table
+from slimfed.platform.console import notes
+from slimfed.platform.format import percent, size
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -36,9 +38,9 @@ def export(
         raise InputError(f"--format = {format!r}: must be one of {', '.join(FORMATS)}")
     if out is not None and not everything and out.exists():
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.export import GLOBAL, Exporter
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import notes, print_json, results
+from slimfed.platform.cli.output import print_json, results
+from slimfed.platform.console import notes
 
 if TYPE_CHECKING:
     from slimfed.clients.export.runtime.opened_model import OpenedModel

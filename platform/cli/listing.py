@@ -4,16 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from slimfed.platform.cli.output import (
-    describe_measures,
-    duration,
-    energy,
-    percent,
-    print_json,
-    print_table,
-    results,
-    size,
-)
+from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
+from slimfed.platform.format import energy, percent, seconds, size
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -51,9 +43,9 @@ def runs(
     ] = None,
 ) -> None:
     """List the runs, newest first."""
-    from slimfed.platform.cli.stores import reading
     from slimfed.platform.launch.liveness import settle
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import reading
     from slimfed.platform.summary import run_summaries
 
     with reading() as store:
@@ -69,8 +61,8 @@ def runs(
 
 def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")], as_json: Json = False) -> None:
     """Show one run: its figures, its rounds and its latest events."""
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
     from slimfed.platform.summary import measures, run_summaries
 
     with existing() as store:
@@ -112,8 +104,8 @@ def print_summary(run: Any, summary: dict[str, Any]) -> None:
         "accuracy": f"{percent(run.accuracy)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
         "measures": describe_measures(measures(run.task, run)) or "-",
         "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
-        "virtual time": duration(run.virtual_seconds),
-        "wall time": f"{duration(run.wall_seconds)}, {duration(summary['seconds_per_round'])} a round",
+        "virtual time": seconds(run.virtual_seconds),
+        "wall time": f"{seconds(run.wall_seconds)}, {seconds(summary['seconds_per_round'])} a round",
         "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
         **({} if run.epsilon is None else {"privacy": f"epsilon {run.epsilon:.3g} spent"}),
         "energy": "not known" if run.joules is None else f"{energy(run.joules)} (estimate)",
@@ -139,8 +131,8 @@ def _run_row(run: Any) -> dict[str, str]:
         "accuracy": percent(run.accuracy),
         "own": percent(run.device_accuracy_mean),
         "sparsity": percent(run.sparsity),
-        "virtual": duration(run.virtual_seconds),
-        "wall": duration(run.wall_seconds),
+        "virtual": seconds(run.virtual_seconds),
+        "wall": seconds(run.wall_seconds),
     }
 
 
@@ -151,8 +143,8 @@ def _round_row(row: Any, accuracy: float | None) -> dict[str, str]:
         "own": percent(row.device_accuracy_mean),
         "loss": "-" if row.train_loss is None else f"{row.train_loss:.3f}",
         "sparsity": percent(row.sparsity),
-        "virtual": duration(row.virtual_seconds),
-        "wall": duration(row.wall_seconds),
+        "virtual": seconds(row.virtual_seconds),
+        "wall": seconds(row.wall_seconds),
         "accepted": str(row.accepted),
         "rejected": str(row.rejected),
         "slowest": "-" if row.slowest_device is None else str(row.slowest_device),

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from slimfed.platform.cli.output import FAILED, notes, print_json, print_table
+from slimfed.platform.cli.output import print_json, print_table
+from slimfed.platform.console import notes
+from slimfed.platform.exit_codes import FAILED
 
 db = typer.Typer(help="Look after the store.", no_args_is_help=True)
 
@@ -41,7 +43,7 @@ def upgrade(
 
 def _look_at_store() -> str:
     """Describe the store; one that does not exist yet is fine, and is not made here."""
-    from slimfed.platform.cli.stores import reading
+    from slimfed.platform.stores import reading
 
     with reading() as store:
         return "none yet; the first run makes it" if store is None else store.address

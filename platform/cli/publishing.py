@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import notes
+from slimfed.platform.console import notes
 
 
 def publish(
@@ -18,9 +18,9 @@ def publish(
     ] = None,
 ) -> None:
     """Write a run's figures to TensorBoard or MLflow."""
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.integrations.elsewhere import to_mlflow, to_tensorboard
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     if tensorboard is None and mlflow is None:
         raise InputError("say where to: --tensorboard FOLDER, --mlflow URI, or both")
@@ -38,9 +38,9 @@ def prometheus(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 9109,
 ) -> None:
     """Let Prometheus scrape the newest runs at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.integrations.elsewhere import serve_prometheus
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     with existing() as store:
         server = serve_prometheus(Reader(store.engine), port)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import BAD_INPUT, FAILED, OK, notes, print_json
+from slimfed.platform.cli.output import print_json
+from slimfed.platform.console import notes
+from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 
 if TYPE_CHECKING:
     from slimfed.platform.home import RunFolder
@@ -20,7 +22,6 @@ Queue = Annotated[
 ]
 RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
 
-INTERRUPTED = 130
 _STOP_SECONDS = 40.0
 _ASK_SECONDS = 0.5
 
@@ -61,11 +62,11 @@ def run(
 
 def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.home import run_folder, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)
@@ -88,10 +89,10 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
 
 def stop(run: RunId) -> None:
     """Stop a run; it can be resumed. Returns when it has stopped."""
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.launch.launcher import FINAL
     from slimfed.platform.launch.liveness import ask_to_stop
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     with existing() as store:
         reader = Reader(store.engine)
@@ -146,9 +147,9 @@ def _drive(
     store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool, profile: bool = False
 ) -> int:
     """Launch a run, show it, report it; returns the exit code."""
-    from slimfed.platform.cli.journal import StoreJournal
-    from slimfed.platform.cli.progress import open_display
+    from slimfed.platform.launch.journal import StoreJournal
     from slimfed.platform.launch.launcher import LaunchPlan, launch
+    from slimfed.platform.launch.progress import open_display
 
     federation = _federation(folder)
     place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
@@ -191,6 +192,3 @@ def _quoted(text: str) -> str:
     import json
 
     return json.dumps(text, ensure_ascii=False)
-
-
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "resume", "run", "stop"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.output import OK, notes, print_json
-from slimfed.platform.cli.running import INTERRUPTED
+from slimfed.platform.cli.output import print_json
+from slimfed.platform.console import notes
+from slimfed.platform.exit_codes import INTERRUPTED, OK
 
 if TYPE_CHECKING:
     from slimfed.platform.comparison.course import Cost, Quality
@@ -72,8 +73,8 @@ def compare(
     Runs that differ in their seed only are one group. A job file stands for its finished runs; those that are missing
     are run first.
     """
-    from slimfed.platform.cli.stores import existing
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
 
     view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
     files = [Path(each) for each in runs or [] if each.endswith(".toml")]
@@ -116,9 +117,9 @@ def sweep(
     All of them are checked before the first one starts. Called again, a sweep takes the runs that are done, goes on
     with those that were stopped, and starts those that are missing.
     """
-    from slimfed.platform.cli.batch import run_batch
-    from slimfed.platform.cli.stores import existing
+    from slimfed.platform.launch.batch import run_batch
     from slimfed.platform.store.reader import Reader
+    from slimfed.platform.stores import existing
     from slimfed.platform.sweep import expand
 
     view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
@@ -134,7 +135,7 @@ def _run_files(files: Sequence[Path], seeds: int, parallel: int) -> tuple[int, t
     """The finished runs of some job files, after those that were missing have been run; and the exit code."""
     if not files:
         return OK, ()
-    from slimfed.platform.cli.batch import run_batch
+    from slimfed.platform.launch.batch import run_batch
     from slimfed.platform.sweep import check_different, expand
 
     variants = [variant for file in files for variant in expand(file, [], seeds).variants]

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.cli.journal import StoreJournal
-from slimfed.platform.cli.output import FAILED, OK, notes
-from slimfed.platform.cli.progress import Board
-from slimfed.platform.cli.running import INTERRUPTED
-from slimfed.platform.cli.stores import reading
+from slimfed.platform.console import notes
+from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.job.job import Job, load_job, parse_job
+from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
+from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.workers import Sizing, processor_count
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
+from slimfed.platform.stores import reading
 from slimfed.platform.sweep import Variant, same_work
 
 _WAIT_SECONDS = 0.25

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from slimfed.platform.cli.output import duration, notes, percent
+from slimfed.platform.console import notes
+from slimfed.platform.format import percent, seconds
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Snapshot:
         parts = [
             f"accuracy {percent(self.accuracy)}",
             f"sparsity {percent(self.sparsity)}",
-            f"virtual {duration(self.virtual_seconds)}",
+            f"virtual {seconds(self.virtual_seconds)}",
         ]
         return ", ".join([*parts, f"slowest {self.slowest}"] if self.slowest else parts)
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from slimfed.platform.cli.output import duration, percent, size
-from slimfed.platform.cli.progress import PlainLines, Snapshot
+from slimfed.platform.launch.progress import PlainLines, Snapshot
 
 
 def _at(rounds_done: int, stopping: bool = False) -> Snapshot:
@@ -25,20 +24,3 @@ def test_plain_lines_say_each_round_once_and_keep_standard_output_clean(capsys: 
         "round 2/3: accuracy 50.0%, sparsity 25.0%, virtual 1 min 30 s, slowest #7 jetson-tx2 8.1 s",
         "stopping",
     ]
-
-
-@pytest.mark.parametrize(
-    ("said", "text"),
-    [
-        (percent(0.8421), "84.2%"),
-        (percent(None), "-"),
-        (duration(8.26), "8.3 s"),
-        (duration(3599.9), "59 min 59 s"),
-        (duration(3 * 3600 + 7 * 60), "3 h 07 min"),
-        (size(812), "812 B"),
-        (size(3.4e6), "3.4 MB"),
-        (size(2e15), "2000.0 TB"),
-    ],
-)
-def test_figures(said: str, text: str) -> None:
-    assert said == text

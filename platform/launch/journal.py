@@ -1,8 +1,8 @@
 """What the launcher asks of the store, and what the progress display shows of it."""
 
-from slimfed.platform.cli.output import duration
-from slimfed.platform.cli.progress import Display, Snapshot
+from slimfed.platform.format import seconds
 from slimfed.platform.launch.launcher import FinalStatus, Look
+from slimfed.platform.launch.progress import Display, Snapshot
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.retry import patiently
 from slimfed.platform.store.writer import Store
@@ -55,7 +55,7 @@ class StoreJournal:
             text = None
             if rows:
                 last = rows[-1]
-                seconds = sum(s or 0.0 for s in (last.download_seconds, last.compute_seconds, last.upload_seconds))
-                text = f"#{last.device} {last.profile} {duration(seconds)}"
+                took = sum(s or 0.0 for s in (last.download_seconds, last.compute_seconds, last.upload_seconds))
+                text = f"#{last.device} {last.profile} {seconds(took)}"
             self._slowest = (rounds_done, text)
         return self._slowest[1]

@@ -1,0 +1,9 @@
+"""What ``slimfed`` exits with."""
+
+OK = 0
+FAILED = 1
+"""A run failed or was stopped."""
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+"""Stopped by Ctrl-C."""

@@ -1,0 +1,64 @@
+"""Numbers as a reader meets them: one way to write each, on every screen and in the terminal."""
+
+NOTHING = "–"
+
+
+def missing(value: object) -> bool:
+    """True for None and for what is not equal to itself: NaN and NaT, which is how pandas writes None."""
+    return value is None or value != value
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage."""
+    return NOTHING if share is None or missing(share) else f"{100 * share:.{digits}f}%"
+
+
+def points(change: float | None) -> str | None:
+    """A change of a share in percentage points, ``+1.3 points``; None where there is none to speak of."""
+    if change is None or missing(change) or abs(change) < 0.0005:
+        return None
+    return f"{100 * change:+.1f} points"
+
+
+def seconds(value: float | None) -> str:
+    """A duration in the two largest units that matter: 0.42 s, 12.3 s, 3 min 12 s, 2 h 05 min, 3 d 4 h."""
+    if value is None or missing(value):
+        return NOTHING
+    if value < 59.95:
+        return f"{value:.1f} s" if value >= 0.95 else f"{value:.2f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(value / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(value / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: float | None) -> str:
+    """Bytes in decimal units: 912 B, 3.4 MB, 1.2 GB."""
+    if count is None or missing(count):
+        return NOTHING
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 round``, ``2 rounds``, ``10,000 devices``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def energy(joules: float | None) -> str:
+    """Joules: 812 J, 3.4 kJ, 1.2 MJ."""
+    if joules is None or missing(joules):
+        return NOTHING
+    for unit in ("J", "kJ", "MJ"):
+        if joules < 1000:
+            return f"{joules:.0f} J" if unit == "J" else f"{joules:.1f} {unit}"
+        joules /= 1000
+    return f"{joules:.1f} GJ"
