@@ -1,12 +1,9 @@
 """The adapter that the devices of a run are sent first."""
 
-from typing import Any
-
-from transformers.pytorch_utils import Conv1D
-
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import head_state
+from slimfed.clients.models.linear import shape_of
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.structure import Blueprint
 from slimfed.strategies.aggregation import initial_adapter
@@ -14,13 +11,7 @@ from slimfed.strategies.aggregation import initial_adapter
 
 def first_adapter(base: LoadedModel, blueprint: Blueprint, adapter: str, rank: int, seed: int) -> Adapter:
     """What devices are sent in round 1, before it is cut to them: factors of ``rank``, as method ``adapter`` begins."""
-    shapes = {name: _shape(base.model.get_submodule(name)) for name in blueprint.modules}
+    shapes = {name: shape_of(base.model.get_submodule(name)) for name in blueprint.modules}
     head = head_state(base.model, base.head)
     plain = initial_adapter(shapes, rank, head, seed)
     return ADAPTERS[adapter].begin(plain, blueprint, seed)
-
-
-def _shape(module: Any) -> tuple[int, int]:
-    """(out, in) of a linear module; Conv1D stores its weight the other way round."""
-    rows, columns = module.weight.shape
-    return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)

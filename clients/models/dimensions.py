@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.models.cost import Dimensions
+from slimfed.clients.models.linear import bias_of, is_linear, shape_of
 from slimfed.clients.structure import Block, Blueprint, Structure
 
 # GELU written out in elementary operations (GPT-2) keeps so many numbers a channel more than a fused one.
@@ -31,9 +30,8 @@ def _anatomy(model: PreTrainedModel) -> _Anatomy:
     unembedding = model.get_output_embeddings()
     linears = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            rows, columns = module.weight.shape if isinstance(module, nn.Linear) else reversed(module.weight.shape)
-            linears.append((name, rows, columns, module.bias is not None, module is unembedding))
+        if is_linear(module):
+            linears.append((name, *shape_of(module), bias_of(module) is not None, module is unembedding))
     return _Anatomy(
         tuple(linears),
         any(isinstance(module, NewGELUActivation) for module in model.modules()),

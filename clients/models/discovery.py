@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.families import FAMILIES, Family
+from slimfed.clients.models.linear import is_linear, shape_of
 from slimfed.clients.structure import Block, Blueprint, Cut, Kind
 
 Side = Literal["out", "in"]
@@ -20,7 +20,7 @@ def discover(model: PreTrainedModel) -> Blueprint:
     """
     kind = model.config.model_type
     if kind not in FAMILIES:
-        odd = next((name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)), "none")
+        odd = next((name for name, module in model.named_modules() if is_linear(module)), "none")
         raise InputError(
             f"model.path: the structure of model type {kind!r} ({type(model).__name__}, first linear module {odd}) "
             f"is not understood; valid: {', '.join(FAMILIES)}"
@@ -97,7 +97,7 @@ class _Reader:
     def _name(self, layer: int, path: str) -> str:
         name = f"{self.family.layers}.{layer}.{path}"
         module = self.submodule(name)
-        if not isinstance(module, nn.Linear | Conv1D):
+        if not is_linear(module):
             raise InputError(f"model.path: {self.prefix}{name} is a {type(module).__name__}, expected a linear module")
         return self.prefix + name
 
@@ -106,8 +106,7 @@ class _Reader:
         module = self.model.get_submodule(name)
         if module.weight.dim() != 2:
             raise InputError(f"model.path: {name} has a weight of shape {list(module.weight.shape)}; valid: [out, in]")
-        rows, columns = module.weight.shape
-        return (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
+        return shape_of(module)
 
     def _fits(self, name: str, side: Side, part: int) -> None:
         if self._size(name, side) == 0 or self._size(name, side) % part:

@@ -9,13 +9,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.rank_pruning import self_pruned
 from slimfed.clients.adapters.training.broadcast import Broadcast
-from slimfed.clients.adapters.training.lora import attach
+from slimfed.clients.adapters.training.lora import attach, zero_factors
 from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.data.text import TextData, load_data, load_own_data
@@ -112,19 +111,11 @@ class NodeRuntime:
         if criterion.needs_data:
             return None
         dense = self.blueprint.dense()
-        model = attach(slice_model(self.base.model, dense), self._nothing(), self.task.adapter)
+        nothing = Adapter(zero_factors(self.base.model, self.blueprint.modules, rank=1), {})
+        model = attach(slice_model(self.base.model, dense), nothing, self.task.adapter)
         importance = criterion(self.blueprint, [derive(self.task.seed, "base")])
         importance.watch(model, [dense], dense)
         return importance.score().float().cpu().numpy()
-
-    def _nothing(self) -> Adapter:
-        """LoRA factors that change nothing."""
-        factors = {}
-        for name in self.blueprint.modules:
-            module = self.base.model.get_submodule(name)
-            rows, columns = module.weight.shape[::-1] if isinstance(module, Conv1D) else module.weight.shape
-            factors[name] = Factors(np.zeros((1, columns), np.float32), np.zeros((rows, 1), np.float32))
-        return Adapter(factors, {})
 
     def data(self, assignment: Assignment) -> DeviceData:
         """The assigned device's own rows: batches drawn by its seed of the round, probe batches that never change."""

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
-from transformers.pytorch_utils import Conv1D
 
+from slimfed.clients.models.linear import bias_of, set_weight, weight_of
 from slimfed.clients.structure import Structure
 
 
@@ -30,17 +30,10 @@ def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel
 
 def _cut(module: nn.Module, side: str, kept: torch.Tensor) -> None:
     """Keep the given outputs or inputs of a linear module, in place."""
-    transposed = isinstance(module, Conv1D)
-    axis = int((side == "in") != transposed)
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    weight, bias = weight_of(module), bias_of(module)
+    axis = 1 if side == "in" else 0
     if len(kept) == weight.shape[axis]:
         return
     kept = kept.to(weight.device)
-    module.weight = nn.Parameter(weight.detach().index_select(axis, kept), requires_grad=False)
-    if side == "out" and module.bias is not None:
-        module.bias = nn.Parameter(module.bias.detach().index_select(0, kept), requires_grad=False)  # type: ignore
-    rows, columns = module.weight.shape
-    if transposed:
-        module.nx, module.nf = rows, columns  # type: ignore[assignment]
-    else:
-        module.out_features, module.in_features = rows, columns  # type: ignore[assignment]
+    cut_bias = bias.index_select(0, kept) if side == "out" and bias is not None else None
+    set_weight(module, weight.index_select(axis, kept), cut_bias)

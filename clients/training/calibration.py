@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.pytorch_utils import Conv1D
 
-from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.adapters.training.lora import zero_factors
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -87,11 +87,7 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batch
 
 def blank_adapter(base: LoadedModel, blueprint: Blueprint) -> Adapter:
     """A LoRA adapter of no effect."""
-    factors, rank = {}, _rank(base, blueprint)
-    for name in blueprint.modules:
-        module = base.model.get_submodule(name)
-        rows, columns = module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape
-        factors[name] = Factors(np.zeros((rank, columns), np.float32), np.zeros((rows, rank), np.float32))
+    factors = zero_factors(base.model, blueprint.modules, _rank(base, blueprint))
     return Adapter(factors, {name: to_array(base.model.get_parameter(name)) for name in base.head})
 
 

@@ -5,11 +5,11 @@ The rows of a batch belong to the devices in equal parts, in order: x is [device
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Factors
 from slimfed.clients.adapters.training import lora_math
 from slimfed.clients.adapters.training.batched_product import AdaptedProduct
+from slimfed.clients.models.linear import bias_of, weight_of
 from slimfed.clients.models.tensors import to_array
 
 
@@ -50,12 +50,12 @@ class CohortLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
-        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight  # type: ignore[return-value]
+        return weight_of(self.base)
 
     def frozen(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Frozen weight and bias in ``dtype``; kept, since they are asked for at every step."""
         if self._cast is None or self._cast[0].dtype != dtype:
-            bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
+            bias = bias_of(self.base)
             self._cast = self.weight.to(dtype), None if bias is None else bias.to(dtype)
         return self._cast
 

@@ -10,7 +10,6 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters.training import lora_math
@@ -20,6 +19,7 @@ from slimfed.clients.adapters.training.batched_layers import CohortLinear
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.protocols import Adapted, Kept
 from slimfed.clients.adapters.training.rank_penalty import TailPenalty
+from slimfed.clients.models.linear import shape_of, weight_of
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.pruning.device_masks import factor_masks, rank_mask
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -56,9 +56,8 @@ class LayerView:
 
     @property
     def weight(self) -> torch.Tensor:
-        """Frozen base weight [out, in] (a view; GPT-2's Conv1D stores it transposed)."""
-        base = self.module.get_base_layer()
-        return base.weight.T if isinstance(base, Conv1D) else base.weight
+        """Frozen base weight [out, in], a view."""
+        return weight_of(self.module.get_base_layer())
 
     @property
     def a(self) -> nn.Parameter:
@@ -121,17 +120,13 @@ def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> Adapt
     return AdaptedModel(model, dict(layers), attach_head(model, adapter.head))
 
 
-def merge(adapted: AdaptedModel) -> PreTrainedModel:
-    """Fold the adapter into the base weights of this (sliced) model: W <- W + scaling * B A. Weights become copies."""
-    model = adapted.model
-    with torch.no_grad():
-        for name, layer in adapted.layers.items():
-            base = layer.module.get_base_layer()  # type: ignore[operator]  # attached by PEFT
-            merged = layer.merged()
-            base.weight = nn.Parameter(merged.T if isinstance(base, Conv1D) else merged, requires_grad=False)
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, base)
-    return model
+def zero_factors(model: PreTrainedModel, modules: Sequence[str], rank: int) -> dict[str, Factors]:
+    """Factors of ``rank`` for the named linear modules of ``model`` that change nothing."""
+    shapes = {name: shape_of(model.get_submodule(name)) for name in modules}
+    return {
+        name: Factors(np.zeros((rank, columns), np.float32), np.zeros((rows, rank), np.float32))
+        for name, (rows, columns) in shapes.items()
+    }
 
 
 def stacked(
@@ -141,8 +136,7 @@ def stacked(
 
     Zeros elsewhere; r is the devices' largest rank.
     """
-    weight: torch.Tensor = base.weight  # type: ignore[assignment]
-    rows, columns = weight.T.shape if isinstance(base, Conv1D) else weight.shape
+    weight, (rows, columns) = weight_of(base), shape_of(base)
     if isinstance(adapters, Broadcast):
         return _spread(weight, (rows, columns), name, adapters)
     rank = max(len(adapter.factors[name].a) for adapter in adapters)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Adapter, Delta
+from slimfed.clients.models.linear import set_weight, weight_of
 
 
 def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrainedModel:
@@ -21,11 +21,11 @@ def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrained
     """
     for name, factors in adapter.factors.items():
         module = model.get_submodule(name)
-        weight: torch.Tensor = module.weight.detach()
+        weight = weight_of(module).detach()
         change = scaling * (_like(factors.b, weight) @ _like(factors.a, weight))
         if name in adapter.residual:
             change += _fitting(name, _like(adapter.residual[name], weight), change)
-        _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
+        set_weight(module, weight + _fitting(name, change, weight))
     for name, delta in adapter.deltas.items():
         _add_entries(model.get_submodule(name), delta, name)
     for name, value in adapter.head.items():
@@ -39,14 +39,14 @@ def _add_entries(module: nn.Module, delta: Delta, name: str) -> None:
     """W gains the delta's values at its entries; all others keep their bits."""
     if delta.indices is None:
         raise ValueError(f"{name}: a delta without its entries cannot be folded in")
-    weight: torch.Tensor = module.weight.detach()  # type: ignore[operator]
-    whole = weight.T.contiguous() if isinstance(module, Conv1D) else weight.clone()
+    weight = weight_of(module).detach()
+    whole = weight.clone(memory_format=torch.contiguous_format)
     if tuple(whole.shape) != delta.shape:
         raise ValueError(f"{name}: shape {list(delta.shape)} does not fit the model's {list(whole.shape)}")
     at = torch.from_numpy(delta.indices.astype(np.int64)).to(weight.device)
     flat = whole.view(-1)
     flat[at] += _like(delta.values, weight)
-    _replace(module, "weight", whole.T.contiguous() if isinstance(module, Conv1D) else whole)
+    set_weight(module, whole)
 
 
 def changed(model: PreTrainedModel, residual: Mapping[str, np.ndarray]) -> PreTrainedModel:
@@ -55,9 +55,8 @@ def changed(model: PreTrainedModel, residual: Mapping[str, np.ndarray]) -> PreTr
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     for name, value in residual.items():
         module = copied.get_submodule(name)
-        weight: torch.Tensor = module.weight.detach()
-        change = _like(value, weight)
-        _replace(module, "weight", weight + _fitting(name, change.T if isinstance(module, Conv1D) else change, weight))
+        weight = weight_of(module).detach()
+        set_weight(module, weight + _fitting(name, _like(value, weight), weight))
     return copied
 
 

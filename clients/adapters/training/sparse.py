@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapter import Adapter, Delta
 from slimfed.clients.adapters.training.adapted import AdaptedModel, DeviceLayer, Read, attach_head
 from slimfed.clients.adapters.training.base import AdapterTraining
 from slimfed.clients.adapters.training.batched_layers import clear, masked_rows
 from slimfed.clients.adapters.training.protocols import Kept
+from slimfed.clients.models.linear import bias_of, is_transposed, oriented, shape_of, weight_of
 from slimfed.clients.models.tensors import gradient, to_array
 from slimfed.clients.pruning.adapter_slicing import place_delta
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -46,14 +46,12 @@ class _Scatter(nn.Module):
 
     def __init__(self, module: nn.Module, delta: Delta, name: str) -> None:
         super().__init__()
-        weight: torch.Tensor = module.weight  # type: ignore[assignment]
-        turned = isinstance(module, Conv1D)
-        shape = tuple(weight.T.shape if turned else weight.shape)
+        weight, shape = weight_of(module), shape_of(module)
         if shape != delta.shape:
             raise ValueError(f"{name}: a delta of {list(delta.shape)} does not fit the module's {list(shape)}")
         self.values = nn.Parameter(torch.from_numpy(delta.values.copy()).to(weight.device, weight.dtype))
         self.at: torch.Tensor | None = None
-        self.turned = turned
+        self.turned = is_transposed(module)
         if delta.indices is not None:
             self.at = torch.from_numpy(delta.indices.astype(np.int64)).to(weight.device)
 
@@ -79,7 +77,7 @@ class SparseView:
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
         base: torch.Tensor = self.module.parametrizations.weight.original  # type: ignore[union-attr, assignment]
-        return base.T if isinstance(self.module, Conv1D) else base
+        return oriented(self.module, base)
 
     def trained(self) -> tuple[nn.Parameter, ...]:
         """The values."""
@@ -91,8 +89,7 @@ class SparseView:
 
     def merged(self) -> torch.Tensor:
         """W + D."""
-        merged: torch.Tensor = self.module.weight  # type: ignore[assignment]
-        return merged.T if isinstance(self.module, Conv1D) else merged
+        return weight_of(self.module)
 
     def first_order(self, side: str) -> torch.Tensor:
         """First-order importance, of the entries whose gradient is known."""
@@ -129,7 +126,7 @@ class CohortSparseLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
-        return self.base.weight.T if isinstance(self.base, Conv1D) else self.base.weight  # type: ignore[return-value]
+        return weight_of(self.base)
 
     @property
     def module(self) -> nn.Module:
@@ -171,7 +168,7 @@ class CohortSparseLinear(nn.Module):
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
         rows = masked_rows(x, len(self.values), self.mask)
         weight = self.merged().mT.to(rows.dtype)
-        bias: torch.Tensor | None = self.base.bias  # type: ignore[assignment]
+        bias = bias_of(self.base)
         y = torch.bmm(rows, weight)
         return (y if bias is None else y + bias.to(y.dtype)).reshape(*x.shape[:-1], -1)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from slimfed.clients.adapters.training.residual_stream import ResidualStream
 from slimfed.clients.adapters.width_decision import EMBEDDING
+from slimfed.clients.models.linear import bias_of, set_weight, weight_of
 
 
 def cut(model: PreTrainedModel, stream: ResidualStream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
@@ -63,27 +63,17 @@ def _through(extra: Mapping[str, torch.Tensor], place: str) -> torch.Tensor:
 
 def _put_linear(module: nn.Module, rows: torch.Tensor | None, columns: torch.Tensor | None) -> None:
     """Keep rows (outputs) or columns (inputs) of a linear module; None: all."""
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
-    turned = isinstance(module, Conv1D)
-    whole = weight.T if turned else weight
-    whole = whole if rows is None else whole[rows]
-    whole = whole if columns is None else whole[:, columns]
-    module.weight = _frozen(whole.T.contiguous() if turned else whole)
-    if rows is not None and module.bias is not None:
-        module.bias = _frozen(module.bias[rows])  # type: ignore[index]
-    if turned:
-        module.nx, module.nf = whole.shape[1], whole.shape[0]  # type: ignore[assignment]
-    else:
-        module.out_features, module.in_features = whole.shape  # type: ignore[assignment]
+    weight, bias = weight_of(module), bias_of(module)
+    weight = weight if rows is None else weight[rows]
+    weight = weight if columns is None else weight[:, columns]
+    set_weight(module, weight, None if rows is None or bias is None else bias[rows])
 
 
 def _multiply(module: nn.Module, through: torch.Tensor) -> None:
     """W <- M W, bias <- M bias."""
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    weight, bias = weight_of(module), bias_of(module)
     m = through.to(weight.dtype)
-    module.weight = _frozen((m @ weight.T).T.contiguous() if isinstance(module, Conv1D) else m @ weight)
-    if module.bias is not None:
-        module.bias = _frozen(m @ module.bias)  # type: ignore[operator]
+    set_weight(module, m @ weight, None if bias is None else m @ bias)
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:
