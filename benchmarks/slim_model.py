@@ -114,7 +114,7 @@ def _structure(base: Any) -> Any:
 def _infer(shape: str, format: str, minilm: str) -> dict[str, Any]:
     """The exported half against its dense twin by ``slimfed bench``."""
     from slimfed.clients.export.bench.bench import bench
-    from slimfed.clients.export.formats.registry import FORMATS
+    from slimfed.clients.export.formats.registry import FORMATS, WholeModel
     from slimfed.clients.export.label_only_encoder import can_be_lean
     from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices
     from slimfed.clients.export.slim_model import SlimModel
@@ -154,9 +154,9 @@ def _infer(shape: str, format: str, minilm: str) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / format
-        save = FORMATS[format].save
-        assert save is not None
-        save(SlimModel(slice_model(base.model, structure), base.tokenizer, manifest), folder, "")
+        whole = FORMATS[format]
+        assert isinstance(whole, WholeModel)
+        whole.save(SlimModel(slice_model(base.model, structure), base.tokenizer, manifest), folder, "")
         result = bench(folder, batch=_BATCH, length=_LENGTH, threads=1, repeats=21 if shape == "minilm" else 7)
     return asdict(result) | {"memory_ratio": result.memory_ratio, "structure_ratio": result.structure_ratio}
 

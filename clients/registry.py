@@ -69,6 +69,7 @@ class Registry(Mapping[str, T], Generic[T]):
         package: str | None = None,
         helpers: Sequence[str] = (),
         classes: bool = False,
+        otherwise: str = "",
     ) -> None:
         """A registry that is filled when it is first asked.
 
@@ -76,11 +77,13 @@ class Registry(Mapping[str, T], Generic[T]):
         type of all methods. ``classes``: the methods are subclasses of ``base``; otherwise they are objects of it, and
         a subclass that is registered is called once, without arguments. ``package``: whose modules hold slimfed's own
         methods; None if whoever makes the registry registers them all. ``helpers``: modules of ``package`` that hold no
-        method, and that are not imported because importing them is slow (torch).
+        method, and that are not imported because importing them is slow (torch). ``otherwise``: what the field may hold
+        beside a name, as the end of the error that lists the names.
         """
         self.field = field
         self.group = group
         self._base = base
+        self._otherwise = otherwise
         self._classes = classes
         self._package = package
         self._helpers = frozenset(helpers)
@@ -148,7 +151,7 @@ class Registry(Mapping[str, T], Generic[T]):
         causes = [each for each in self._broken.values() if each.name == name]
         if causes:
             return f"the plug-in of {causes[0].origin} cannot be used: {causes[0].error}"
-        return f"must be one of {', '.join(repr(each) for each in self)}"
+        return f"must be one of {', '.join(repr(each) for each in self)}{self._otherwise}"
 
     def describe(self) -> tuple[Described, ...]:
         """All methods that can be used, in the order of their names."""

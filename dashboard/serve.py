@@ -47,7 +47,7 @@ def warm_up() -> None:
 
     for page in ("runs", "run", "compare", "fleet"):
         import_module(f"slimfed.dashboard.pages.{page}")
-    launch.registries()
+    launch.names()
     nothing = frames.rounds_frame([], [])
     charts.accuracy(nothing, "round").to_json()
     widgets.parquet(nothing)

@@ -6,8 +6,8 @@ from pathlib import Path
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.formats.registry import LOAD_SLIM
-from slimfed.clients.export.formats.safetensors import save_slim
+from slimfed.clients.export.files.safetensors import save_slim
+from slimfed.clients.export.formats.safetensors import LOAD_SLIM
 from slimfed.clients.export.model_card import card
 from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.pruning.adapter_slicing import narrow

@@ -48,7 +48,7 @@ def add_noise(
     """``mean`` of clipped ``updates`` with Gaussian noise: of every coordinate's sum, ``noise_multiplier * norm``.
 
     A coordinate with n owners gets an n-th of that. How many own it is not secret: structures and ranks do not depend
-    on anybody's text here (``platform/launch/preflight.py`` sees to that). One without owner was not averaged.
+    on anybody's text here (``platform/job/compatibility.py`` sees to that). One without owner was not averaged.
     """
     multiplier = spec.noise_multiplier
     if spec.clipping == "adaptive":

@@ -40,6 +40,11 @@ def can_be_lean(model: PreTrainedModel, task: str) -> bool:
     return task == "classification" and model.config.model_type in _KINDS
 
 
+def lean(model: PreTrainedModel, wanted: bool) -> nn.Module:
+    """``model`` as a :class:`LeanEncoder` if ``wanted``, which its manifest says, else as it is."""
+    return LeanEncoder(model) if wanted else model
+
+
 @dataclass(frozen=True)
 class Scores:
     """What the model puts out: float32 [batch, classes]."""

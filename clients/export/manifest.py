@@ -4,19 +4,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
-from transformers import PreTrainedModel
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.spec import DataSpec, Section
 from slimfed.clients.structure import Blueprint, Structure
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NAME = "slimfed.json"
 CARD = "README.md"
-Kind = Literal["safetensors", "peft", "onnx", "gguf"]
 
 
 class Base(Section):
@@ -53,18 +54,18 @@ class FileEntry(Section):
 class Manifest(Section):
     """All that is needed to open the folder without the run.
 
-    ``data``: the text it was trained on, its columns and longest length. ``prompted``: it completes prompts.
-    ``positions``: the longest text in tokens that the model can take; None: any. ``kept``: module -> side ("out": rows,
-    "in": columns) -> kept indices, in the coordinates of the unpruned module. ``width``: kept
-    dimensions of the residual stream, ascending; None: all. ``head``: parameters beside the adapter
-    that were trained in full. ``stock``: plain ``from_pretrained`` opens it. ``quantised``: how the weights were
-    narrowed, such as "int8"; empty if they were not. ``lean``: it runs without what its label does not need (see
-    :mod:`slimfed.clients.export.label_only_encoder`). ``files``: every file that must be as it was written (the model
-    card may be edited).
+    ``kind``: the format that opens it (``formats/registry.py``). ``data``: the text it was trained on, its columns
+    and longest length. ``prompted``: it completes prompts. ``positions``: the longest text in tokens that the model
+    can take; None: any. ``kept``: module -> side ("out": rows, "in": columns) -> kept indices, in the coordinates
+    of the unpruned module. ``width``: kept dimensions of the residual stream, ascending; None: all. ``head``:
+    parameters beside the adapter that were trained in full. ``stock``: plain ``from_pretrained`` opens it.
+    ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``lean``: it runs without
+    what its label does not need (see :mod:`slimfed.clients.export.label_only_encoder`). ``files``: every file that
+    must be as it was written (the model card may be edited).
     """
 
     format: Literal[1] = 1
-    kind: Kind
+    kind: str
     task: Literal["classification", "causal-lm"]
     labels: tuple[str, ...] | None
     data: DataSpec
@@ -106,7 +107,7 @@ def kept_indices(structure: Structure) -> dict[str, dict[str, list[int]]]:
     return kept
 
 
-def weights_digest(model: PreTrainedModel, without: tuple[str, ...] = ()) -> str:
+def weights_digest(model: "PreTrainedModel", without: tuple[str, ...] = ()) -> str:
     """SHA-256 over names, shapes and float32 values of a model's parameters but those in ``without`` (its new head)."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):

@@ -2,27 +2,32 @@
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from slimfed.clients.export.manifest import Manifest
+if TYPE_CHECKING:
+    from slimfed.clients.export.manifest import Manifest
 
 _PIPELINES = {"classification": "text-classification", "causal-lm": "text-generation"}
 _TAGS = ("slimfed", "federated-learning", "structured-pruning")
 
 
-def card(manifest: Manifest, figures: Mapping[str, str], opening: str) -> str:
+def card(
+    manifest: "Manifest", figures: Mapping[str, str], opening: str, library: str = "transformers", *, whole: bool = True
+) -> str:
     """Markdown with the front matter that model hubs read.
 
-    ``figures``: what the run measured, by name. ``opening``: Python that opens the folder.
+    ``figures``: what the run measured, by name. ``opening``: Python that opens the folder. ``library``: what opens it,
+    as hubs name it. ``whole``: False if the folder holds the adapter alone.
     """
     base, source = manifest.base, manifest.provenance
     front = {
-        "library_name": "transformers" if manifest.kind == "safetensors" else manifest.kind,
+        "library_name": library,
         "pipeline_tag": _PIPELINES[manifest.task],
         "base_model": base.path,
         "tags": list(_TAGS),
     }
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
-    lines += [f"# {source.name}: {source.subject} model", "", _summary(manifest), ""]
+    lines += [f"# {source.name}: {source.subject} model", "", _summary(manifest, whole), ""]
     lines += ["```python", opening.strip(), "```", ""]
     lines += ["| | |", "|---|---|"]
     facts = {
@@ -41,8 +46,8 @@ def card(manifest: Manifest, figures: Mapping[str, str], opening: str) -> str:
     return "\n".join(lines)
 
 
-def _summary(manifest: Manifest) -> str:
-    what = "its adapter alone, for the unpruned base" if manifest.kind == "peft" else "its adapter folded into it"
+def _summary(manifest: "Manifest", whole: bool) -> str:
+    what = "its adapter folded into it" if whole else "its adapter alone, for the unpruned base"
     return (
         f"{manifest.base.path}, tuned by devices of a federation with slimfed, whole attention heads and FFN channels "
         f"removed; {what}."

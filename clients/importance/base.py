@@ -31,6 +31,9 @@ class Importance(ABC):
     needs_data: ClassVar[bool] = True
     """False if the weights alone decide, so that the server can score its base before anything was trained."""
 
+    independent_of_text: ClassVar[bool] = False
+    """True if scores do not depend on a device's text, not even by what it has learnt; privacy needs that."""
+
     needs_inputs: ClassVar[bool] = False
     """True if it looks at the inputs of modules, which must then be there for every token."""
 

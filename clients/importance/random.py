@@ -17,6 +17,7 @@ class Random(Importance):
     """Uniform noise, drawn once per device and round, so that smoothing does not level it."""
 
     needs_data = False
+    independent_of_text = True
 
     def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
         """Draw for all units of the model, whatever has been removed from it."""

@@ -10,7 +10,7 @@ from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
 from slimfed.dashboard.figures import figures, frames
 from slimfed.dashboard.source import Source
-from slimfed.platform.fleet.profiles import load_profile, profile_names
+from slimfed.platform.fleet.profiles import PROFILES, load_profile
 from slimfed.platform.store.dashboard_reader import Insight
 
 OFFERED = 200
@@ -67,7 +67,7 @@ def show(source: Source, named: str, remember: Any) -> None:
 def _profiles() -> None:
     """Before there is a run: what fleets there are."""
     widgets.nothing("There is no run yet, so here are the fleets that slimfed brings; Launch starts a run on one.")
-    name = st.selectbox("Profile", list(profile_names()), key="profile", bind="query-params")
+    name = st.selectbox("Profile", list(PROFILES), key="profile", bind="query-params")
     profile = load_profile(str(name))
     st.caption(format.plain(profile.description))
     frame = _classes_frame({each.name: each.count for each in profile.classes}, {}, profile.classes)

@@ -1,11 +1,6 @@
 """A form that starts a run: made from the job file's schema, checked as it changes, with the TOML beside it."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import streamlit as st
@@ -14,18 +9,13 @@ import tomli_w
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, job_fields, run_control
 from slimfed.dashboard.source import Source
-from slimfed.platform.fleet.profiles import profile_names
 from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
 from slimfed.platform.job.overrides import merge
 from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.registries import REGISTRIES
 
 CHANGES = "changes to the job"
 BASE = "base of the job"
-ASK_SECONDS = 300
-WAIT_SECONDS = 3.0
-"""How long the form waits for the names of methods; without them they can be typed."""
-
-_PROGRAM = "import os; os.nice(10); from slimfed.platform.cli import main; main()"
 
 DEMO, EMPTY = "The built-in job", "Defaults only"
 _LEFT_OUT = ("store",)
@@ -50,21 +40,6 @@ _FIRST = (
     "training.learning_rate",
 )
 """What most people change; everything else is one click away, in its section."""
-
-
-@cache
-def registries() -> "Future[dict[str, list[str]]]":
-    """What the fields that name a part can be, by path. Asked of the command line, as it takes torch to know.
-
-    The server asks when it starts, so that the form need not wait.
-    """
-    return ThreadPoolExecutor(1).submit(_ask_for_registries)
-
-
-def _ask_for_registries() -> dict[str, list[str]]:
-    command = [sys.executable, "-c", _PROGRAM, "methods", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, stdin=subprocess.DEVNULL)
-    return dict(json.loads(done.stdout)["parts"]) if done.returncode == 0 else {}
 
 
 def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
@@ -140,15 +115,17 @@ def _begin_with(base: str) -> None:
 
 def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
     """The fields that most people change, then every section."""
-    known: dict[str, Any] = _known_parts() | {"method.name": list(PRESETS), "fleet.profile": list(profile_names())}
-    sections = [each for each in job_fields.sections(Job.model_json_schema(), known) if each.name not in _LEFT_OUT]
+    sections = [each for each in job_fields.sections(Job.model_json_schema(), names()) if each.name not in _LEFT_OUT]
     every = {field.path: field for section in sections for field in section.fields}
     columns = st.columns(2, gap="medium")
     for place, path in enumerate(path for path in _FIRST if path in every):
         with columns[place % 2]:
             _input(every[path], values.get(path, every[path].default), wrong.get(path), label=path)
-    if (preset := PRESETS.get(str(values.get("method.name")))) is not None:
-        st.caption(f"**{preset.name}**: {format.plain(preset.summary)}. Source: {format.plain(preset.source)}.")
+    method = str(values.get("method.name"))
+    if (preset := PRESETS.get(method)) is not None:
+        st.caption(
+            f"**{format.plain(method)}**: {format.plain(preset.summary)}. Source: {format.plain(preset.source)}."
+        )
     for section in sections:
         rest = [field for field in section.fields if field.path not in _FIRST]
         if not rest:
@@ -162,15 +139,9 @@ def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
                     _input(field, values.get(field.path, field.default), wrong.get(field.path), label=field.name)
 
 
-def _known_parts() -> dict[str, list[str]]:
-    """The names in the registries, as soon as they are known."""
-    try:
-        return registries().result(timeout=WAIT_SECONDS)
-    except TimeoutError:
-        st.caption("Which methods there are is still being asked; until then their names can be typed.")
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        st.caption(f"Which methods there are could not be asked ({type(error).__name__}); their names can be typed.")
-    return {}
+def names() -> dict[str, list[str]]:
+    """What the fields that name a method, a part or a profile can be, by path."""
+    return {registry.field: list(registry) for registry in REGISTRIES}
 
 
 def _input(field: job_fields.Field, value: Any, problem: str | None, label: str) -> None:

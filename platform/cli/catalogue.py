@@ -1,5 +1,6 @@
 """``fleet`` and ``methods``: what a job file can name."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,14 +17,17 @@ def fleet(
     as_json: Json = False,
 ) -> None:
     """Show the device classes of a fleet profile, or list the built-in fleets."""
-    from slimfed.platform.fleet.profiles import load_profile, profile_names
+    from slimfed.platform.fleet.profiles import PROFILES, load_profile
 
     if profile is None:
-        rows = [{"profile": name, "description": load_profile(name).description} for name in profile_names()]
+        rows = [
+            {"profile": each.name, "description": each.summary, "from": each.origin} for each in PROFILES.describe()
+        ]
         if as_json:
             print_json(rows)
         else:
-            print_table("Fleets", {"profile": "profile", "description": "description"}, rows)
+            columns = {"profile": "profile", "description": "description", "from": "from"}
+            print_table("Fleets", columns, rows)
         return
     found = load_profile(profile)
     if as_json:
@@ -64,25 +68,36 @@ def _watts(each: dict[str, Any]) -> str:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods and the parts that a job file can name."""
-    from slimfed.clients.adapters import ADAPTERS
-    from slimfed.clients.importance import IMPORTANCE
+    """List the methods and parts that a job file can name, the export formats, and where each comes from."""
     from slimfed.platform.job.presets import PRESETS
-    from slimfed.strategies.aggregation import AGGREGATIONS
-    from slimfed.strategies.bandits import BANDITS
-    from slimfed.strategies.server import SERVER_OPTIMIZERS
+    from slimfed.platform.registries import REGISTRIES
 
-    presets = [{"name": p.name, "summary": p.summary, "source": p.source} for p in PRESETS.values()]
-    parts = {
-        "method.adapter": list(ADAPTERS),
-        "bandit.name": list(BANDITS),
-        "method.aggregation": list(AGGREGATIONS),
-        "server.optimizer": list(SERVER_OPTIMIZERS),
-        "method.importance": list(IMPORTANCE),
+    entries = {
+        registry.field: [
+            {"name": each.name, "summary": each.summary, "from": each.origin} for each in registry.describe()
+        ]
+        for registry in REGISTRIES
     }
+    broken = [
+        {"field": registry.field, "name": each.name, "from": each.origin, "error": each.error}
+        for registry in REGISTRIES
+        for each in registry.broken()
+    ]
+    presets = [each | {"source": PRESETS[each["name"]].source} for each in entries.pop(PRESETS.field)]
     if as_json:
-        print_json({"methods": presets, "parts": parts})
+        print_json({"methods": presets, "parts": entries, "broken": broken})
         return
-    print_table("Methods", {"name": "method.name", "summary": "what it does", "source": "source"}, presets)
-    rows = [{"field": field, "values": ", ".join(values)} for field, values in parts.items()]
-    print_table("Parts", {"field": "field", "values": "values"}, rows)
+    named = {"name": "method.name", "summary": "what it does", "source": "source", "from": "from"}
+    print_table("Methods", named, presets)
+    rows = [{"field": field} | each for field, each in _first_of_each(entries)]
+    print_table("Parts", {"field": "field", "name": "name", "summary": "what it does", "from": "from"}, rows)
+    if broken:
+        columns = {"field": "field", "name": "name", "from": "from", "error": "error"}
+        print_table("Plug-ins that cannot be used", columns, broken)
+
+
+def _first_of_each(entries: dict[str, list[dict[str, str]]]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every entry with its field, which is said once, beside the first."""
+    for field, rows in entries.items():
+        for index, row in enumerate(rows):
+            yield ("" if index else field), row

@@ -9,7 +9,7 @@ import numpy as np
 from slimfed.clients.seeds import derive
 from slimfed.clients.update import Report, Workload
 from slimfed.platform.fleet.profiles import DeviceProfile, Fleet, PowerMode
-from slimfed.platform.job.job import DisturbanceSpec
+from slimfed.platform.job.sections import DisturbanceSpec
 from slimfed.strategies.protocols import Completion
 
 _CALM = DisturbanceSpec()

@@ -1,4 +1,4 @@
-"""Fleets: which device has which hardware. Profiles are TOML files in ``builtin/`` or the user's own."""
+"""Fleets: which device has which hardware. Profiles are TOML files: in ``builtin/``, of plug-ins, or the user's own."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from slimfed.clients.errors import InputError
+from slimfed.clients.registry import Registry
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Section
 from slimfed.platform.job.field_errors import validate
-from slimfed.platform.job.job import FleetSpec
 from slimfed.platform.job.overrides import read_toml
+from slimfed.platform.job.sections import FleetSpec
 
 _BUILT_IN = Path(__file__).parent / "builtin"
 
@@ -147,21 +147,39 @@ class Fleet:
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def profile_names() -> list[str]:
-    """The built-in fleet profiles."""
-    return sorted(path.stem for path in _BUILT_IN.glob("*.toml"))
+@dataclass(frozen=True)
+class ProfileFile:
+    """A TOML file that holds a fleet profile.
+
+    A new profile is one file in ``builtin/``, or an entry point ``slimfed.profiles`` of another package that names an
+    object of this class.
+    """
+
+    path: Path
+
+    @property
+    def summary(self) -> str:
+        """The file's description. Raises ``InputError`` if the profile cannot be used."""
+        return self.read(str(self.path)).description
+
+    def read(self, name: str) -> FleetProfile:
+        """The profile. Raises ``InputError`` that names the field at fault, and the profile by ``name``."""
+        return validate(FleetProfile, read_toml(self.path, "fleet profile"), where=f"fleet profile {name!r}: ")
+
+
+PROFILES = Registry[ProfileFile](
+    "fleet.profile", "slimfed.profiles", ProfileFile, otherwise=", or a TOML file of profiles"
+)
+"""Fleet profiles by name."""
+
+for _path in _BUILT_IN.glob("*.toml"):
+    PROFILES.register(_path.stem)(ProfileFile(_path))
 
 
 def load_profile(name: str) -> FleetProfile:
-    """A built-in profile or a TOML file. Raises ``InputError`` that names the field at fault."""
-    if name.endswith(".toml"):
-        path = Path(name).expanduser()
-    elif name in profile_names():
-        path = _BUILT_IN / f"{name}.toml"
-    else:
-        valid = ", ".join(repr(each) for each in profile_names())
-        raise InputError(f"fleet.profile = {name!r}: must be one of {valid}, or a TOML file of profiles")
-    return validate(FleetProfile, read_toml(path, "fleet profile"), where=f"fleet profile {name!r}: ")
+    """The profile called ``name``, or that of a TOML file. Raises ``InputError`` that names the field at fault."""
+    file = ProfileFile(Path(name).expanduser()) if name.endswith(".toml") else PROFILES[name]
+    return file.read(name)
 
 
 def load_fleet(spec: FleetSpec, seed: int) -> Fleet:

@@ -1,29 +1,37 @@
 """Methods by name. A preset is what a method sets in the job file; the user may overrule every field of it.
 
-A new method is one entry of :data:`PRESETS`. Methods that know no pruning of their own get it in the way that costs
-them nothing: one structure for all, by magnitude, along the cubic schedule (docs/methods.md says why).
+A new method is one entry here, or an entry point ``slimfed.presets`` of another package. Methods that know no pruning
+of their own get it in the way that costs them nothing: one structure for all, by magnitude, along the cubic schedule
+(docs/methods.md says why).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slimfed.clients.registry import Registry
+
 
 @dataclass(frozen=True)
 class Preset:
-    """A published method as defaults for the job file. ``fields`` is shaped like the job file itself."""
+    """A published method as defaults for the job file.
 
-    name: str
+    ``summary``: one line on what it does. ``source``: where it is published, and what is not as published. ``fields``:
+    shaped like the job file itself. Fields that are not set keep the job file's defaults.
+    """
+
     summary: str
     source: str
     fields: Mapping[str, Any]
 
 
+PRESETS = Registry[Preset]("method.name", "slimfed.presets", Preset)
+"""Presets by name."""
+
 _UNIFORM = {"structure": "shared", "schedule": "cubic"}
 
-_ALL = (
+PRESETS.register("fedspine")(
     Preset(
-        name="fedspine",
         summary="a bandit per device chooses pruning step and LoRA rank; structures scored from activations",
         source="arXiv 2501.02438, reconstructed: reward, pacing, aggregation weights and constants are ours; units are "
         "scored as Wanda does (arXiv 2306.11695), not by lora-gradient, which did worse in our table",
@@ -31,9 +39,10 @@ _ALL = (
             "method": {"adapter": "lora", "importance": "activation", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
         },
-    ),
+    )
+)
+PRESETS.register("sora")(
     Preset(
-        name="sora",
         summary="FedSpine's pruning with gated ranks: a proximal step switches off the ones that the loss can spare",
         source="SoRA, arXiv 2311.11696 (gate, threshold ladder, weight decay, clipping); its federation is ours",
         fields={
@@ -41,18 +50,20 @@ _ALL = (
             "bandit": {"name": "s-ucb"},
             "training": {"weight_decay": 0.1, "max_grad_norm": 0.1},
         },
-    ),
+    )
+)
+PRESETS.register("sparse")(
     Preset(
-        name="sparse",
         summary="FedSpine's pruning with sparse deltas: the first round finds one lottery ticket for the whole fleet",
         source="LT-SFT, arXiv 2110.07560 (two phases, one mask, reset); its federation, budget and ranks are ours",
         fields={
             "method": {"adapter": "sparse", "importance": "activation", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
         },
-    ),
+    )
+)
+PRESETS.register("fedit")(
     Preset(
-        name="fedit",
         summary="LoRA of one rank for all, factors averaged; one structure for all, pruned by magnitude",
         source="Zhang et al., arXiv 2305.05644; the pruning is ours",
         fields={
@@ -60,9 +71,10 @@ _ALL = (
             "bandit": {"name": "fixed"},
             "pruning": _UNIFORM,
         },
-    ),
+    )
+)
+PRESETS.register("hetlora")(
     Preset(
-        name="hetlora",
         summary="a rank for each device, which falls by itself; zero-padded factors weighted by norm; pruned as fedit",
         source="Cho et al., arXiv 2401.06432 (gamma 0.99, mu 0.01); the pruning of structure is ours",
         fields={
@@ -71,9 +83,10 @@ _ALL = (
             "bandit": {"name": "fixed", "spread_ranks": True},
             "pruning": _UNIFORM,
         },
-    ),
+    )
+)
+PRESETS.register("flexlora")(
     Preset(
-        name="flexlora",
         summary="a rank for each device; the mean product is factored again by its singular values; pruned as fedit",
         source="Bai et al., arXiv 2402.11505; the pruning is ours",
         fields={
@@ -81,9 +94,10 @@ _ALL = (
             "bandit": {"name": "fixed", "spread_ranks": True},
             "pruning": _UNIFORM,
         },
-    ),
+    )
+)
+PRESETS.register("flora")(
     Preset(
-        name="flora",
         summary="a rank for each device; stacked products are merged into the base every round; pruned as fedit",
         source="Wang et al., arXiv 2409.05976; the pruning is ours",
         fields={
@@ -91,18 +105,20 @@ _ALL = (
             "bandit": {"name": "fixed", "spread_ranks": True},
             "pruning": _UNIFORM,
         },
-    ),
+    )
+)
+PRESETS.register("fedmp")(
     Preset(
-        name="fedmp",
         summary="E-UCB chooses each device's pruning ratio; magnitude; missing parts recovered from the global model",
         source="Jiang et al., FedMP, ICDE 2022; pruned structure stays pruned here, at one LoRA rank",
         fields={
             "method": {"adapter": "lora", "importance": "magnitude", "aggregation": "r2sp"},
             "bandit": {"name": "e-ucb"},
         },
-    ),
+    )
+)
+PRESETS.register("oneshot")(
     Preset(
-        name="oneshot",
         summary="the server prunes its base once, by magnitude, before the first round; then plain federated LoRA",
         source="the usual order, prune then tune; FedSpine's baseline",
         fields={
@@ -110,16 +126,15 @@ _ALL = (
             "bandit": {"name": "fixed"},
             "pruning": {"structure": "shared", "schedule": "one-shot"},
         },
-    ),
+    )
+)
+PRESETS.register("pat")(
     Preset(
-        name="pat",
         summary="LoRA with modules that learn to do without a part of the hidden width, which is then cut away",
         source="PAT, arXiv 2408.14721 (modules, mask, identity loss, merge); LayerNorm, mask loss, federation: ours",
         fields={
             "method": {"adapter": "pat", "aggregation": "coverage"},
             "bandit": {"name": "s-ucb"},
         },
-    ),
+    )
 )
-
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

@@ -11,6 +11,7 @@ from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.structure import Blueprint
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
+from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
 from slimfed.platform.launch.workers import Sizing
@@ -39,7 +40,9 @@ def check(job: Job, *, real: bool = False) -> Checked:
     so nothing is divided among them, and how much each has is not known here (0).
     """
     load_profile(job.fleet.profile)
-    check_disturbance(job)
+    problems = problems_of_run(job)
+    if problems:
+        raise InputError("\n".join(problems))
     check_cluster(job)
     text = load_data(job.data, job.model.task)
     examples = (0,) * job.fleet.devices
@@ -49,8 +52,6 @@ def check(job: Job, *, real: bool = False) -> Checked:
     blueprint = discover(base.model)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
-    check_method(job)
-    check_privacy(job)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
@@ -89,18 +90,6 @@ def check_length(job: Job, base: LoadedModel) -> None:
         )
 
 
-def check_disturbance(job: Job) -> None:
-    """Only a virtual clock can be disturbed. Raises ``InputError``."""
-    asked = "disturbance" if job.disturbance.active else "fleet.dropout" if job.fleet.dropout else None
-    if asked and job.fleet.clock == "measured":
-        raise InputError(f'{asked}: real devices are not disturbed; set fleet.clock = "virtual" or leave it out')
-    if job.disturbance.bandwidth_factor < 1 and job.disturbance.bandwidth_from > job.training.rounds:
-        raise InputError(
-            f"disturbance.bandwidth_from = {job.disturbance.bandwidth_from}: the run has only {job.training.rounds} "
-            "rounds (training.rounds)"
-        )
-
-
 def check_cluster(job: Job) -> None:
     """The head of a Ray cluster must be there. Raises ``InputError``."""
     if not job.engine.cluster:
@@ -113,47 +102,3 @@ def check_cluster(job: Job) -> None:
             f"engine.cluster = {job.engine.cluster!r}: nothing answers there ({error}); start the cluster with "
             f"'ray start --head --port={port}', or leave the field empty"
         ) from None
-
-
-def check_privacy(job: Job) -> None:
-    """Privacy needs that nothing but the clipped adapter depends on a device's text. Raises ``InputError``."""
-    privacy, method = job.privacy, job.method
-    if privacy.secure_aggregation:
-        raise InputError(
-            "privacy.secure_aggregation: Flower 1.41 offers SecAgg+ in its older workflow only, which adds up equal "
-            "lists of arrays; updates of unequal rank and structure, checks of single updates and robust aggregation "
-            "cannot be combined with it. Set it to false; privacy.kind = local hides single updates from the server"
-        )
-    if privacy.kind == "none":
-        return
-    prunes, spare = method.target_sparsity > 0, job.fleet.devices / 10
-    by_text = "since rewards and scores tell of a device's text"
-    hindrances = {
-        'method.adapter: must be "lora"': method.adapter != "lora",
-        'method.aggregation: must be "coverage" or "fedavg", whose mean has a known sensitivity': (
-            method.aggregation not in ("coverage", "fedavg")
-        ),
-        f'method.importance: must be "random" where something is pruned, {by_text}': (
-            prunes and method.importance != "random"
-        ),
-        f'bandit.name: must be "fixed" or "random", {by_text}': job.bandit.name not in ("fixed", "random"),
-        "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
-            job.adapter.keep_ranks < 1
-        ),
-        "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
-            privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
-        ),
-    }
-    found = [f"privacy.kind = {privacy.kind}: {text}" for text, hinders in hindrances.items() if hinders]
-    if found:
-        raise InputError("\n".join(found))
-
-
-def check_method(job: Job) -> None:
-    """Parts of a method that cannot go together. Raises ``InputError``."""
-    prunes = job.method.target_sparsity > 0
-    if prunes and job.pruning.events >= job.training.local_steps:
-        raise InputError(
-            f"pruning.events = {job.pruning.events}: must be less than training.local_steps "
-            f"({job.training.local_steps}), so that scores are there before units go"
-        )

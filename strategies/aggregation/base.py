@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from slimfed.clients.adapter import Adapter
+from slimfed.clients.registry import Registry
 from slimfed.clients.update import Update
 
 
@@ -41,11 +42,43 @@ class Accumulation(Protocol):
 
 
 class Aggregator(ABC):
-    """How unequal updates become one adapter. A new way is one file and one line in the registry.
+    """How unequal updates become one adapter. It keeps nothing between rounds.
+
+    A new way is one file here, whose class registers itself with :data:`AGGREGATIONS`, or an entry point
+    ``slimfed.aggregations`` of another package. The class is called once, without arguments. What it needs, and what
+    others may expect of it, it says by the attributes below, which are checked before a run starts.
 
     The global adapter holds every coordinate of the unpruned model at the largest rank: per module a [r_max, in] and
     b [out, r_max]. A device's factors lie in it at the rows and columns its structure has kept, and in the first
     ``rank`` ranks. Updates have passed the checks on fitness before they come here; whatever still does not fit raises.
+    """
+
+    needs_equal_structures: ClassVar[bool] = False
+    """True if all devices must have kept the same heads and channels."""
+
+    needs_equal_ranks: ClassVar[bool] = False
+    """True if all devices must train with the same rank."""
+
+    plain_factors_only: ClassVar[bool] = False
+    """True if nothing but LoRA's factors a and b, and the head, can be aggregated."""
+
+    gives_direction: ClassVar[bool] = True
+    """False if factors are written anew, or a part of the change goes into the base.
+
+    The change of the factors is then no gradient for a server optimiser.
+    """
+
+    sums_updates: ClassVar[bool] = False
+    """True if factors are weighted sums of the devices' factors.
+
+    What rounding takes away of a message in one round is added to the next, which only a sum makes good.
+    """
+
+    bounded_sensitivity: ClassVar[bool] = False
+    """True if a coordinate is the mean over its owners, weighted by nothing but their examples.
+
+    One device then moves the sum by no more than the norm that its update is clipped to, on which the noise of
+    differential privacy rests.
     """
 
     @abstractmethod
@@ -58,3 +91,9 @@ class Aggregator(ABC):
         for update in updates:
             accumulation.add(update)
         return accumulation.result()
+
+
+AGGREGATIONS = Registry[Aggregator](
+    "method.aggregation", "slimfed.aggregations", Aggregator, package="slimfed.strategies.aggregation"
+)
+"""Ways to aggregate by name, one object each."""

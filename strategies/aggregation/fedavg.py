@@ -6,12 +6,21 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import InputError
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.means import Means
 
 
+@AGGREGATIONS.register("fedavg")
 class FedAvg(Aggregator):
-    """FedIT (Zhang et al.): factors and head are means weighted by examples; all ranks and structures must be equal."""
+    """The mean of factors, weighted by examples; all ranks and structures must be equal.
+
+    FedIT (Zhang et al., arXiv 2305.05644). The head is averaged as the factors are.
+    """
+
+    needs_equal_structures = True
+    needs_equal_ranks = True
+    sums_updates = True
+    bounded_sensitivity = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

@@ -2,18 +2,24 @@
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.flora import grown
 from slimfed.strategies.aggregation.means import Means
 from slimfed.strategies.aggregation.products import Members, mean_products
 
 
+@AGGREGATIONS.register("fedex")
 class FedEx(Aggregator):
-    """FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal devices too.
+    """The mean of factors; what it misses of the mean product is merged into the base.
+
+    FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal devices too.
 
     The factors become coverage-normalised means a and b, and residual += scaling * (mean(b_k a_k) - b a), so that the
     sum of both is exactly the mean of the products. Of pruned devices every entry is the mean over its owners.
     """
+
+    plain_factors_only = True
+    gives_direction = False
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

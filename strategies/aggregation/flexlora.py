@@ -4,7 +4,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.initial import initial_factors
 from slimfed.strategies.aggregation.means import Means, headed
 from slimfed.strategies.aggregation.products import Members, mean_products
@@ -13,14 +13,20 @@ from slimfed.strategies.aggregation.products import Members, mean_products
 _EMPTY = 1e-7
 
 
+@AGGREGATIONS.register("flexlora")
 class FlexLora(Aggregator):
-    """FlexLoRA (Bai et al., arXiv 2402.11505): mean(b_k a_k) = U S V^T, a = V^T[:r], b = U[:, :r] S[:r].
+    """The mean product, factored again by its largest singular values.
+
+    FlexLoRA (Bai et al., arXiv 2402.11505): mean(b_k a_k) = U S V^T, a = V^T[:r], b = U[:, :r] S[:r].
 
     A device of rank r is sent the first r of them. The decomposition is that of a core of at most R x R, with R the sum
     of the ranks, between the orthogonal factors of the stacks; [out, in] is not formed. A rank that the mean does not
     fill gets a fresh row of a, since with a and b both zero it would never train again. Of pruned devices every entry
     is the mean over its owners.
     """
+
+    plain_factors_only = True
+    gives_direction = False
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

@@ -4,19 +4,25 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.initial import initial_factors
 from slimfed.strategies.aggregation.means import Means, headed
 from slimfed.strategies.aggregation.products import Members, mean_products
 
 
+@AGGREGATIONS.register("flora")
 class Flora(Aggregator):
-    """FLoRA (Wang et al., arXiv 2409.05976): residual += scaling * sum p_k b_k a_k, exactly; then a is drawn, b is 0.
+    """The mean product is merged into the base; every round starts from fresh factors.
+
+    FLoRA (Wang et al., arXiv 2409.05976): residual += scaling * sum p_k b_k a_k, exactly; then a is drawn, b is 0.
 
     Stacking b_k side by side and p_k a_k below each other is that sum (the weight goes on one factor only). Of pruned
     devices every entry is the mean over its owners. The next round's devices train new factors on the changed base, so
     that what they are sent grows by the residual.
     """
+
+    plain_factors_only = True
+    gives_direction = False
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

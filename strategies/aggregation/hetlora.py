@@ -6,7 +6,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coordinates import Place
 from slimfed.strategies.aggregation.means import Means
 
@@ -15,14 +15,20 @@ _STEP = 2.0**-20
 _LARGEST = 2**29 - 1
 
 
+@AGGREGATIONS.register("hetlora")
 class HetLora(Aggregator):
-    """HetLoRA (Cho et al., arXiv 2401.06432): w_k = ||B_k A_k||_F over all modules; examples are ignored.
+    """The mean of factors padded with zeros to the largest rank, weighted by the norm of the product.
+
+    HetLoRA (Cho et al., arXiv 2401.06432): w_k = ||B_k A_k||_F over all modules; examples are ignored.
 
     Ranks are padded with zeros up to the largest, as published; a device's missing rows and columns are not, since it
     cannot help having pruned them: they do not count in the mean (the paper knows no pruning). The head is weighted by
     examples. Truncation to a device's rank happens when it is sent its part; how ranks fall is in
     ``clients/adapters/rank_pruning.py``.
     """
+
+    plain_factors_only = True
+    sums_updates = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

@@ -7,22 +7,25 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coverage import Coverage
 from slimfed.strategies.aggregation.tensor_terms import Terms, terms
 
 _FEWEST = 3
 
 
+@AGGREGATIONS.register("multi-krum")
 class MultiKrum(Aggregator):
-    """Multi-Krum (Blanchard et al., NeurIPS 2017, section 4) over unequal updates.
+    """The mean over the updates that have the closest neighbours.
+
+    Multi-Krum (Blanchard et al., NeurIPS 2017, section 4) over unequal updates.
 
     Of n updates f = floor(share * n) may lie. An update's score is the sum of its squared distances to its n - f - 2
     nearest others; the n - f updates with the lowest scores are averaged by coverage. Two devices are compared where
     both own a coordinate, by the mean square there, so that structure and rank alone make nobody distant.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float = 0.2) -> None:
         if not 0 <= share < 0.5:
             raise ValueError(f"share = {share}: must be in [0, 0.5)")
         self.share = share

@@ -6,15 +6,18 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.exact import ExactSum
 from slimfed.strategies.aggregation.means import Means, headed
 from slimfed.strategies.aggregation.weights import Weights
 
 
+@AGGREGATIONS.register("r2sp")
 class R2sp(Aggregator):
-    """FedMP's residual recovery (Jiang et al., ICDE 2022), on factors.
+    """The mean of factors over all devices, with the value that was sent for what a device has not.
+
+    FedMP's residual recovery (Jiang et al., ICDE 2022), on factors.
 
     With w_k the examples of device k, K(c) the owners of coordinate c and x0 the global value before the round::
 
@@ -22,6 +25,8 @@ class R2sp(Aggregator):
 
     Nothing shrinks, but what few devices own moves as slowly as they are few.
     """
+
+    plain_factors_only = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

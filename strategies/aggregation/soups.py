@@ -1,16 +1,22 @@
 """Sparse model soups: the members of one shared mask, averaged."""
 
 from slimfed.clients.adapter import Adapter
-from slimfed.strategies.aggregation.base import PLAIN, Accumulation, Aggregator, Frame
+from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.fedavg import EqualMeans
 
 
+@AGGREGATIONS.register("soups")
 class Soups(Aggregator):
-    """Sparse Model Soups (Zimmer et al., arXiv 2306.16788): a round is one phase, the devices are its ingredients.
+    """The mean of factors, all alike; all devices must share one structure.
+
+    Sparse Model Soups (Zimmer et al., arXiv 2306.16788): a round is one phase, the devices are its ingredients.
 
     All members retrain the same pruned model and are averaged uniformly, whatever their examples; only so does the
     average keep the mask. The server decides it (``pruning.structure = "shared"``): masks are never averaged.
     """
+
+    needs_equal_structures = True
+    needs_equal_ranks = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round."""

@@ -2,18 +2,22 @@
 
 import numpy as np
 
+from slimfed.strategies.aggregation.base import AGGREGATIONS
 from slimfed.strategies.aggregation.robust import CoordinateWise
 
 
+@AGGREGATIONS.register("trimmed-mean")
 class TrimmedMean(CoordinateWise):
-    """Coordinate-wise beta-trimmed mean (Yin et al., arXiv 1803.01498, definition 2).
+    """The mean of the owners' values without the largest and the smallest, coordinate by coordinate.
+
+    Coordinate-wise beta-trimmed mean (Yin et al., arXiv 1803.01498, definition 2).
 
     Of a coordinate's n owners the ceil(share * n) largest and as many of the smallest values do not count, as long as
     one is left: as many liars are without effect there. Rounded up, because liars may own a coordinate that few others
     do. ``share`` is less than a half.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float = 0.2) -> None:
         if not 0 <= share < 0.5:
             raise ValueError(f"share = {share}: must be in [0, 0.5)")
         self.share = share

@@ -31,10 +31,20 @@ class Bandit(ABC):
     itself with :data:`BANDITS`, or an entry point ``slimfed.bandits`` of another package.
     """
 
+    learns: ClassVar[bool] = True
+    """False if no reward changes what the agent chooses. Rewards tell of a device's text, which privacy must hide."""
+
+    constant_rank: ClassVar[bool] = False
+    """True if a device is given the same rank in every round."""
+
     foresees: ClassVar[bool] = False
-    """True for an agent that is told from the profiles what arms will take, which no real one can know."""
+    """True if the agent is told, from the fleet's profiles, how long arms will take: only simulated devices have them.
+
+    It is told by :meth:`foresee`.
+    """
+
     paced: ClassVar[bool] = False
-    """True for an agent that is told what arms will take, as far as its device's rounds have shown it."""
+    """True if the agent is told, from its device's past rounds, how long arms will take; by :meth:`foresee`, too."""
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         self.spec = spec

@@ -24,6 +24,8 @@ class EUcb(Bandit):
     |T - mean T|, has no bound at T = mean T; agents here are all paid by ``reward.py``.
     """
 
+    constant_rank = True
+
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
         self._pulls: list[tuple[int, float, float]] = []

@@ -15,6 +15,9 @@ class Fixed(Bandit):
     With ``spec.spread_ranks`` the device's rank is drawn once from all ranks, as HetLoRA gives unequal devices theirs.
     """
 
+    learns = False
+    constant_rank = True
+
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
         self._rank = self.draw_rank() if spec.spread_ranks else spec.fixed_rank or spec.ranks[-1]

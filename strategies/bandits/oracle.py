@@ -15,6 +15,7 @@ class Oracle(Bandit):
     later rounds shorter; if there is none, the fastest.
     """
 
+    learns = False
     foresees = True
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:

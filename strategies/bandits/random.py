@@ -7,6 +7,8 @@ from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, c
 class Random(Bandit):
     """Pruning step and rank drawn evenly and independently in every round."""
 
+    learns = False
+
     def suggest(self, low: float, high: float) -> Arm:
         """An arm drawn from the allowed steps and the job's ranks."""
         check_range(low, high)

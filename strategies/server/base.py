@@ -1,14 +1,14 @@
 """What a server optimiser is: the last adapter and a round's aggregate go in, the next adapter comes out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
-from flwr.serverapp.strategy import FedAvg
 
 from slimfed.clients.adapter import Adapter, Factors
+from slimfed.clients.registry import Registry
 from slimfed.strategies.server.spec import ServerSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -17,7 +17,14 @@ Memory = dict[str, np.ndarray]
 
 
 class ServerOptimizer(ABC):
-    """One step a round, with Flower's arithmetic. A new one is one file and one line in the registry."""
+    """One step a round, made of the round's aggregate. What it keeps for the next round it returns.
+
+    A new one is one file here, whose class registers itself with :data:`SERVER_OPTIMIZERS`, or an entry point
+    ``slimfed.server_optimizers`` of another package.
+    """
+
+    moves: ClassVar[bool] = True
+    """False if the aggregate is taken as it is, which goes with every adapter and every aggregation."""
 
     def __init__(self, spec: ServerSpec) -> None:
         self.spec = spec
@@ -30,16 +37,15 @@ class ServerOptimizer(ABC):
         """
 
 
-class Averaged(FedAvg):
-    """Flower's averaging, when it has been done already: its optimisers build upon what this returns."""
-
-    averaged: ArrayRecord
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """What :attr:`averaged` holds; nobody replies."""
-        return self.averaged, None
+SERVER_OPTIMIZERS = Registry[type[ServerOptimizer]](
+    "server.optimizer",
+    "slimfed.server_optimizers",
+    ServerOptimizer,
+    package="slimfed.strategies.server",
+    helpers=("flower",),  # importing Flower's strategies takes a second
+    classes=True,
+)
+"""Server optimisers by name, as classes."""
 
 
 def moved(

@@ -1,10 +1,13 @@
 """No server optimiser: the aggregate is the next adapter."""
 
-from slimfed.strategies.server.base import Arrays, Memory, ServerOptimizer
+from slimfed.strategies.server.base import SERVER_OPTIMIZERS, Arrays, Memory, ServerOptimizer
 
 
+@SERVER_OPTIMIZERS.register("none")
 class NoStep(ServerOptimizer):
     """Takes the aggregate as it is."""
+
+    moves = False
 
     def step(self, before: Arrays, after: Arrays, memory: Memory, number: int) -> tuple[Arrays, Memory]:
         """The aggregate itself."""

@@ -77,7 +77,7 @@ def test_without_a_folder_it_goes_to_the_runs_own(fleet: Fleet, home: Path) -> N
         (["no-run"], "there is no such run"),
         (["last", "--device", "7"], "has devices 0 to 2"),
         (["last", "--device", "1", "--all"], "give one of them"),
-        (["last", "--format", "pickle"], "must be one of safetensors"),
+        (["last", "--format", "pickle"], "must be one of 'gguf', 'onnx', 'onnx-int8', 'peft', 'safetensors'"),
         (["last", "--out", "."], "exists already"),
     ],
 )

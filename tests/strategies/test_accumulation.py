@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfed.strategies.accumulation import Harvest, Sieve
-from slimfed.strategies.aggregation import AGGREGATIONS, EQUAL_STRUCTURES
+from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.update_checks import Grades
 
 KEEPS = ((1, 0, 1, 0, 0), (1, 1, 0, 1, 1), (1, 1, 1, 1, 1))
@@ -15,7 +15,7 @@ KEEPS = ((1, 0, 1, 0, 0), (1, 1, 0, 1, 1), (1, 1, 1, 1, 1))
 
 def fleet(name: str, devices: int):
     """Devices of every shape that the aggregation takes, each with scores of its own."""
-    equal = name in EQUAL_STRUCTURES
+    equal = AGGREGATIONS[name].needs_equal_structures
     for device in range(devices):
         keep, rank = (KEEPS[2], 2) if equal else (KEEPS[device % 3], 1 + device % 4)
         update = make_update(device, keep, rank, 1 + 7 * device, scale=1.0 + device / 10)

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.errors import InputError
 from slimfed.clients.privacy import clipped, delta_of, epsilon_of, localised, mean_shift
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import PrivacySpec
 from slimfed.clients.update import Update
+from slimfed.platform.job.compatibility import privacy_problems
 from slimfed.platform.job.job import load_job
-from slimfed.platform.launch.preflight import check_privacy
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.privacy import add_noise, clip, spent
 
@@ -117,15 +116,17 @@ SAFE = ["bandit.name=random", "method.importance=random", "privacy.kind=central"
 
 
 def test_a_method_that_tells_of_the_text_is_refused() -> None:
-    check_privacy(load_job(None, SAFE))
-    check_privacy(load_job(None, []))
+    assert privacy_problems(load_job(None, SAFE)) == []
+    assert privacy_problems(load_job(None, [])) == []
     for change, words in {
-        "bandit.name=s-ucb": "bandit.name",
-        "method.importance=lora-gradient": "method.importance",
-        "method.aggregation=median": "method.aggregation",
+        "bandit.name=s-ucb": 'bandit.name: must be "fixed" or "random"',
+        "bandit.name=oracle": "bandit.name",
+        "method.importance=lora-gradient": 'method.importance: must be "random"',
+        "method.aggregation=median": 'method.aggregation: must be "coverage" or "fedavg"',
+        "method.adapter=sora": 'method.adapter: must be "lora"',
         "privacy.secure_aggregation=true": "SecAgg",
     }.items():
-        with pytest.raises(InputError, match=words):
-            check_privacy(load_job(None, [*SAFE, change]))
-    with pytest.raises(InputError, match=r"adapter\.keep_ranks"):
-        check_privacy(load_job(None, [*SAFE, "bandit.name=fixed", "adapter.keep_ranks=0.9"]))
+        [problem] = privacy_problems(load_job(None, [*SAFE, change]))
+        assert words in problem
+    [problem] = privacy_problems(load_job(None, [*SAFE, "bandit.name=fixed", "adapter.keep_ranks=0.9"]))
+    assert "adapter.keep_ranks" in problem

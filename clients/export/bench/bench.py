@@ -25,8 +25,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.bench.memory_probe import last_logits, measured_growth
-from slimfed.clients.export.formats.registry import FORMATS
-from slimfed.clients.export.formats.safetensors import load_tokenizer, skeleton
+from slimfed.clients.export.files.safetensors import load_tokenizer, skeleton
+from slimfed.clients.export.formats.registry import WholeModel, format_of
 from slimfed.clients.export.manifest import Manifest, kept_indices
 from slimfed.clients.export.runtime.opened_model import open_model
 from slimfed.clients.export.slim_model import SlimModel
@@ -101,7 +101,7 @@ class Bench:
 def bench(folder: Path, batch: int = 32, length: int = 64, threads: int = 1, repeats: int = 11) -> Bench:
     """Measure an exported folder. Raises ``InputError`` if it cannot be opened or holds an adapter only."""
     manifest = manifests.read(folder)
-    if manifest.kind == "peft":
+    if format_of(manifest).needs_base:
         raise InputError(f"{str(folder)!r} holds an adapter for the dense model: export another format to measure it")
     if manifest.positions is not None and length > manifest.positions:
         raise InputError(f"--length = {length}: the model can take at most {manifest.positions} tokens")
@@ -125,9 +125,10 @@ def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool)
         model = auto.from_config(AutoConfig.for_model(**manifest.base.config), dtype=torch.float32).eval()
     fresh = {"kept": kept_indices(discover(model).dense()), "width": None, "files": {}, "quantised": "", "lean": lean}
     whole = manifest.model_copy(update=fresh)
-    save = FORMATS["onnx-int8" if manifest.quantised else manifest.kind].save
-    assert save is not None  # peft has been refused
-    save(SlimModel(model.requires_grad_(False), load_tokenizer(folder, manifest), whole), target, "")
+    format = format_of(manifest)
+    if not isinstance(format, WholeModel):
+        raise InputError(f"{str(folder)!r}: no dense model can be written as {manifest.kind} to compare it with")
+    format.save(SlimModel(model.requires_grad_(False), load_tokenizer(folder, manifest), whole), target, "")
     return target
 
 

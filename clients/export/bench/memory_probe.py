@@ -4,6 +4,7 @@ Prints the bytes by which the resident set grew, from after the imports to its h
 the system does not tell (anything but Linux).
 """
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -37,12 +38,14 @@ def last_logits(writes: bool) -> dict[str, int]:
 
 
 def _growth(folder: Path, batch: int, length: int) -> int:
+    from slimfed.clients.export.formats.registry import format_of
     from slimfed.clients.export.manifest import read
     from slimfed.clients.export.runtime.opened_model import open_model
 
     manifest = read(folder)
-    if manifest.kind == "onnx":  # so that the runtime's own code does not count as the model's memory
-        import slimfed.clients.export.runtime.onnx_session  # noqa: F401
+    format = format_of(manifest)
+    if format.runtime:  # so that the runtime's own code does not count as the model's memory
+        importlib.import_module(format.runtime)
 
     torch.set_num_threads(1)
     before = resident("VmRSS")

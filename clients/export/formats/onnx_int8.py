@@ -1,37 +1,24 @@
-"""Dynamic int8 quantisation of an ONNX graph: weights as int8, activations quantised as they come (ONNX Runtime)."""
+"""ONNX with int8 weights."""
 
-import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from slimfed.clients.export.formats.onnx import Onnx
+from slimfed.clients.export.formats.registry import FORMATS
 
-from slimfed.clients.export import manifest as manifests
-from slimfed.clients.export.atomic_folder import whole_folder
-from slimfed.clients.export.formats.onnx import GRAPH, write_graph
-from slimfed.clients.export.manifest import CARD, Manifest
-from slimfed.clients.export.slim_model import SlimModel
-
-_FULL = "full.onnx"
+if TYPE_CHECKING:
+    from slimfed.clients.export.manifest import Manifest
+    from slimfed.clients.export.slim_model import SlimModel
 
 
-def save_int8(slim: SlimModel, folder: Path, card: str) -> Manifest:
-    """Write ``folder`` as :func:`save_onnx` does, with int8 weights (a scale for every output channel)."""
-    with whole_folder(folder) as aside:
-        write_graph(slim, aside / _FULL)
-        _quantise(aside / _FULL, aside / GRAPH)
-        (aside / _FULL).unlink()
-        slim.model.config.save_pretrained(aside)
-        slim.tokenizer.save_pretrained(aside)
-        (aside / CARD).write_text(card, encoding="utf-8")
-        return manifests.write(aside, slim.manifest.model_copy(update={"kind": "onnx", "quantised": "int8"}))
+@FORMATS.register("onnx-int8")
+class OnnxInt8(Onnx):
+    """A graph for ONNX Runtime with int8 weights."""
 
+    quantised = "int8"
 
-def _quantise(source: Path, target: Path) -> None:
-    """Weights take 7 bits: with 8, processors with AVX2 but without VNNI saturate sums of products (ONNX Runtime)."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it recommends a pre-processing that shapes which are free do not allow
-    try:
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
-    finally:
-        logger.setLevel(level)
+    def save(self, slim: "SlimModel", folder: Path, card: str) -> "Manifest":
+        """The graph, its weights quantised, configuration and tokenizer."""
+        from slimfed.clients.export.files.onnx_int8 import save_int8  # imports torch and ONNX Runtime
+
+        return save_int8(slim, folder, card)

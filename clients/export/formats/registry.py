@@ -1,99 +1,89 @@
-"""The formats a model leaves in. A new one is one file with one function, and one line here.
+"""What an export format is, and the formats by name."""
 
-What writes a format is imported when it is asked for: ONNX Runtime and the like take seconds.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from slimfed.clients.export.formats.safetensors import save_slim
-from slimfed.clients.export.manifest import Manifest
+from slimfed.clients.errors import InputError
 from slimfed.clients.export.model_card import card
-from slimfed.clients.export.slim_model import SlimModel
-from slimfed.clients.export.source import Source
+from slimfed.clients.registry import Registry
 
-LOAD_SLIM = """
-from slimfed.clients.export import load_slim
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
-slim = load_slim("FOLDER")
-slim.model, slim.tokenizer
-"""
-_PEFT = """
-from peft import PeftModel
-from transformers import AutoModelFor{auto}
-
-base = AutoModelFor{auto}.from_pretrained("{base}"{labels})
-model = PeftModel.from_pretrained(base, "FOLDER")  # the tuned model, nothing cut
-"""
-_ONNX = """
-import onnxruntime
-
-session = onnxruntime.InferenceSession("FOLDER/model.onnx")
-"""
-_GGUF = """
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained("FOLDER", gguf_file="model.gguf")  # or llama.cpp
-"""
+    from slimfed.clients.export.manifest import Manifest
+    from slimfed.clients.export.slim_model import SlimModel
+    from slimfed.clients.export.source import Source
 
 
-@dataclass(frozen=True)
-class Format:
-    """``write(source, folder)`` makes the folder, complete or not at all; it raises ``InputError`` if it cannot.
+class Format(ABC):
+    """One kind of folder that a model leaves in. It keeps nothing between calls.
 
-    ``save(model, folder, card)`` is the same for a model that has been put together; None if the format needs more.
+    A new format is one file here, whose class registers itself with :data:`FORMATS`, or an entry point
+    ``slimfed.export_formats`` of another package. The class is called once, without arguments. Its file is imported
+    whenever formats are listed: torch and whatever else takes long is imported inside the methods.
     """
 
-    summary: str
-    write: Callable[[Source, Path], Manifest]
-    save: Callable[[SlimModel, Path, str], Manifest] | None
+    kind: ClassVar[str]
+    """What ``slimfed.json`` says of the folder; the format of this name opens it."""
+
+    quantised: ClassVar[str] = ""
+    """How the weights are narrowed, such as "int8", as ``slimfed.json`` says it; empty if they are not."""
+
+    library: ClassVar[str]
+    """The library that opens the folder, as model hubs name it on the model card."""
+
+    needs_base: ClassVar[bool] = False
+    """True if the folder holds changes of the unpruned base alone, which is needed to open it."""
+
+    runtime: ClassVar[str] = ""
+    """The module that runs the folder, if not torch: it is imported before memory is measured, so as not to count."""
+
+    @abstractmethod
+    def write(self, source: "Source", folder: Path) -> "Manifest":
+        """Make ``folder``, complete or not at all (``whole_folder``), and return the manifest that was written there.
+
+        Raises ``InputError``, with cause and cure, if the folder exists or the model cannot be written.
+        """
+
+    def open(
+        self, folder: Path, manifest: "Manifest", *, base: Path | str | None = None, threads: int = 0
+    ) -> "tuple[nn.Module, PreTrainedTokenizerBase]":
+        """The model, called as ``model(input_ids=..., attention_mask=...).logits`` on the CPU, and its tokenizer.
+
+        ``base``: where the unpruned base is, if not where the run had it. ``threads``: for a runtime of its own; 0
+        leaves it to the runtime. Raises ``InputError`` if the folder cannot be opened, as here by default.
+        """
+        raise InputError(f"{str(folder)!r} holds a model as {manifest.kind}, which slimfed writes but does not open")
 
 
-def _onnx(slim: SlimModel, folder: Path, text: str) -> Manifest:
-    from slimfed.clients.export.formats.onnx import save_onnx
+class WholeModel(Format):
+    """A format that holds the whole model, the adapter folded in."""
 
-    return save_onnx(slim, folder, text)
+    opening: ClassVar[str]
+    """Python for the model card that opens the folder, which it calls FOLDER."""
 
+    @abstractmethod
+    def save(self, slim: "SlimModel", folder: Path, card: str) -> "Manifest":
+        """Make ``folder``, complete or not at all, of a model that has been put together; ``card``: the model card."""
 
-def _int8(slim: SlimModel, folder: Path, text: str) -> Manifest:
-    from slimfed.clients.export.formats.onnx_int8 import save_int8
-
-    return save_int8(slim, folder, text)
-
-
-def _gguf(slim: SlimModel, folder: Path, text: str) -> Manifest:
-    from slimfed.clients.export.formats.gguf import save_gguf
-
-    return save_gguf(slim, folder, text)
+    def write(self, source: "Source", folder: Path) -> "Manifest":
+        """Put the model together and save it."""
+        manifest = source.manifest.model_copy(update={"kind": self.kind})
+        return self.save(source.slim(), folder, card(manifest, source.figures, self.opening, self.library))
 
 
-def _write_peft(source: Source, folder: Path) -> Manifest:
-    from slimfed.clients.export.formats.peft import save_peft
+FORMATS = Registry[Format]("--format", "slimfed.export_formats", Format, package="slimfed.clients.export.formats")
+"""Export formats by name, one object each."""
 
-    classifies = source.spec.task == "classification"
-    opening = _PEFT.format(
-        auto="SequenceClassification" if classifies else "CausalLM",
-        base=source.spec.path,
-        labels=f", num_labels={len(source.base.labels or ())}" if classifies else "",
+
+def format_of(manifest: "Manifest") -> Format:
+    """The format that a folder was written in. Raises ``InputError`` if it is not installed."""
+    for each in FORMATS.values():
+        if (each.kind, each.quantised) == (manifest.kind, manifest.quantised):
+            return each
+    raise InputError(
+        f"the folder holds a model as {manifest.kind!r}, which no installed package knows; install the one that "
+        "brings this format"
     )
-    return save_peft(source, folder, card(source.manifest.model_copy(update={"kind": "peft"}), source.figures, opening))
-
-
-def _whole(summary: str, kind: str, opening: str, save: Callable[[SlimModel, Path, str], Manifest]) -> Format:
-    """A format that holds the whole model."""
-
-    def write(source: Source, folder: Path) -> Manifest:
-        manifest = source.manifest.model_copy(update={"kind": kind})
-        return save(source.slim(), folder, card(manifest, source.figures, opening))
-
-    return Format(summary, write, save)
-
-
-FORMATS: dict[str, Format] = {
-    "safetensors": _whole("the smaller weights, opened by load_slim", "safetensors", LOAD_SLIM, save_slim),
-    "peft": Format("the adapter alone, for the unpruned base", _write_peft, None),
-    "onnx": _whole("a graph for ONNX Runtime; decoders with their cache", "onnx", _ONNX, _onnx),
-    "onnx-int8": _whole("the same with int8 weights", "onnx", _ONNX, _int8),
-    "gguf": _whole("for llama.cpp: uniform Llama-like decoders", "gguf", _GGUF, _gguf),
-}

@@ -15,10 +15,8 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.export import manifest as manifests
-from slimfed.clients.export.formats.safetensors import load_slim, load_tokenizer
-from slimfed.clients.export.label_only_encoder import LeanEncoder
+from slimfed.clients.export.formats.registry import FORMATS
 from slimfed.clients.export.manifest import Manifest
-from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.spec import GenerationSpec
 from slimfed.clients.update import Evaluation
 
@@ -100,24 +98,11 @@ def open_model(folder: Path | str, base: Path | str | None = None, threads: int 
     """
     folder = Path(folder)
     manifest = manifests.read(folder)
-    if base is not None and manifest.kind != "peft":
+    try:
+        format = FORMATS[manifest.kind]
+    except InputError as error:
+        raise InputError(f"{str(folder)!r}: {error}; install what brings this format") from None
+    if base is not None and not format.needs_base:
         raise InputError(f"--base: {str(folder)!r} holds a whole model ({manifest.kind}) and needs no base")
-    if manifest.kind == "onnx":
-        from slimfed.clients.export.runtime.onnx_session import OnnxModel
-
-        return OpenedModel(OnnxModel(folder, manifest, threads), load_tokenizer(folder, manifest), manifest)
-    slim = _opened(folder, manifest, base)
-    model = LeanEncoder(slim.model) if manifest.lean else slim.model
-    return OpenedModel(model.eval(), slim.tokenizer, slim.manifest)
-
-
-def _opened(folder: Path, manifest: Manifest, base: Path | str | None) -> SlimModel:
-    if manifest.kind == "peft":
-        from slimfed.clients.export.formats.peft import load_peft
-
-        return load_peft(folder, manifest, base)
-    if manifest.kind == "gguf":
-        from slimfed.clients.export.formats.gguf import load_gguf
-
-        return load_gguf(folder, manifest)
-    return load_slim(folder)
+    model, tokenizer = format.open(folder, manifest, base=base, threads=threads)
+    return OpenedModel(model.eval(), tokenizer, manifest)

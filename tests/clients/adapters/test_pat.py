@@ -16,7 +16,7 @@ from slimfed.clients.adapters.training.base import parameter_groups
 from slimfed.clients.adapters.training.residual_stream import find_stream
 from slimfed.clients.adapters.width_decision import kept_width
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.formats.safetensors import load_slim, save_slim
+from slimfed.clients.export.files.safetensors import load_slim, save_slim
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model

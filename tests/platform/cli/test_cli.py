@@ -185,7 +185,9 @@ def test_fleet_and_methods() -> None:
     assert sum(each["count"] for each in classes) == 80
     methods = json.loads(runner.invoke(app, ["methods", "--json"]).stdout)
     assert "fedspine" in [each["name"] for each in methods["methods"]]
-    assert "coverage" in methods["parts"]["method.aggregation"]
+    assert "coverage" in [each["name"] for each in methods["parts"]["method.aggregation"]]
+    assert {each["from"] for part in methods["parts"].values() for each in part} == {"slimfed"}
+    assert methods["broken"] == []
     assert runner.invoke(app, ["fleet", "moon"]).exit_code == 2
 
 

@@ -10,7 +10,7 @@ from round_records import report
 from slimfed.clients.update import Workload
 from slimfed.platform.fleet.clock import MeasuredClock, VirtualClock
 from slimfed.platform.fleet.profiles import Fleet, Power, load_fleet
-from slimfed.platform.job.job import DisturbanceSpec, FleetSpec
+from slimfed.platform.job.sections import DisturbanceSpec, FleetSpec
 from slimfed.strategies.protocols import Clock
 
 STEADY = load_fleet(FleetSpec(profile="uniform", devices=3), seed=1)

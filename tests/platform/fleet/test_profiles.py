@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.fleet.profiles import (
+    PROFILES,
     DeviceClass,
     Power,
     apportion,
     interleave,
     load_fleet,
     load_profile,
-    profile_names,
 )
-from slimfed.platform.job.job import FleetSpec
+from slimfed.platform.job.sections import FleetSpec
 
 CLASS = {
     "name": "box",
@@ -43,7 +43,7 @@ def test_the_demo_fleet_is_fedspine_s() -> None:
     assert counts == {"jetson-tx2": 30, "jetson-xavier-nx": 40, "jetson-agx-xavier": 10}
 
 
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", PROFILES)
 def test_every_number_of_a_built_in_profile_has_a_source(name: str) -> None:
     text = tomllib.loads((Path(__file__).parents[3] / "platform" / "fleet" / "builtin" / f"{name}.toml").read_text())
     for written in text["class"]:

@@ -12,7 +12,7 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.platform.job.field_errors import field_paths
 from slimfed.platform.job.job import Job, job_to_toml, load_job, parse_job
 from slimfed.platform.job.overrides import merge, parse_sets, parse_value
-from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.job.presets import PRESETS, Preset
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
 from slimfed.strategies.server import SERVER_OPTIMIZERS
@@ -125,7 +125,7 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (
             ["messages.precision=bf16", "method.aggregation=median"],
             "messages.precision = 'bf16': what rounding takes away of one round is added to the next, which "
-            "method.aggregation = 'median' does not sum up; use one of coverage, fedavg, zero-padding, hetlora, or "
+            "method.aggregation = 'median' does not sum up; use one of coverage, fedavg, hetlora, zero-padding, or "
             "precision = 'fp32'",
         ),
         (
@@ -176,8 +176,8 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
         (
             ["adapter.keep_ranks=0.9"],
             "adapter.keep_ranks = 0.9: devices give up ranks of LoRA that are theirs to keep, which does not go with "
-            "method.adapter = 'lora' and bandit.name = 's-ucb'; use 'lora' and 'fixed', or set keep_ranks = 1 and "
-            "tail_penalty = 0",
+            "method.adapter = 'lora' and bandit.name = 's-ucb'; use method.adapter = 'lora' and bandit.name = 'e-ucb' "
+            "or 'fixed', or set keep_ranks = 1 and tail_penalty = 0",
         ),
         (["training.proximal=-1"], "training.proximal = -1: must be at least 0"),
         (["training.rounds"], "--set 'training.rounds': must read field=value, such as training.rounds=5"),
@@ -208,7 +208,9 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
 
 
 def test_unknown_importance_lists_the_registry() -> None:
-    with pytest.raises(InputError, match=r"method\.importance = 'luck': must be one of 'lora-gradient', 'magnitude'"):
+    with pytest.raises(
+        InputError, match=r"method\.importance = 'luck': must be one of 'activation', 'lora-gradient', 'magnitude'"
+    ):
         load_job(None, ["method.importance=luck"])
 
 
@@ -221,8 +223,8 @@ def test_defaults_and_presets_name_things_that_exist() -> None:
 
 
 def test_every_field_of_a_preset_can_be_overruled(monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = type(PRESETS["fedspine"])("other", "", "", {"bandit": {"name": "fixed"}, "training": {"rounds": 3}})
-    monkeypatch.setitem(PRESETS, "other", preset)
+    preset = Preset("", "", {"bandit": {"name": "fixed"}, "training": {"rounds": 3}})
+    monkeypatch.setattr(PRESETS, "_usable", {**PRESETS, "other": preset})
     job = parse_job({"method": {"name": "other"}})
     assert (job.bandit.name, job.training.rounds) == ("fixed", 3)
     assert parse_job({"method": {"name": "other"}, "bandit": {"name": "random"}}).bandit.name == "random"

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.formats.onnx import GRAPH, KEEP, cache_names
+from slimfed.clients.export.files.onnx import GRAPH, KEEP, cache_names
 from slimfed.clients.export.manifest import Manifest
 
 _PROVIDERS = ["CPUExecutionProvider"]

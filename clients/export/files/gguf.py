@@ -1,0 +1,172 @@
+"""The sliced decoder as one GGUF file, for llama.cpp and what reads its format.
+
+A GGUF file says heads and channels once for all layers, so the structure must be uniform. Tensors keep float32.
+"""
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from gguf.vocab import BpeVocab
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from slimfed.clients.errors import InputError
+from slimfed.clients.export import manifest as manifests
+from slimfed.clients.export.atomic_folder import whole_folder
+from slimfed.clients.export.files.safetensors import load_tokenizer, skeleton
+from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.slim_model import SlimModel
+from slimfed.clients.export.stock_config import stock_config
+from slimfed.clients.models.discovery import discover
+from slimfed.clients.pruning.model_slicing import slice_model
+
+FILE = "model.gguf"
+# By model type of transformers: the architecture's name there, and whether rotary pairs lie side by side.
+_ARCHITECTURES = {
+    "llama": (gguf.MODEL_ARCH.LLAMA, True),
+    "mistral": (gguf.MODEL_ARCH.LLAMA, True),
+    "qwen2": (gguf.MODEL_ARCH.QWEN2, False),
+    "qwen3": (gguf.MODEL_ARCH.QWEN3, False),
+}
+
+
+def save_gguf(slim: SlimModel, folder: Path, card: str) -> Manifest:
+    """Write ``folder`` with the file, the tokenizer, manifest and card; complete or not at all.
+
+    Raises ``InputError`` if the model is no Llama-like decoder, its layers differ, or its rotary scaling is special.
+    """
+    config = _config(slim)
+    with whole_folder(folder) as aside:
+        slim.tokenizer.save_pretrained(aside)
+        config.save_pretrained(aside)
+        _write(slim, config, aside)
+        (aside / CARD).write_text(card, encoding="utf-8")
+        return manifests.write(aside, slim.manifest.model_copy(update={"kind": "gguf"}))
+
+
+def load_gguf(folder: Path, manifest: Manifest) -> SlimModel:
+    """Read the file back into a transformers model. Raises ``InputError`` naming a tensor that does not fit."""
+    dense = skeleton(manifest)
+    model = slice_model(dense, manifest.structure(discover(dense)))
+    config = stock_config(dense.config, manifest.structure(discover(dense)))
+    if config is None or manifest.base.model_type not in _ARCHITECTURES:
+        raise InputError(f"{str(folder)!r}: its structure is not one that GGUF can say; export the model again")
+    reader = gguf.GGUFReader(folder / FILE)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            stored = tensors.pop(_stored_name(config, name), None)
+            if stored is None:
+                raise InputError(f"{str(folder)!r}: tensor {name} is missing from {FILE}; export the model again")
+            value = gguf.quants.dequantize(stored.data, stored.tensor_type).reshape(tuple(stored.shape[::-1]))
+            value = _rotary(value, name, config, back=True)
+            if value.shape != tuple(parameter.shape):
+                raise InputError(
+                    f"{str(folder)!r}: tensor {name} has shape {list(value.shape)}, the kept structure wants "
+                    f"{list(parameter.shape)}; export the model again"
+                )
+            parameter.copy_(torch.from_numpy(np.array(value)))
+    if tensors:
+        raise InputError(f"{str(folder)!r}: tensor {next(iter(tensors))} in {FILE} does not belong to the model")
+    model.requires_grad_(False)
+    return SlimModel(model.eval(), load_tokenizer(folder, manifest), manifest)
+
+
+def _config(slim: SlimModel) -> PreTrainedConfig:
+    """The sliced model's configuration, if GGUF can say all of it."""
+    model_type, wanted = slim.model.config.model_type, ", ".join(_ARCHITECTURES)
+    if slim.manifest.task != "causal-lm" or model_type not in _ARCHITECTURES:
+        raise InputError(
+            f"--format = 'gguf': {slim.manifest.task} with a {model_type} model cannot be written; valid: causal-lm "
+            f"with {wanted}; export onnx or safetensors"
+        )
+    if slim.manifest.width is not None:
+        raise InputError("--format = 'gguf': a model of cut width (method.adapter = 'pat') goes as safetensors or onnx")
+    config = stock_config(slim.model.config, slim.manifest.structure(discover(skeleton(slim.manifest))))
+    if config is None:
+        raise InputError(
+            "--format = 'gguf': layers keep different numbers of heads or channels; train with "
+            'pruning.scope = "uniform", or export onnx or safetensors'
+        )
+    kind = (config.rope_parameters or {}).get("rope_type", "default")
+    if kind != "default":
+        raise InputError(f"--format = 'gguf': rotary scaling {kind!r} is not written; export onnx or safetensors")
+    return config
+
+
+def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
+    architecture, _ = _ARCHITECTURES[config.model_type]
+    writer = gguf.GGUFWriter(folder / FILE, gguf.MODEL_ARCH_NAMES[architecture])
+    writer.add_name(f"{slim.manifest.provenance.name} {slim.manifest.provenance.subject}")
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    _add_tokens(writer, slim.tokenizer, config.vocab_size, folder)
+    for name, parameter in slim.model.named_parameters():
+        writer.add_tensor(_stored_name(config, name), _rotary(parameter.detach().float().numpy(), name, config))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _add_tokens(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> None:
+    """The vocabulary, if it is a byte-level BPE; else none, and the tokenizer's own files have to be used."""
+    try:
+        vocabulary = BpeVocab(folder)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        writer.add_tokenizer_model("no_vocab")
+        return
+    special = set(tokenizer.all_special_ids)
+    texts, kinds = [], []
+    for index, (text, _, kind) in enumerate(vocabulary.all_tokens()):
+        texts.append(text)
+        kinds.append(gguf.TokenType.CONTROL if index in special else kind)
+    for index in range(len(texts), rows):  # rows of the embedding that no token uses
+        texts.append(f"[PAD{index}]".encode())
+        kinds.append(gguf.TokenType.UNUSED)
+    writer.add_tokenizer_model(vocabulary.tokenizer_model)
+    writer.add_tokenizer_pre(_splitting(folder))
+    writer.add_token_list(texts)
+    writer.add_token_types(kinds)
+    gguf.SpecialVocab(folder, load_merges=True, n_vocab=rows).add_to_gguf(writer, quiet=True)
+
+
+def _splitting(folder: Path) -> str:
+    """Name of the rule that splits text before merging: GPT-2's, or llama.cpp's default."""
+    rule = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("pre_tokenizer") or {}
+    return "gpt-2" if rule.get("type") == "ByteLevel" and rule.get("use_regex", True) else "default"
+
+
+def _stored_name(config: PreTrainedConfig, name: str) -> str:
+    architecture, _ = _ARCHITECTURES[config.model_type]
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    if found is None:
+        raise InputError(f"--format = 'gguf': tensor {name} has no name in a {config.model_type} file")
+    return found
+
+
+def _rotary(value: np.ndarray, name: str, config: PreTrainedConfig, back: bool = False) -> np.ndarray:
+    """Rows of queries and keys in the order of the format's rotary embedding (halves become pairs), or ``back``."""
+    _, pairs = _ARCHITECTURES[config.model_type]
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    count = next((n for part, n in heads.items() if f".{part}." in name), 0)
+    if not pairs or not count:
+        return value
+    half = value.shape[0] // count // 2
+    split = value.reshape(count, *((half, 2) if back else (2, half)), *value.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2).reshape(value.shape))

@@ -1,0 +1,298 @@
+"""Rules across the sections of a job: each function says what does not go together and what to set instead, or None.
+
+What a method needs or cannot do it says itself, by attributes of its class; no rule names a method.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.registry import Registry
+from slimfed.platform.job.sections import JobSections, MethodSpec
+from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.server import SERVER_OPTIMIZERS
+
+Rule = Callable[[JobSections], str | None]
+
+
+def problems(job: JobSections) -> list[str]:
+    """What is wrong with a job file as a whole, one line a problem: checked whenever a job is read."""
+    unknown = _broken(job, (bandit_is_known, optimizer_is_known))
+    return unknown or _broken(job, RULES)
+
+
+def problems_of_run(job: JobSections) -> list[str]:
+    """What keeps a valid job from being run, one line a problem: checked when a run is made, not when one is read."""
+    return _broken(job, RUN_RULES) + privacy_problems(job)
+
+
+def bandit_is_known(job: JobSections) -> str | None:
+    """``bandit.name`` names an agent that can be used."""
+    return _unknown(BANDITS, job.bandit.name)
+
+
+def optimizer_is_known(job: JobSections) -> str | None:
+    """``server.optimizer`` names an optimiser that can be used."""
+    return _unknown(SERVER_OPTIMIZERS, job.server.optimizer)
+
+
+def equal_structures(job: JobSections) -> str | None:
+    """Devices that prune on their own end with different structures, which some aggregations refuse."""
+    name = job.method.aggregation
+    prunes_alone = job.method.target_sparsity > 0 and job.pruning.structure == "own"
+    if not (AGGREGATIONS[name].needs_equal_structures and prunes_alone):
+        return None
+    return (
+        f"method.aggregation = {name!r}: needs equal structures, but devices prune on their own; set "
+        f"pruning.structure = 'shared', or method.target_sparsity = 0, or aggregate by {_USUAL.aggregation!r}"
+    )
+
+
+def equal_ranks(job: JobSections) -> str | None:
+    """Devices whose agents choose the rank, or that give up ranks, have different ranks, which some refuse."""
+    name, bandit = job.method.aggregation, job.bandit
+    same = BANDITS[bandit.name].constant_rank and not bandit.spread_ranks
+    if not AGGREGATIONS[name].needs_equal_ranks or ((same or len(bandit.ranks) == 1) and job.adapter.keep_ranks == 1):
+        return None
+    constant = _either(BANDITS, lambda each: each.constant_rank)
+    return (
+        f"method.aggregation = {name!r}: needs equal ranks; give bandit.ranks one value, set bandit.name = {constant} "
+        f"(and adapter.keep_ranks = 1), or aggregate by {_USUAL.aggregation!r}"
+    )
+
+
+def factors_are_plain(job: JobSections) -> str | None:
+    """Aggregations of LoRA's product B A do not know what other adapters train."""
+    method = job.method
+    if not AGGREGATIONS[method.aggregation].plain_factors_only or ADAPTERS[method.adapter].plain_factors:
+        return None
+    return (
+        f"method.aggregation = {method.aggregation!r}: knows LoRA's two factors alone, and not what "
+        f"method.adapter = {method.adapter!r} trains; use {_USUAL.aggregation!r}"
+    )
+
+
+def shared_structure(job: JobSections) -> str | None:
+    """The server cannot remove heads and channels for all devices while the adapter decides something else."""
+    adapter = job.method.adapter
+    if job.pruning.structure != "shared" or ADAPTERS[adapter].supports_shared_structure:
+        return None
+    return (
+        f"pruning.structure = 'shared': the server cannot cut heads and channels while method.adapter = {adapter!r} "
+        "is choosing entries or width for it; use structure = 'own'"
+    )
+
+
+def enough_rounds(job: JobSections) -> str | None:
+    """An adapter that decides something in the course of a run needs rounds for it."""
+    adapter, rounds = job.method.adapter, job.training.rounds
+    needed = ADAPTERS[adapter].min_rounds
+    if rounds >= needed:
+        return None
+    return f"training.rounds = {rounds}: method.adapter = {adapter!r} decides before the last round; use {needed}"
+
+
+def squarehead_has_one_width(job: JobSections) -> str | None:
+    """SquareHead compares hidden states with those of the base, which must have the same width."""
+    adapter = job.method.adapter
+    if job.training.recovery != "squarehead" or ADAPTERS[adapter].supports_squarehead:
+        return None
+    return (
+        f"training.recovery = 'squarehead': compares hidden states of one width, which method.adapter = {adapter!r} "
+        "takes parts of away; use recovery = 'plain', or another adapter"
+    )
+
+
+def ranks_are_kept(job: JobSections) -> str | None:
+    """Giving up ranks (HetLoRA) needs ranks of plain factors, and an agent that does not choose them anew."""
+    adapter, bandit, kept = job.method.adapter, job.bandit.name, job.adapter.keep_ranks
+    if kept == 1 or (ADAPTERS[adapter].plain_factors and BANDITS[bandit].constant_rank):
+        return None
+    plain = _either(ADAPTERS, lambda each: each.plain_factors)
+    constant = _either(BANDITS, lambda each: each.constant_rank)
+    return (
+        f"adapter.keep_ranks = {kept:g}: devices give up ranks of LoRA that are theirs to keep, which does not go with "
+        f"method.adapter = {adapter!r} and bandit.name = {bandit!r}; use method.adapter = {plain} and bandit.name = "
+        f"{constant}, or set keep_ranks = 1 and tail_penalty = 0"
+    )
+
+
+def foresight_has_profiles(job: JobSections) -> str | None:
+    """Only simulated devices have profiles from which an agent can be told how long arms will take."""
+    if job.fleet.clock != "measured" or not BANDITS[job.bandit.name].foresees:
+        return None
+    return f"bandit.name = {job.bandit.name!r}: it reads the profiles, which real devices (fleet.clock) have not"
+
+
+def optimizer_has_a_direction(job: JobSections) -> str | None:
+    """A server optimiser needs an aggregate whose change is a pseudo-gradient."""
+    name, aggregation = job.server.optimizer, job.method.aggregation
+    if not SERVER_OPTIMIZERS[name].moves or AGGREGATIONS[aggregation].gives_direction:
+        return None
+    return (
+        f"server.optimizer = {name!r}: method.aggregation = {aggregation!r} writes factors anew, or a part of the "
+        f"change into the base, so that their change is no gradient; aggregate by {_USUAL.aggregation!r}, or use "
+        f"optimizer = {_still()}"
+    )
+
+
+def optimizer_moves_no_decisions(job: JobSections) -> str | None:
+    """A server optimiser would move on what an adapter has decided by the size of single numbers."""
+    name, adapter = job.server.optimizer, job.method.adapter
+    if not SERVER_OPTIMIZERS[name].moves or ADAPTERS[adapter].supports_server_optimizer:
+        return None
+    movable = _either(ADAPTERS, lambda each: each.supports_server_optimizer)
+    return (
+        f"server.optimizer = {name!r}: momentum would reopen the gates, masks and entries that method.adapter = "
+        f"{adapter!r} has decided; use {movable}, or optimizer = {_still()}"
+    )
+
+
+def rounding_moves_no_decisions(job: JobSections) -> str | None:
+    """Rounding would move what an adapter decides by the size of single numbers."""
+    precision, adapter = job.messages.precision, job.method.adapter
+    if precision == "fp32" or ADAPTERS[adapter].supports_rounding:
+        return None
+    return (
+        f"messages.precision = {precision!r}: rounding would move the gates, masks and entries that method.adapter = "
+        f"{adapter!r} decides by; use {_either(ADAPTERS, lambda each: each.supports_rounding)}, or precision = 'fp32'"
+    )
+
+
+def rounding_adds_up(job: JobSections) -> str | None:
+    """What rounding takes away is sent in the next round (error feedback), which only a sum of updates makes good."""
+    precision, aggregation = job.messages.precision, job.method.aggregation
+    if precision == "fp32" or AGGREGATIONS[aggregation].sums_updates:
+        return None
+    sums = ", ".join(name for name, each in AGGREGATIONS.items() if each.sums_updates)
+    return (
+        f"messages.precision = {precision!r}: what rounding takes away of one round is added to the next, which "
+        f"method.aggregation = {aggregation!r} does not sum up; use one of {sums}, or precision = 'fp32'"
+    )
+
+
+def rounding_is_not_clipped(job: JobSections) -> str | None:
+    """Clipping, which privacy needs, would cut off what makes the rounding of the round before good."""
+    precision, kind = job.messages.precision, job.privacy.kind
+    if precision == "fp32" or kind == "none":
+        return None
+    return (
+        f"messages.precision = {precision!r}: privacy.kind = {kind!r} clips what would make the rounding good; "
+        "use precision = 'fp32'"
+    )
+
+
+def real_devices_are_not_disturbed(job: JobSections) -> str | None:
+    """Only a virtual clock implements disturbances and dropouts."""
+    asked = "disturbance" if job.disturbance.active else "fleet.dropout" if job.fleet.dropout else None
+    if not asked or job.fleet.clock != "measured":
+        return None
+    return f'{asked}: real devices are not disturbed; set fleet.clock = "virtual" or leave it out'
+
+
+def disturbance_begins_in_the_run(job: JobSections) -> str | None:
+    """A drop of bandwidth that begins after the last round would disturb nothing."""
+    first, rounds = job.disturbance.bandwidth_from, job.training.rounds
+    if job.disturbance.bandwidth_factor == 1 or first <= rounds:
+        return None
+    return f"disturbance.bandwidth_from = {first}: the run has only {rounds} rounds (training.rounds)"
+
+
+def scores_come_before_events(job: JobSections) -> str | None:
+    """A device scores its units in the local steps before each prune event of a round."""
+    events, steps = job.pruning.events, job.training.local_steps
+    if job.method.target_sparsity == 0 or events < steps:
+        return None
+    return (
+        f"pruning.events = {events}: must be less than training.local_steps ({steps}), so that scores are there "
+        "before units go"
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    equal_structures,
+    equal_ranks,
+    factors_are_plain,
+    shared_structure,
+    enough_rounds,
+    squarehead_has_one_width,
+    ranks_are_kept,
+    foresight_has_profiles,
+    optimizer_has_a_direction,
+    optimizer_moves_no_decisions,
+    rounding_moves_no_decisions,
+    rounding_adds_up,
+    rounding_is_not_clipped,
+)
+
+RUN_RULES: tuple[Rule, ...] = (
+    real_devices_are_not_disturbed,
+    disturbance_begins_in_the_run,
+    scores_come_before_events,
+)
+
+
+def privacy_problems(job: JobSections) -> list[str]:
+    """Privacy needs that nothing but the clipped adapter depends on a device's text; one line for each that does."""
+    privacy, method, bandit = job.privacy, job.method, BANDITS[job.bandit.name]
+    if privacy.secure_aggregation:
+        return [
+            "privacy.secure_aggregation: Flower 1.41 offers SecAgg+ in its older workflow only, which adds up equal "
+            "lists of arrays; updates of unequal rank and structure, checks of single updates and robust aggregation "
+            "cannot be combined with it. Set it to false; privacy.kind = local hides single updates from the server"
+        ]
+    if privacy.kind == "none":
+        return []
+    prunes, spare = method.target_sparsity > 0, job.fleet.devices / 10
+    by_text = "since rewards and scores tell of a device's text"
+    adapters = _either(ADAPTERS, lambda each: each.plain_factors, '"')
+    means = _either(AGGREGATIONS, lambda each: each.bounded_sensitivity, '"')
+    blind = _either(IMPORTANCE, lambda each: each.independent_of_text, '"')
+    agents = _either(BANDITS, _hides_rewards, '"')
+    hindrances = {
+        f"method.adapter: must be {adapters}": not ADAPTERS[method.adapter].plain_factors,
+        f"method.aggregation: must be {means}, whose mean has a known sensitivity": (
+            not AGGREGATIONS[method.aggregation].bounded_sensitivity
+        ),
+        f"method.importance: must be {blind} where something is pruned, {by_text}": (
+            prunes and not IMPORTANCE[method.importance].independent_of_text
+        ),
+        f"bandit.name: must be {agents}, {by_text}": not _hides_rewards(bandit),
+        "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
+            job.adapter.keep_ranks < 1
+        ),
+        "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
+            privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
+        ),
+    }
+    return [f"privacy.kind = {privacy.kind}: {text}" for text, hinders in hindrances.items() if hinders]
+
+
+# Its defaults are what errors recommend: they go with everything.
+_USUAL = MethodSpec()
+
+
+def _broken(job: JobSections, rules: tuple[Rule, ...]) -> list[str]:
+    return [problem for rule in rules if (problem := rule(job)) is not None]
+
+
+def _unknown(registry: Registry[Any], name: str) -> str | None:
+    problem = registry.problem(name)
+    return None if problem is None else f"{registry.field} = {name!r}: {problem}"
+
+
+def _hides_rewards(bandit: Any) -> bool:
+    return not bandit.learns and not bandit.foresees
+
+
+def _still() -> str:
+    """Server optimisers that take the aggregate as it is."""
+    return _either(SERVER_OPTIMIZERS, lambda each: not each.moves)
+
+
+def _either(registry: Registry[Any], holds: Callable[[Any], bool], quote: str = "'") -> str:
+    """The names of all methods of which ``holds`` is true, as "'a', 'b' or 'c'"."""
+    *others, last = [f"{quote}{name}{quote}" for name, each in registry.items() if holds(each)]
+    return f"{', '.join(others)} or {last}" if others else last

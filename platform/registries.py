@@ -1,0 +1,24 @@
+"""All registries: what a job file and the command line can name, in the order that people read it."""
+
+from typing import Any
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.export.formats.registry import FORMATS
+from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.registry import Registry
+from slimfed.platform.fleet.profiles import PROFILES
+from slimfed.platform.job.presets import PRESETS
+from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.server import SERVER_OPTIMIZERS
+
+REGISTRIES: tuple[Registry[Any], ...] = (
+    PRESETS,
+    ADAPTERS,
+    BANDITS,
+    AGGREGATIONS,
+    SERVER_OPTIMIZERS,
+    IMPORTANCE,
+    PROFILES,
+    FORMATS,
+)
