@@ -37,10 +37,10 @@ from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.planning import plan_round
 from slimfed.strategies.protocols import Completion, DeviceRecord
-from slimfed.strategies.rewarding import reward_devices
+from slimfed.strategies.reply_validation import RoundOutcome
+from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
-from slimfed.strategies.verdicts import Verdict
 
 _LENGTH = 32
 
@@ -101,7 +101,7 @@ def play(world: World, job: Job) -> tuple[list[float], list[float]]:
     for number in range(1, job.training.rounds + 1):
         plans = plan_round(fleet, settings, number, forecast)
         records = tuple(_record(world, job, clock, plan.assignment, plan.arm.pruning_step) for plan in plans)
-        reward_devices(Verdict(records, ()), fleet, plans, settings)
+        reward_devices(RoundOutcome(records, ()), fleet, plans, settings)
         for record in records:
             fleet.devices[record.assignment.device].structure = record.report.structure
         progress.append(progress[-1] + mean(r.report.loss_before - r.report.loss_after for r in records))

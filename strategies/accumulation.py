@@ -1,4 +1,4 @@
-"""What a round's updates add up to, so that no more than a few of them are held at a time."""
+"""The running sums of a round's updates, so that no more than a few of them are held at a time."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import Accumulation
 from slimfed.strategies.aggregation.exact import ExactSum
 
-# So many updates of one kind are kept as they are: for fewer it does not pay to make sums of the adapter's size.
+# So many updates of one grade are kept whole: for fewer it does not pay to make sums of the adapter's size.
 _FEW = 8
 
 
-class Harvest:
-    """The aggregation of some updates on its way, the sum of their scores, and those that are kept as they are.
+class RoundAccumulator:
+    """The aggregation of some updates so far, the sum of their scores, and whole updates of some devices.
 
-    All sums are exact: neither the order of the updates nor the harvest that each of them went to makes a difference.
-    ``units``: length of the scores; ``keep``: the devices whose updates are kept.
+    All sums are exact: neither the order of the updates nor the accumulator that took them in makes a difference.
     """
 
     def __init__(self, accumulation: Accumulation, units: int, keep: Container[int]) -> None:
+        """``units``: length of the scores. ``keep``: the devices whose updates are kept whole."""
         self._accumulation = accumulation
         self._scores = ExactSum((units,))
         self._scored = 0
@@ -29,7 +29,7 @@ class Harvest:
         self._kept: list[Update] = []
 
     def add(self, update: Update) -> None:
-        """Take in one fit update."""
+        """Take in one accepted update."""
         self._accumulation.add(update)
         if update.scores.any():
             self._scores.add(update.scores, 1)
@@ -37,55 +37,59 @@ class Harvest:
         if update.device in self._keep:
             self._kept.append(update)
 
-    def merge(self, other: "Harvest") -> None:
-        """Take in all that another harvest of the round has."""
+    def merge(self, other: "RoundAccumulator") -> None:
+        """Take in all that another accumulator of the round has."""
         self._accumulation.merge(other._accumulation)
         self._scores.merge(other._scores)
         self._scored += other._scored
         self._kept += other._kept
 
-    def adapter(self) -> Adapter:
-        """The aggregate."""
+    def aggregate(self) -> Adapter:
+        """The aggregated adapter: all coordinates, largest rank."""
         return self._accumulation.result()
 
     def scores(self) -> tuple[np.ndarray, int]:
-        """The sum of the scores, float64 [units], and of how many devices: of those that have scored anything."""
+        """The sum of the scores, float64 [units], and the number of devices that have scored anything."""
         return self._scores.value(), self._scored
 
-    def kept(self) -> list[Update]:
-        """The updates that were kept, in device order."""
+    def kept_updates(self) -> list[Update]:
+        """The updates that were kept whole, in device order."""
         return sorted(self._kept, key=lambda update: update.device)
 
 
 @dataclass
-class Sieve:
-    """Harvests of updates of one grade each, until the fleet's bounds say which grades count (``fitness.Grades``)."""
+class GradedAccumulators:
+    """One accumulator for the updates of each grade of size (``outliers.Grades``).
 
-    new: Callable[[], Harvest]
+    Which grades are accepted is known when all updates have been seen; none of them needs to be held until then.
+    ``new`` makes an empty accumulator.
+    """
+
+    new: Callable[[], RoundAccumulator]
     _few: dict[tuple[int, int], list[Update]] = field(default_factory=dict)
-    _many: dict[tuple[int, int], Harvest] = field(default_factory=dict)
+    _many: dict[tuple[int, int], RoundAccumulator] = field(default_factory=dict)
 
     def add(self, update: Update, grades: tuple[int, int]) -> None:
-        """Take in one update; what it is made of is not held, except of the first few of its grade."""
+        """Take in one update of these ``grades``; it is not held, except if it is one of the first few of them."""
         if grades in self._many:
             self._many[grades].add(update)
             return
         few = self._few.setdefault(grades, [])
         few.append(update)
         if len(few) > _FEW:
-            harvest = self._many[grades] = self.new()
+            accumulator = self._many[grades] = self.new()
             for each in self._few.pop(grades):
-                harvest.add(each)
+                accumulator.add(each)
 
-    def passed(self, highest: tuple[int, int]) -> Harvest:
-        """All that does not exceed the ``highest`` grades, in one harvest. The sieve is empty then."""
-        whole: Harvest | None = None
-        for grades, harvest in self._many.items():
+    def merged(self, highest: tuple[int, int]) -> RoundAccumulator:
+        """All updates whose grades do not exceed ``highest``, in one accumulator; nothing is left here then."""
+        whole: RoundAccumulator | None = None
+        for grades, accumulator in self._many.items():
             if _within(grades, highest):
                 if whole is None:
-                    whole = harvest
+                    whole = accumulator
                 else:
-                    whole.merge(harvest)
+                    whole.merge(accumulator)
         whole = whole or self.new()
         for grades, few in self._few.items():
             if _within(grades, highest):

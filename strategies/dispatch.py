@@ -2,50 +2,64 @@
 
 from collections.abc import Mapping, Sequence
 
+from flwr.app import Message
+
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.messages.quantization import kept
-from slimfed.clients.messages.records import Orders
+from slimfed.clients.messages.records import Orders, encode_orders
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import union
 from slimfed.clients.update import Assignment
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.verdicts import NOBODY
+from slimfed.strategies.settings import StrategySettings
 
-Shares = dict[int, list[Plan]]
+PlansByNode = dict[int, list[Plan]]
 """The plans that each node is given, by its id."""
 
+NO_NODE = 0
+"""Key of the plans of devices that no node hosts at the moment; no node of Flower's has this id."""
+
 # Devices a message: more make replies that hold much memory, fewer send the global adapter more often.
-_PARCEL = 200
+_MOST_DEVICES = 200
 
 
-def deal_to_hosts(plans: Sequence[Plan], hosts: Mapping[int, int]) -> Shares:
-    """Every device's plan to the node that hosts it (``hosts``: device -> node), or to ``NOBODY``."""
-    shares: Shares = {}
+def to_hosts(plans: Sequence[Plan], hosts: Mapping[int, int]) -> PlansByNode:
+    """Every device's plan to the node that hosts it (``hosts``: node id by device), or to ``NO_NODE``."""
+    by_node: PlansByNode = {}
     for plan in plans:
-        shares.setdefault(hosts.get(plan.assignment.device, NOBODY), []).append(plan)
-    return shares
+        by_node.setdefault(hosts.get(plan.assignment.device, NO_NODE), []).append(plan)
+    return by_node
 
 
-def deal_freely(plans: Sequence[Plan], nodes: Sequence[int], cohort_size: int) -> Shares:
-    """Whole cohorts, dealt to the ``nodes`` in turn; a node that gets none is left out.
+def in_turn(plans: Sequence[Plan], nodes: Sequence[int], cohort_size: int) -> PlansByNode:
+    """Whole cohorts of ``cohort_size`` devices, given to the ``nodes`` in turn; a node that gets none is left out.
 
     Which devices share a cohort must not depend on the number of nodes, or rounding would.
     """
     cohorts = [plans[start : start + cohort_size] for start in range(0, len(plans), cohort_size)]
-    dealt = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}
-    return {node: [plan for cohort in share for plan in cohort] for node, share in dealt.items() if share}
+    given = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}
+    return {node: [plan for cohort in own for plan in cohort] for node, own in given.items() if own}
 
 
-def parcels(plans: Sequence[Plan], cohort_size: int) -> list[Sequence[Plan]]:
-    """A node's plans in as many parts as keep a reply small: whole cohorts."""
-    whole = max(1, _PARCEL // cohort_size) * cohort_size
+def message_parts(plans: Sequence[Plan], cohort_size: int) -> list[Sequence[Plan]]:
+    """A node's plans, one part for each message to it: whole cohorts, at most 200 devices unless a cohort is larger."""
+    whole = max(1, _MOST_DEVICES // cohort_size) * cohort_size
     return [plans[start : start + whole] for start in range(0, len(plans), whole)]
 
 
+def train_message(
+    node: int, plans: Sequence[Plan], fleet: Fleet, settings: StrategySettings, adapter: Adapter
+) -> Message:
+    """The message that asks ``node`` to train these ``plans`` from the global ``adapter``, as it was rounded."""
+    content = encode_orders(orders(plans, fleet, settings.task, adapter))
+    number = str(plans[0].assignment.round)
+    return Message(content, node, "train", ttl=2 * settings.reply_seconds, group_id=number)
+
+
 def orders(plans: Sequence[Plan], fleet: Fleet, task: TaskSpec, adapter: Adapter) -> Orders:
-    """What a node is told for these ``plans``: of the global ``adapter`` no more than any of the devices needs."""
+    """What a node is sent for these ``plans``: of the global ``adapter`` no more than any of the devices needs."""
     assignments = tuple(plan.assignment for plan in plans)
     envelope = union(assignment.structure for assignment in assignments)
     rank = max(assignment.rank for assignment in assignments)
@@ -54,7 +68,10 @@ def orders(plans: Sequence[Plan], fleet: Fleet, task: TaskSpec, adapter: Adapter
 
 
 def _memories(fleet: Fleet, assignments: Sequence[Assignment]) -> dict[int, Adapter]:
-    """What simulated devices, which keep nothing, could not send before; a real one remembers it itself."""
+    """Rounding errors of simulated devices' last updates, by device, in the shapes of their assignments.
+
+    A real device keeps its own.
+    """
     memories = {}
     for each in assignments:
         memory = fleet.devices[each.device].memory

@@ -15,7 +15,7 @@ from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
-from slimfed.strategies.speed_model import Toll
+from slimfed.strategies.speed_model import RoundCost
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def _foresee(
 
 def _pace(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
     """Tell agents that are paced what their arms will take, as far as their devices' past shows it."""
-    toll = Toll(fleet.adapter, fleet.precision)
+    cost = RoundCost(fleet.adapter, fleet.precision)
     times: dict[int, np.ndarray] = {}  # of thousands of devices: numbers alone, the arms are listed again
     for device, state in enumerate(fleet.devices):
         if state.bandit.paced:
             arms = state.bandit.arms(*bounds[device])
-            known = {} if state.pace is None else toll.times(state.pace, structures[device], arms)
+            known = {} if state.pace is None else cost.times(state.pace, structures[device], arms)
             times[device] = np.array([known[arm] for arm in arms] if known else [])
             structures[device].forget()
     limit = max((float(each.min()) for each in times.values() if each.size), default=0.0)

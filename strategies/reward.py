@@ -1,49 +1,88 @@
-"""What a device's round was worth to its bandit agent.
+"""What a device's round was worth to its bandit agent, and telling the agents.
 
 FedSpine (arXiv 2501.02438) rewards loss decrease, pruning progress, the importance of the LoRA update and a completion
 time close to the others', but its formula is not public; this one is our reconstruction.
 """
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field, model_validator
 
-from slimfed.clients.spec import Section
+from slimfed.clients.update import Report
+from slimfed.strategies.bandits import Arm
+from slimfed.strategies.bandits.spec import RewardSpec
+from slimfed.strategies.planning import Plan
+from slimfed.strategies.protocols import Completion, DeviceRecord
+from slimfed.strategies.reply_validation import RoundOutcome
+from slimfed.strategies.server_state import Fleet
+from slimfed.strategies.settings import StrategySettings
+from slimfed.strategies.speed_model import RoundCost
 
+# Devices on either side, in the order of their paces, whose pulls an agent observes, too.
+_NEIGHBOURS = 4
 _TINY = 1e-12
 
 
-class RewardSpec(Section):
-    """How the parts of the reward are weighed; ``loss``, ``pruning`` and ``importance`` sum to 1."""
+@dataclass(frozen=True)
+class RewardTerms:
+    """What the rewards of one round are computed of: vectors [participants], all of the same length.
 
-    loss: float = Field(0.5, ge=0.0, le=1.0, description="weight of the relative decrease of the local loss")
-    pruning: float = Field(
-        0.25, ge=0.0, le=1.0, description="weight of the share of the missing sparsity that was gained"
-    )
-    importance: float = Field(0.25, ge=0.0, le=1.0, description="weight of the update's importance among the round's")
-    time_penalty: float = Field(1.0, ge=0.0, description="kappa: how strongly a time unlike the mean lowers the reward")
+    ``loss_before``/``loss_after``: mean loss (nats) on the same fixed batches. ``sparsity_before``/``sparsity_after``:
+    in [0, 1]. ``importance``: size of what the adapter learnt. ``seconds``: completion time.
+    """
 
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> "RewardSpec":
-        total = self.loss + self.pruning + self.importance
-        if not math.isclose(total, 1.0, abs_tol=1e-6):
-            raise ValueError(f"loss + pruning + importance must be 1, got {total:g}")
-        return self
+    loss_before: ArrayLike
+    loss_after: ArrayLike
+    sparsity_before: ArrayLike
+    sparsity_after: ArrayLike
+    importance: ArrayLike
+    seconds: ArrayLike
 
 
-def rewards(
-    spec: RewardSpec,
-    *,
-    loss_before: ArrayLike,
-    loss_after: ArrayLike,
-    sparsity_before: ArrayLike,
-    sparsity_after: ArrayLike,
-    target: float,
-    importance: ArrayLike,
-    seconds: ArrayLike,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Accepted:
+    """A device whose update was accepted."""
+
+    record: DeviceRecord
+    report: Report
+    completion: Completion
+
+
+def reward_devices(
+    outcome: RoundOutcome, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings
+) -> RoundOutcome:
+    """The outcome with the devices' rewards, after their agents have observed them.
+
+    Running out of memory and coming late are what the arm did: they earn 0, so that the agent turns to another one.
+    Dropouts, failures and refused updates say nothing of the arm, and the agent observes nothing.
+    """
+    accepted = [
+        _Accepted(record, record.report, record.completion)
+        for record in outcome.devices
+        if record.report is not None and record.completion is not None
+    ]
+    values = rewards(settings.bandit.reward, _terms(accepted), settings.target_sparsity).tolist()
+    arms = {plan.assignment.device: plan.arm for plan in plans}
+    rewarded: dict[int, DeviceRecord] = {}
+    for each, value in zip(accepted, values, strict=True):
+        device = each.report.device
+        fleet.devices[device].bandit.observe(each.report.round, arms[device], value)
+        rewarded[device] = replace(each.record, reward=value)
+    if accepted:
+        _learn_paces(fleet, accepted)
+        _observe_neighbours(fleet, accepted, arms, values)
+    for record in outcome.devices:
+        if record.status in ("out-of-memory", "late"):
+            device = record.assignment.device
+            fleet.devices[device].bandit.observe(record.assignment.round, arms[device], 0.0)
+            rewarded[device] = replace(record, reward=0.0)
+    devices = tuple(rewarded.get(record.assignment.device, record) for record in outcome.devices)
+    return replace(outcome, devices=devices)
+
+
+def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
     """Rewards in [0, 1], float64 [participants], of the devices whose updates were accepted in one round.
 
     With L the loss on the same fixed batches before and after, s the sparsity, s* its ``target``, I the importance of
@@ -52,12 +91,12 @@ def rewards(
         g = loss * clip((L0 - L1) / L0, 0, 1) + pruning * clip((s1 - s0) / (s* - s0), 0, 1) + importance * I / max(I)
         reward = g / (1 + time_penalty * abs(T - Tbar) / Tbar)
 
-    All arrays are [participants]; a device that sent nothing has no place in them, so that it moves neither the mean
-    time nor the largest importance. A part that cannot be computed (a loss of zero, NaN, nothing left to prune) counts
-    as 0. Raises ``ValueError`` if the lengths differ or a time is negative or not finite.
+    A device that sent nothing is no participant, so that it moves neither the mean time nor the largest importance. A
+    part that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises ``ValueError`` if the
+    lengths differ or a time is negative or not finite.
     """
-    columns = (loss_before, loss_after, sparsity_before, sparsity_after, importance, seconds)
-    before, after, start, end, size, times = (np.asarray(column, dtype=np.float64) for column in columns)
+    columns = (np.asarray(column, dtype=np.float64) for column in vars(terms).values())
+    before, after, start, end, size, times = columns
     if before.ndim != 1 or any(column.shape != before.shape for column in (after, start, end, size, times)):
         raise ValueError("all columns of a round must be vectors with one entry for each participant")
     if not np.isfinite(times).all() or (times < 0).any():
@@ -82,3 +121,44 @@ def _share(part: np.ndarray, whole: np.ndarray | float) -> np.ndarray:
     usable = np.isfinite(part) & np.isfinite(whole) & (whole > _TINY)
     shares = np.divide(part, whole, out=np.zeros_like(part), where=usable)
     return np.clip(shares, 0.0, 1.0)
+
+
+def _terms(accepted: Sequence[_Accepted]) -> RewardTerms:
+    return RewardTerms(
+        loss_before=[each.report.loss_before for each in accepted],
+        loss_after=[each.report.loss_after for each in accepted],
+        sparsity_before=[each.record.assignment.structure.sparsity for each in accepted],
+        sparsity_after=[each.report.structure.sparsity for each in accepted],
+        importance=[each.report.importance for each in accepted],
+        seconds=[each.completion.seconds for each in accepted],
+    )
+
+
+def _observe_neighbours(
+    fleet: Fleet, accepted: Sequence[_Accepted], arms: Mapping[int, Arm], values: Sequence[float]
+) -> None:
+    """Let every agent observe what arms earned the devices whose paces are next to its device's.
+
+    Devices are put in the order of the seconds that each would take for one and the same round, by its pace.
+    """
+    down = float(np.mean([each.record.bytes_down for each in accepted]))
+    up = float(np.mean([each.record.bytes_up for each in accepted]))
+    order = []
+    for each, value in zip(accepted, values, strict=True):
+        pace = fleet.devices[each.report.device].pace
+        order.append((pace.seconds(1.0, down, up) if pace else 0.0, each.report.device, each.report.round, value))
+    order.sort()
+    for position, (_, device, _, _) in enumerate(order):
+        for _, other, round, value in order[max(0, position - _NEIGHBOURS) : position + _NEIGHBOURS + 1]:
+            if other != device:
+                fleet.devices[device].bandit.observe_neighbour(round, arms[other], value)
+
+
+def _learn_paces(fleet: Fleet, accepted: Sequence[_Accepted]) -> None:
+    cost = RoundCost(fleet.adapter, fleet.precision)
+    for each in accepted:
+        record, report = each.record, each.report
+        load = cost.load(record.assignment.structure.sparsity, report.structure.sparsity, record.assignment.rank)
+        pace = cost.pace(each.completion, load, record.bytes_down, record.bytes_up)
+        state = fleet.devices[report.device]
+        state.pace = pace if state.pace is None else state.pace.smoothed(pace)

@@ -1,4 +1,4 @@
-"""Sending a round's messages and waiting for the replies, with a deadline and an ear for a stop request."""
+"""Sending messages to nodes and waiting for the replies, until a deadline or until the run is asked to stop."""
 
 import time
 from collections import deque
@@ -27,14 +27,15 @@ class Replies:
     seconds: dict[int, float]
 
 
-Parcel = TypeVar("Parcel")
+Part = TypeVar("Part")
+"""What one message to a node is about, such as the plans of some devices."""
 
 
 @dataclass(frozen=True)
-class Answer(Generic[Parcel]):
-    """A reply to one parcel of work, and after how many seconds it was there."""
+class PartReply(Generic[Part]):
+    """The reply to one part of a node's work, and seconds from its send to its receipt."""
 
-    parcel: Parcel
+    part: Part
     reply: Message
     seconds: float
 
@@ -43,52 +44,53 @@ class StopRequestedError(SlimfedError):
     """Somebody asked the run to stop while it was waiting."""
 
 
-def converse(
+def stream_replies(
     grid: Grid,
-    parcels: Mapping[int, Sequence[Parcel]],
-    message: Callable[[int, Parcel], Message],
+    parts: Mapping[int, Sequence[Part]],
+    message: Callable[[int, Part], Message],
     silence_seconds: float,
     stop_requested: Callable[[], bool],
-    cause_against: Callable[[Message, Parcel], str | None] = lambda _message, _parcel: None,
-) -> Iterator[Answer[Parcel]]:
-    """Send every node its parcels, a few at a time, and yield the replies as they come.
+    refusal: Callable[[Message, Part], str | None] = lambda _message, _part: None,
+) -> Iterator[PartReply[Part]]:
+    """Send every node its parts of work, at most two at a time, and yield the replies as they come.
 
-    ``message`` makes the message of a parcel when it is to be sent; so neither messages nor replies pile up. A node
-    that is silent for ``silence_seconds`` while it has work is sent nothing more. ``cause_against`` says why a message
-    must not pass, either way: then an error with the cause stands in the place of the reply. Raises
-    :class:`StopRequestedError` as soon as ``stop_requested`` says so.
+    ``parts``: by node id, in the order in which they are sent. ``message`` makes the message of a part when it is to
+    be sent; so neither messages nor replies pile up. A node that is silent for ``silence_seconds`` while it has work is
+    sent nothing more. ``refusal`` gives the cause why a message to or from a node must not pass, or None: then an error
+    with the cause stands in the place of the reply. Raises :class:`StopRequestedError` as soon as ``stop_requested``
+    returns True.
     """
-    lines = {node: _Line(deque(share)) for node, share in parcels.items()}
-    sent: dict[str, tuple[int, Parcel, float]] = {}
+    queues = {node: _NodeQueue(deque(share)) for node, share in parts.items()}
+    sent: dict[str, tuple[int, Part, float]] = {}
     while True:
         now = time.monotonic()
-        for node, line in lines.items():
-            if line.under_way and now - line.heard > silence_seconds:
-                line.waiting.clear()
-                line.under_way.clear()
-            while line.waiting and len(line.under_way) < _AHEAD:
-                parcel = line.waiting.popleft()
-                order = message(node, parcel)
-                cause = cause_against(order, parcel)
+        for node, queue in queues.items():
+            if queue.unanswered and now - queue.heard > silence_seconds:
+                queue.waiting.clear()
+                queue.unanswered.clear()
+            while queue.waiting and len(queue.unanswered) < _AHEAD:
+                part = queue.waiting.popleft()
+                order = message(node, part)
+                cause = refusal(order, part)
                 if cause is not None:
-                    yield Answer(parcel, _refusal(order, cause), 0.0)
+                    yield PartReply(part, _error_reply(order, cause), 0.0)
                     continue
-                line.heard = line.heard if line.under_way else time.monotonic()
+                queue.heard = queue.heard if queue.unanswered else time.monotonic()
                 for message_id in filter(None, grid.push_messages([order])):
-                    sent[message_id] = node, parcel, time.monotonic()
-                    line.under_way[message_id] = order
-        under_way = {message_id for line in lines.values() for message_id in line.under_way}
-        if not under_way:
+                    sent[message_id] = node, part, time.monotonic()
+                    queue.unanswered[message_id] = order
+        unanswered = {message_id for queue in queues.values() for message_id in queue.unanswered}
+        if not unanswered:
             return
-        fresh = sorted(grid.pull_messages(under_way), key=lambda reply: reply.metadata.src_node_id)
+        fresh = sorted(grid.pull_messages(unanswered), key=lambda reply: reply.metadata.src_node_id)
         for reply in fresh:
             message_id = reply.metadata.reply_to_message_id
-            node, parcel, began = sent[message_id]
-            lines[node].heard = time.monotonic()
-            asked = lines[node].under_way.pop(message_id, None)
+            node, part, began = sent[message_id]
+            queues[node].heard = time.monotonic()
+            asked = queues[node].unanswered.pop(message_id, None)
             if asked is not None:
-                reply = _checked(reply, asked, parcel, cause_against)
-            yield Answer(parcel, reply, lines[node].heard - began)  # a second one, too: whoever judges shall see it
+                reply = _checked(reply, asked, part, refusal)
+            yield PartReply(part, reply, queues[node].heard - began)  # repeated ones, too
         if stop_requested():
             raise StopRequestedError
         if not fresh:
@@ -96,11 +98,11 @@ def converse(
 
 
 @dataclass
-class _Line(Generic[Parcel]):
-    """What a node still has to be sent, the messages that it has not answered, and when it last gave a sign of life."""
+class _NodeQueue(Generic[Part]):
+    """What a node still has to be sent, messages it has not answered by id, and when it was last heard of."""
 
-    waiting: deque[Parcel]
-    under_way: dict[str, Message] = field(default_factory=dict)
+    waiting: deque[Part]
+    unanswered: dict[str, Message] = field(default_factory=dict)
     heard: float = 0.0
 
 
@@ -109,7 +111,7 @@ def exchange(
 ) -> Replies:
     """Push ``messages`` and return the replies that came before the deadline.
 
-    Raises :class:`StopRequestedError` as soon as ``stop_requested`` says so.
+    Raises :class:`StopRequestedError` as soon as ``stop_requested`` returns True.
     """
     began = time.monotonic()
     deadline = began + deadline_seconds
@@ -134,13 +136,11 @@ def exchange(
     return Replies(sorted(replies, key=lambda reply: reply.metadata.src_node_id), seconds)
 
 
-def _checked(
-    reply: Message, asked: Message, parcel: Parcel, cause_against: Callable[[Message, Parcel], str | None]
-) -> Message:
+def _checked(reply: Message, asked: Message, part: Part, refusal: Callable[[Message, Part], str | None]) -> Message:
     """The reply in the name of the node that was asked, or an error in its place."""
     reply = _named(reply, asked)
-    cause = None if reply.has_error() else cause_against(reply, parcel)
-    return reply if cause is None else _refusal(asked, cause)
+    cause = None if reply.has_error() else refusal(reply, part)
+    return reply if cause is None else _error_reply(asked, cause)
 
 
 def _named(reply: Message, asked: Message) -> Message:
@@ -150,7 +150,7 @@ def _named(reply: Message, asked: Message) -> Message:
     return reply
 
 
-def _refusal(message: Message, cause: str) -> Message:
+def _error_reply(message: Message, cause: str) -> Message:
     """As if the node that ``message`` is for had replied with an error."""
     return Message(Error(ErrorCode.UNKNOWN, cause), reply_to=message)
 

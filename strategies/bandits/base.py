@@ -66,8 +66,8 @@ class Bandit(ABC):
         Raises ``ValueError`` if the reward is not in [0, 1].
         """
 
-    def overhear(self, round: int, arm: Arm, reward: float) -> None:  # noqa: B027 - most agents keep to themselves
-        """What ``arm`` earned a device whose observed times are like this one's; called after :meth:`observe`."""
+    def observe_neighbour(self, round: int, arm: Arm, reward: float) -> None:  # noqa: B027 - most agents keep to themselves
+        """The ``reward`` that ``arm`` earned another device of about the same pace; called after :meth:`observe`."""
 
     def arms(self, low: float, high: float) -> list[Arm]:
         """A grid over the allowed arms: what an agent that foresees is told the times of."""

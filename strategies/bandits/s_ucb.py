@@ -25,7 +25,7 @@ _LEAST_SPREAD = 0.02
 class Pull:
     """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank.
 
-    ``weight``: 1 for the device's own, less for one that was overheard.
+    ``weight``: 1 for the device's own, ``spec.pooling`` for a neighbour's.
     """
 
     round: int
@@ -86,13 +86,13 @@ class Node:
 class SUcb(Bandit):
     """An upper confidence bound over boxes of pruning steps and ranks, which are split where they are pulled.
 
-    Pulls of devices with like observed times are overheard (pooling): twenty rounds are few pulls for one device. And
+    Pulls of devices of about the same pace count, too (pooling): twenty rounds are few pulls for one device. And
     since a round lasts as long as its slowest device, an agent keeps to the arms that its device's own past says will
     not prolong it (``spec.pacing``); in a paced round a larger rank costs no time, so that it takes the largest that
     fits, and its pulls go into the pruning step. A slow device does without what a quick one may learn more with.
 
     A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
-    and w = 1 for an own pull and ``spec.pooling`` for an overheard one.
+    and w = 1 for an own pull and ``spec.pooling`` for a neighbour's.
     With N the discounted pulls and S the discounted rewards inside a box, and n = max(1, N of all)::
 
         mean(box) = (S + m * mean(parent)) / (N + m)
@@ -154,7 +154,7 @@ class SUcb(Bandit):
         """Keep the pull and cut the box it fell into. Steps beyond the boxes count at the nearest edge."""
         self._learn(round, arm, reward, 1.0)
 
-    def overhear(self, round: int, arm: Arm, reward: float) -> None:
+    def observe_neighbour(self, round: int, arm: Arm, reward: float) -> None:
         """Keep the pull at the weight ``spec.pooling`` and cut the box it fell into."""
         if self.spec.pooling > 0.0:
             self._learn(round, arm, reward, self.spec.pooling)

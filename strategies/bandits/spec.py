@@ -1,14 +1,32 @@
 """The ``[bandit]`` section of the job file."""
 
+import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from slimfed.clients.spec import Fraction, Section
-from slimfed.strategies.reward import RewardSpec
 
 Rank = Annotated[int, Field(ge=1)]
+
+
+class RewardSpec(Section):
+    """How the parts of the reward are weighed; ``loss``, ``pruning`` and ``importance`` sum to 1."""
+
+    loss: float = Field(0.5, ge=0.0, le=1.0, description="weight of the relative decrease of the local loss")
+    pruning: float = Field(
+        0.25, ge=0.0, le=1.0, description="weight of the share of the missing sparsity that was gained"
+    )
+    importance: float = Field(0.25, ge=0.0, le=1.0, description="weight of the update's importance among the round's")
+    time_penalty: float = Field(1.0, ge=0.0, description="kappa: how strongly a time unlike the mean lowers the reward")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> "RewardSpec":
+        total = self.loss + self.pruning + self.importance
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(f"loss + pruning + importance must be 1, got {total:g}")
+        return self
 
 
 class BanditSpec(Section):

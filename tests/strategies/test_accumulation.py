@@ -6,9 +6,9 @@ from aggregating import BLUEPRINT, global_adapter, make_update, tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slimfed.strategies.accumulation import Harvest, Sieve
+from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
-from slimfed.strategies.update_checks import Grades
+from slimfed.strategies.outliers import Grades
 
 KEEPS = ((1, 0, 1, 0, 0), (1, 1, 0, 1, 1), (1, 1, 1, 1, 1))
 
@@ -23,8 +23,8 @@ def fleet(name: str, devices: int):
         yield update
 
 
-def new(name: str) -> Harvest:
-    return Harvest(AGGREGATIONS[name].start(global_adapter()), BLUEPRINT.units, range(3))
+def new(name: str) -> RoundAccumulator:
+    return RoundAccumulator(AGGREGATIONS[name].start(global_adapter()), BLUEPRINT.units, range(3))
 
 
 @pytest.mark.parametrize("name", AGGREGATIONS)
@@ -33,22 +33,22 @@ def new(name: str) -> Harvest:
 def test_neither_order_nor_grade_changes_a_bit(name: str, random) -> None:
     updates = list(fleet(name, 24))
     too_large = make_update(99, KEEPS[2], 2, 5, scale=1e3)
-    sieve, shuffled = Sieve(lambda: new(name)), [*updates, too_large]
+    graded, shuffled = GradedAccumulators(lambda: new(name)), [*updates, too_large]
     random.shuffle(shuffled)
     for update in shuffled:
-        sieve.add(update, (9, 0) if update is too_large else (random.randrange(3), random.randrange(2)))
-    harvest = sieve.passed((2, 1))
+        graded.add(update, (9, 0) if update is too_large else (random.randrange(3), random.randrange(2)))
+    accumulated = graded.merged((2, 1))
     expected = tensors(AGGREGATIONS[name](global_adapter(), updates))
-    for key, value in tensors(harvest.adapter()).items():
+    for key, value in tensors(accumulated.aggregate()).items():
         np.testing.assert_array_equal(value, expected[key])
-    total, count = harvest.scores()
-    plain = Harvest(AGGREGATIONS["median"].start(global_adapter()), BLUEPRINT.units, ())
+    total, count = accumulated.scores()
+    plain = RoundAccumulator(AGGREGATIONS["median"].start(global_adapter()), BLUEPRINT.units, ())
     for update in updates:
         plain.add(update)
     assert count == 24
     np.testing.assert_array_equal(total, plain.scores()[0])
     np.testing.assert_allclose(total, sum(update.scores.astype(np.float64) for update in updates), rtol=1e-12)
-    assert [update.device for update in harvest.kept()] == [0, 1, 2]
+    assert [update.device for update in accumulated.kept_updates()] == [0, 1, 2]
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e30), st.floats(1e-9, 1e30))

@@ -81,19 +81,19 @@ CASES = [
 def test_what_does_not_fit_is_refused_by_name(kind: str, first: bool, field: str, changes: dict, fault: str) -> None:
     sent, part, update = round_of(kind, first)
     [unfit] = find_unfit([spoil(update, field, **changes)], {0: part}, sent)
-    assert unfit.kind == fault
-    assert unfit.cause
-    assert unfit.remedy
+    assert unfit.finding.kind == fault
+    assert unfit.finding.cause
+    assert unfit.finding.remedy
 
 
 def test_more_proposals_than_the_rank_pays_for_are_refused() -> None:
     sent, part, update = round_of("sparse", True)
     [unfit] = find_unfit([update.with_report(rank=1)], {0: replace(part, rank=1)}, sent)
-    assert "at most" in unfit.cause
+    assert "at most" in unfit.finding.cause
 
 
 def test_a_missing_sparse_module_is_refused() -> None:
     sent, part, update = round_of("sparse", False)
     rest = dict(list(update.adapter.deltas.items())[1:])
     [unfit] = find_unfit([replace(update, adapter=replace(update.adapter, deltas=rest))], {0: part}, sent)
-    assert unfit.kind == "names"
+    assert unfit.finding.kind == "names"

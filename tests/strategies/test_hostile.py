@@ -21,14 +21,14 @@ from slimfed.clients.messages.records import (
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.update import Report, Update, Workload
-from slimfed.strategies.accumulation import Harvest, Sieve
+from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion
+from slimfed.strategies.reply_validation import ReplyValidation, RoundOutcome
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.verdicts import Judge, Verdict
 
 DEVICES = 7
 BASE, BLUEPRINT = opened("bert", False)
@@ -67,34 +67,36 @@ def reply(node: int, content: RecordDict) -> Message:
 
 
 @dataclass(frozen=True)
-class Judged(Verdict):
-    """A verdict, and what was added up."""
+class Validated(RoundOutcome):
+    """An outcome, and the sums of the accepted updates."""
 
-    harvest: Harvest
+    accumulated: RoundAccumulator
 
 
-def judge(replies: list[Message]) -> Judged:
-    """The judgement of replies, each of a node that was given one device."""
-    sieve = Sieve(lambda: Harvest(AGGREGATIONS["coverage"].start(WHOLE), BLUEPRINT.units, range(DEVICES)))
-    hearing = Judge(FLEET, [plan for plan, _ in HONEST], Clock(), None, sieve)
+def validate(replies: list[Message]) -> Validated:
+    """The outcome of replies, each of a node that was given one device."""
+    sums = GradedAccumulators(
+        lambda: RoundAccumulator(AGGREGATIONS["coverage"].start(WHOLE), BLUEPRINT.units, range(DEVICES))
+    )
+    validation = ReplyValidation(FLEET, [plan for plan, _ in HONEST], Clock(), sums)
     for each in replies:
-        hearing.hear(each, {each.metadata.src_node_id - 1})
-    found, harvest = hearing.verdict()
-    return Judged(found.devices, found.events, harvest)
+        validation.receive(each, {each.metadata.src_node_id - 1})
+    found, accumulated = validation.finish()
+    return Validated(found.devices, found.events, accumulated)
 
 
-def verdict(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Judged:
-    """The judgement of a round in which some nodes changed their records."""
+def outcome(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Validated:
+    """The outcome of a round in which some nodes changed their records."""
     replies = []
     for node, (_, update) in enumerate(HONEST, 1):
         content = encode_results([update])
         changes.get(node, lambda _: None)(content)
         replies.append(reply(node, content))
-    return judge([*replies, *(extra or [])])
+    return validate([*replies, *(extra or [])])
 
 
-def average(of: Judged) -> list[np.ndarray]:
-    return of.harvest.adapter().tensors()
+def average(of: Validated) -> list[np.ndarray]:
+    return of.accumulated.aggregate().tensors()
 
 
 def tensor(change: Callable[[np.ndarray], np.ndarray], name: str = "adapter") -> Callable[[RecordDict], None]:
@@ -190,7 +192,7 @@ def _pickled() -> bytes:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_is_named_and_changes_no_average(attack: str) -> None:
     change, kind = ATTACKS[attack]
-    found = verdict({3: change})  # node 3 hosts device 2
+    found = outcome({3: change})  # node 3 hosts device 2
     assert [(event.kind, event.device) for event in found.events] == [(kind, 2)], found.events
     assert found.events[0].cause
     assert found.events[0].remedy
@@ -200,7 +202,7 @@ def test_an_attack_is_named_and_changes_no_average(attack: str) -> None:
 
 
 def test_a_round_without_attacks_accepts_everybody() -> None:
-    assert len(verdict({}).accepted) == DEVICES
+    assert len(outcome({}).accepted) == DEVICES
 
 
 @pytest.mark.parametrize("count", [1, 100_000])
@@ -208,7 +210,7 @@ def test_answers_for_others_devices_are_one_event_and_no_more(count: int) -> Non
     def claim(content: RecordDict) -> None:
         content["failures"] = ConfigRecord({str(device): "x" for device in range(3, 3 + count)})
 
-    found = verdict({3: claim})
+    found = outcome({3: claim})
     assert [(event.kind, event.device) for event in found.events] == [("foreign-device", 3)]
     assert len(found.accepted) == DEVICES
 
@@ -218,7 +220,7 @@ def test_an_update_in_anothers_name_does_not_count() -> None:
         for part in ("update", "layout", "metrics"):
             content[f"{part}-4"] = content.pop(f"{part}-2")
 
-    found = verdict({3: steal})
+    found = outcome({3: steal})
     assert {(event.kind, event.device) for event in found.events} == {("foreign-device", 4), ("no-reply", 2)}
     (fourth,) = [record.report for record in found.accepted if record.assignment.device == 4]
     assert fourth == HONEST[4][1].report
@@ -226,9 +228,9 @@ def test_an_update_in_anothers_name_does_not_count() -> None:
 
 def test_a_reply_that_comes_twice_counts_once() -> None:
     again = reply(3, encode_results([HONEST[2][1]]))
-    found = verdict({}, [again])
+    found = outcome({}, [again])
     assert [(event.kind, event.device) for event in found.events] == [("repeated", 2)]
-    assert all(np.array_equal(a, b) for a, b in zip(average(found), average(verdict({})), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(average(found), average(outcome({})), strict=True))
 
 
 def test_a_flipped_sign_is_within_bounds_and_robust_aggregation_ignores_it() -> None:
@@ -241,9 +243,9 @@ def test_a_flipped_sign_is_within_bounds_and_robust_aggregation_ignores_it() -> 
         return update
 
     liar = encode_results([flipped(honest(2)[1])])
-    found = judge([reply(n, liar if n == 3 else encode_results([u])) for n, (_, u) in enumerate(HONEST, 1)])
+    found = validate([reply(n, liar if n == 3 else encode_results([u])) for n, (_, u) in enumerate(HONEST, 1)])
     assert len(found.accepted) == DEVICES
-    updates = found.harvest.kept()
+    updates = found.accumulated.kept_updates()
     assert len(updates) == DEVICES
     for name in ("trimmed-mean", "median"):
         values = AGGREGATIONS[name](WHOLE, updates).tensors()
@@ -281,7 +283,7 @@ def test_no_reply_can_break_the_decoder(content: dict, over: bool) -> None:
         for key, record in content.items():
             records[key] = record
 
-    found = verdict({3: change})
+    found = outcome({3: change})
     assert {record.assignment.device for record in found.devices} == set(range(DEVICES))
     assert len(found.accepted) >= DEVICES - 1
     assert all(np.isfinite(value).all() for value in average(found))

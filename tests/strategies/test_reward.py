@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from slimfed.strategies.reward import RewardSpec, rewards
+from slimfed.strategies.bandits.spec import RewardSpec
+from slimfed.strategies.reward import RewardTerms, rewards
 
 
 def reward(spec=None, **changed):
@@ -22,7 +23,7 @@ def reward(spec=None, **changed):
         "importance": [4.0, 4.0],
         "seconds": [10.0, 10.0],
     }
-    return rewards(spec or RewardSpec(), target=0.5, **(columns | changed))
+    return rewards(spec or RewardSpec(), RewardTerms(**(columns | changed)), 0.5)
 
 
 def test_the_formula_by_hand():
@@ -54,7 +55,7 @@ def test_rewards_lie_in_the_unit_interval_whatever_was_reported(data, devices):
         for name in ("sparsity_before", "sparsity_after")
     }
     seconds = data.draw(arrays(np.float64, devices, elements=st.floats(0, 1e9)))
-    values = rewards(RewardSpec(), target=0.5, seconds=seconds, **odd, **shares)
+    values = rewards(RewardSpec(), RewardTerms(seconds=seconds, **odd, **shares), 0.5)
     assert values.shape == (devices,)
     assert np.isfinite(values).all()
     assert ((values >= 0) & (values <= 1)).all()
@@ -88,7 +89,7 @@ def test_a_round_without_participants_has_no_rewards():
     empty = dict.fromkeys(
         ("loss_before", "loss_after", "sparsity_before", "sparsity_after", "importance", "seconds"), ()
     )
-    assert rewards(RewardSpec(), target=0.5, **empty).shape == (0,)
+    assert rewards(RewardSpec(), RewardTerms(**empty), 0.5).shape == (0,)
 
 
 def test_weights_must_sum_to_one():

@@ -14,12 +14,13 @@ from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.strategies.aggregation import initial_adapter
+from slimfed.strategies.attempt import QuorumError
 from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.server.spec import ServerSpec
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
-from slimfed.strategies.strategy import FedSlim, QuorumError
+from slimfed.strategies.strategy import FedSlim
 from slimfed.strategies.transport import StopRequestedError
 
 TASK = TaskSpec(

@@ -1,4 +1,4 @@
-"""Nodes are sent their parcels a few at a time, and what comes back is judged before more is sent."""
+"""Nodes are sent their parts a few at a time, and what comes back is judged before more is sent."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.transport import StopRequestedError, converse
+from slimfed.strategies.transport import StopRequestedError, stream_replies
 
 
 class Desk(LocalGrid):
@@ -37,27 +37,26 @@ class Desk(LocalGrid):
         return replies
 
 
-def order(node: int, parcel: str) -> Message:
-    return Message(RecordDict({"parcel": ConfigRecord({"name": parcel})}), node, "train")
+def order(node: int, part: str) -> Message:
+    return Message(RecordDict({"part": ConfigRecord({"name": part})}), node, "train")
 
 
-PARCELS = {1: ["a", "b", "c", "d", "e"], 2: ["f"], 3: ["g", "h", "i"]}
+PARTS = {1: ["a", "b", "c", "d", "e"], 2: ["f"], 3: ["g", "h", "i"]}
 
 
 def talk(desk: Desk, silence: float = 5.0, stop=lambda: False, **checks) -> list[tuple[str, str]]:
     """What was asked, and what was answered or why not."""
-    answers = converse(desk, PARCELS, order, silence, stop, **checks)
+    answers = stream_replies(desk, PARTS, order, silence, stop, **checks)
     return [
-        (a.parcel, a.reply.error.reason if a.reply.has_error() else str(a.reply.content["parcel"]["name"]))
-        for a in answers
+        (a.part, a.reply.error.reason if a.reply.has_error() else str(a.reply.content["part"]["name"])) for a in answers
     ]
 
 
-def test_every_parcel_is_answered_and_no_node_is_ever_sent_more_than_two() -> None:
+def test_every_part_is_answered_and_no_node_is_ever_sent_more_than_two() -> None:
     desk = Desk()
     heard = talk(desk)
     assert sorted(heard) == [(name, name) for name in "abcdefghi"]
-    assert [parcel for parcel, _ in heard if parcel in PARCELS[1]] == PARCELS[1], "in order"
+    assert [part for part, _ in heard if part in PARTS[1]] == PARTS[1], "in order"
     assert desk.most == 2
 
 
@@ -72,13 +71,13 @@ def test_an_answer_that_comes_twice_is_heard_twice() -> None:
 
 
 def test_what_must_not_pass_is_an_error_in_place_of_the_reply_both_ways() -> None:
-    def against(message: Message, parcel: str) -> str | None:
+    def against(message: Message, part: str) -> str | None:
         back = bool(message.metadata.reply_to_message_id)
-        return f"{parcel} back" if back and parcel == "h" else f"{parcel} out" if parcel in "ab" else None
+        return f"{part} back" if back and part == "h" else f"{part} out" if part in "ab" else None
 
     desk = Desk()
     expected = {name: name for name in "cdefgi"} | {"a": "a out", "b": "b out", "h": "h back"}
-    assert dict(talk(desk, cause_against=against)) == expected
+    assert dict(talk(desk, refusal=against)) == expected
 
 
 def test_a_stop_is_heard_between_answers() -> None:

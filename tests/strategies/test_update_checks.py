@@ -16,8 +16,9 @@ from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Assignment, Evaluation, Report, Update, Workload
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.aggregation.coordinates import places
+from slimfed.strategies.outliers import distance, largest_distance
 from slimfed.strategies.schedule import pruning_bounds, sparsity_after
-from slimfed.strategies.update_checks import distance, find_unfit, largest_distance
+from slimfed.strategies.update_checks import find_unfit
 
 BLUEPRINT = Blueprint(
     "toy",
@@ -207,9 +208,11 @@ def test_every_corruption_is_caught_and_nobody_else_is_accused(name, seed, posit
         assume(changed.report.structure.sparsity > updates[position].report.structure.sparsity)
     updates[position] = changed
     found = find_unfit(updates, expected, BEFORE)
-    assert [(reason.index, reason.device, reason.kind) for reason in found] == [(position, changed.device, kind)]
-    assert found[0].cause
-    assert found[0].remedy
+    assert [(reason.index, reason.device, reason.finding.kind) for reason in found] == [
+        (position, changed.device, kind)
+    ]
+    assert found[0].finding.cause
+    assert found[0].finding.remedy
 
 
 def test_a_factor_of_rank_one_that_numpy_would_broadcast_is_a_wrong_shape():
@@ -218,15 +221,15 @@ def test_a_factor_of_rank_one_that_numpy_would_broadcast_is_a_wrong_shape():
     thin = {m: Factors(f.a[:1].copy(), f.b[:, :1].copy()) for m, f in BEFORE.factors.items()}
     update = replace(updates[0].with_report(rank=3, structure=BLUEPRINT.dense()), adapter=Adapter(thin, BEFORE.head))
     (reason,) = find_unfit([update], {0: assignment}, BEFORE)
-    assert reason.kind == "shape"
-    assert "[1, 6], expected [3, 6]" in reason.cause
+    assert reason.finding.kind == "shape"
+    assert "[1, 6], expected [3, 6]" in reason.finding.cause
 
 
 def test_the_first_fit_update_of_a_device_counts_and_the_repetition_is_named():
     expected, updates = fleet(3, 1)
     late = updates[1].with_report(round=2)
     found = find_unfit([late, updates[0], updates[1], updates[2], updates[1]], expected, BEFORE)
-    assert [(reason.index, reason.kind) for reason in found] == [(0, "late"), (4, "repeated")]
+    assert [(reason.index, reason.finding.kind) for reason in found] == [(0, "late"), (4, "repeated")]
 
 
 def test_a_device_may_prune_less_but_not_more_than_assigned():
@@ -238,7 +241,7 @@ def test_a_device_may_prune_less_but_not_more_than_assigned():
     strict = {0: replace(expected[0], sparsity=sparsity - 0.01)}
     found = find_unfit(updates, strict, BEFORE)
     exempt = expected[0].structure.sparsity >= sparsity - 0.01
-    assert [reason.kind for reason in found] == ([] if exempt else ["structure"])
+    assert [reason.finding.kind for reason in found] == ([] if exempt else ["structure"])
 
 
 @given(
@@ -307,7 +310,7 @@ def test_distance_is_the_root_mean_square_of_what_moved():
 def test_scores_that_would_drown_the_fleets_are_refused():
     expected, updates = fleet(8, 3)
     updates[5] = replace(updates[5], scores=updates[5].scores * np.float32(1e6))
-    assert [(reason.device, reason.kind) for reason in find_unfit(updates, expected, BEFORE)] == [(5, "scores")]
+    assert [(reason.device, reason.finding.kind) for reason in find_unfit(updates, expected, BEFORE)] == [(5, "scores")]
 
 
 def test_a_device_that_prunes_nothing_of_a_large_step_is_refused():
@@ -315,8 +318,8 @@ def test_a_device_that_prunes_nothing_of_a_large_step_is_refused():
     structure = updates[0].report.structure
     idle = replace(expected[0], structure=structure, sparsity=structure.sparsity + 0.3)
     (reason,) = find_unfit(updates, {0: idle}, BEFORE)
-    assert reason.kind == "structure"
-    assert "has pruned nothing" in reason.cause
+    assert reason.finding.kind == "structure"
+    assert "has pruned nothing" in reason.finding.cause
 
 
 def test_a_device_may_give_up_the_ranks_that_its_method_lets_it_and_no_others():
@@ -326,4 +329,4 @@ def test_a_device_may_give_up_the_ranks_that_its_method_lets_it_and_no_others():
     for rank, spec, fit in ((4, method, True), (2, method, True), (3, method, False), (2, AdapterSpec(), False)):
         sent = narrow(BEFORE, BLUEPRINT.dense(), updates[0].report.structure, rank)
         found = find_unfit([replace(updates[0].with_report(rank=rank), adapter=sent)], {0: assigned}, BEFORE, spec)
-        assert [reason.kind for reason in found] == ([] if fit else ["rank"])
+        assert [reason.finding.kind for reason in found] == ([] if fit else ["rank"])

@@ -1,50 +1,64 @@
-"""From the nodes' replies to a verdict on every device: an accepted update, or a status and an event with the cause."""
+"""From the nodes' replies to the outcome of a round: every device's accepted update, or its status and the cause."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
 from slimfed.clients.messages.records import decode_work, orders_bytes, read_results, strangers, update_bytes
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
-from slimfed.strategies.accumulation import Harvest, Sieve
+from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation.coordinates import device_bytes
+from slimfed.strategies.outliers import Grades
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.update_checks import Finding, Grades, Inspection
-
-NOBODY = 0
-"""Where the plans of devices are that no node hosts at the moment; no node of Flower's has this id."""
-
-_NO_SELF_PRUNING = AdapterSpec()
+from slimfed.strategies.update_checks import Finding, Inspection
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What came of one attempt at a round: a record for every planned device, in order, and the events."""
+class RoundOutcome:
+    """What came of one attempt at a round: a record for every planned device, in device order, and the events."""
 
     devices: tuple[DeviceRecord, ...]
     events: tuple[Event, ...]
 
     @property
     def accepted(self) -> list[DeviceRecord]:
-        """Records of the devices whose update counts."""
+        """Records of the devices whose update was accepted."""
         return [device for device in self.devices if device.report is not None]
+
+    @property
+    def reports(self) -> list[Report]:
+        """Reports of the accepted updates, in device order."""
+        return [device.report for device in self.devices if device.report is not None]
+
+
+@dataclass(frozen=True)
+class ValidationRules:
+    """What the job says of replies.
+
+    ``straggler_seconds``: deadline for a device's completion, by the clock; None: no deadline. ``adapter``: which ranks
+    a device may give up. ``real``: every node is a device of its own, and times are those that the server measured.
+    """
+
+    straggler_seconds: float | None = None
+    adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    real: bool = False
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """Why a device's part does not count."""
+    """Why a device's update is not accepted: its status, and the event that tells the cause."""
 
     status: DeviceStatus
     event: Event
 
 
 @dataclass(frozen=True)
-class _Result:
-    """What is remembered of an update that is fit by itself, and what the clock says of it."""
+class _Checked:
+    """What is kept of an update that passed all checks by itself, and what the clock says of it."""
 
     report: Report
     completion: Completion
@@ -53,11 +67,14 @@ class _Result:
     problem: _Problem | None
 
 
-class Judge:
-    """Decides for every planned device; nothing is learnt from an update that is not accepted.
+_NO_RULES = ValidationRules()
 
-    Replies are heard as they come, in any order, and their updates are not held: those that count go to the ``sieve``.
-    ``adapter``: which ranks may be given up. ``real``: every node is a device of its own, and the server's times count.
+
+class ReplyValidation:
+    """Checks the replies of one attempt at a round; nothing is learnt from an update that is not accepted.
+
+    Call :meth:`receive` for every reply as it comes, in any order, then :meth:`finish` once. Updates are not held:
+    those that pass go to ``sums``.
     """
 
     def __init__(
@@ -65,30 +82,26 @@ class Judge:
         fleet: Fleet,
         plans: Iterable[Plan],
         clock: Clock,
-        straggler_seconds: float | None,
-        sieve: Sieve,
-        adapter: AdapterSpec = _NO_SELF_PRUNING,
-        *,
-        real: bool = False,
+        sums: GradedAccumulators,
+        rules: ValidationRules = _NO_RULES,
     ) -> None:
         ordered = sorted((plan.assignment for plan in plans), key=lambda assignment: assignment.device)
         self._fleet = fleet
         self._assignments = {assignment.device: assignment for assignment in ordered}
         self._number = ordered[0].round
         self._clock = clock
-        self._straggler_seconds = straggler_seconds
-        self._sieve = sieve
-        self._real = real
+        self._rules = rules
+        self._sums = sums
         grades = Grades.of(ordered, fleet.scores)
-        self._inspection = Inspection(self._assignments, fleet.adapter, adapter, grades)
-        self._results: dict[int, _Result] = {}
+        self._inspection = Inspection(self._assignments, fleet.adapter, rules.adapter, grades)
+        self._checked: dict[int, _Checked] = {}
         self._problems: dict[int, _Problem] = {}
         self._events: list[Event] = []
 
-    def hear(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
-        """Take in a node's reply, ``elapsed`` seconds after it was sent the devices ``given``.
+    def receive(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
+        """Check a node's reply, which came ``elapsed`` seconds after the node was sent work for the devices ``given``.
 
-        It may answer for no others.
+        What it says of other devices is not read.
         """
         node = reply.metadata.src_node_id
         if reply.has_error():
@@ -106,10 +119,10 @@ class Judge:
             if isinstance(result, Failure):
                 self._problems[result.device] = _failed(self._number, result)
             else:
-                self._weigh(_timed(result, reply, elapsed) if self._real else result)
+                self._check(_timed(result, reply, elapsed) if self._rules.real else result)
 
-    def _weigh(self, update: Update) -> None:
-        """Look at one update and let it go."""
+    def _check(self, update: Update) -> None:
+        """Check one update, ask the clock how long it took, and add it up if both accept it."""
         finding = self._inspection.inspect(update)
         if finding is not None:
             self._refuse(update.device, finding)
@@ -117,10 +130,10 @@ class Judge:
         device, report = update.device, update.report
         bytes_down, bytes_up = self._bytes_down(self._assignments[device]), update_bytes(update, self._fleet.precision)
         completion = self._clock.completion(report, bytes_down, bytes_up)
-        problem = _too_much(self._assignments[device], completion, self._straggler_seconds)
-        self._results[device] = _Result(report, completion, bytes_down, bytes_up, problem)
+        problem = _ruled_out(self._assignments[device], completion, self._rules.straggler_seconds)
+        self._checked[device] = _Checked(report, completion, bytes_down, bytes_up, problem)
         if problem is None:
-            self._sieve.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
+            self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
         report.structure.forget()
 
     def _bytes_down(self, assignment: Assignment) -> int:
@@ -131,42 +144,48 @@ class Judge:
         return size
 
     def _refuse(self, device: int, finding: Finding) -> None:
-        kind, cause, remedy = finding
-        event = Event(self._number, kind, cause, remedy, device)
-        if device in self._results:  # a second update of a device whose first one counts
+        event = Event(self._number, finding.kind, finding.cause, finding.remedy, device)
+        if device in self._checked:  # a second update of a device whose first one was accepted
             self._events.append(event)
         else:
             self._problems[device] = _Problem("rejected", event)
 
-    def verdict(self, absent: Collection[int] = ()) -> tuple[Verdict, Harvest]:
-        """After the last reply: a word on every device, and what the accepted updates add up to.
+    def finish(self, absent: Collection[int] = ()) -> tuple[RoundOutcome, RoundAccumulator]:
+        """After the last reply: the outcome of every device, and the sums of the accepted updates.
 
-        ``absent``: devices that no node hosts at the moment.
+        Updates that are outliers of this fleet are refused only now. ``absent``: devices that no node hosts at the
+        moment.
         """
         outliers, highest = self._inspection.outliers()
         for device, finding in outliers.items():
-            del self._results[device]
+            del self._checked[device]
             self._refuse(device, finding)
         events = sorted(self._events, key=lambda event: (event.device or 0, event.kind))
         records = []
         for device, assignment in self._assignments.items():
-            result = self._results.get(device)
-            problem = result.problem if result else self._problems.get(device) or _silent(assignment, device in absent)
-            records.append(self._record(assignment, result, problem))
+            checked = self._checked.get(device)
+            if checked is not None:
+                problem = checked.problem
+            else:
+                problem = self._problems.get(device) or _unanswered(assignment, device in absent)
+            records.append(self._record(assignment, checked, problem))
             events += [problem.event] if problem else []
-        return Verdict(tuple(records), tuple(events)), self._sieve.passed(highest)
+        return RoundOutcome(tuple(records), tuple(events)), self._sums.merged(highest)
 
-    def _record(self, assignment: Assignment, result: _Result | None, problem: _Problem | None) -> DeviceRecord:
+    def _record(self, assignment: Assignment, checked: _Checked | None, problem: _Problem | None) -> DeviceRecord:
         status: DeviceStatus = "done" if problem is None else problem.status
-        if result is None:
+        if checked is None:
             return DeviceRecord(assignment, status, None, None, None, self._bytes_down(assignment), 0)
-        completion, report = result.completion, result.report if problem is None else None
-        bytes_up = 0 if completion.out_of_memory or completion.dropped else result.bytes_up
-        return DeviceRecord(assignment, status, completion, report, None, result.bytes_down, bytes_up)
+        completion, report = checked.completion, checked.report if problem is None else None
+        bytes_up = 0 if completion.out_of_memory or completion.dropped else checked.bytes_up
+        return DeviceRecord(assignment, status, completion, report, None, checked.bytes_down, bytes_up)
 
 
 def _timed(update: Update, reply: Message, elapsed: float) -> Update:
-    """With times that the server measured, as far as it can: only their division into work and link is the node's."""
+    """The update with the times that the server measured; the node only says how much of them was its work.
+
+    Its peak memory is the measured one, if the node measured any.
+    """
     worked = min(decode_work(reply.content), elapsed)
     report = update.report
     memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
@@ -175,7 +194,7 @@ def _timed(update: Update, reply: Message, elapsed: float) -> Update:
 
 
 def _last_line(reason: str | None) -> str:
-    """What went wrong, without the traceback that leads there."""
+    """The last line of an error's text, which says what went wrong, without the traceback above it."""
     lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
 
@@ -185,7 +204,7 @@ def _failed(number: int, failure: Failure) -> _Problem:
     return _Problem("failed", Event(number, "device-failed", failure.cause, remedy, failure.device))
 
 
-def _silent(assignment: Assignment, absent: bool) -> _Problem:
+def _unanswered(assignment: Assignment, absent: bool) -> _Problem:
     if absent:
         remedy = "start its node; it takes part again as soon as it is there"
         return _Problem("failed", Event(assignment.round, "absent", "no node hosts it", remedy, assignment.device))
@@ -194,8 +213,8 @@ def _silent(assignment: Assignment, absent: bool) -> _Problem:
     return _Problem("failed", event)
 
 
-def _too_much(assignment: Assignment, completion: Completion, straggler_seconds: float | None) -> _Problem | None:
-    """What the clock says of a fit update: memory that did not suffice, a lost device, a late one."""
+def _ruled_out(assignment: Assignment, completion: Completion, straggler_seconds: float | None) -> _Problem | None:
+    """The problem with a device that the clock rules out: out of memory, dropped out, or late; else None."""
     number, device = assignment.round, assignment.device
     if completion.out_of_memory:
         remedy = "the agent may choose a smaller rank; lower training.batch_size, data.max_length or bandit.ranks"

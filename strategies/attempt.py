@@ -1,0 +1,111 @@
+"""Sending a round to the nodes and checking what they reply, again while too few updates are usable."""
+
+import math
+from collections.abc import Collection, Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from slimfed.clients.errors import SlimfedError
+from slimfed.clients.messages.records import decode_phases
+from slimfed.clients.messages.size_limit import oversize
+from slimfed.clients.stopwatch import Stopwatch
+from slimfed.strategies.accumulation import GradedAccumulators
+from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
+from slimfed.strategies.global_update import accumulators
+from slimfed.strategies.planning import Plan
+from slimfed.strategies.protocols import Event
+from slimfed.strategies.reply_validation import ReplyValidation, ValidationRules
+from slimfed.strategies.round_state import Attempt, RoundPlan, RunContext
+from slimfed.strategies.server_state import Fleet
+from slimfed.strategies.transport import stream_replies, wait_for_nodes
+
+_QUORUM_REMEDY = "read the causes; a new run may need a lower deadlines.quorum or fleet.dropout, or longer deadlines"
+
+
+class QuorumError(SlimfedError, RuntimeError):
+    """Too few devices sent a usable update, however often the round was repeated."""
+
+
+def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
+    """Send the round until a quorum of devices has sent a usable update; the attempt that reached it.
+
+    Each attempt goes to the nodes that are there at its start. What the clock rules out (memory, dropouts, deadlines)
+    it would rule out again: then nothing is repeated. Raises :class:`QuorumError` with the first cause.
+    """
+    number, devices, needed = plan.number, len(fleet.devices), quorum(context, fleet)
+    for _ in range(context.settings.retries + 1):
+        attempt = send(context, fleet, plan, grid, watch)
+        outcome = attempt.outcome
+        if len(outcome.accepted) >= needed:
+            return attempt
+        cause = f"{len(outcome.accepted)} of {devices} updates were usable, {needed} are needed"
+        for event in (*outcome.events, Event(number, "quorum-missed", cause, _QUORUM_REMEDY)):
+            context.recorder.event(event)
+        if not any(record.status in ("failed", "rejected") for record in outcome.devices):
+            break
+    first = next((event.cause for event in outcome.events), "no node replied in time")
+    raise QuorumError(f"round {number}: {cause}; first cause: {first}")
+
+
+def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
+    """Send the round once; every reply is checked when it comes, and its accepted updates are added up at once."""
+    settings, recorder = context.settings, context.recorder
+    by_node = distribute(context, fleet, plan, grid)
+    rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
+    sums = GradedAccumulators(accumulators(settings, fleet, plan.number))
+    validation = ReplyValidation(fleet, plan.plans, context.clock, sums, rules)
+    # What a device has sent is known to the server, whatever comes of the round.
+    disclosures = recorder.spend(plan.number - 1) if settings.task.privacy.kind == "local" else 0
+
+    def message(node: int, part: Sequence[Plan]) -> Message:
+        with watch.phase("encode"):
+            return train_message(node, part, fleet, settings, plan.sent.adapter)
+
+    def refusal(message: Message, part: Sequence[Plan]) -> str | None:
+        return oversize(message.content, len(part), settings.task.message_mb)
+
+    parts = {node: message_parts(own, settings.task.cohort_size) for node, own in by_node.items() if node != NO_NODE}
+    replies = stream_replies(grid, parts, message, settings.reply_seconds, recorder.stop_requested, refusal)
+    nodes: dict[int, int] = {}
+    phases: dict[str, float] = {}
+    while True:
+        with watch.phase("wait"):
+            answer = next(replies, None)
+        if answer is None:
+            break
+        with watch.phase("judge"):
+            validation.receive(answer.reply, _devices(answer.part), answer.seconds)
+            node = answer.reply.metadata.src_node_id
+            nodes[node] = len(by_node[node])
+            for phase, seconds in _phases(answer.reply).items():
+                phases[phase] = phases.get(phase, 0.0) + seconds
+    with watch.phase("judge"):
+        outcome, accumulated = validation.finish(absent=_devices(by_node.get(NO_NODE, ())))
+    return Attempt(outcome, accumulated, nodes, phases, disclosures)
+
+
+def distribute(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid) -> PlansByNode:
+    """Which node serves which devices: a real node its own, simulated devices all nodes that are there, in turn."""
+    settings, recorder = context.settings, context.recorder
+    if context.roster is None:
+        nodes = wait_for_nodes(grid, 1, settings.reply_seconds, recorder.stop_requested)
+        return in_turn(plan.plans, nodes, settings.task.cohort_size)
+    needed, stop = quorum(context, fleet), recorder.stop_requested
+    for event in context.roster.gather(grid, plan.number, needed, settings.reply_seconds, stop):
+        recorder.event(event)
+    return to_hosts(plan.plans, context.roster.hosts)
+
+
+def quorum(context: RunContext, fleet: Fleet) -> int:
+    """Number of devices whose updates a round needs: ``deadlines.quorum`` of all, and at least one."""
+    return max(1, math.ceil(context.settings.quorum * len(fleet.devices)))
+
+
+def _devices(plans: Sequence[Plan]) -> Collection[int]:
+    return {plan.assignment.device for plan in plans}
+
+
+def _phases(reply: Message) -> dict[str, float]:
+    """Seconds by phase that a node reports; nothing from a reply that is an error."""
+    return {} if reply.has_error() else decode_phases(reply.content)

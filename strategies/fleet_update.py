@@ -1,0 +1,62 @@
+"""What the fleet has after a round: structures, ranks, rounding errors, virtual time."""
+
+from collections.abc import Sequence
+
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.pruning.selection import select
+from slimfed.clients.update import Report
+from slimfed.strategies.planning import Plan
+from slimfed.strategies.reply_validation import RoundOutcome
+from slimfed.strategies.server_state import Fleet, Memory
+from slimfed.strategies.settings import StrategySettings
+
+
+def settle_structures(
+    fleet: Fleet, settings: StrategySettings, plans: Sequence[Plan], reports: Sequence[Report]
+) -> None:
+    """Set the structure of every device and of the global model.
+
+    Own structures: those that the accepted ``reports`` tell; the global model has the fleet's mean sparsity by the
+    fleet's scores. A shared structure was decided before the round.
+    """
+    pruning = settings.task.pruning
+    if pruning.structure == "shared":
+        fleet.structure = plans[0].assignment.structure
+        for device in fleet.devices:
+            device.structure = fleet.structure
+        return
+    for report in reports:
+        fleet.devices[report.device].structure = report.structure
+    fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
+
+
+def settle_ranks(fleet: Fleet, plans: Sequence[Plan], reports: Sequence[Report]) -> None:
+    """Lower the rank of devices that gave up ranks; a device whose update was not accepted is sent its old rank."""
+    assigned = {plan.assignment.device: plan.assignment.rank for plan in plans}
+    for report in reports:
+        if report.rank < assigned[report.device]:
+            fleet.devices[report.device].rank = report.rank
+
+
+def settle_memories(fleet: Fleet, rounding_error: Adapter | None, reports: Sequence[Report]) -> None:
+    """Keep the rounding errors of the sent adapter and of the accepted updates, to be added to what is sent next."""
+    fleet.memory = rounding_error
+    for report in reports:
+        if report.memory is not None:
+            fleet.devices[report.device].memory = Memory(report.structure, report.rank, report.memory)
+
+
+def settle_clock(fleet: Fleet, number: int, outcome: RoundOutcome, straggler_seconds: float | None) -> float:
+    """Set the fleet's round to ``number``, move its virtual clock on, and return the round's virtual seconds."""
+    seconds = round_seconds(outcome, straggler_seconds)
+    fleet.virtual_clock += seconds
+    fleet.round = number
+    return seconds
+
+
+def round_seconds(outcome: RoundOutcome, straggler_seconds: float | None) -> float:
+    """Seconds of the slowest accepted device, or the deadline if it is longer and a device was waited for in vain."""
+    slowest = max(record.completion.seconds for record in outcome.accepted if record.completion is not None)
+    if straggler_seconds is not None and any(record.status != "done" for record in outcome.devices):
+        return max(slowest, straggler_seconds)
+    return slowest

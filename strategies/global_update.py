@@ -1,0 +1,94 @@
+"""From the accepted updates of a round to the next global adapter: aggregate, privacy, error, server optimiser."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.seeds import derive
+from slimfed.clients.update import Update
+from slimfed.strategies.accumulation import RoundAccumulator
+from slimfed.strategies.aggregation import AGGREGATIONS, Frame
+from slimfed.strategies.aggregation.error import aggregation_error
+from slimfed.strategies.privacy import add_noise, clip
+from slimfed.strategies.round_state import RunContext
+from slimfed.strategies.server import moved
+from slimfed.strategies.server.base import Memory
+from slimfed.strategies.server_state import Fleet
+from slimfed.strategies.settings import StrategySettings
+
+# The aggregation's error is measured on so many devices.
+_ERROR_SAMPLE = 100
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The aggregated adapter before the server optimiser, and the next round's clipping norm (None: the job's)."""
+
+    adapter: Adapter
+    clipping_norm: float | None
+
+
+@dataclass(frozen=True)
+class ServerStep:
+    """The next global adapter, and what the server optimiser keeps for the next round."""
+
+    adapter: Adapter
+    memory: Memory
+
+
+def accumulators(settings: StrategySettings, fleet: Fleet, number: int) -> Callable[[], RoundAccumulator]:
+    """A maker of empty accumulators for the updates of round ``number``.
+
+    They keep whole updates of all devices where the adapter's method or central privacy must see all of them, else of
+    a seeded sample, on which the aggregation's error is measured.
+    """
+    task, devices = settings.task, len(fleet.devices)
+    everybody = fleet.adapter.undecided or task.privacy.kind == "central"
+    draw = np.random.default_rng(derive(task.seed, "error", number))
+    keep = set(draw.permutation(devices)[: devices if everybody else _ERROR_SAMPLE].tolist())
+    before, units, frame = fleet.adapter, fleet.blueprint.units, _frame(settings, number)
+    return lambda: RoundAccumulator(AGGREGATIONS[settings.aggregation].start(before, frame), units, keep)
+
+
+def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accumulated: RoundAccumulator) -> Aggregate:
+    """Aggregate the accepted updates; under central privacy, clip each of them and add noise to the result.
+
+    The noise is drawn anew each time, and not from the run's seed: whoever knows the seed could take the noise off
+    again. So a run under central privacy is not the same to the bit when it is repeated.
+    """
+    privacy = settings.task.privacy
+    if privacy.kind != "central":
+        return Aggregate(accumulated.aggregate(), fleet.clipping_norm)
+    draw = np.random.default_rng(secrets.randbits(256))
+    norm = fleet.clipping_norm or privacy.clipping_norm
+    clipped = clip(accumulated.kept_updates(), fleet.adapter, privacy, norm, draw)
+    mean = AGGREGATIONS[settings.aggregation](fleet.adapter, clipped.updates, _frame(settings, number))
+    return Aggregate(add_noise(mean, clipped.updates, privacy, clipped.norm, draw), clipped.next_norm)
+
+
+def round_error(
+    settings: StrategySettings, fleet: Fleet, number: int, after: Adapter, sample: Sequence[Update], accepted: int
+) -> float | None:
+    """The aggregation's error (``aggregation/error.py``), on ``sample``, the updates that were kept whole.
+
+    If they are fewer than the ``accepted`` ones, they are aggregated by themselves, in place of ``after``.
+    """
+    if len(sample) < accepted:
+        after = AGGREGATIONS[settings.aggregation](fleet.adapter, sample, _frame(settings, number))
+    return aggregation_error(fleet.adapter, after, sample, settings.task.adapter.scaling)
+
+
+def optimize(context: RunContext, fleet: Fleet, number: int, aggregate: Adapter, kept: Sequence[Update]) -> ServerStep:
+    """One step of the server optimiser towards ``aggregate``, then what the adapter's method decides by ``kept``."""
+    settings = context.settings
+    after, memory = moved(context.optimizer, fleet.adapter, aggregate, fleet.server_memory, number)
+    method, rank = ADAPTERS[settings.task.adapter.name], max(settings.bandit.ranks)
+    return ServerStep(method.decide(fleet.adapter, after, kept, settings.task, rank, number), memory)
+
+
+def _frame(settings: StrategySettings, number: int) -> Frame:
+    return Frame(settings.task.adapter.scaling, derive(settings.task.seed, "aggregate", number))

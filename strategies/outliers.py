@@ -1,0 +1,181 @@
+"""Which updates of a round are too large for its fleet: outliers by distance moved and by size of scores."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from slimfed.clients.adapter import Adapter
+from slimfed.clients.update import Assignment, Update
+from slimfed.strategies.aggregation.coordinates import owned_entries, places
+
+Fault = Literal[
+    "unknown-device",
+    "late",
+    "repeated",
+    "rank",
+    "structure",
+    "names",
+    "shape",
+    "not-finite",
+    "examples",
+    "norm",
+    "scores",
+]
+
+# A device is compared with the fleet only if at least so many others can be.
+_FEWEST_PEERS = 5
+# An honest distance is within this factor of the median, or within _MADS robust standard deviations of its logarithm.
+_FACTOR = 10.0
+# Importance goes with the square of a gradient, so what moves ten times as far may score a hundred times as much.
+_SCORES_FACTOR = 100.0
+_MADS = 6.0
+# What the fleet is known to score, times this, is taken for honest whatever the median.
+_QUIET = 30.0
+# Where nothing is known of sizes, grades begin here.
+_LEAST_REACH, _LEAST_KNOWN = 1e-12, 1e-20
+_MOST_GRADES = 63
+_MAD_TO_DEVIATION = 1.4826
+
+DIVERGED = "lower training.learning_rate or training.max_grad_norm, or use dtype fp32; check the device's data"
+"""The remedy where training has left the range of honest numbers."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with an update: its kind, the cause, and what to do."""
+
+    kind: Fault
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of an update is compared with the fleet: how far it moved (:func:`distance`), how large its scores are.
+
+    Both are root mean squares.
+    """
+
+    moved: float
+    scored: float
+
+
+@dataclass(frozen=True)
+class Grades:
+    """The sizes of updates in steps, so that updates of one grade can be added up before the fleet is known.
+
+    Grade 0 are all that move up to ``reach``, or score up to ``known``; every further grade is a factor 2, or 8. An
+    update is refused if its grade is above that of the bound: what is refused is always above the bound, and above
+    ``reach`` or ``known``.
+    """
+
+    reach: float
+    known: float
+
+    @staticmethod
+    def of(assignments: Iterable[Assignment], scores: np.ndarray | None = None) -> "Grades":
+        """``reach``: AdamW moves an entry by about its learning rate a step, and hardly further.
+
+        ``scores``: the fleet's mean scores, if there are any yet; 30 times their size is not loud.
+        """
+        reach = max((a.local_steps * max(a.learning_rate, a.learning_rate_end) for a in assignments), default=0.0)
+        size = 0.0 if scores is None else root_mean_square(scores)
+        return Grades(max(reach, _LEAST_REACH), max(_QUIET * size, _LEAST_KNOWN))
+
+    def moved(self, size: float) -> int:
+        """The grade of a distance."""
+        return _grade(size, self.reach, 2.0)
+
+    def scored(self, size: float) -> int:
+        """The grade of a size of scores."""
+        return _grade(size, self.known, 8.0)
+
+    def both(self, sizes: Sizes) -> tuple[int, int]:
+        """The grades of an update."""
+        return self.moved(sizes.moved), self.scored(sizes.scored)
+
+
+def _grade(size: float, first: float, factor: float) -> int:
+    if size <= first:
+        return 0
+    if not math.isfinite(size):
+        return _MOST_GRADES
+    return min(_MOST_GRADES, math.ceil((math.log(size) - math.log(first)) / math.log(factor)))
+
+
+def find_outliers(sizes: Mapping[int, Sizes], grades: Grades) -> tuple[dict[int, Finding], tuple[int, int]]:
+    """Findings against devices whose updates are too large for this fleet, and the highest grades that are accepted.
+
+    ``sizes``: of all updates that passed the other checks, by device. An update's distance must not be far above the
+    median (:func:`largest_distance`), nor its scores: they would decide alone what everybody prunes next.
+    """
+    found: dict[int, Finding] = {}
+    far = largest_distance([each.moved for _, each in sorted(sizes.items())])
+    highest = grades.moved(far)
+    for device, each in sizes.items():
+        if grades.moved(each.moved) > highest:
+            cause = f"moved {each.moved:.3g} from what was sent, the fleet at most {far:.3g} (root mean square)"
+            found[device] = Finding("norm", cause, DIVERGED)
+    scored = {device: each.scored for device, each in sorted(sizes.items()) if device not in found}
+    loud = largest_distance(list(scored.values()), _SCORES_FACTOR)
+    loudest = grades.scored(loud)
+    for device, size in scored.items():
+        if grades.scored(size) > loudest:
+            cause = f"has importance scores of size {size:.3g}, the fleet at most {loud:.3g} (root mean square)"
+            found[device] = Finding("scores", cause, DIVERGED)
+    return found, (highest, loudest)
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    """In float64; 0 of nothing."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+
+
+def distance(update: Update, before: Adapter) -> float:
+    """Root mean square difference between an update and the part of ``before`` that the device was sent.
+
+    The mean makes devices of unequal rank and structure comparable: an AdamW step moves every entry by about as much.
+    """
+    squares, count = 0.0, 0
+    parts = places(before, update.report.structure, update.report.rank)
+    for module, factors in update.adapter.factors.items():
+        sent, place = before.factors[module], parts[module]
+        for part, now in factors.parts().items():
+            squares += _square_difference(now, sent.parts()[part][place.of(part)])
+            count += now.size
+    for part in ("extra", "head"):
+        for name, tensor in getattr(update.adapter, part).items():
+            squares += _square_difference(tensor, getattr(before, part)[name])
+            count += tensor.size
+    entries = {} if before.undecided else owned_entries(before, update.report.structure, update.report.rank)
+    for module, own in entries.items():  # proposals are sizes of a change that is not kept
+        squares += _square_difference(update.adapter.deltas[module].values, before.deltas[module].values[own])
+        count += int(own.sum())
+    return math.sqrt(squares / max(count, 1))
+
+
+def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> float:
+    """The largest distance that is still taken for honest, in a round whose updates have these ``distances``.
+
+    ``factor`` times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of their logs,
+    if the fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (no judgement) with
+    fewer than 5 peers, or when most devices did not move at all.
+    """
+    values = np.asarray(distances, dtype=np.float64)
+    if values.size <= _FEWEST_PEERS:
+        return math.inf
+    median = float(np.median(values))
+    if median == 0.0:
+        return math.inf
+    logs = np.log(np.maximum(values / median, 1e-300))
+    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(logs)))
+    return median * max(factor, math.exp(min(_MADS * deviation, 700.0)))
+
+
+def _square_difference(now: np.ndarray, then: np.ndarray) -> float:
+    difference = now.astype(np.float64)
+    difference -= then
+    return float(np.square(difference, out=difference).sum())

@@ -1,0 +1,80 @@
+"""The record of a finished round: its devices, and sums and means over them."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.update import Evaluation
+from slimfed.strategies.privacy import spent
+from slimfed.strategies.protocols import DeviceRecord, RoundRecord
+from slimfed.strategies.reply_validation import RoundOutcome
+from slimfed.strategies.schedule import sparsity_after
+from slimfed.strategies.server_state import Fleet
+from slimfed.strategies.settings import StrategySettings
+
+
+@dataclass(frozen=True)
+class RoundMeasures:
+    """What was measured of a round beside its devices.
+
+    ``evaluation``: of the global model; None if it was not due. ``aggregation_error``: see ``aggregation/error.py``.
+    ``disclosures``: how often something was told of every device (``privacy.spent``). ``virtual_seconds``: how long
+    the round lasted by the clock; ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each
+    node that replied. ``phases``: seconds by phase, of the "server" and summed over the "nodes".
+    """
+
+    evaluation: Evaluation | None
+    aggregation_error: float | None
+    disclosures: int
+    virtual_seconds: float
+    started: float
+    nodes: Mapping[int, int]
+    phases: Mapping[str, Mapping[str, float]]
+
+
+def round_record(
+    settings: StrategySettings, fleet: Fleet, number: int, outcome: RoundOutcome, measures: RoundMeasures
+) -> RoundRecord:
+    """The record of round ``number``, after which the fleet is ``fleet``."""
+    seconds, reports = measures.virtual_seconds, outcome.reports
+    records = tuple(_with_energy(record, seconds) for record in outcome.devices)
+    own = [report.evaluation.accuracy for report in reports if report.evaluation is not None]
+    examples = np.array([report.examples for report in reports], dtype=np.float64)
+    losses = np.array([report.loss_after for report in reports])
+    removed = ADAPTERS[settings.task.adapter.name].removed(fleet.adapter, fleet.blueprint)
+    return RoundRecord(
+        round=number,
+        devices=records,
+        events=outcome.events,
+        evaluation=measures.evaluation,
+        device_accuracy_mean=float(np.mean(own)) if own else None,
+        sparsity=sparsity_after(fleet.sparsity, removed),
+        global_sparsity=sparsity_after(fleet.structure.sparsity, removed),
+        removed=removed,
+        virtual_seconds=seconds,
+        wall_seconds=time.monotonic() - measures.started,
+        bytes_down=sum(record.bytes_down for record in records),
+        bytes_up=sum(record.bytes_up for record in records),
+        train_loss=float((losses * examples).sum() / examples.sum()),
+        joules=_energy(records),
+        aggregation_error=measures.aggregation_error,
+        epsilon=spent(settings.task.privacy, measures.disclosures),
+        nodes=measures.nodes,
+        phases=measures.phases,
+    )
+
+
+def _energy(records: Sequence[DeviceRecord]) -> float | None:
+    """Joules of all devices that the clock has a completion of; None if it cannot tell one of them."""
+    parts = [record.joules for record in records if record.completion is not None]
+    known = [part for part in parts if part is not None]
+    return math.fsum(known) if known and len(known) == len(parts) else None
+
+
+def _with_energy(record: DeviceRecord, seconds: float) -> DeviceRecord:
+    """The record of a device in a round that lasted ``seconds``, with the energy that this took."""
+    return record if record.completion is None else replace(record, joules=record.completion.joules_in(seconds))
