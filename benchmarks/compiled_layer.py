@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapters.training import batched_layers
 from slimfed.clients.adapters.training.batched_product import AdaptedProduct
 from slimfed.clients.models.families import FAMILIES, without_cache
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 
 
 class _Context:
@@ -96,7 +96,7 @@ def measure(case: Case, dynamic: bool) -> str:
     ranks = [assignment.rank for assignment in work.assignments]
     structures = [assignment.structure for assignment in work.assignments]
     cohort = attach_cohort(
-        work.base.model, work.blueprint, work.adapters, structures, ranks, work.task.adapter, torch.bfloat16
+        work.base.model, Members(work.adapters, structures, ranks), work.task.adapter, torch.bfloat16
     )
     backbone = cohort.model.base_model.train()
     shape = case.devices * case.batch, case.length, config.hidden_size

@@ -44,7 +44,7 @@ from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, 
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.out_of_memory import make_room
-from slimfed.clients.training.single_device import DeviceData
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.aggregation import initial_adapter
 
@@ -113,7 +113,8 @@ class Round:
     def train(self) -> list[Update]:
         """One round of all devices."""
         return train_cohort(
-            self.base, self.blueprint, self.task, self.assignments, self.adapters, self.scores, self.data
+            DeviceContext(self.base, self.blueprint, self.task),
+            CohortWork(self.assignments, self.adapters, self.scores, self.data),
         )
 
 

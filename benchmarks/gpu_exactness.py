@@ -26,6 +26,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceWork
 from slimfed.clients.update import Update
 
 _FLEET = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]  # rank, sparsity before and after, examples
@@ -73,12 +74,14 @@ def difference(family: str, causal: bool, options: dict[str, object]) -> float:
     ]
     sent = [narrowed(whole, a.structure, a.rank) for a in parts]
     alone = [
-        train_device(base, blueprint, job, a, s, scores, device_data(n, causal, _FLEET[n][3]))
+        train_device(
+            DeviceContext(base, blueprint, job), DeviceWork(a, s, scores, device_data(n, causal, _FLEET[n][3]))
+        )
         for n, (a, s) in enumerate(zip(parts, sent, strict=True))
     ]
     base.model.to("cuda")
     data = [device_data(n, causal, part[3]) for n, part in enumerate(_FLEET)]
-    cohort = train_cohort(base, blueprint, job, parts, sent, scores, data)
+    cohort = train_cohort(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data))
     return max(_between(a, b) for a, b in zip(alone, cohort, strict=True))
 
 

@@ -173,7 +173,8 @@ def _train(shape: str, kind: str, minilm: str) -> dict[str, int]:
     from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
     from slimfed.clients.training.calibration import blank_adapter
     from slimfed.clients.training.memory import counted_memory
-    from slimfed.clients.training.single_device import DeviceData, train_device
+    from slimfed.clients.training.single_device import train_device
+    from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
     from slimfed.clients.update import Assignment
 
     base, (batch, length) = _base(shape, minilm), _TRAINED[shape]
@@ -200,7 +201,10 @@ def _train(shape: str, kind: str, minilm: str) -> dict[str, int]:
         if kind == "peft":
             _plain_lora(base.model, blueprint.modules, rows)
         else:
-            train_device(base, blueprint, task, part, sent, np.zeros(blueprint.units, np.float32), data)
+            train_device(
+                DeviceContext(base, blueprint, task),
+                DeviceWork(part, sent, np.zeros(blueprint.units, np.float32), data),
+            )
     return {"allocated": memory.peak, "read": whole - cut if kind == "sliced" else whole}
 
 

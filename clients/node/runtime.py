@@ -41,7 +41,7 @@ from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
-from slimfed.clients.training.single_device import DeviceData
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class NodeRuntime:
         structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
         adapters = Broadcast(orders.adapter, orders.envelope, structures, ranks)
         data = [self.data(assignment) for assignment in assignments]
-        results = train(self.base, self.blueprint, self.task, assignments, adapters, orders.scores, data, watch)
+        context = DeviceContext(self.base, self.blueprint, self.task, watch)
+        results = train(context, CohortWork(assignments, adapters, orders.scores, data))
         if self.task.adapter.keep_ranks < 1:
             results = [self._self_pruned(r, orders) if isinstance(r, Update) else r for r in results]
         with watch.phase("evaluate"):
@@ -172,7 +173,7 @@ class NodeRuntime:
         """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""
 
         def measured() -> list[Evaluation]:
-            return evaluate_cohort(self.base, self.blueprint, self.task, updates, self.test, self.sample)
+            return evaluate_cohort(DeviceContext(self.base, self.blueprint, self.task), updates, self.test, self.sample)
 
         if len(updates) == 1:
             return with_room(measured)

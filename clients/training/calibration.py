@@ -16,7 +16,8 @@ from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint
-from slimfed.clients.training.single_device import DeviceData, train_device
+from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
 from slimfed.clients.update import Assignment
 
 _REPEATS = 5
@@ -78,7 +79,7 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batch
 
     def round_of(steps: int) -> Callable[[], object]:
         part = Assignment(0, 1, _rank(base, blueprint), 0.0, steps, 0.0, 0.0, 0, False, blueprint.dense())
-        return lambda: train_device(base, blueprint, task, part, adapter, scores, data)
+        return lambda: train_device(DeviceContext(base, blueprint, task), DeviceWork(part, adapter, scores, data))
 
     round_of(1)()  # the first pass of a shape sets things up
     many, one = (_least_seconds(round_of(steps), base.model.device) for steps in (_STEPS + 1, 1))

@@ -1,9 +1,8 @@
 """One device's round, alone on its physically sliced model: tune, score, prune, recover, report what changed."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,56 +16,36 @@ from slimfed.clients.importance.smoothing import SmoothedScores
 from slimfed.clients.models.cost import inference_flops, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import without_cache
-from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.events import can_prune, prune, prune_steps
 from slimfed.clients.pruning.model_slicing import slice_model
-from slimfed.clients.spec import TaskSpec
-from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.structure import Structure
 from slimfed.clients.training.checkpointing import ActivationFunctions, recompute_layers
 from slimfed.clients.training.distillation import square_head, teacher_states
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.update import Assignment, Report, Update, Workload
-
-Batch = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """A device's own data: training batches for a round, fixed batches to measure on, how much there is."""
-
-    batches: Callable[[], Iterator[Batch]]
-    probe: tuple[Batch, ...]
-    examples: int
+from slimfed.clients.training.work import Batch, DeviceContext, DeviceWork
+from slimfed.clients.update import Report, Update, Workload
 
 
-def train_device(
-    base: LoadedModel,
-    blueprint: Blueprint,
-    task: TaskSpec,
-    assignment: Assignment,
-    adapter: Adapter,
-    fleet_scores: np.ndarray,
-    data: DeviceData,
-) -> Update:
+def train_device(context: DeviceContext, work: DeviceWork) -> Update:
     """Train one device for one round.
 
-    ``adapter`` has the device's shape (its structure and rank) and ``fleet_scores`` is float32 [units]. The round
-    alternates stretches of optimiser steps with prune events (FedSpine's prune and recover); the optimiser's moments
-    are cut with the factors they belong to.
+    The round alternates stretches of optimiser steps with prune events (FedSpine's prune and recover); the optimiser's
+    moments are cut with the factors they belong to.
     """
     started = time.perf_counter()
-    session = _Session(base, blueprint, task, assignment, adapter)
-    events = prune_steps(assignment.local_steps, task.pruning.events) if session.prunes else {}
+    assignment, data = work.assignment, work.data
+    session = _Session(context, work)
+    events = prune_steps(assignment.local_steps, context.task.pruning.events) if session.prunes else {}
     batches = data.batches()
-    with peak_memory(base.model.device) as memory:
-        session.build(assignment.structure, session.method.opened(adapter))
+    with peak_memory(context.base.model.device) as memory:
+        session.build(assignment.structure, session.method.opened(work.adapter))
         session.hold_to(session.adapted.read())
         loss_before = session.mean_loss(data.probe)
         for step in range(assignment.local_steps):
             if step in events:
-                session.prune(fleet_scores, events[step])
+                session.prune(work.scores, events[step])
             session.step(next(batches), step)
         loss_after = session.mean_loss(data.probe)
     learnt = session.method.closed(session.adapted.read(), assignment.rank)
@@ -91,14 +70,13 @@ def train_device(
 class _Session:
     """The moving parts of one device's round: model, optimiser, scores, and what it cost so far."""
 
-    def __init__(
-        self, base: LoadedModel, blueprint: Blueprint, task: TaskSpec, assignment: Assignment, sent: Adapter
-    ) -> None:
+    def __init__(self, context: DeviceContext, work: DeviceWork) -> None:
+        base, blueprint, task, assignment = context.base, context.blueprint, context.task, work.assignment
         self.base = base
         self.blueprint = blueprint
         self.task = task
         self.assignment = assignment
-        self.sent = sent
+        self.sent = work.adapter
         self.method = ADAPTERS[task.adapter.name]
         self.device = base.model.device
         self.prunes = can_prune(assignment, task.pruning)
@@ -149,8 +127,30 @@ class _Session:
             return
         had, old, state = self.structure, self.adapted, dict(self.optimizer.state)
         self.build(structure, narrow(old.read(), had, structure))
-        _carry_moments(old, state, self.adapted, self.optimizer, had, structure)
+        self.carry_moments(old, state, had)
         self.hold_to(narrow(self.start, had, structure))
+
+    def carry_moments(
+        self, old: AdaptedModel, state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]], had: Structure
+    ) -> None:
+        """Give the optimiser AdamW's moments ``state`` of the ``old`` model, which had ``had``, cut to what is left."""
+        if not state:
+            return
+        step = state[old.parameters()[0]]["step"]
+
+        def carried(name: str) -> Adapter:
+            def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # none for one that had no gradient yet
+                return state[parameter][name] if parameter in state else torch.zeros_like(parameter)
+
+            return narrow(old.read(moment), had, self.structure)
+
+        first, second = carried("exp_avg"), carried("exp_avg_sq")
+        for parameter, mean, square in zip(self.adapted.parameters(), first.tensors(), second.tensors(), strict=True):
+            self.optimizer.state[parameter] = {
+                "step": step.clone(),
+                "exp_avg": torch.from_numpy(mean).to(parameter),
+                "exp_avg_sq": torch.from_numpy(square).to(parameter),
+            }
 
     def step(self, batch: Batch, step: int) -> None:
         """One optimiser step, scored while the device still has something to prune."""
@@ -223,31 +223,3 @@ def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
     with torch.no_grad():
         parts = [(p * p.grad).abs().sum() for p in adapted.adapter_parameters() if p.grad is not None]
         return torch.stack(parts).sum()
-
-
-def _carry_moments(
-    old: AdaptedModel,
-    old_state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]],
-    new: AdaptedModel,
-    optimizer: torch.optim.Optimizer,
-    had: Structure,
-    has: Structure,
-) -> None:
-    """Give ``optimizer`` AdamW's moments of the factors before an event, cut to what the device still has."""
-    if not old_state:
-        return
-    step = old_state[old.parameters()[0]]["step"]
-
-    def carried(name: str) -> Adapter:
-        def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # none for one that had no gradient yet
-            return old_state[parameter][name] if parameter in old_state else torch.zeros_like(parameter)
-
-        return narrow(old.read(moment), had, has)
-
-    first, second = carried("exp_avg"), carried("exp_avg_sq")
-    for parameter, mean, square in zip(new.parameters(), first.tensors(), second.tensors(), strict=True):
-        optimizer.state[parameter] = {
-            "step": step.clone(),
-            "exp_avg": torch.from_numpy(mean).to(parameter),
-            "exp_avg_sq": torch.from_numpy(square).to(parameter),
-        }

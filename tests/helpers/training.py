@@ -15,7 +15,7 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.training.single_device import Batch, DeviceData
+from slimfed.clients.training.work import Batch, DeviceData
 from slimfed.clients.update import Assignment
 from slimfed.strategies.aggregation import initial_adapter
 

@@ -10,6 +10,7 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.messages.records import Orders, decode_orders, decode_results, encode_orders, encode_results
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceWork
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.update_checks import find_unfit
 
@@ -25,7 +26,10 @@ def round_of(kind: str, first: bool) -> tuple[Adapter, Assignment, Update]:
     part = assignment(0, 2, start, start.sparsity, steps=2)
     cut = narrowed(sent, start, 2)
     scores = np.zeros(BLUEPRINT.units, np.float32)
-    update = train_device(BASE, BLUEPRINT, task(False, adapter=kind), part, cut, scores, device_data(0, False, 8))
+    update = train_device(
+        DeviceContext(BASE, BLUEPRINT, task(False, adapter=kind)),
+        DeviceWork(part, cut, scores, device_data(0, False, 8)),
+    )
     return sent, part, replace(update, adapter=ADAPTERS[kind].upload(update.adapter))
 
 

@@ -10,10 +10,9 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.evaluation.metrics import TOKENS, Tally, batches, count
 from slimfed.clients.models.families import without_cache
-from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import AdapterSpec, TaskSpec
-from slimfed.clients.structure import Blueprint
-from slimfed.clients.training.cohort.model import CohortModel, attach_cohort
+from slimfed.clients.training.cohort.model import CohortModel, Members, attach_cohort
+from slimfed.clients.training.work import DeviceContext
 from slimfed.clients.update import Evaluation, Update
 
 
@@ -24,18 +23,13 @@ def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
 
 
 def evaluate_cohort(
-    base: LoadedModel,
-    blueprint: Blueprint,
-    task: TaskSpec,
-    updates: Sequence[Update],
-    split: TokenisedSplit,
-    rows: np.ndarray,
+    context: DeviceContext, updates: Sequence[Update], split: TokenisedSplit, rows: np.ndarray
 ) -> list[Evaluation]:
     """Each device's model, after its round, on the same ``rows`` of ``split``: as ``evaluate`` says, to rounding.
 
     For adapters of which :func:`together` is true.
     """
-    cohort = _attached(base, blueprint, task, updates)
+    cohort = _attached(context, updates)
     device, devices = cohort.device, len(updates)
     tallies: list[Tally] = []
     answers: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -55,13 +49,13 @@ def evaluate_cohort(
     return [tally.evaluation(len(rows)) for tally in tallies]
 
 
-def _attached(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, updates: Sequence[Update]) -> CohortModel:
+def _attached(context: DeviceContext, updates: Sequence[Update]) -> CohortModel:
     """The devices' models with what is left of their adapters when no more training comes."""
-    finished = [ADAPTERS[task.adapter.name].finished(update.adapter) for update in updates]
+    spec = context.task.adapter
+    finished = [ADAPTERS[spec.name].finished(update.adapter) for update in updates]
     structures, ranks = [update.report.structure for update in updates], [update.report.rank for update in updates]
-    dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
-    plain = AdapterSpec(scaling=task.adapter.scaling)
-    cohort = attach_cohort(base.model, blueprint, finished, structures, ranks, plain, dtype)
+    plain = AdapterSpec(scaling=spec.scaling)
+    cohort = attach_cohort(context.base.model, Members(finished, structures, ranks), plain, context.dtype)
     if not all(structure.keep.all() for structure in structures):
         cohort.set_structures(structures)
     cohort.model.eval()

@@ -29,6 +29,15 @@ _WORTH_CUTTING = 0.02
 
 
 @dataclass(frozen=True)
+class Members:
+    """The devices of a cohort: each one's adapter in its own shape, the structure it has, and its rank."""
+
+    adapters: Sequence[Adapter]
+    structures: Sequence[Structure]
+    ranks: Sequence[int]
+
+
+@dataclass(frozen=True)
 class CohortModel:
     """The base, cut to ``envelope``, with cohort modules in place of its adapted linears and its head.
 
@@ -143,20 +152,15 @@ class CohortModel:
 
 
 def attach_cohort(
-    base: PreTrainedModel,
-    blueprint: Blueprint,
-    adapters: Sequence[Adapter],
-    structures: Sequence[Structure],
-    ranks: Sequence[int],
-    spec: AdapterSpec,
-    dtype: torch.dtype | None = None,
+    base: PreTrainedModel, members: Members, spec: AdapterSpec, dtype: torch.dtype | None = None
 ) -> CohortModel:
-    """Build the model of a cohort from its devices' adapters, each in its own shape. ``base`` is not changed.
+    """Build the model of a cohort from its members. ``base`` is not changed.
 
     It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
     are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
     """
-    envelope = _envelope(structures, base.device)
+    adapters, structures = members.adapters, members.structures
+    blueprint, envelope = structures[0].blueprint, _envelope(structures, base.device)
     if not envelope.keep.all():
         base, adapters = slice_model(base, envelope), list(adapters)
     model = _copy(base, blueprint, dtype or base.dtype)
@@ -179,7 +183,7 @@ def attach_cohort(
     elif base.device.type == "cuda":
         fuse_norms(model)
     head = {name: head[name] for name in heads}
-    return CohortModel(model, blueprint, envelope, layers, head, tuple(ranks), extra, training.undecayed)
+    return CohortModel(model, blueprint, envelope, layers, head, tuple(members.ranks), extra, training.undecayed)
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:

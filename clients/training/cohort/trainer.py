@@ -1,4 +1,4 @@
-"""A cohort's round: the steps of ``clients.trainer``, taken by all of its devices at once."""
+"""A cohort's round: the steps of ``training/single_device.py``, taken by all of its devices at once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,47 +15,34 @@ from slimfed.clients.models.attention import short_attention
 from slimfed.clients.models.cost import AdapterLoad, Dimensions, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import ENCODERS, without_cache
-from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.events import can_prune, prune, prune_steps
-from slimfed.clients.spec import TaskSpec
-from slimfed.clients.stopwatch import Stopwatch
-from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.training.cohort.collate import Batch, join
+from slimfed.clients.structure import Structure
+from slimfed.clients.training.cohort.collate import join
 from slimfed.clients.training.cohort.cuda_graph import Launcher, launcher
 from slimfed.clients.training.cohort.first_token import read_first_token
 from slimfed.clients.training.cohort.flat_parameters import Trained
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.training.single_device import DeviceData
-from slimfed.clients.update import Assignment, Report, Update, Workload
+from slimfed.clients.training.work import Batch, CohortWork, DeviceContext
+from slimfed.clients.update import Report, Update, Workload
 
 
-def train_cohort(
-    base: LoadedModel,
-    blueprint: Blueprint,
-    task: TaskSpec,
-    assignments: Sequence[Assignment],
-    adapters: Sequence[Adapter],
-    fleet_scores: np.ndarray,
-    data: Sequence[DeviceData],
-    watch: Stopwatch | None = None,
-) -> list[Update]:
+def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
     """Train several devices for one round in one pass over the shared base.
 
     Each device gets exactly the training that ``train_device`` gives it (to rounding): its own batches, factors, mask,
     gradient norm, moments and scores. All assignments must ask for the same steps and learning rates, and the adapter
     must have no dropout. ``seconds`` and ``measured_memory_bytes`` of an update are the device's share of the cohort's.
-    ``watch`` learns where the time went.
     """
     started = time.perf_counter()
-    watch = watch or Stopwatch()
+    watch, assignments, data = context.watch, work.assignments, work.data
     with watch.phase("build"):
-        session = _Session(base, blueprint, task, assignments, adapters, watch)
+        session = _Session(context, work)
     steps = assignments[0].local_steps
-    events = prune_steps(steps, task.pruning.events) if any(session.prunes) else {}
+    events = prune_steps(steps, context.task.pruning.events) if any(session.prunes) else {}
     probes = [part.probe for part in data]
-    with peak_memory(base.model.device) as memory:
+    with peak_memory(context.base.model.device) as memory:
         with watch.phase("probe"):
             passes = session.joined(probes)
             before = session.losses(passes)
@@ -64,7 +51,7 @@ def train_cohort(
         for step in range(steps):
             if step in events:
                 with watch.phase("prune"):
-                    session.prune(fleet_scores, events[step])
+                    session.prune(work.scores, events[step])
             with watch.phase("steps"):
                 session.companion.begin(step)
                 launched.take()
@@ -102,26 +89,18 @@ def train_cohort(
 class _Session:
     """The moving parts of a cohort's round; whatever is a list here has one entry a device."""
 
-    def __init__(
-        self,
-        base: LoadedModel,
-        blueprint: Blueprint,
-        task: TaskSpec,
-        assignments: Sequence[Assignment],
-        adapters: Sequence[Adapter],
-        watch: Stopwatch,
-    ) -> None:
+    def __init__(self, context: DeviceContext, work: CohortWork) -> None:
+        base, blueprint, task, assignments = context.base, context.blueprint, context.task, work.assignments
         self.base = base
-        self.watch = watch
+        self.watch = context.watch
         self.task = task
         self.assignments = assignments
         self.device = base.model.device
         self.structures = [assignment.structure for assignment in assignments]
         self.method = ADAPTERS[task.adapter.name]
-        opened = _opened(self.method, adapters)
-        dtype = torch.bfloat16 if task.dtype == "bf16" else base.model.dtype
+        opened = _opened(self.method, work.adapters)
         ranks = [assignment.rank for assignment in assignments]
-        self.cohort = attach_cohort(base.model, blueprint, opened, self.structures, ranks, task.adapter, dtype)
+        self.cohort = attach_cohort(base.model, Members(opened, self.structures, ranks), task.adapter, context.dtype)
         self.companion = self.method.training.companion(self.cohort, task, assignments[0].round, ranks)
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
@@ -136,7 +115,7 @@ class _Session:
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]
-        self.sent = adapters[0]
+        self.sent = work.adapters[0]
         self.loads = [self.adapter_load(n) for n in range(len(assignments))]
         self.workloads = [Workload(0.0, 0.0, 0.0)] * len(assignments)
         self.optimizer = self.trained.optimizer(assignments[0].learning_rate)

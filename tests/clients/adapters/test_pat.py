@@ -21,8 +21,9 @@ from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceWork
 
 PAT = ADAPTERS["pat"]
 FAMILIES = ["bert", "roberta", "distilbert", "llama", "mistral", "qwen2", "qwen3", "gpt2"]
@@ -47,7 +48,7 @@ def test_the_cut_model_says_what_the_masked_one_says_and_is_narrower(family: str
     batch = tokens()
     with torch.no_grad():
         masked = PAT.training.attach(slice_model(base.model, dense), dense, sent, job).model(**batch).logits
-        cohort = attach_cohort(base.model, blueprint, [sent, sent], [dense, dense], [4, 4], job.adapter).model
+        cohort = attach_cohort(base.model, Members([sent, sent], [dense, dense], [4, 4]), job.adapter).model
         together = cohort(**{name: torch.cat([t, t]) for name, t in batch.items()}).logits
         narrow = PAT.training.build(base.model, dense, PAT.finished(sent), job.adapter)
         logits = narrow(**batch).logits
@@ -132,17 +133,14 @@ def test_a_decided_mask_and_the_progress_do_not_move() -> None:
     sent = trained(PAT.begin(adapter(base, blueprint, 0, 4), blueprint, 0), 0.9)
     part = assignment(0, 4, blueprint.dense(), 0.0)
     data = device_data(0, False, 8)
-    update = train_device(base, blueprint, job, part, sent, np.zeros(blueprint.units, np.float32), data)
+    update = train_device(
+        DeviceContext(base, blueprint, job), DeviceWork(part, sent, np.zeros(blueprint.units, np.float32), data)
+    )
     for name in ("z", "progress"):
         np.testing.assert_array_equal(update.adapter.extra[name], sent.extra[name])
     lora = train_device(
-        base,
-        blueprint,
-        task(False),
-        part,
-        replace(sent, extra={}),
-        np.zeros(blueprint.units, np.float32),
-        data,
+        DeviceContext(base, blueprint, task(False)),
+        DeviceWork(part, replace(sent, extra={}), np.zeros(blueprint.units, np.float32), data),
     )
     assert update.report.workload.flops > lora.report.workload.flops
     size = measure(base.model, blueprint, blueprint.dense())

@@ -15,8 +15,9 @@ from slimfed.clients.adapters.rank_pruning import kept_ranks, self_pruned, tail_
 from slimfed.clients.adapters.training.rank_penalty import TailPenalty
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceWork
 from slimfed.clients.update import Update
 
 SPEC = AdapterSpec(keep_ranks=0.7, tail_penalty=0.3, least_rank=2)
@@ -28,7 +29,9 @@ def trained() -> tuple[Update, object]:
     start = structure(blueprint, 1, 0.2)
     sent = narrowed(adapter(base, blueprint, 3, 8), start, 8)
     part, scores = assignment(0, 8, start, start.sparsity, steps=2), np.zeros(blueprint.units, dtype=np.float32)
-    return train_device(base, blueprint, task(False), part, sent, scores, device_data(0, False, 50)), sent
+    return train_device(
+        DeviceContext(base, blueprint, task(False)), DeviceWork(part, sent, scores, device_data(0, False, 50))
+    ), sent
 
 
 @given(scale=st.sampled_from([0.0, 0.5, 0.999, 1.0, 1.001, 3.0]), gamma=st.sampled_from([0.3, 0.7, 0.99, 1.0]))
@@ -78,7 +81,7 @@ def test_the_penalty_is_each_device_s_own_tail() -> None:
     ranks, starts = [8, 4, 2], [structure(blueprint, n, sparsity) for n, sparsity in enumerate((0.0, 0.3, 0.5))]
     whole = adapter(base, blueprint, 3, 8)
     parts = [narrowed(whole, start, rank) for start, rank in zip(starts, ranks, strict=True)]
-    cohort = attach_cohort(base.model, blueprint, parts, starts, ranks, SPEC)
+    cohort = attach_cohort(base.model, Members(parts, starts, ranks), SPEC)
     expected = [
         SPEC.tail_penalty * tail_product(part, kept_ranks(rank, SPEC)) for part, rank in zip(parts, ranks, strict=True)
     ]

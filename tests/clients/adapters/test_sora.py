@@ -14,8 +14,9 @@ from slimfed.clients.adapters.training.base import parameter_groups
 from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceWork
 
 SORA = ADAPTERS["sora"]
 
@@ -41,7 +42,7 @@ def test_the_baked_model_says_what_the_gated_one_says(seed: int, family: str) ->
     with torch.no_grad():
         dense = blueprint.dense()
         alone = SORA.training.attach(slice_model(base, dense), dense, trained, spec).model(**batch).logits
-        cohort = attach_cohort(base, blueprint, [trained], [dense], [4], spec.adapter).model(**batch).logits
+        cohort = attach_cohort(base, Members([trained], [dense], [4]), spec.adapter).model(**batch).logits
         small = SORA.finished(SORA.closed(trained, 4))
         baked = fold(slice_model(base, dense), small, spec.adapter.scaling)(**batch).logits
     torch.testing.assert_close(baked, alone, rtol=1e-4, atol=1e-4)
@@ -100,7 +101,9 @@ def test_a_rank_that_is_off_on_every_device_stays_off_and_the_device_reports_the
     job = task(False, adapter="sora", weight_decay=0.1)
     part = assignment(0, 4, blueprint.dense(), 0.0)
     data = device_data(0, False, 8)
-    update = train_device(base, blueprint, job, part, sent, np.zeros(blueprint.units, np.float32), data)
+    update = train_device(
+        DeviceContext(base, blueprint, job), DeviceWork(part, sent, np.zeros(blueprint.units, np.float32), data)
+    )
     for f in update.adapter.factors.values():
         assert f.gate[1] == 0
         assert not f.b[:, 1].any()

@@ -17,6 +17,7 @@ from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceWork
 
 SPARSE = ADAPTERS["sparse"]
 RANK = 4
@@ -31,7 +32,12 @@ def ticket(family: str = "bert", rank: int = 2, seed: int = 0):
     for device in range(2):
         part = assignment(device, rank, blueprint.dense(), 0.0, steps=3)
         data = device_data(device, family != "bert", 8)
-        updates.append(train_device(base, blueprint, job, part, begun, np.zeros(blueprint.units, np.float32), data))
+        updates.append(
+            train_device(
+                DeviceContext(base, blueprint, job),
+                DeviceWork(part, begun, np.zeros(blueprint.units, np.float32), data),
+            )
+        )
     return base, blueprint, begun, updates, SPARSE.decide(begun, begun, updates, job, RANK, 1)
 
 
@@ -63,7 +69,8 @@ def test_only_the_ticket_moves_and_everything_else_keeps_its_bits_with_weight_de
     part = assignment(0, 2, structure(blueprint, 1, 0.3), 0.6)
     sent = narrowed(decided, part.structure, part.rank)
     update = train_device(
-        base, blueprint, job, part, sent, np.zeros(blueprint.units, np.float32), device_data(0, False, 8)
+        DeviceContext(base, blueprint, job),
+        DeviceWork(part, sent, np.zeros(blueprint.units, np.float32), device_data(0, False, 8)),
     )
     assert update.report.structure.sparsity > 0.5
     before, after = slice_model(base.model, update.report.structure), slice_model(base.model, update.report.structure)
@@ -80,7 +87,9 @@ def test_the_trained_model_is_the_folded_one_and_sends_nothing_but_values() -> N
     job = task(False, adapter="sparse")
     part = assignment(0, RANK, blueprint.dense(), 0.0)
     data = device_data(0, False, 8)
-    update = train_device(base, blueprint, job, part, decided, np.zeros(blueprint.units, np.float32), data)
+    update = train_device(
+        DeviceContext(base, blueprint, job), DeviceWork(part, decided, np.zeros(blueprint.units, np.float32), data)
+    )
     model = fold(slice_model(base.model, blueprint.dense()), update.adapter, 1.0)
     again = SPARSE.training.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), update.adapter, job)
     batch = {k: v for k, v in data.probe[0].items() if k != "labels"}
@@ -99,7 +108,7 @@ def test_devices_propose_the_same_alone_and_in_a_cohort() -> None:
     data = [device_data(device, False, 8) for device in range(2)]
     scores = np.zeros(blueprint.units, np.float32)
     job = task(False, adapter="sparse", local_steps=3)
-    together = train_cohort(base, blueprint, job, parts, [begun, begun], scores, data)
+    together = train_cohort(DeviceContext(base, blueprint, job), CohortWork(parts, [begun, begun], scores, data))
     for alone, cohort in zip(updates, together, strict=True):
         assert alone.report.workload == cohort.report.workload
         for name, delta in alone.adapter.deltas.items():

@@ -9,6 +9,7 @@ from training import adapter, assignment, begun, device_data, narrowed, opened, 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceWork
 from slimfed.clients.update import Update
 
 
@@ -23,7 +24,11 @@ def assert_alike_with_and_without(family: str, kind: str = "lora", **options: ob
         torch.manual_seed(4)  # for dropout
         job = task(causal, adapter=kind, checkpointing=checkpointing, **options)
         part = assignment(0, 8, start, 0.6)
-        updates.append(train_device(base, blueprint, job, part, sent, scores, device_data(0, causal, 50)))
+        updates.append(
+            train_device(
+                DeviceContext(base, blueprint, job), DeviceWork(part, sent, scores, device_data(0, causal, 50))
+            )
+        )
     plain, again = updates
     assert again.report.structure == plain.report.structure
     assert again.report.structure.sparsity > start.sparsity or not ADAPTERS[kind].prunes(sent)

@@ -12,7 +12,8 @@ from training import adapter, assignment, device_data, narrowed, opened, structu
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.training.distillation import square_head, teacher_states
-from slimfed.clients.training.single_device import DeviceData, train_device
+from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
 
 
 def states(seed: int, layers: int, rows: int, length: int) -> list[torch.Tensor]:
@@ -64,7 +65,9 @@ def test_a_device_is_held_to_the_unpruned_base_and_pays_for_it() -> None:
     far, updates = {}, {}
     for recovery in ("plain", "squarehead"):
         job = task(False, recovery=recovery)
-        updates[recovery] = train_device(base, blueprint, job, part, narrowed(sent, start, 8), scores, own)
+        updates[recovery] = train_device(
+            DeviceContext(base, blueprint, job), DeviceWork(part, narrowed(sent, start, 8), scores, own)
+        )
         model = _built(base, start, updates[recovery].adapter, job)
         batch = {name: data.probe[0][name] for name in ("input_ids", "attention_mask")}
         pair = (teacher_states(each, **_renamed(batch)) for each in (model, base.model))

@@ -14,7 +14,7 @@ from training import adapter, assignment, device_data, narrowed, opened, task
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import is_out_of_memory, with_room
-from slimfed.clients.training.single_device import DeviceData
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Failure, Update
 
 DEVICES = 5
@@ -26,7 +26,7 @@ def trained(data: list[DeviceData], engine: str = "cohort", size: int = DEVICES)
     parts = [assignment(device, 4, blueprint.dense(), 0.5) for device in range(DEVICES)]
     sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
-    return train(base, blueprint, job, parts, sent, scores, data)
+    return train(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data))
 
 
 def fleet_data() -> list[DeviceData]:
@@ -145,5 +145,8 @@ def test_a_round_in_which_nobody_prunes_needs_no_importance(engine: str, importa
     job = task(False, importance=importance).model_copy(update={"engine": engine, "cohort_size": DEVICES})
     parts = [assignment(device, 4, blueprint.dense(), 0.0) for device in range(DEVICES)]
     sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
-    results = train(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), fleet_data())
+    results = train(
+        DeviceContext(base, blueprint, job),
+        CohortWork(parts, sent, np.zeros(blueprint.units, np.float32), fleet_data()),
+    )
     assert all(isinstance(result, Update) and result.report.structure.keep.all() for result in results)

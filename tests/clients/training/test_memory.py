@@ -20,7 +20,8 @@ from slimfed.clients.structure import Structure
 from slimfed.clients.training.checkpointing import ActivationFunctions
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.memory import counted_memory
-from slimfed.clients.training.single_device import Batch, DeviceData, train_device
+from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import Batch, CohortWork, DeviceContext, DeviceData, DeviceWork
 from slimfed.clients.update import Update
 
 STEPS, RANK = 4, 8
@@ -72,7 +73,8 @@ def our_round(base: LoadedModel, start: Structure, sparsity: float, batch: Batch
     data = DeviceData(lambda: itertools.repeat(batch), (batch,), 8)
     with counted_memory() as memory:
         update = train_device(
-            base, blueprint, task(causal), assignment(0, RANK, start, sparsity, STEPS), sent, scores, data
+            DeviceContext(base, blueprint, task(causal)),
+            DeviceWork(assignment(0, RANK, start, sparsity, STEPS), sent, scores, data),
         )
     assert update.report.structure.sparsity == pytest.approx(max(sparsity, start.sparsity), abs=0.05)
     return memory.peak
@@ -118,7 +120,10 @@ def test_what_is_computed_again_is_the_same_to_the_bit(
         with counted_memory() as memory:
             part = assignment(0, RANK, start, 0.6)
             updates.append(
-                train_device(base, blueprint, task(causal, **options), part, sent, scores, device_data(0, causal, 50))
+                train_device(
+                    DeviceContext(base, blueprint, task(causal, **options)),
+                    DeviceWork(part, sent, scores, device_data(0, causal, 50)),
+                )
             )
         kept.append(memory.peak)
     for ours, theirs in zip(updates[0].adapter.tensors(), updates[1].adapter.tensors(), strict=True):
@@ -149,7 +154,7 @@ def test_a_round_leaves_no_tensor_that_only_a_search_for_cycles_would_free(
     gc.collect()
     gc.disable()
     try:
-        results = train(base, blueprint, job, parts, sent, scores, data)
+        results = train(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data))
         assert all(isinstance(result, Update) for result in results)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()

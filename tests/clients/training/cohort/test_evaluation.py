@@ -16,6 +16,7 @@ from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.cohort.trainer import train_cohort
+from slimfed.clients.training.work import CohortWork, DeviceContext
 
 devices = st.lists(
     st.tuples(st.sampled_from([1, 2, 4, 8]), st.sampled_from([0.0, 0.2, 0.5])),  # rank, sparsity
@@ -48,11 +49,13 @@ def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, fleet
     sent = [narrowed(whole, a.structure, a.rank) for a in parts]
     data = [device_data(n, causal, 50) for n in range(len(fleet))]
     scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
-    updates = train_cohort(base, blueprint, job, parts, sent, scores, data)
+    updates = train_cohort(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data))
     text, rows = split(causal, seed), np.random.default_rng(seed).permutation(23)[:17]
 
     assert together(job, [update.adapter for update in updates])
-    for update, found in zip(updates, evaluate_cohort(base, blueprint, job, updates, text, rows), strict=True):
+    for update, found in zip(
+        updates, evaluate_cohort(DeviceContext(base, blueprint, job), updates, text, rows), strict=True
+    ):
         model = ADAPTERS[kind].training.build(
             base.model, update.report.structure, ADAPTERS[kind].finished(update.adapter), job.adapter
         )
@@ -76,8 +79,10 @@ def test_out_of_memory_halves_the_pass(monkeypatch):
     parts = [assignment(n, 4, dense, 0.0, steps=1) for n in range(5)]
     sent = [narrowed(whole, dense, 4) for _ in parts]
     data = [device_data(n, False, 50) for n in range(5)]
-    updates = train_cohort(base, blueprint, job, parts, sent, np.zeros(blueprint.units, np.float32), data)
-    expected = evaluate_cohort(base, blueprint, job, updates, text, np.arange(23))
+    updates = train_cohort(
+        DeviceContext(base, blueprint, job), CohortWork(parts, sent, np.zeros(blueprint.units, np.float32), data)
+    )
+    expected = evaluate_cohort(DeviceContext(base, blueprint, job), updates, text, np.arange(23))
     sizes = []
 
     def cramped(*arguments):

@@ -16,9 +16,10 @@ from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
-from slimfed.clients.training.cohort.model import attach_cohort
+from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.cohort.trainer import train_cohort
-from slimfed.clients.training.single_device import DeviceData, train_device
+from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData, DeviceWork
 from slimfed.clients.update import Update
 
 CASES = [(family, causal) for family in CONFIGS for causal in ((False, True) if family in DECODERS else (False,))]
@@ -50,11 +51,15 @@ def both(
     ]
     sent = [narrowed(whole, a.structure, a.rank) for a in parts]
     alone = [
-        train_device(base, blueprint, job, a, s, scores, device_data(n, causal, fleet[n][3]))
+        train_device(DeviceContext(base, blueprint, job), DeviceWork(a, s, scores, device_data(n, causal, fleet[n][3])))
         for n, (a, s) in enumerate(zip(parts, sent, strict=True))
     ]
     data = [device_data(n, causal, part[3]) for n, part in enumerate(fleet)]
-    return list(zip(alone, train_cohort(base, blueprint, job, parts, sent, scores, data), strict=True))
+    return list(
+        zip(
+            alone, train_cohort(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data)), strict=True
+        )
+    )
 
 
 def assert_equal(alone: Update, cohort: Update) -> None:
@@ -125,7 +130,9 @@ def test_fedprox_is_what_autograd_makes_of_its_penalty() -> None:
     part = replace(assignment(0, 4, blueprint.dense(), 0.0, steps=steps), learning_rate_end=5e-3)
     job = task(False, proximal=mu, weight_decay=0.0, max_grad_norm=1e9)
     scores = np.zeros(blueprint.units, dtype=np.float32)
-    update = train_device(base, blueprint, job, part, sent, scores, device_data(0, False, 50))
+    update = train_device(
+        DeviceContext(base, blueprint, job), DeviceWork(part, sent, scores, device_data(0, False, 50))
+    )
 
     model = ADAPTERS["lora"].training.attach(slice_model(base.model, part.structure), part.structure, sent, job)
     start = [parameter.detach().clone() for parameter in model.parameters()]
@@ -149,7 +156,9 @@ def test_a_held_device_stays_nearer_to_what_it_was_sent() -> None:
     ways = []
     for strength in (0.0, 1.0, 100.0):
         job = task(False, proximal=strength)
-        update = train_device(base, blueprint, job, part, sent, scores, device_data(0, False, 50))
+        update = train_device(
+            DeviceContext(base, blueprint, job), DeviceWork(part, sent, scores, device_data(0, False, 50))
+        )
         pairs = zip(update.adapter.tensors(), sent.tensors(), strict=True)
         ways.append(float(np.sqrt(sum(((now - then) ** 2).sum() for now, then in pairs))))
     assert ways[0] > ways[1] > ways[2]
@@ -167,7 +176,9 @@ def test_training_lowers_the_loss_and_pruning_reaches_its_goal() -> None:
     data = device_data(0, False, 4)
     own = DeviceData(lambda: cycle(data.probe), data.probe, 8)
     scores = np.zeros(blueprint.units, dtype=np.float32)
-    update = train_device(base, blueprint, task(False), part, adapter(base, blueprint, 3, 4), scores, own)
+    update = train_device(
+        DeviceContext(base, blueprint, task(False)), DeviceWork(part, adapter(base, blueprint, 3, 4), scores, own)
+    )
     assert update.report.loss_after < 0.3 * update.report.loss_before
     assert update.report.structure.sparsity == pytest.approx(0.5, abs=0.03)
     assert update.report.importance > 0
@@ -179,8 +190,8 @@ def test_factors_are_picked_in_one_piece_as_one_by_one(family: str) -> None:
     whole = adapter(base, blueprint, 3, 8)
     starts, ranks = [structure(blueprint, n, sparsity) for n, sparsity in enumerate((0.0, 0.2, 0.5))], [4, 8, 2]
     sent = Broadcast(whole, blueprint.dense(), starts, ranks)
-    spread = attach_cohort(base.model, blueprint, sent, starts, ranks, AdapterSpec())
-    stacked = attach_cohort(base.model, blueprint, list(sent), starts, ranks, AdapterSpec())
+    spread = attach_cohort(base.model, Members(sent, starts, ranks), AdapterSpec())
+    stacked = attach_cohort(base.model, Members(list(sent), starts, ranks), AdapterSpec())
     for cohort in (spread, stacked):
         for one, other in zip(cohort.read(starts), cohort.read_low_rank(starts), strict=True):
             assert one.factors.keys() == other.factors.keys()
