@@ -1,18 +1,14 @@
 """What a node holds for a run: the frozen base, its structure, the tokenised text and who owns which part of it."""
 
-import logging
-import secrets
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.adapters.rank_pruning import self_pruned
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.lora import attach, zero_factors
 from slimfed.clients.adapters.training.merging import changed
@@ -22,29 +18,27 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.importance import IMPORTANCE
-from slimfed.clients.messages.quantization import compensated, kept
 from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
 from slimfed.clients.models.loading import BUILTIN, LoadedModel, load_model
+from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.identity import HostedDevice
-from slimfed.clients.privacy import localised
-from slimfed.clients.pruning.adapter_slicing import narrow, widen
+from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, UpdateTransform, Upload
+from slimfed.clients.pruning.adapter_slicing import widen
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.seeds import derive
 from slimfed.clients.sources.hub import is_local
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
-from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
+from slimfed.clients.training.out_of_memory import with_room
 from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
-_log = logging.getLogger(__name__)
 _PROBE_BATCHES = 2
 
 
@@ -62,48 +56,74 @@ class NodeRuntime:
     prompts: Prompts | None
 
     def serve(self, orders: Orders, watch: Stopwatch) -> list[Update | Failure]:
-        """Train the assigned devices, and measure the models of those that are to be measured.
+        """Train the assigned devices, and make their updates ready to be sent; one result a device, in order.
 
-        A residual is the same for all of them, so it goes into the base that they share, once a message.
-        ``watch`` learns where the time went.
+        ``watch`` learns where the time went. The steps:
+
+        1. put the residual, which is the same for all devices, into the base that they share;
+        2. give each device its work: its part of the adapter, and its data;
+        3. train, in cohorts or one by one;
+        4. transform what was learnt, step by step, into what is sent.
         """
-        if orders.adapter.residual:
-            base = changed(self.base.model, widen(orders.adapter, orders.envelope).residual)
-            there = replace(self, base=replace(self.base, model=base))
-            return there.serve(replace(orders, adapter=replace(orders.adapter, residual={})), watch)
+        base, orders = self._with_residual(orders)
+        context = DeviceContext(base, self.blueprint, self.task, watch)
+        results = train(context, self._work(orders))
+        updates = [result for result in results if isinstance(result, Update)]
+        for transform in self._transforms(context):
+            updates = transform(updates, orders)
+        ready = iter(updates)
+        return [next(ready) if isinstance(result, Update) else result for result in results]
+
+    def _with_residual(self, orders: Orders) -> tuple[LoadedModel, Orders]:
+        """The base with the residual of ``orders`` in it, and the orders without."""
+        if not orders.adapter.residual:
+            return self.base, orders
+        model = changed(self.base.model, widen(orders.adapter, orders.envelope).residual)
+        return replace(self.base, model=model), replace(orders, adapter=replace(orders.adapter, residual={}))
+
+    def _work(self, orders: Orders) -> CohortWork:
+        """What each device of ``orders`` is given to train."""
         assignments = orders.assignments
         structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
         adapters = Broadcast(orders.adapter, orders.envelope, structures, ranks)
-        data = [self.data(assignment) for assignment in assignments]
-        context = DeviceContext(self.base, self.blueprint, self.task, watch)
-        results = train(context, CohortWork(assignments, adapters, orders.scores, data))
-        if self.task.adapter.keep_ranks < 1:
-            results = [self._self_pruned(r, orders) if isinstance(r, Update) else r for r in results]
-        with watch.phase("evaluate"):
-            measured = self._evaluated(
-                results, {assignment.device for assignment in assignments if assignment.evaluate}
-            )
-        if self.task.privacy.kind == "local":
-            measured = [self._localised(r, orders) if isinstance(r, Update) else r for r in measured]
-        upload = ADAPTERS[self.task.adapter.name].upload
-        sent = [replace(r, adapter=upload(r.adapter)) if isinstance(r, Update) else r for r in measured]
-        if self.task.messages.precision != "fp32":
-            sent = [self._rounded(r, orders) if isinstance(r, Update) else r for r in sent]
-        return sent
+        return CohortWork(assignments, adapters, orders.scores, [self.data(each) for each in assignments])
+
+    def _transforms(self, context: DeviceContext) -> list[UpdateTransform]:
+        """What happens to updates between training and sending, in order.
+
+        Ranks go first, so that the model is measured that stays. Privacy comes after, since it takes the evaluation
+        away. Rounding is the last, so that the device knows what it took away of what is really sent.
+        """
+        task = self.task
+        transforms: list[UpdateTransform] = []
+        if task.adapter.keep_ranks < 1:
+            transforms.append(PruneRanks(task.adapter))
+        transforms.append(EvaluateModels(ModelEvaluator(context, self.test), self.sample))
+        if task.privacy.kind == "local":
+            transforms.append(Privatise(task.privacy))
+        transforms.append(Upload(ADAPTERS[task.adapter.name]))
+        if task.messages.precision != "fp32":
+            transforms.append(Quantise(task.messages.precision))
+        return transforms
+
+    @property
+    def _evaluator(self) -> ModelEvaluator:
+        return ModelEvaluator(DeviceContext(self.base, self.blueprint, self.task), self.test)
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
-        return with_room(lambda: evaluate(self._sliced(adapter, structure), self.test, dtype=self._dtype, rows=rows))
+        return self._evaluator.one(adapter, structure, rows)
 
     def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """As :meth:`evaluate` on the whole test split, and what the model writes, if the test split has prompts."""
-        model = with_room(lambda: self._sliced(adapter, structure))
-        found = with_room(lambda: evaluate(model, self.test, dtype=self._dtype))
+        evaluator = self._evaluator
+        model = with_room(lambda: evaluator.model(adapter, structure))
+        found = with_room(lambda: evaluate(model, self.test, dtype=evaluator.dtype))
         if self.prompts is None:
             return found
         longest = self.task.generate.max_new_tokens
         prompts, tokenizer = self.prompts, self.base.tokenizer
-        written = with_room(lambda: complete(model, tokenizer, prompts, longest, self._dtype))
+        written = with_room(lambda: complete(model, tokenizer, prompts, longest, evaluator.dtype))
         return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
 
     def scores_of_base(self) -> np.ndarray | None:
@@ -128,64 +148,6 @@ class NodeRuntime:
             probe=probe_batches(self.train, rows, size, _PROBE_BATCHES, fixed),
             examples=len(rows),
         )
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.task.dtype == "bf16" else torch.float32
-
-    def _sliced(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
-        method = ADAPTERS[self.task.adapter.name]
-        return method.training.build(self.base.model, structure, method.finished(adapter), self.task.adapter)
-
-    def _self_pruned(self, update: Update, orders: Orders) -> Update:
-        sent = narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)
-        return self_pruned(update, sent, self.task.adapter)
-
-    def _localised(self, update: Update, orders: Orders) -> Update:
-        """What may leave under local privacy; its noise is nobody's to know, so the run's seed has no part in it."""
-        sent = narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)
-        return localised(update, sent, self.task.privacy, np.random.default_rng(secrets.randbits(256)))
-
-    def _rounded(self, update: Update, orders: Orders) -> Update:
-        """As it can travel, with what its device could not send before."""
-        memory = orders.memories.get(update.device)
-        if memory is not None:
-            start = next(a.structure for a in orders.assignments if a.device == update.device)
-            memory = kept(memory, start, update.report.structure, update.report.rank)
-        adapter, memory = compensated(update.adapter, memory, self.task.messages.precision)
-        return replace(update.with_report(memory=memory), adapter=adapter)
-
-    def _evaluated(self, results: Sequence[Update | Failure], devices: Set[int]) -> list[Update | Failure]:
-        """``results``, with the accuracy of the models of ``devices``; in cohorts where they can be."""
-        own = [r for r in results if isinstance(r, Update) and r.device in devices]
-        if not len(self.sample):  # a real device need not keep a test file
-            return list(results)
-        found: dict[int, Evaluation] = {}
-        if together(self.task, [update.adapter for update in own]):
-            for start in range(0, len(own), self.task.cohort_size):
-                part = own[start : start + self.task.cohort_size]
-                found |= zip((update.device for update in part), self._measured(part), strict=True)
-        else:
-            found = {u.device: self.evaluate(u.adapter, u.report.structure, self.sample) for u in own}
-        return [r.with_report(evaluation=found.get(r.device)) if isinstance(r, Update) else r for r in results]
-
-    def _measured(self, updates: Sequence[Update]) -> list[Evaluation]:
-        """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""
-
-        def measured() -> list[Evaluation]:
-            return evaluate_cohort(DeviceContext(self.base, self.blueprint, self.task), updates, self.test, self.sample)
-
-        if len(updates) == 1:
-            return with_room(measured)
-        try:
-            return measured()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            _log.warning("%d models at once do not fit into memory, two halves are measured: %s", len(updates), error)
-        make_room()
-        half = (len(updates) + 1) // 2
-        return self._measured(updates[:half]) + self._measured(updates[half:])
 
 
 @lru_cache(maxsize=2)

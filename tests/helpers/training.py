@@ -9,6 +9,7 @@ from small_models import VOCABULARY, build
 from slimfed.clients.adapter import Adapter, Delta
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import head_state
+from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow
@@ -121,3 +122,14 @@ def opened(family: str, causal: bool) -> tuple[LoadedModel, Blueprint]:
     """A base and its blueprint."""
     base = loaded(family, causal)
     return base, discover(base.model)
+
+
+def split(causal: bool, seed: int, examples: int = 23) -> TokenisedSplit:
+    """Made-up text to be measured on, of ``examples`` rows."""
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(3, 12, examples)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = draw.integers(3, VOCABULARY, offsets[-1]).astype(np.int32)
+    labels = None if causal else draw.integers(0, 2, examples)
+    prompts = draw.integers(0, 2, examples) if causal else np.zeros(examples, np.int64)
+    return TokenisedSplit(tokens, offsets, labels, prompts, pad_id=0)

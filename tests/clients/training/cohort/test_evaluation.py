@@ -4,16 +4,13 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_models import DECODERS, VOCABULARY
-from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
+from small_models import DECODERS
+from training import adapter, assignment, begun, device_data, narrowed, opened, split, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.evaluation.metrics import evaluate
-from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.work import CohortWork, DeviceContext
@@ -23,16 +20,6 @@ devices = st.lists(
     min_size=1,
     max_size=4,
 )
-
-
-def split(causal: bool, seed: int, examples: int = 23) -> TokenisedSplit:
-    draw = np.random.default_rng(seed)
-    lengths = draw.integers(3, 12, examples)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = draw.integers(3, VOCABULARY, offsets[-1]).astype(np.int32)
-    labels = None if causal else draw.integers(0, 2, examples)
-    prompts = draw.integers(0, 2, examples) if causal else np.zeros(examples, np.int64)
-    return TokenisedSplit(tokens, offsets, labels, prompts, pad_id=0)
 
 
 @pytest.mark.parametrize("kind", ["lora", "sora"])
@@ -67,31 +54,3 @@ def test_what_is_no_plain_factor_is_measured_alone():
     whole = begun("sparse", adapter(base, blueprint, 3, 8), blueprint, 3)
     job = task(False, adapter="sparse").model_copy(update={"engine": "cohort"})
     assert not together(job, [whole])
-
-
-def test_out_of_memory_halves_the_pass(monkeypatch):
-    base, blueprint = opened("bert", False)
-    job = task(False).model_copy(update={"engine": "cohort", "cohort_size": 5})
-    text = split(False, 1)
-    runtime = NodeRuntime(job, base, blueprint, text, text, {}, np.arange(23), None)
-    whole = adapter(base, blueprint, 3, 8)
-    dense = structure(blueprint, 0, 0.0)
-    parts = [assignment(n, 4, dense, 0.0, steps=1) for n in range(5)]
-    sent = [narrowed(whole, dense, 4) for _ in parts]
-    data = [device_data(n, False, 50) for n in range(5)]
-    updates = train_cohort(
-        DeviceContext(base, blueprint, job), CohortWork(parts, sent, np.zeros(blueprint.units, np.float32), data)
-    )
-    expected = evaluate_cohort(DeviceContext(base, blueprint, job), updates, text, np.arange(23))
-    sizes = []
-
-    def cramped(*arguments):
-        sizes.append(len(arguments[3]))
-        if len(arguments[3]) > 2:
-            raise torch.OutOfMemoryError("no room")
-        return evaluate_cohort(*arguments)
-
-    monkeypatch.setattr("slimfed.clients.node.runtime.evaluate_cohort", cramped)
-    measured = runtime._evaluated(updates, set(range(5)))
-    assert sizes == [5, 3, 2, 1, 2]
-    assert [update.report.evaluation.accuracy for update in measured] == [each.accuracy for each in expected]
