@@ -56,7 +56,7 @@ class DataSpec(Section):
 
 
 class AdapterOptions(Section):
-    """How an adapter is set, whichever it is; ``scaling`` = alpha / r is the same for every rank (algorithms 17.2)."""
+    """How an adapter is set, whichever it is; ``scaling`` = alpha / r is the same for every rank."""
 
     scaling: float = Field(2.0, gt=0, description="alpha / r, equal for all ranks so that factors can be averaged")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)

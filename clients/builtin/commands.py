@@ -25,6 +25,7 @@ from slimfed.clients.builtin.household import (
     Thing,
     Verb,
 )
+from slimfed.clients.builtin.user import CLOSERS, FILLERS, OPENERS, User
 
 USERS = 80
 TRAIN_ROWS = 8000
@@ -41,28 +42,6 @@ class Row:
     label: str
     user: str
     answer: str
-
-
-@dataclass(frozen=True)
-class User:
-    """How one person speaks; every tuple of weights runs over the choices it belongs to."""
-
-    name: str
-    intents: tuple[float, ...]
-    patterns: tuple[float, ...]
-    nouns: tuple[tuple[Noun, ...], ...]
-    verbs: tuple[tuple[Verb, ...], ...]
-    rooms: tuple[str, ...]
-    openers: tuple[str, ...]
-    closers: tuple[str, ...]
-    fillers: tuple[str, ...]
-    splits: float
-    polite: float
-    names_room: float
-    contracts: float
-    typos: float
-    capitals: bool
-    stop: str
 
 
 @dataclass(frozen=True)
@@ -123,9 +102,9 @@ def make_user(rng: random.Random, name: str) -> User:
         nouns=tuple(tuple(rng.sample(thing.nouns, 3)) for thing in THINGS),
         verbs=tuple(tuple(rng.sample(action.verbs, 2)) for thing in THINGS for action in thing.actions),
         rooms=tuple(rng.sample(ROOMS, 4)),
-        openers=tuple(rng.sample(_OPENERS, 2)),
-        closers=tuple(rng.sample(_CLOSERS, 2)),
-        fillers=tuple(rng.sample(_FILLERS, 2)),
+        openers=tuple(rng.sample(OPENERS, 2)),
+        closers=tuple(rng.sample(CLOSERS, 2)),
+        fillers=tuple(rng.sample(FILLERS, 2)),
         splits=rng.random(),
         polite=rng.choice((0.05, 0.2, 0.5)),
         names_room=rng.uniform(0.1, 0.5),
@@ -146,7 +125,7 @@ def make_row(rng: random.Random, user: User) -> Row:
     polite = rng.random() < user.polite
     plain = pattern(rng, goal, distractor, opposite)
     reply = ("of course, " if polite else "okay, ") + goal.answer + "."
-    return Row(_voice(rng, user, plain, polite), goal.action.label, user.name, reply[0].upper() + reply[1:])
+    return Row(user.voiced(rng, plain, polite), goal.action.label, user.name, reply[0].upper() + reply[1:])
 
 
 def normalise(text: str) -> str:
@@ -344,63 +323,3 @@ PATTERNS: tuple[tuple[float, Pattern], ...] = (
     (5, _choice),
     (5, _remember),
 )
-
-# A person's voice: how a plain sentence is dressed up, abbreviated and misspelt.
-
-_OPENERS = (
-    "hey house",
-    "ok home",
-    "computer",
-    "hello",
-    "listen",
-    "hi there",
-    "house",
-    "good evening",
-    "yo",
-    "excuse me",
-)
-_CLOSERS = ("thanks", "thank you", "will you", "okay", "quickly", "if you can", "my dear", "cheers", "for me", "right")
-_FILLERS = ("um", "uh", "well", "you know", "like", "so", "hmm", "er", "i guess", "actually")
-_CONTRACTIONS = (("do not", "don't"), ("it is", "it's"), ("i am", "i'm"), ("did not", "didn't"), ("cannot", "can't"))
-_NEIGHBOURS = dict(zip("abcdefghiklmnoprstuvwy", "snvsrdhjouknmblteyigec", strict=True))
-
-
-def _voice(rng: random.Random, user: User, text: str, polite: bool) -> str:
-    if polite:
-        text = rng.choice((f"please {text}", f"{text} please", f"be so kind, {text}"))
-    if rng.random() < 0.3:
-        text = f"{rng.choice(user.openers)}, {text}"
-    if rng.random() < 0.2:
-        text = f"{text}, {rng.choice(user.closers)}"
-    if rng.random() < 0.25:
-        text = _interrupt(rng, text, rng.choice(user.fillers))
-    if rng.random() < user.contracts:
-        for long, short in _CONTRACTIONS:
-            text = text.replace(long, short)
-    if rng.random() < user.contracts:
-        text = text.replace(",", "")
-    if user.typos:
-        text = " ".join(_misspell(rng, word) if rng.random() < user.typos else word for word in text.split(" "))
-    return (text[0].upper() + text[1:] if user.capitals else text) + user.stop
-
-
-def _interrupt(rng: random.Random, text: str, filler: str) -> str:
-    words = text.split(" ")
-    place = rng.randrange(len(words))
-    return " ".join([*words[:place], filler, *words[place:]])
-
-
-def _misspell(rng: random.Random, word: str) -> str:
-    """Drop, double, swap or mistype one letter of a word of four letters or more."""
-    if len(word) < 4:
-        return word
-    at = rng.randrange(1, len(word) - 1)
-    letter = word[at]
-    kind = rng.randrange(4)
-    if kind == 0:
-        return word[:at] + word[at + 1 :]
-    if kind == 1:
-        return word[:at] + letter + word[at:]
-    if kind == 2:
-        return word[:at] + word[at + 1] + letter + word[at + 2 :]
-    return word[:at] + _NEIGHBOURS.get(letter, letter) + word[at + 1 :]

@@ -1,4 +1,4 @@
-"""Which slices a stock configuration can say, so that plain ``from_pretrained`` opens them (algorithms 2.5).
+"""Which slices a stock configuration can say, so that plain ``from_pretrained`` opens them.
 
 A configuration holds one number of heads and one of FFN channels for all layers. Llama-like models may have any number
 of heads if ``head_dim`` is explicit. BERT-like models and GPT-2 compute the width of a head as hidden size / heads, so

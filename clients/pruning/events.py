@@ -30,7 +30,7 @@ def prune(
 ) -> Structure:
     """What is left of ``structure`` once ``share`` of the way to the assigned sparsity is gone.
 
-    Every event removes the same fraction of what remains, 1 - (1 - p)^(1/n) (algorithms section 1). ``own`` and
+    Every event removes the same fraction of what remains, 1 - (1 - p)^(1/n). ``own`` and
     ``fleet`` are scores, float32 [units]. Returns ``structure`` itself if no unit goes.
     """
     start, goal = assignment.structure.sparsity, assignment.sparsity

@@ -219,7 +219,7 @@ class _Session:
 
 
 def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
-    """Sum of |p * gp| over what the adapter trains: how much the loss leans on it (algorithms section 1, step 4)."""
+    """Sum of |p * gp| over what the adapter trains, a scalar: the first-order change of the loss if it went to zero."""
     with torch.no_grad():
         parts = [(p * p.grad).abs().sum() for p in adapted.adapter_parameters() if p.grad is not None]
         return torch.stack(parts).sum()

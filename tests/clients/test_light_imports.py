@@ -26,3 +26,11 @@ def test_listing_methods_and_what_they_can_do_imports_no_deep_learning(program: 
     loaded = f"import sys\nprint([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", f"{program}\n{loaded}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_method_brings_what_trains_it_only_when_asked() -> None:
+    program = (
+        "import sys\nfrom slimfed.clients.adapters import ADAPTERS\nlora = ADAPTERS['lora']\n"
+        "assert 'torch' not in sys.modules\nlora.training\nassert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

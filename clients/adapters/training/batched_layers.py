@@ -73,7 +73,7 @@ class CohortLinear(nn.Module):
         return self.a, self.b
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """None: both decay."""
+        """Empty: weight decay acts on A and B."""
         return ()
 
     def merged(self) -> torch.Tensor:

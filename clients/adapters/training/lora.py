@@ -79,7 +79,7 @@ class LayerView:
         return self.a, self.b
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """None: both decay."""
+        """Empty: weight decay acts on A and B."""
         return ()
 
     def merged(self) -> torch.Tensor:

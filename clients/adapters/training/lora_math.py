@@ -14,7 +14,7 @@ def merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: floa
 def first_order(weight: torch.Tensor, a: nn.Parameter, b: nn.Parameter, scaling: float, side: str) -> torch.Tensor:
     """LoRAPrune's surrogate G = gB A + B gA (arXiv 2305.18403), times the merged weight, summed by row or column.
 
-    It is computed without the o x i matrix G (algorithms 2.2), in O((o + i) r) memory. The second-order term gB gA of
+    It is computed without the o x i matrix G, in O((o + i) r) memory. The second-order term gB gA of
     the paper mixes units with the learning rate and is left out.
     """
     return _first_order(weight, a, b, scaling, side, ((gradient(b), a), (b, gradient(a))))

@@ -84,7 +84,7 @@ class SparseView:
         return (self.scatter.values,)
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """None: decay draws D to zero, and leaves all other entries alone."""
+        """Empty: weight decay draws D to zero, and leaves all other entries alone."""
         return ()
 
     def merged(self) -> torch.Tensor:
@@ -138,7 +138,7 @@ class CohortSparseLinear(nn.Module):
         return (self.values,)
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """None."""
+        """Empty: weight decay acts on the values."""
         return ()
 
     def merged(self) -> torch.Tensor:

@@ -70,7 +70,7 @@ class Trained:
         self.gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
 
     def sensitivity(self) -> torch.Tensor:
-        """Sum of |p * gp| over what each device's adapter trains, [devices] (algorithms section 1, step 4)."""
+        """Sum of |p * gp| over what each device's adapter trains, [devices]."""
         values, slopes = (whole[:, : self.adapter_entries] for whole in (self.values.detach(), self.gradients))
         return (values * slopes).abs_().sum(dim=1)  # the 1-norm, five times as fast on a CPU
 
