@@ -1,0 +1,1 @@
+"""Methods for slimfed, one of each kind."""
