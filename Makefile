@@ -1,7 +1,6 @@
 # make demo | deploy-demo | test | check | dashboard | clean - each does the set-up it needs, once.
 PYTHON ?= python3
 VENV := .venv
-FLOORS := clients strategies platform dashboard
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
@@ -23,14 +22,11 @@ dashboard: $(STAMP)
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Tools that read folders see the package through .floors/, where the four floors stand as slimfed.*
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p .floors/slimfed
-	for floor in $(FLOORS); do ln -sfn ../../$$floor .floors/slimfed/$$floor; done
-	$(BIN)/mypy $(FLOORS:%=-p slimfed.%)
-	PYTHONPATH=.floors $(BIN)/lint-imports
+	$(BIN)/mypy -p slimfed
+	$(BIN)/lint-imports
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

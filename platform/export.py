@@ -15,6 +15,7 @@ from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
+from slimfed.platform.format import percent
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.server import checkpoint
@@ -113,3 +114,13 @@ class Exporter:
 def _of_fleet(figures: dict[str, str]) -> dict[str, str]:
     """The same on a device's card, where they must not be read as the device's own."""
     return {f"run: {name}": value for name, value in figures.items()}
+
+
+def card_figures(run: Any) -> dict[str, str]:
+    """What a run measured, for a model card. ``run``: a row of the store."""
+    return {
+        "accuracy of the global model on the test split": percent(run.accuracy),
+        "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
+        "sparsity of the devices (mean)": percent(run.sparsity),
+        "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
+    }

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reading(job: "Job | None" = None) -> Iterator[Store | None]:
+def reading(job: "Job | None" = None, place: Path | None = None) -> Iterator[Store | None]:
     """The store that exists; None for an SQLite file that nobody has made yet (and that is not made here).
 
-    ``job``: the one whose store it is, if it names one.
+    ``job``: the one whose store it is, if it names one. ``place``: folder of the runs; None: the usual one.
     """
-    url = resolve_url(store_url(job), home())
+    place = place or home()
+    url = resolve_url(store_url(job), place)
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         yield None
         return
-    with Store.open(store_url(job), home()) as store:
+    with Store.open(store_url(job), place) as store:
         yield store
 
 

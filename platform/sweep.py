@@ -1,9 +1,11 @@
 """Sweeps: the product of some values of a job's fields, over seeds, as jobs that have all been checked."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.job.job import Job, load_job
@@ -37,23 +39,38 @@ def expand(path: Path | str | None, arguments: Sequence[str], seeds: int, name: 
     are named after the sweep (``name``, or else the job's) and their label. Raises ``InputError`` with a line for
     everything that is wrong with any of them, each with its combination; nothing is opened or written.
     """
-    called = name
     axes = [_axis(argument) for argument in arguments]
     _check_axes([field for field, _ in axes], seeds)
+    return expand_jobs(
+        lambda chosen: load_job(path, [f"{field}={value}" for field, value in chosen.items()]), dict(axes), seeds, name
+    )
+
+
+def expand_jobs(
+    make: Callable[[Mapping[str, Any]], Job], axes: Mapping[str, Sequence[Any]], seeds: int, name: str | None = None
+) -> Sweep:
+    """The same for values of any kind: ``make`` gives the job of a combination, one value a field of ``axes``."""
+    called = name
     variants: list[Variant] = []
     problems: list[str] = []
-    for sets in itertools.product(*([f"{field}={value}" for value in values] for field, values in axes)):
-        varied = [each for each, (_, values) in zip(sets, axes, strict=True) if len(values) > 1]
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        varied = ", ".join(f"{field}={_written(value)}" for field, value in chosen.items() if len(axes[field]) > 1)
         try:
-            job = load_job(path, sets)
+            job = make(chosen)
             called = called or job.name
-            variants += _seeded(job, ", ".join(varied), seeds, called)
+            variants += _seeded(job, varied, seeds, called)
         except InputError as error:
-            problems += [f"{', '.join(varied)}: {line}" if varied else line for line in str(error).splitlines()]
+            problems += [f"{varied}: {line}" if varied else line for line in str(error).splitlines()]
     if problems or called is None:
-        raise InputError("\n".join(dict.fromkeys(problems)))
+        raise InputError("\n".join(dict.fromkeys(problems)) or "the sweep has no combination: a field has no values")
     check_different(variants)
     return Sweep(called, tuple(variants))
+
+
+def _written(value: Any) -> str:
+    """A value in a label: text as it is, everything else as JSON writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def check_different(variants: Sequence[Variant]) -> None:

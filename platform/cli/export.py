@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -37,14 +37,14 @@ def export(
     _ = FORMATS[format]  # an unknown one is refused before the run is opened
     if out is not None and not everything and out.exists():
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
-    from slimfed.platform.export import GLOBAL, Exporter
+    from slimfed.platform.export import GLOBAL, Exporter, card_figures
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)
     with notes().status("opening the run"):
-        exporter = Exporter(found, _figures(found))
+        exporter = Exporter(found, card_figures(found))
     subjects = [GLOBAL, *exporter.devices()] if everything else [device]
     written = []
     for subject in subjects:
@@ -65,13 +65,3 @@ def export(
         for each in written
     ]
     print_table("Exported", columns, rows)
-
-
-def _figures(run: Any) -> dict[str, str]:
-    """What a run measured, for a model card. ``run``: a row of the store."""
-    return {
-        "accuracy of the global model on the test split": percent(run.accuracy),
-        "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
-        "sparsity of the devices (mean)": percent(run.sparsity),
-        "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
-    }

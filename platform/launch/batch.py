@@ -51,21 +51,22 @@ class Task:
         return self.found is not None and self.found.status == "done"
 
 
-def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = None) -> Batch:
+def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = None, place: Path | None = None) -> Batch:
     """Run what is missing of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
 
     Only runs of the same ``sweep`` are taken for done or gone on with; without one, any run of the same job. A first
-    Ctrl-C stops the runs and starts no more; a second one ends them at once.
+    Ctrl-C stops the runs and starts no more; a second one ends them at once. ``place``: folder of the runs.
     """
-    tasks = _find(variants, sweep)
+    place = place or home()
+    tasks = _find(variants, sweep, place)
     _say_what_is_to_do(tasks, sweep)
     pending = _checked(tasks)
-    crew = _Crew(sweep, parallel)
+    crew = _Crew(sweep, parallel, place)
     with stop_signals() as stop, Board() as board, ThreadPoolExecutor(parallel) as pool:
         waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
         while waiting:  # in short turns, so that signals are taken meanwhile
             _, waiting = wait(waiting, _WAIT_SECONDS)
-    ended = _find(variants, sweep)
+    ended = _find(variants, sweep, place)
     for task in ended:
         if task.found is not None and not task.done:
             notes().print(
@@ -83,7 +84,8 @@ def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = No
 class _Crew:
     """Does tasks in threads."""
 
-    def __init__(self, sweep: str | None, parallel: int) -> None:
+    def __init__(self, sweep: str | None, parallel: int, place: Path) -> None:
+        self._place = place
         self._sweep = sweep
         self._parallel = parallel
         self._errors: list[BaseException] = []
@@ -104,7 +106,7 @@ class _Crew:
             raise self._errors[0]
 
     def _run(self, task: Task, board: Board, stop: StopSignals) -> None:
-        with Store.open(store_url(task.variant.job), home()) as store:
+        with Store.open(store_url(task.variant.job), self._place) as store:
             with self._preparing:
                 run_id, folder, checked = self._prepare(store, task)
             store.mark_running(run_id)
@@ -116,14 +118,14 @@ class _Crew:
     def _prepare(self, store: Store, task: Task) -> tuple[str, RunFolder, Checked]:
         if task.found is None:
             checked = check(task.variant.job)
-            return *create_run(store, home(), checked, self._sweep), checked
+            return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
         return task.found.id, folder, check(load_job(folder.job))
 
 
-def _find(variants: Sequence[Variant], sweep: str | None) -> list[Task]:
+def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:
     """Every variant with the run that has done it, else the newest unfinished one; ``InputError`` if that one runs."""
-    with reading(variants[0].job) as store:
+    with reading(variants[0].job, place) as store:
         if store is None:
             return [Task(variant, None) for variant in variants]
         reader = Reader(store.engine)

@@ -14,7 +14,9 @@ _PATIENCE_SECONDS = 90.0
 class StoreJournal:
     """Implements ``launcher.Journal`` for one run. ``pid`` of the run tells whether the ServerApp has taken over."""
 
-    def __init__(self, store: Store, run_id: str, display: Display) -> None:
+    def __init__(self, store: Store, run_id: str, display: Display, *, began: bool = False) -> None:
+        """``began``: the server is this process, and at work already."""
+        self._began = began
         self._store = store
         self._reader = Reader(store.engine)
         self._run_id = run_id
@@ -25,7 +27,7 @@ class StoreJournal:
     def look(self) -> Look:
         """Read the run and show it."""
         run = patiently(lambda: self._reader.find_run(self._run_id), _PATIENCE_SECONDS)
-        began = run.pid != self._launcher_pid
+        began = self._began or run.pid != self._launcher_pid
         self._display.show(
             Snapshot(
                 began,
@@ -38,7 +40,7 @@ class StoreJournal:
                 self._slowest_device(run.rounds_done),
             )
         )
-        return Look(run.status, began, run.stop_requested)
+        return Look(run.status, began, run.stop_requested, run.rounds_done)
 
     def request_stop(self) -> None:
         """Ask the ServerApp to stop."""

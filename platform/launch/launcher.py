@@ -38,11 +38,15 @@ _LOG_LINES = 3
 
 @dataclass(frozen=True)
 class Look:
-    """What the store says of a run. ``began``: the ServerApp is at work; ``stopping``: somebody asked it to stop."""
+    """What the store says of a run.
+
+    ``began``: the server is at work; ``stopping``: somebody asked it to stop; ``rounds_done``: those recorded.
+    """
 
     status: str
     began: bool
     stopping: bool
+    rounds_done: int = 0
 
     @property
     def final(self) -> FinalStatus | None:

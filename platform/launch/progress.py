@@ -55,6 +55,21 @@ def open_display() -> Display:
     return LiveBar(_progress()) if sys.stderr.isatty() else PlainLines()
 
 
+class NoDisplay:
+    """Shows nothing."""
+
+    def __enter__(self) -> "NoDisplay":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Nothing."""
+
+
 class Board:
     """Displays for several runs at once, each with its name; used as a context manager."""
 

@@ -20,5 +20,9 @@ class GlobalEvaluator:
 
     def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it."""
+        before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        return self.runtime.examine(narrow(adapter, self.runtime.blueprint.dense(), structure), structure)
+        try:
+            return self.runtime.examine(narrow(adapter, self.runtime.blueprint.dense(), structure), structure)
+        finally:  # where nodes share the process, they go on in one thread: the order of a sum hangs on it
+            torch.set_num_threads(before)

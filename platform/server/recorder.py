@@ -23,9 +23,9 @@ _HEARTBEAT_SECONDS = 5.0
 class StoreRecorder:
     """Implements ``strategies.protocols.Recorder`` for one run; the one writer of that run.
 
-    ``patience``: seconds to try again while the store fails. The checkpoint is complete on disk before the store knows
-    of the round. A crash in between leaves a checkpoint that is one round ahead, so resume from
-    ``checkpoint.newest(folder, at_most=rounds_done)``.
+    ``patience``: seconds to try again while the store fails. ``after_round`` is called when a round has been recorded.
+    The checkpoint is complete on disk before the store knows of the round. A crash in between leaves a checkpoint that
+    is one round ahead, so resume from ``checkpoint.newest(folder, at_most=rounds_done)``.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class StoreRecorder:
         checkpoints: Path,
         now: Callable[[], float] = time.monotonic,
         patience: float = 0.0,
+        after_round: Callable[[], object] = lambda: None,
     ) -> None:
+        self._after_round = after_round
         self._patience = patience
         self._store = store
         self._run_id = run_id
@@ -57,6 +59,7 @@ class StoreRecorder:
             # A round that was recorded before is replaced, so that trying again counts nothing twice.
             patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
         round_timing.keep(RunFolder(self._checkpoints.parent).profile, record, watch.seconds)
+        self._after_round()
 
     def event(self, event: Event) -> None:
         """Write one event at once."""

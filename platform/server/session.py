@@ -1,7 +1,7 @@
 """What the ServerApp does: put a run together from its parts, drive it to its end, and write down how it ended."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from slimfed.strategies.transport import StopRequestedError
 _log = logging.getLogger(__name__)
 
 
-def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
+def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], object] = lambda: None) -> None:
     """Compute the run ``slimfed.run`` below ``slimfed.home`` from where it stands to its end.
 
     Without a run id (``flwr run .``) a new run is made of the job file ``slimfed.job``, or of the built-in job.
-    However it ends, the store says so; errors are raised again so that Flower knows too.
+    ``after_round`` is called whenever a round has been recorded. However the run ends, the store says so; errors are
+    raised again so that Flower knows too.
     """
     place = Path(str(settings["slimfed.home"])) if settings["slimfed.home"] else home()
     if settings["slimfed.run"]:
@@ -48,7 +49,8 @@ def serve(grid: Grid, settings: Mapping[str, Any]) -> None:
     ):
         store.mark_running(run_id)
         finished = Reader(store.engine).find_run(run_id).rounds_done
-        recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=job.deadlines.store_seconds)
+        patience = job.deadlines.store_seconds
+        recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=patience, after_round=after_round)
         real = bool(settings["slimfed.real"])
         runtime = open_server_runtime(job.task_spec()) if real else open_runtime(job.task_spec())
         pin_base(folder, job.model, runtime.base)
@@ -68,6 +70,10 @@ def _recording_end(store: Store, run_id: str) -> Iterator[None]:
     except StopRequestedError:
         store.finish(run_id, "stopped", "asked to stop")
         _log.info("run %s: stopped", run_id)
+    except KeyboardInterrupt:
+        store.finish(run_id, "stopped", "interrupted")
+        _log.info("run %s: interrupted", run_id)
+        raise
     except BaseException as error:
         _log.exception("run %s: failed", run_id)
         try:

@@ -1,0 +1,58 @@
+"""A job, from whatever a program has of it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.job.job import Job, demo_document, job_to_dict, located, parse_job
+from slimfed.platform.job.overrides import merge, parse_sets, read_toml
+
+JobSource = Job | Mapping[str, Any] | str | Path | None
+"""A job that is filled in, nested tables as in a job file, the path of a job file, or None: the built-in demo."""
+
+Settings = Mapping[str, Any] | Iterable[str]
+"""Fields to overrule: ``{"training.rounds": 5}``, or lines such as ``training.rounds=5``."""
+
+
+def load_job(source: JobSource = None, set: Settings = ()) -> Job:
+    """A checked job with every field filled in.
+
+    ``set`` overrules fields, as ``--set`` does on the command line. A preset (``method.name``) fills in what a file or
+    tables leave open; a ``Job`` leaves nothing open, so its method cannot be changed any more. Relative paths are
+    meant from the job file's folder, elsewhere from the working directory. Raises ``InputError`` with one line for each
+    field that cannot be used.
+    """
+    changes = located(tables(set), Path.cwd())
+    if isinstance(source, Job):
+        if "name" in changes.get("method", {}):
+            raise InputError(
+                "set = method.name: the fields of the job's method are filled in already; "
+                "give the job file or the tables that the job was made of"
+            )
+        return parse_job(merge(job_to_dict(source), changes)) if changes else source
+    return parse_job(merge(_document(source), changes))
+
+
+def _document(source: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    if source is None:
+        return demo_document()
+    if isinstance(source, Mapping):
+        return located(dict(source), Path.cwd())
+    file = Path(source)
+    return located(read_toml(file, "job file"), file.absolute().parent)
+
+
+def tables(settings: Settings) -> dict[str, Any]:
+    """The settings as nested tables. Raises ``InputError`` for what names no field."""
+    if isinstance(settings, str):
+        raise InputError(f"set = {settings!r}: must be a mapping of fields, or a list of lines such as this one")
+    if not isinstance(settings, Mapping):
+        return parse_sets(settings)
+    result: dict[str, Any] = {}
+    for field, value in settings.items():
+        nested = value
+        for name in reversed(field.split(".")):
+            nested = {name: nested}
+        result = merge(result, nested)
+    return result

@@ -1,0 +1,58 @@
+"""Progress of a run in a notebook: one cell output that is written anew, without widgets."""
+
+from html import escape
+from types import TracebackType
+from typing import Any
+
+from slimfed.platform.launch.progress import Snapshot
+
+
+def open_notebook_display() -> "NotebookDisplay | None":
+    """The display of a notebook; None if this process does not serve one."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell = get_ipython()
+    return NotebookDisplay() if shell is not None and hasattr(shell, "kernel") else None
+
+
+class NotebookDisplay:
+    """A bar with the figures of the last round, in the cell that runs."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._html: Any = HTML
+        self._display: Any = display
+        self._handle: Any = None
+        self._shown = ""
+
+    def __enter__(self) -> "NotebookDisplay":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write the bar anew if anything has changed."""
+        text = bar(snapshot)
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._handle is None:
+            self._handle = self._display(self._html(text), display_id=True)
+        else:
+            self._handle.update(self._html(text))
+
+
+def bar(snapshot: Snapshot) -> str:
+    """A snapshot as HTML."""
+    doing = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
+    figures = f" {snapshot.describe()}" if snapshot.rounds_done else ""
+    return (
+        f'<progress value="{snapshot.rounds_done}" max="{snapshot.rounds}"></progress> '
+        f"{escape(doing)} {snapshot.rounds_done}/{snapshot.rounds}{escape(figures)}"
+    )

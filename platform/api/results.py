@@ -1,0 +1,165 @@
+"""A run as a program sees it: its figures, its rounds, and the models that can be made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.format import NOTHING, percent, seconds, size
+from slimfed.platform.home import home as default_home
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
+from slimfed.platform.summary import measures, run_summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from slimfed.clients.export.slim_model import SlimModel
+    from slimfed.platform.export import Exporter
+    from slimfed.platform.job.job import Job
+
+_SHOWN = ("accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds", "wall_seconds", "bytes_up", "bytes_down")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run as it was when it was read. :meth:`refresh` reads it again.
+
+    ``figures``: what ``slimfed run --json`` prints: status, rounds done, accuracies and sparsity in [0, 1], times in
+    seconds, sizes in bytes. ``home`` and ``store``: the folder of the runs, and the address of the store.
+    """
+
+    id: str
+    name: str
+    status: str
+    cause: str | None
+    figures: Mapping[str, Any]
+    folder: Path
+    home: Path
+    store: str
+
+    @staticmethod
+    def read(run: str, home: Path, store: str) -> "RunResult":
+        """The run with this id, its beginning, or "last". Raises ``InputError`` if there is none."""
+        with Store.open(store, home) as opened:
+            reader = Reader(opened.engine)
+            row = reader.find_run(run)
+            figures = run_summaries([row], reader, opened.address)[0]
+        return RunResult(row.id, row.name, row.status, row.cause, figures, Path(row.folder), home, store)
+
+    def refresh(self) -> "RunResult":
+        """The same run as it is now."""
+        return RunResult.read(self.id, self.home, self.store)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the pruned global model on the test split, in [0, 1]; None before an evaluation."""
+        return self.figures["accuracy"]
+
+    @property
+    def sparsity(self) -> float | None:
+        """Mean share of the prunable parameters that devices have removed, in [0, 1]."""
+        return self.figures["sparsity"]
+
+    @property
+    def job(self) -> "Job":
+        """The job as it was resolved: every field filled in."""
+        from slimfed.platform.home import RunFolder
+        from slimfed.platform.job.job import load_job
+
+        return load_job(RunFolder(self.folder).job)
+
+    @property
+    def rounds(self) -> "pd.DataFrame":
+        """The recorded rounds, a row each, indexed by the round; with the measures of the global model where taken."""
+
+        def rows(reader: Reader) -> list[dict[str, Any]]:
+            row = reader.find_run(self.id)
+            found = {each.round: each for each in reader.evaluations(self.id)}
+            return [
+                each._asdict()
+                | {"accuracy": getattr(found.get(each.round), "accuracy", None)}
+                | measures(row.task, found.get(each.round))
+                for each in reader.rounds(self.id)
+            ]
+
+        return _frame(self._asked(rows), "round")
+
+    def devices(self, round: int | None = None) -> "pd.DataFrame":
+        """What every device did in ``round``, or in all: status, rank, sparsity, reward, losses, times, bytes."""
+
+        def rows(reader: Reader) -> list[dict[str, Any]]:
+            numbers = [row.round for row in reader.rounds(self.id)] if round is None else [round]
+            return [row._asdict() for number in numbers for row in reader.device_rows(self.id, number)]
+
+        return _frame(self._asked(rows), None)
+
+    @property
+    def events(self) -> "pd.DataFrame":
+        """What went wrong and what to do about it, oldest first."""
+        return _frame(self._asked(lambda reader: [row._asdict() for row in reader.events(self.id, limit=None)]), None)
+
+    def export(self, out: str | Path | None = None, format: str = "safetensors", device: int | None = None) -> Path:
+        """Write the pruned model as a folder that opens elsewhere, and return the folder.
+
+        ``device``: the model in this device's structure; None: the global model. ``out``: the folder, which must not
+        exist; None: one in the run's own. Raises ``InputError`` for a run without a checkpoint, an unknown format or
+        device, or a format that cannot hold this model.
+        """
+        from slimfed.clients.export.formats.registry import FORMATS
+
+        if format not in FORMATS:
+            raise InputError(f"format = {format!r}: must be one of {', '.join(FORMATS)}")
+        if out is not None and Path(out).exists():
+            raise InputError(f"out = {str(out)!r}: exists already; name another folder, or remove it")
+        return self._exporter().export(device, format, None if out is None else Path(out)).folder
+
+    def model(self, device: int | None = None) -> "SlimModel":
+        """The pruned model in memory, with its tokenizer; ``device`` as in :meth:`export`."""
+        return self._exporter().source(device).slim()
+
+    def _exporter(self) -> "Exporter":
+        from slimfed.platform.export import Exporter, card_figures
+
+        row = self._asked(lambda reader: reader.find_run(self.id))
+        return Exporter(row, card_figures(row))
+
+    def _asked(self, question: Any) -> Any:
+        with Store.open(self.store, self.home) as opened:
+            return question(Reader(opened.engine))
+
+    def _repr_html_(self) -> str:
+        """A small table, for notebooks."""
+        cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in self._lines())
+        return f"<table>{cells}</table>"
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<21} {text}" for name, text in self._lines())
+
+    def _lines(self) -> list[tuple[str, str]]:
+        figures = self.figures
+        status = self.status if self.cause is None else f"{self.status}: {self.cause}"
+        return [("run", f"{self.id} ({self.name})"), ("status", status), ("rounds", str(figures["rounds"]))] + [
+            (name.replace("_", " "), _written(name, figures[name])) for name in _SHOWN
+        ]
+
+
+def place(home: str | Path | None) -> Path:
+    """The folder of the runs: ``home``, else the one that the command line uses."""
+    return default_home() if home is None else Path(home).expanduser().absolute()
+
+
+def _written(name: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    writer = seconds if name.endswith("seconds") else size if name.startswith("bytes") else percent
+    return writer(value)
+
+
+def _frame(rows: list[dict[str, Any]], index: str | None) -> "pd.DataFrame":
+    import pandas as pd  # here: a program that asks for figures alone need not wait for it
+
+    frame = pd.DataFrame(rows).drop(columns="run_id", errors="ignore")
+    return frame.set_index(index) if index is not None and index in frame else frame

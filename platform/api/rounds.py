@@ -1,0 +1,80 @@
+"""What is known of a round when it has ended, and telling it to whoever asked to be told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slimfed.platform.store.reader import Reader
+
+
+@dataclass(frozen=True)
+class RoundFigures:
+    """One finished round.
+
+    ``accuracy``: of the pruned global model on the test split, in [0, 1]; ``device_accuracy_mean``: of devices' own
+    models; both None in a round that measured nothing. ``train_loss``: mean over the devices, nats. ``sparsity``: mean
+    share of the prunable parameters that devices have removed. Times in seconds, sizes in bytes.
+    """
+
+    round: int
+    accuracy: float | None
+    device_accuracy_mean: float | None
+    train_loss: float | None
+    sparsity: float
+    virtual_seconds: float
+    wall_seconds: float
+    bytes_up: int
+    bytes_down: int
+    accepted: int
+    rejected: int
+
+
+OnRound = Callable[[RoundFigures], object]
+"""Called in the thread that called ``run``, after every round, in order. It observes: what it returns is not used."""
+
+
+class RoundReporter:
+    """Tells ``on_round`` of every round of a run, once. ``told`` rounds are known already."""
+
+    def __init__(self, reader: Reader, run_id: str, on_round: OnRound | None, told: int = 0) -> None:
+        self._reader = reader
+        self._run_id = run_id
+        self._on_round = on_round
+        self._told = told
+        self.error: BaseException | None = None
+        """What ``on_round`` raised. It is called no more then, and the run is to stop."""
+
+    def report(self, done: int) -> bool:
+        """Tell of the rounds up to ``done``; False once ``on_round`` has raised."""
+        if self._on_round is None or done <= self._told or self.error is not None:
+            return self.error is None
+        for figures in round_figures(self._reader, self._run_id, self._told):
+            self._told = figures.round
+            try:
+                self._on_round(figures)
+            except Exception as error:
+                self.error = error
+                return False
+        return True
+
+
+def round_figures(reader: Reader, run_id: str, after: int = 0) -> list[RoundFigures]:
+    """The recorded rounds of a run after round ``after``, in order."""
+    evaluations = {row.round: row for row in reader.evaluations(run_id)}
+    return [_figures(row, evaluations.get(row.round)) for row in reader.rounds(run_id, after)]
+
+
+def _figures(row: Any, evaluation: Any) -> RoundFigures:
+    return RoundFigures(
+        round=row.round,
+        accuracy=None if evaluation is None else evaluation.accuracy,
+        device_accuracy_mean=row.device_accuracy_mean,
+        train_loss=row.train_loss,
+        sparsity=row.sparsity,
+        virtual_seconds=row.virtual_seconds,
+        wall_seconds=row.wall_seconds,
+        bytes_up=row.bytes_up,
+        bytes_down=row.bytes_down,
+        accepted=row.accepted,
+        rejected=row.rejected,
+    )

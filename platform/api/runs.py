@@ -1,0 +1,181 @@
+"""Running a job from Python: through Flower's runtime, as the command line does, or within this process."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.api.jobs import JobSource, Settings, load_job
+from slimfed.platform.api.notebook import open_notebook_display
+from slimfed.platform.api.results import RunResult, place
+from slimfed.platform.api.rounds import OnRound, RoundReporter
+from slimfed.platform.home import RunFolder, run_folder, store_url
+from slimfed.platform.launch.journal import StoreJournal
+from slimfed.platform.launch.launcher import FinalStatus, LaunchPlan, Look, launch
+from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.progress import Display, NoDisplay, open_display
+from slimfed.platform.launch.workers import Sizing
+from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.writer import Store
+
+Runtime = Literal["flower", "local"]
+_RUNTIMES = ("flower", "local")
+
+
+def run(
+    job: JobSource = None,
+    *,
+    set: Settings = (),
+    runtime: Runtime = "flower",
+    progress: bool = True,
+    on_round: OnRound | None = None,
+    home: str | Path | None = None,
+) -> RunResult:
+    """Run a job to its end.
+
+    ``job`` and ``set`` as in :func:`slimfed.load_job`. ``runtime``: "flower" starts a SuperLink and Ray workers and
+    uses all processors, as ``slimfed run`` does; "local" computes in this process, one device cohort after another,
+    which starts at once and suits notebooks and small jobs. Both give the same result. ``progress``: show a bar on
+    standard error, or in the notebook. ``on_round`` is called after every round with its
+    :class:`slimfed.RoundFigures`; if it raises, the run is stopped and the error raised again. ``home``: folder of the
+    runs; default: that of the command line. What is interrupted (Ctrl-C) ends as "stopped" and can be resumed.
+
+    Raises ``InputError`` for a job that cannot run, before anything is written. A run that fails raises nothing: its
+    status is "failed", and its cause says why.
+    """
+    _check_runtime(runtime)
+    from slimfed.platform.launch.preflight import check  # brings torch
+    from slimfed.platform.launch.run_creation import create_run
+
+    checked = check(load_job(job, set))
+    where, url = place(home), store_url(checked.job)
+    with Store.open(url, where) as store:
+        run_id, folder = create_run(store, where, checked)
+        _compute(store, run_id, folder, checked.sizing, runtime, progress, on_round)
+    return RunResult.read(run_id, where, url)
+
+
+def resume(
+    run: str | RunResult,
+    *,
+    runtime: Runtime = "flower",
+    progress: bool = True,
+    on_round: OnRound | None = None,
+    home: str | Path | None = None,
+) -> RunResult:
+    """Continue a stopped or failed run at the round after its last finished one; a run that is done stays as it is.
+
+    ``run``: a result, or a run's id, its beginning, or "last". The other parameters are those of :func:`run`; a run
+    may be resumed in another runtime than it began in. Raises ``InputError`` for a run that is running.
+    """
+    _check_runtime(runtime)
+    from slimfed.platform.launch.preflight import check  # brings torch
+
+    known = run if isinstance(run, RunResult) else RunResult.read(run, place(home), store_url())
+    with Store.open(known.store, known.home) as store:
+        row = Reader(store.engine).find_run(known.id)
+        if row.status != "done":
+            if is_alive(row):
+                raise InputError(f"run {row.id} is running (process {row.pid} on {row.host}); stop it first")
+            folder = run_folder(Path(row.folder).parent, row.id)
+            if folder.federation.is_file():
+                raise InputError(f"run {row.id} is one of real devices: continue it with `slimfed resume {row.id}`")
+            sizing = check(load_job(folder.job)).sizing
+            if not store.take_over(row):
+                raise InputError(f"run {row.id} is being resumed by somebody else")
+            _compute(store, row.id, folder, sizing, runtime, progress, on_round)
+    return known.refresh()
+
+
+def _check_runtime(runtime: str) -> None:
+    if runtime not in _RUNTIMES:
+        raise InputError(f"runtime = {runtime!r}: must be one of {', '.join(_RUNTIMES)}")
+
+
+def _compute(
+    store: Store,
+    run_id: str,
+    folder: RunFolder,
+    sizing: Sizing,
+    runtime: Runtime,
+    progress: bool,
+    on_round: OnRound | None,
+) -> None:
+    """Compute a run, showing and telling its rounds; raises again what ``on_round`` raised."""
+    store.mark_running(run_id)
+    reader = Reader(store.engine)
+    reporter = RoundReporter(reader, run_id, on_round, told=reader.find_run(run_id).rounds_done)
+    with _display(progress) as display:
+        journal = _ReportingJournal(StoreJournal(store, run_id, display, began=runtime == "local"), reporter)
+        if runtime == "local":
+            _compute_here(run_id, folder, journal)
+        else:
+            launch(LaunchPlan(run_id, folder.path.parent, folder.path, sizing), journal)
+        journal.look()
+    if reporter.error is not None:
+        raise reporter.error
+
+
+def _compute_here(run_id: str, folder: RunFolder, journal: "_ReportingJournal") -> None:
+    """The server's own code with one node, all in this process."""
+    from slimfed.platform.server.session import serve
+    from slimfed.strategies.local_grid import LocalGrid
+
+    settings: dict[str, Any] = {
+        "slimfed.run": run_id,
+        "slimfed.home": str(folder.path.parent),
+        "slimfed.nodes": 1,
+        "slimfed.real": False,
+    }
+    with _one_thread():
+        try:
+            serve(LocalGrid(1), settings, after_round=journal.look)
+        except Exception as error:
+            if journal.look().final is None:  # the session has recorded all that it could
+                raise error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread on a CPU, as every node does; the caller's setting comes back afterwards.
+
+    The order of a sum, and so its last bits, hangs on the number of threads.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _ReportingJournal:
+    """A journal that tells of new rounds whenever it looks, and asks the run to stop once telling has failed."""
+
+    def __init__(self, journal: StoreJournal, reporter: RoundReporter) -> None:
+        self._journal = journal
+        self._reporter = reporter
+
+    def look(self) -> Look:
+        """Read the run, show it and tell of it."""
+        look = self._journal.look()
+        if not self._reporter.report(look.rounds_done) and look.final is None and not look.stopping:
+            self._journal.request_stop()
+        return look
+
+    def request_stop(self) -> None:
+        """Ask the run to stop."""
+        self._journal.request_stop()
+
+    def finish(self, status: FinalStatus, cause: str) -> None:
+        """Set a final status."""
+        self._journal.finish(status, cause)
+
+
+def _display(progress: bool) -> AbstractContextManager[Display]:
+    if not progress:
+        return nullcontext(NoDisplay())
+    return open_notebook_display() or open_display()
