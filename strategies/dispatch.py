@@ -1,4 +1,4 @@
-"""Which node serves which devices in a round, in how many messages, and what these say."""
+"""Which node serves which devices in a round, and the messages to it."""
 
 from collections.abc import Mapping, Sequence
 

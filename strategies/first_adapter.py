@@ -10,7 +10,7 @@ from slimfed.strategies.aggregation import initial_adapter
 
 
 def first_adapter(base: LoadedModel, blueprint: Blueprint, adapter: str, rank: int, seed: int) -> Adapter:
-    """What devices are sent in round 1, before it is cut to them: factors of ``rank``, as method ``adapter`` begins."""
+    """The global adapter of round 1: factors of ``rank``, as the method called ``adapter`` begins."""
     shapes = {name: shape_of(base.model.get_submodule(name)) for name in blueprint.modules}
     head = head_state(base.model, base.head)
     plain = initial_adapter(shapes, rank, head, seed)

@@ -32,7 +32,7 @@ _FACTOR = 10.0
 # Importance goes with the square of a gradient, so what moves ten times as far may score a hundred times as much.
 _SCORES_FACTOR = 100.0
 _MADS = 6.0
-# What the fleet is known to score, times this, is taken for honest whatever the median.
+# Scores up to this many times the fleet's mean are accepted, whatever the median.
 _QUIET = 30.0
 # Where nothing is known of sizes, grades begin here.
 _LEAST_REACH, _LEAST_KNOWN = 1e-12, 1e-20
@@ -54,9 +54,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What of an update is compared with the fleet: how far it moved (:func:`distance`), how large its scores are.
+    """Sizes of an update that are compared with the fleet's, both root mean squares.
 
-    Both are root mean squares.
+    ``moved``: its distance from what the device was sent (:func:`distance`). ``scored``: of its scores.
     """
 
     moved: float
@@ -79,7 +79,7 @@ class Grades:
     def of(assignments: Iterable[Assignment], scores: np.ndarray | None = None) -> "Grades":
         """``reach``: AdamW moves an entry by about its learning rate a step, and hardly further.
 
-        ``scores``: the fleet's mean scores, if there are any yet; 30 times their size is not loud.
+        ``known``: 30 times the root mean square of ``scores``, the fleet's mean importance, float32 [units].
         """
         reach = max((a.local_steps * max(a.learning_rate, a.learning_rate_end) for a in assignments), default=0.0)
         size = 0.0 if scores is None else root_mean_square(scores)
@@ -130,7 +130,7 @@ def find_outliers(sizes: Mapping[int, Sizes], grades: Grades) -> tuple[dict[int,
 
 
 def root_mean_square(values: np.ndarray) -> float:
-    """In float64; 0 of nothing."""
+    """Root mean square of all entries, computed in float64; 0 of an empty array."""
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
 
 

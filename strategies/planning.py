@@ -1,4 +1,4 @@
-"""What every device is to do in a round: its agent's arm, turned into an assignment."""
+"""The plan of a round: every agent chooses an arm, which becomes its device's assignment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
         else step_bounds(pruning, s.sparsity, target, number, training.rounds, settings.bandit.pruning_step)
         for s in structures
     ]
-    _foresee([device.bandit for device in fleet.devices], structures, bounds, number, forecast)
-    _pace(fleet, structures, bounds)
+    _tell_forecast_times([device.bandit for device in fleet.devices], structures, bounds, number, forecast)
+    _tell_observed_times(fleet, structures, bounds)
     plans = []
     for device, state in enumerate(fleet.devices):
         sparsity = structures[device].sparsity
@@ -67,7 +67,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
 
 
 def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure:
-    """What all devices train in round ``number`` if the server decides, from the scores of the rounds before.
+    """The structure that all devices train in round ``number``, chosen by the scores of the rounds before.
 
     Nothing is removed before there are scores.
     """
@@ -79,7 +79,7 @@ def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> S
 
 
 def _still_scores(fleet: Fleet, settings: StrategySettings, number: int) -> bool:
-    """True if what devices would score in round ``number`` decides what is removed after it."""
+    """True if scores of round ``number`` are needed to choose what is removed after it."""
     target = settings.target_sparsity
     scheduled = scheduled_sparsity(settings.task.pruning, target, number, settings.task.training.rounds)
     return target > 0.0 and (scheduled < target or not fleet.scores.any())
@@ -90,14 +90,14 @@ def evaluates(settings: StrategySettings, number: int) -> bool:
     return number % settings.evaluate_every == 0 or number == settings.task.training.rounds
 
 
-def _foresee(
+def _tell_forecast_times(
     agents: Sequence[Bandit],
     structures: Sequence[Structure],
     bounds: Sequence[tuple[float, float]],
     number: int,
     forecast: Forecast | None,
 ) -> None:
-    """Tell agents that may know it what every arm would take, and how long the round lasts at best."""
+    """Tell agents that foresee the seconds of every arm by the profiles, and how long the round lasts at least."""
     if not any(agent.foresees for agent in agents):
         return
     if forecast is None:
@@ -113,8 +113,8 @@ def _foresee(
         agent.foresee(each, limit)
 
 
-def _pace(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
-    """Tell agents that are paced what their arms will take, as far as their devices' past shows it."""
+def _tell_observed_times(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
+    """Tell paced agents the seconds of every arm by their devices' observed paces; of a device without, nothing."""
     cost = RoundCost(fleet.adapter, fleet.precision)
     times: dict[int, np.ndarray] = {}  # of thousands of devices: numbers alone, the arms are listed again
     for device, state in enumerate(fleet.devices):

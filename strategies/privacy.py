@@ -65,11 +65,11 @@ def add_noise(
 
 
 def spent(spec: PrivacySpec, times: int) -> float | None:
-    """Epsilon at ``privacy.delta`` after something was told so many times of every device; None without privacy.
+    """Epsilon at ``privacy.delta`` after ``times`` disclosures about every device; None without privacy.
 
-    Central: of the models that leave the server, where devices are present or not; one a finished round. Local: of what
-    a device has sent; one a round and each of its repetitions, since every one has noise of its own. Not amplified by
-    sampling, since all devices take part in all rounds.
+    Central: a disclosure is a global model that leaves the server, one a finished round; it hides whether a device took
+    part at all. Local: a disclosure is an update that a device has sent, one a round and one for each repetition, since
+    each has noise of its own. There is no amplification by sampling, since all devices take part in all rounds.
     """
     if spec.kind == "central":
         return epsilon_of(math.sqrt(times) / spec.noise_multiplier, spec.delta)

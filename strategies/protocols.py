@@ -1,4 +1,7 @@
-"""What the strategy needs from above. The platform implements these; floor 2 never imports it."""
+"""What a round leaves behind, and the interfaces that the platform implements for the strategy.
+
+Floor 2 never imports the platform.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +16,10 @@ DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "
 
 @dataclass(frozen=True)
 class Completion:
-    """How long a device took for its part of a round, in (virtual or measured) seconds, and what that cost.
+    """How long a device took for its part of a round, in virtual or measured seconds, and the energy it used.
 
-    ``joules``: energy of its own part; ``waiting_watts``: what it draws afterwards. Both are None if nobody knows.
+    ``out_of_memory``: training did not fit its memory. ``dropped``: it was lost during the round. ``joules``: energy of
+    its own part. ``waiting_watts``: power while it waits for the other devices. Both are None if unknown.
     """
 
     download_seconds: float
@@ -32,7 +36,7 @@ class Completion:
         return self.download_seconds + self.compute_seconds + self.upload_seconds
 
     def joules_in(self, round_seconds: float) -> float | None:
-        """Energy of the device in a round that lasts so long: its own part, then waiting for the others."""
+        """Joules of the device in a round of ``round_seconds``: its own part, then waiting; None if unknown."""
         if self.joules is None or self.waiting_watts is None:
             return None
         return self.joules + self.waiting_watts * max(0.0, round_seconds - self.seconds)
@@ -40,7 +44,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Event:
-    """Something a user should know: what happened, to which device, why, and what to do."""
+    """An incident of a round: its kind, the cause, what to do, and the device (None if it is not about one)."""
 
     round: int
     kind: str
@@ -56,7 +60,7 @@ class DeviceRecord:
     ``report``: that of its update; None if no update was accepted. ``reward``: in [0, 1]; None if its agent learnt
     nothing.
 
-    ``joules``: its energy until the end of the round; None if nobody knows.
+    ``joules``: its energy until the end of the round; None if unknown.
     """
 
     assignment: Assignment
@@ -71,13 +75,13 @@ class DeviceRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """All that is remembered of a round. ``sparsity`` is the mean over all devices of the fleet.
+    """All that is recorded of a round. ``sparsity`` is the mean over all devices of the fleet.
 
-    ``joules``: energy of all devices that the clock has a completion of; None if it cannot tell one of them. ``nodes``:
-    how many devices each node served that replied. ``removed``: the part of the sparsity that the adapter took from
-    every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
-    ``aggregation_error``: see ``aggregation/error.py``. ``phases``: seconds of the server and, summed over the nodes,
-    of the nodes, by phase.
+    ``joules``: energy of all devices that the clock has a completion of; None if that of one is unknown. ``nodes``:
+    number of devices given to each node that replied, by node id. ``removed``: the part of the sparsity that the
+    adapter took from every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
+    ``aggregation_error``: see ``aggregation/error.py``. ``phases``: seconds by phase, of the "server" and, summed over
+    the nodes, of the "nodes".
     """
 
     round: int
@@ -109,7 +113,7 @@ class Clock(Protocol):
 
 
 class Forecast(Protocol):
-    """Knows the devices' profiles. Only the agent ``oracle`` may ask it: what it tells is no device's to know."""
+    """Completion times by the devices' profiles. Only agents that foresee are told: a real server knows no profiles."""
 
     def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
         """Completion time of a round in which a device goes from sparsity ``before`` to ``after`` at this rank.
@@ -120,10 +124,13 @@ class Forecast(Protocol):
 
 
 class Recorder(Protocol):
-    """Remembers rounds. ``state`` is what ``Fleet.checkpoint()`` gave: tensors and a JSON-able mapping."""
+    """Writes rounds, checkpoints and events down, and hears whether the run shall stop."""
 
     def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
-        """Write one finished round and its checkpoint, durably, before the next one starts."""
+        """Write one finished round and its checkpoint, durably, before the next one starts.
+
+        ``tensors`` and ``state`` (JSON-able) are those of ``Fleet.checkpoint``.
+        """
         ...
 
     def event(self, event: Event) -> None:
@@ -131,14 +138,14 @@ class Recorder(Protocol):
         ...
 
     def spend(self, before: int) -> int:
-        """Note, before it happens, that what is sent or kept tells of the devices' text once more (see privacy).
+        """Count a disclosure (``privacy.spent``) before it happens, and return how many this run has made with it.
 
-        Returns how often it did in this run, abandoned and repeated rounds included: more often than ``before``.
+        Disclosures of abandoned and repeated rounds count, too. The result is larger than ``before``.
         """
         ...
 
     def stop_requested(self) -> bool:
-        """True once somebody asked for this run to stop."""
+        """True once this run has been asked to stop."""
         ...
 
 

@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.5
 
 
 class Roster:
-    """The hosts of a fleet of ``devices`` real devices, as their nodes say."""
+    """Which node hosts which of ``devices`` real devices, by the nodes' own answers; kept for the whole run."""
 
     def __init__(self, devices: int) -> None:
         self._devices = devices
@@ -30,21 +30,22 @@ class Roster:
 
     @property
     def hosts(self) -> dict[int, int]:
-        """Node by device, of those that are there."""
+        """Node id by device, in device order, of the nodes that are connected."""
         return {device: node for device, node in sorted(self._claims.items()) if node in self._present}
 
     def gather(
         self, grid: Grid, number: int, needed: int, deadline_seconds: float, stop_requested: Callable[[], bool]
     ) -> list[Event]:
-        """Look who is there for round ``number``, and wait for ``needed`` devices; returns what went wrong.
+        """Ask new nodes for their devices, and wait for devices for round ``number``; the events on wrong answers.
 
-        Waits for all devices a little (once for each that is missing, so that one which stays away costs no later
-        round), for the needed ones until the deadline, and leaves the judgement to the quorum.
+        Waits 10 s for all devices (once for each that is missing, so that one which stays away delays no later round)
+        and until the deadline for ``needed`` ones; with fewer it returns, too, and the round misses its quorum. Raises
+        ``StopRequestedError``.
         """
         events: list[Event] = []
         began = time.monotonic()
         while True:
-            events += self._look(grid, number, stop_requested)
+            events += self._ask_new_nodes(grid, number, stop_requested)
             waited, missing = time.monotonic() - began, set(range(self._devices)) - self.hosts.keys()
             late = waited >= _LATECOMERS_SECONDS or missing <= self._given_up
             if (late and self._devices - len(missing) >= needed) or waited >= deadline_seconds:
@@ -54,8 +55,8 @@ class Roster:
                 raise StopRequestedError
             time.sleep(_POLL_SECONDS)
 
-    def _look(self, grid: Grid, number: int, stop_requested: Callable[[], bool]) -> list[Event]:
-        """Take note of the nodes that are there, and ask those that have not answered yet."""
+    def _ask_new_nodes(self, grid: Grid, number: int, stop_requested: Callable[[], bool]) -> list[Event]:
+        """Note which nodes are connected, and ask those that have not answered yet."""
         self._present = set(grid.get_node_ids())
         new = sorted(self._present - self._asked)
         if not new:
@@ -84,7 +85,7 @@ class Roster:
         return events
 
     def _claim(self, device: int, nodes: list[int], number: int) -> list[Event]:
-        """The first node keeps the device; of two that come at once neither gets it, since one of them lies."""
+        """The first node keeps the device; of two that claim it at once neither gets it, since at most one is right."""
         owner = self._claims.get(device)
         if owner is None and len(nodes) == 1:
             self._claims[device] = nodes[0]

@@ -1,4 +1,4 @@
-"""How fast a run may prune, and how its learning rate falls."""
+"""How much a device may prune in a round, and the learning rate of a round."""
 
 import math
 
@@ -32,7 +32,10 @@ def scheduled_sparsity(pruning: PruningSpec, target: float, round: int, rounds: 
 def step_bounds(
     pruning: PruningSpec, sparsity: float, target: float, round: int, rounds: int, step_range: tuple[float, float]
 ) -> tuple[float, float]:
-    """What a device may remove in ``round``, whoever sets the pace: agents within bounds, schedules to the point."""
+    """Smallest and largest fraction of the remaining structure that a device may remove in ``round`` (1-based).
+
+    They are equal unless an agent chooses (``pruning.schedule = "bandit"``).
+    """
     if pruning.schedule == "bandit":
         return pruning_bounds(sparsity, target, round, rounds, pruning.until, step_range)
     step = step_to(sparsity, scheduled_sparsity(pruning, target, round, rounds))

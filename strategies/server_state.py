@@ -1,4 +1,4 @@
-"""All that the server remembers between rounds: the fleet's state, complete enough to continue at any round."""
+"""All that the server keeps between rounds: the fleet's state, from which a run continues to the bit."""
 
 import math
 from collections.abc import Iterator
@@ -25,10 +25,11 @@ _DELTA = ("values", "indices", "levels")
 
 @dataclass
 class DeviceState:
-    """What the server knows of one device: the structure it still has and the agent that decides for it.
+    """What the server keeps of one device: the structure it still has and its bandit agent.
 
-    ``pace``: how fast it was seen to be; None before its first accepted update. ``rank``: the largest that it still
-    trains; None while it has given up none. ``memory``: what rounding took away of its last update.
+    ``pace``: its observed speed; None before its first accepted update. ``rank``: the largest that it still
+    trains; None while it has given up none. ``memory``: rounding error of a simulated device's last
+    update; None if nothing was rounded.
     """
 
     structure: Structure
@@ -40,7 +41,7 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class Memory:
-    """What rounding took away of an update, ``adapter``, in the shape of ``structure`` and ``rank``."""
+    """The rounding error of a device's last update: an adapter in the shape of ``structure`` and ``rank``."""
 
     structure: Structure
     rank: int
@@ -53,8 +54,8 @@ class Fleet:
 
     ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
     (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
-    ``server_memory``: what the server's optimiser keeps. ``precision``: in which adapters travel, as the strategy is
-    told; ``memory``: what rounding took away of the global adapter when it was last sent.
+    ``server_memory``: state of the server optimiser. ``precision``: of adapters in messages. ``memory``: rounding error
+    of the global adapter when it was last sent; None if nothing was rounded.
     """
 
     blueprint: Blueprint
@@ -81,7 +82,7 @@ class Fleet:
     ) -> "Fleet":
         """A fleet before its first round: every device has the dense structure and an agent with a seed of its own.
 
-        ``scores``: float32 [units], importance that the server knows without any data.
+        ``scores``: float32 [units], importance that was computed without any data.
         """
         dense = blueprint.dense()
         states = [DeviceState(dense, make_bandit(bandit, derive(seed, "bandit", d))) for d in range(devices)]
@@ -99,7 +100,7 @@ class Fleet:
         return float(np.mean([device.structure.sparsity for device in self.devices]))
 
     def learn_scores(self, total: np.ndarray, count: int) -> None:
-        """Take in the scores of one round: their sum, float64 [units], over ``count`` devices."""
+        """Update the mean scores with one round's: their sum ``total``, float64 [units], of ``count`` devices."""
         if count:
             # What the few that still prune report must not drown what the many reported before.
             memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)

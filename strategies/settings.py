@@ -1,4 +1,4 @@
-"""What the strategy is told by the job."""
+"""What the job says to the strategy."""
 
 from dataclasses import dataclass, field
 
@@ -9,12 +9,13 @@ from slimfed.strategies.server.spec import ServerSpec
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """Sparsities are shares of the prunable parameters, times are seconds.
+    """The numbers of a job that the strategy needs. Sparsities are shares of the prunable parameters.
 
-    ``evaluate_devices`` models of devices' own are measured every ``evaluate_every`` rounds, all of them in the last.
-    A round with fewer than ``quorum`` (share of the devices) usable updates is repeated up to ``retries`` times.
-    ``straggler_seconds`` is the deadline for a device's completion, ``reply_seconds`` the one for a node's reply.
-    ``real``: every node hosts one device of its own, and is asked which.
+    ``aggregation``: name in the registry. ``evaluate_devices`` of the devices' own models are measured every
+    ``evaluate_every`` rounds, all of them in the last. ``nodes``: how many the run waits for before it starts.
+    ``reply_seconds``: deadline for a node's reply. ``straggler_seconds``: deadline for a device's completion by the
+    clock; None: no deadline. A round with fewer than ``quorum`` (share of the devices) usable updates is repeated up to
+    ``retries`` times. ``real``: every node hosts one device of its own, and is asked which.
     """
 
     task: TaskSpec

@@ -21,7 +21,7 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class Replies:
-    """What came back, in the order of the node ids, and after how many seconds it was there, by node."""
+    """Replies in the order of the node ids, and seconds from the send to the receipt, by node id."""
 
     replies: list[Message]
     seconds: dict[int, float]
@@ -41,7 +41,7 @@ class PartReply(Generic[Part]):
 
 
 class StopRequestedError(SlimfedError):
-    """Somebody asked the run to stop while it was waiting."""
+    """The run was asked to stop while it was waiting."""
 
 
 def stream_replies(
@@ -144,24 +144,27 @@ def _checked(reply: Message, asked: Message, part: Part, refusal: Callable[[Mess
 
 
 def _named(reply: Message, asked: Message) -> Message:
-    """The reply in the name of the node that was asked: that it has gone, the SuperLink says in its own."""
+    """The reply with the asked node as its source; where a node has gone, the SuperLink replies in its own name."""
     if went_away(reply):
         reply.metadata.__dict__["_src_node_id"] = asked.metadata.dst_node_id
     return reply
 
 
 def _error_reply(message: Message, cause: str) -> Message:
-    """As if the node that ``message`` is for had replied with an error."""
+    """An error with this cause, as the reply of the node that ``message`` is for."""
     return Message(Error(ErrorCode.UNKNOWN, cause), reply_to=message)
 
 
 def went_away(reply: Message) -> bool:
-    """True if no node wrote this, but the SuperLink: the node that was asked is gone, or its answer is."""
+    """True if the SuperLink wrote this reply because the asked node, or its reply, is gone."""
     return reply.has_error() and reply.error.code in _UNAVAILABLE
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop_requested: Callable[[], bool]) -> list[int]:
-    """Node ids in ascending order once ``count`` are there. Raises ``TimeoutError`` with the number that came."""
+    """Node ids in ascending order once ``count`` nodes are connected.
+
+    Raises ``TimeoutError`` with the number that came, or :class:`StopRequestedError`.
+    """
     deadline = time.monotonic() + deadline_seconds
     while True:
         nodes = sorted(grid.get_node_ids())

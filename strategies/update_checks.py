@@ -129,7 +129,7 @@ def _check_structure(report: Report, assigned: Assignment) -> Finding | None:
 
 
 def _coarseness(blueprint: Blueprint) -> float:
-    """The most that whole units can leave undone: one of every block, as a share of the prunable parameters."""
+    """Sparsity that removing whole units may miss: one unit of every block, as a share of the prunable parameters."""
     total = sum(block.units * block.unit_parameters for block in blueprint.blocks)
     return sum(block.unit_parameters for block in blueprint.blocks) / total
 

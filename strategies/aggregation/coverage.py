@@ -24,5 +24,5 @@ class Coverage(Aggregator):
     bounded_sensitivity = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return Means(before)

@@ -23,7 +23,7 @@ class FedAvg(Aggregator):
     bounded_sensitivity = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return EqualMeans(before, "fedavg")
 
 

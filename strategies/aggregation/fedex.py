@@ -22,7 +22,7 @@ class FedEx(Aggregator):
     gives_direction = False
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return _Exact(before, frame)
 
 
@@ -34,12 +34,12 @@ class _Exact:
         self._means = Means(before)
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in the factors, and refer to them."""
+        """Add up the factors, and keep a reference to them."""
         self._means.add(update, weight)
         self._members.add(update, weight)
 
     def merge(self, other: "_Exact") -> None:
-        """Take in other factors, and refer to them."""
+        """Take over the other's sums and references."""
         self._means.merge(other._means)
         self._members.merge(other._members)
 

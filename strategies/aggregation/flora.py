@@ -6,7 +6,7 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.initial import initial_factors
-from slimfed.strategies.aggregation.means import Means, headed
+from slimfed.strategies.aggregation.means import Means, head_only
 from slimfed.strategies.aggregation.products import Members, mean_products
 
 
@@ -25,7 +25,7 @@ class Flora(Aggregator):
     gives_direction = False
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return _Stacked(before, frame)
 
 
@@ -37,12 +37,12 @@ class _Stacked:
         self._head = Means(Adapter({}, before.head))
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Refer to the factors, take in the head."""
+        """Keep a reference to the factors, and add up the head."""
         self._members.add(update, weight)
-        self._head.add(headed(update), weight)
+        self._head.add(head_only(update), weight)
 
     def merge(self, other: "_Stacked") -> None:
-        """Refer to other factors, take in other heads."""
+        """Take over the other's references and its sum of heads."""
         self._members.merge(other._members)
         self._head.merge(other._head)
 

@@ -31,7 +31,7 @@ class HetLora(Aggregator):
     sums_updates = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return Means(before, _all_ranks, lambda update: min(_LARGEST, max(1, round(product_norm(update) / _STEP))))
 
 

@@ -122,6 +122,6 @@ class Mean:
         return np.where(owners > 0, mean.astype(np.float32), self._before)
 
 
-def headed(update: Update) -> Update:
-    """The update without its factors."""
+def head_only(update: Update) -> Update:
+    """The update with its head alone: no factors, no deltas."""
     return replace(update, adapter=Adapter({}, update.adapter.head))

@@ -16,5 +16,5 @@ class Median(CoordinateWise):
     """
 
     def centre(self, values: np.ndarray) -> np.ndarray:
-        """Over the owners that are there."""
+        """The median over the owners of every coordinate."""
         return np.nanmedian(values, axis=0)

@@ -31,7 +31,7 @@ class MultiKrum(Aggregator):
         self.share = share
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return _Candidates(before, self.share)
 
 

@@ -20,18 +20,18 @@ class Members:
         self._members: list[Member] = []
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Refer to one more update."""
+        """Keep a reference to one more update."""
         self._members.append((update, update.report.examples if weight is None else weight))
 
     def merge(self, other: "Members") -> None:
-        """Refer to other members, too."""
+        """Take over the other's references."""
         self._members += other._members
 
     def __bool__(self) -> bool:
         return bool(self._members)
 
     def ordered(self) -> list[Member]:
-        """By device."""
+        """Updates and weights, in device order."""
         return sorted(self._members, key=lambda member: member[0].device)
 
 

@@ -9,7 +9,7 @@ from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
 from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.exact import ExactSum
-from slimfed.strategies.aggregation.means import Means, headed
+from slimfed.strategies.aggregation.means import Means, head_only
 from slimfed.strategies.aggregation.weights import Weights
 
 
@@ -29,7 +29,7 @@ class R2sp(Aggregator):
     plain_factors_only = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return _Recovered(before)
 
 
@@ -47,7 +47,7 @@ class _Recovered:
     def add(self, update: Update, weight: int | None = None) -> None:
         """Take in one update. Raises ``ValueError`` if it does not fit."""
         weight = update.report.examples if weight is None else weight
-        self._head.add(headed(update), weight)
+        self._head.add(head_only(update), weight)
         for module, place in places(self._before, update.report.structure, update.report.rank).items():
             for part, tensor in update.adapter.factors[module].parts().items():
                 self._parts[module][part].add(tensor, weight, place.of(part))

@@ -26,7 +26,7 @@ class CoordinateWise(Aggregator):
         """Over the owners, float64 [owners, ...] -> [...]; NaN stands where a device owns nothing, never everywhere."""
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return _Collected(before, self.centre)
 
 

@@ -19,5 +19,5 @@ class Soups(Aggregator):
     needs_equal_ranks = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return EqualMeans(before, "soups", weigh=lambda update: 1)

@@ -23,7 +23,7 @@ class TrimmedMean(CoordinateWise):
         self.share = share
 
     def centre(self, values: np.ndarray) -> np.ndarray:
-        """Sorted along the owners; NaN sorts last, so every coordinate counts its own owners."""
+        """The trimmed mean over the owners, which are counted for every coordinate by itself."""
         ordered = np.sort(values, axis=0)
         owners = (~np.isnan(values)).sum(axis=0)
         cut = np.minimum(np.ceil(self.share * owners - 1e-9), (owners - 1) // 2)

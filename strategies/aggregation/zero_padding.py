@@ -19,5 +19,5 @@ class ZeroPadding(Aggregator):
     sums_updates = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
-        """Begin a round."""
+        """An empty accumulation for a round that started from ``before``."""
         return Means(before, cover=lambda place, part: ...)
