@@ -31,6 +31,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
 
     # 2. Send the plans, and check and add up the updates as they come; again while too few of them are usable.
     attempt = send_until_quorum(context, fleet, plan, grid, watch)
+    nodes, node_phases, disclosures = attempt.nodes, attempt.node_phases, attempt.disclosures
 
     with watch.phase("aggregate"):
         # 3. Reward: the agents observe what their arms earned.
@@ -53,10 +54,11 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         settle_ranks(fleet, plan.plans, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)
         seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds)
+        del attempt, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
 
     # 7. Central privacy: what is about to be kept and shown tells of the devices' text once more.
-    central = settings.task.privacy.kind == "central"
-    disclosures = context.recorder.spend(number - 1) if central else attempt.disclosures
+    if settings.task.privacy.kind == "central":
+        disclosures = context.recorder.spend(number - 1)
 
     # 8. Evaluate the global model in its own structure.
     with watch.phase("evaluate"):
@@ -64,8 +66,8 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure) if due else None
 
     # 9. Record the round with its checkpoint.
-    phases = {"server": watch.seconds, "nodes": attempt.node_phases}
-    measures = RoundMeasures(evaluation, error, disclosures, seconds, started, attempt.nodes, phases)
+    phases = {"server": watch.seconds, "nodes": node_phases}
+    measures = RoundMeasures(evaluation, error, disclosures, seconds, started, nodes, phases)
     record = round_record(settings, fleet, number, outcome, measures)
     context.recorder.record(record, *fleet.checkpoint())
     return record

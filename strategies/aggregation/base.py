@@ -29,7 +29,7 @@ class Accumulation(Protocol):
     """
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in one fit update; ``weight`` replaces the one it would get. May be called in any order of devices."""
+        """Take in one accepted update, in any order of devices; ``weight`` replaces the one it would get."""
         ...
 
     def merge(self, other: Self) -> None:
@@ -50,7 +50,7 @@ class Aggregator(ABC):
 
     The global adapter holds every coordinate of the unpruned model at the largest rank: per module a [r_max, in] and
     b [out, r_max]. A device's factors lie in it at the rows and columns its structure has kept, and in the first
-    ``rank`` ranks. Updates have passed the checks on fitness before they come here; whatever still does not fit raises.
+    ``rank`` ranks. Updates have passed ``update_checks.py`` before they come here; whatever still does not fit raises.
     """
 
     needs_equal_structures: ClassVar[bool] = False

@@ -11,7 +11,7 @@ import numpy as np
 from slimfed.clients.registry import Registry
 from slimfed.strategies.bandits.spec import BanditSpec
 
-# Pruning steps that an agent that foresees is told the times of.
+# Pruning steps of the arms whose times an agent is told.
 _GRID = 9
 
 
@@ -62,7 +62,7 @@ class Bandit(ABC):
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """The ``reward`` in [0, 1] that ``arm`` earned in ``round``; called in ascending order of rounds.
 
-        Not called when a device's report is missing or was rejected: such a round teaches nothing, least of all 0.
+        Not called when a device's report is missing or was rejected: such a round says nothing of the arm.
         Raises ``ValueError`` if the reward is not in [0, 1].
         """
 
@@ -70,15 +70,15 @@ class Bandit(ABC):
         """The ``reward`` that ``arm`` earned another device of about the same pace; called after :meth:`observe`."""
 
     def arms(self, low: float, high: float) -> list[Arm]:
-        """A grid over the allowed arms: what an agent that foresees is told the times of."""
+        """A grid over the allowed arms, 9 steps (or the only one) by all ranks: the keys of :meth:`foresee`."""
         steps = [low] if low == high else np.linspace(low, high, _GRID).tolist()
         return [Arm(float(step), rank) for step in steps for rank in self.spec.ranks]
 
     def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:  # noqa: B027 - most agents do not ask
-        """Told before :meth:`suggest`, if the agent ``foresees`` or is ``paced``, what each of :meth:`arms` will take.
+        """Take the completion ``seconds`` of each of :meth:`arms` in the coming round; called before :meth:`suggest`.
 
-        Empty while nothing is known of the device. ``limit``: how long the round lasts at best, which is the fastest
-        arm of the slowest device.
+        Only called if the agent ``foresees`` or is ``paced``. ``seconds`` is empty while the device is unknown.
+        ``limit``: seconds that the round lasts at least, the fastest arm of the slowest device.
         """
 
     def state(self) -> dict[str, Any]:

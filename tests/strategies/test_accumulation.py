@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
-from slimfed.strategies.outliers import Grades
 
 KEEPS = ((1, 0, 1, 0, 0), (1, 1, 0, 1, 1), (1, 1, 1, 1, 1))
 
@@ -49,14 +48,3 @@ def test_neither_order_nor_grade_changes_a_bit(name: str, random) -> None:
     np.testing.assert_array_equal(total, plain.scores()[0])
     np.testing.assert_allclose(total, sum(update.scores.astype(np.float64) for update in updates), rtol=1e-12)
     assert [update.device for update in accumulated.kept_updates()] == [0, 1, 2]
-
-
-@given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e30), st.floats(1e-9, 1e30))
-def test_grades_rise_with_sizes_and_tell_them_apart_to_a_factor(reach: float, one: float, other: float) -> None:
-    grades = Grades(reach, reach)
-    for grade, factor in ((grades.moved, 2.0), (grades.scored, 8.0)):
-        low, high = sorted((one, other))
-        assert grade(low) <= grade(high) <= grade(float("inf"))
-        assert grade(reach) == 0
-        if high > 1.001 * factor * max(low, reach) and grade(low) < grade(float("inf")):
-            assert grade(low) < grade(high)
