@@ -56,8 +56,9 @@ def _check(first: Exporter, second: Exporter) -> None:
             f"{first.job.model.path!r}, the base of run {first.run.id}: only changes of one base can be added"
         )
     for exporter in (first, second):
-        if exporter.job.method.adapter == "pat":
+        adapter = exporter.job.method.adapter
+        if ADAPTERS[adapter].cuts_width:
             raise InputError(
-                f'run {exporter.run.id} has method.adapter = "pat", which moves every weight to cut the width: '
-                "its changes cannot be added to others; compose runs with lora, sora or sparse"
+                f'run {exporter.run.id} has method.adapter = "{adapter}", which moves every weight to cut the width: '
+                "its changes cannot be added to others; compose runs with an adapter that keeps the width"
             )

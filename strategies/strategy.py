@@ -33,7 +33,7 @@ class FedSlim(Strategy):
         evaluator: Evaluator,
         forecast: Forecast | None = None,
     ) -> None:
-        """``forecast``: what the agent ``oracle`` asks for the times of arms; other agents need none."""
+        """``forecast``: tells agents that foresee (``Bandit.foresees``) how long arms take; other agents need none."""
         fleet.precision = settings.task.messages.precision
         optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         roster = Roster(len(fleet.devices)) if settings.real else None

@@ -1,4 +1,4 @@
-"""What the profiles say of a round that nobody has computed yet: for the agent ``oracle`` alone."""
+"""How long a round will take by the devices' profiles, before it is computed: for agents that foresee alone."""
 
 from dataclasses import dataclass, field
 

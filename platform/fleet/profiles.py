@@ -3,17 +3,17 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from slimfed.clients.registry import Registry
-from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Section
 from slimfed.platform.job.field_errors import validate
 from slimfed.platform.job.overrides import read_toml
-from slimfed.platform.job.sections import FleetSpec
+
+if TYPE_CHECKING:
+    from slimfed.platform.job.sections import FleetSpec
 
 _BUILT_IN = Path(__file__).parent / "builtin"
 
@@ -182,7 +182,7 @@ def load_profile(name: str) -> FleetProfile:
     return file.read(name)
 
 
-def load_fleet(spec: FleetSpec, seed: int) -> Fleet:
+def load_fleet(spec: "FleetSpec", seed: int) -> Fleet:
     """The devices of a run. The mix is repeated proportionally (largest remainder) and interleaved.
 
     Raises ``InputError`` if the profile cannot be used.
@@ -213,6 +213,10 @@ def interleave(counts: list[int]) -> list[int]:
 
 
 def _device(number: int, kind: DeviceClass, seed: int, *, varied: bool) -> DeviceProfile:
+    import numpy as np  # not above: listing profiles needs no numpy, and must be quick
+
+    from slimfed.clients.seeds import derive
+
     spread = kind.link_spread if varied else 0.0
     link = math.exp(spread * np.random.default_rng(derive(seed, "link", number)).standard_normal())
     peak = kind.fp32_gflops if kind.precision == "fp32" else kind.fp16_gflops

@@ -53,12 +53,13 @@ class EqualMeans:
         if rank != own_rank:
             raise InputError(
                 f"method.aggregation: {self._name} needs equal ranks, but device {device} has rank "
-                f"{rank} and device {first} rank {own_rank}; use 'coverage', or give bandit.ranks one value"
+                f"{rank} and device {first} rank {own_rank}; give bandit.ranks one value, or use another "
+                "aggregation"
             )
         if structure != own_structure:
             raise InputError(
                 f"method.aggregation: {self._name} needs equal structures, but devices {first} and {device} "
-                "have pruned differently; use 'coverage', or set pruning.structure to 'shared'"
+                "have pruned differently; set pruning.structure to 'shared', or use another aggregation"
             )
         self._first = first, own_rank, own_structure
 

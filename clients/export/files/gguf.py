@@ -83,7 +83,7 @@ def _config(slim: SlimModel) -> PreTrainedConfig:
             f"with {wanted}; export onnx or safetensors"
         )
     if slim.manifest.width is not None:
-        raise InputError("--format = 'gguf': a model of cut width (method.adapter = 'pat') goes as safetensors or onnx")
+        raise InputError("--format = 'gguf': a model of cut width cannot be written; export safetensors or onnx")
     config = stock_config(slim.model.config, slim.manifest.structure(discover(skeleton(slim.manifest))))
     if config is None:
         raise InputError(

@@ -74,6 +74,18 @@ def test_help_needs_no_heavy_import() -> None:
     assert "resume" in done.stdout
 
 
+@pytest.mark.parametrize("command", [["methods"], ["methods", "--json"], ["fleet"], ["fleet", "jetson-80"]], ids=str)
+def test_listing_what_can_be_named_needs_no_deep_learning(command: list[str]) -> None:
+    code = (
+        f"import sys\nfrom slimfed.platform.cli import app\ntry: app({command!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'flwr', 'ray', 'datasets', 'sqlalchemy', 'peft'} & set(sys.modules)\n"
+        "sys.stderr.write(','.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "jetson-80" in done.stdout or "Jetson" in done.stdout
+
+
 @pytest.mark.parametrize("command", [["runs"], ["runs", "--json"], ["show", "last"], ["stop", "x"], ["resume", "x"]])
 def test_reading_makes_no_home(home: Path, command: list[str]) -> None:
     result = runner.invoke(app, command)

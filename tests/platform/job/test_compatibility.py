@@ -1,0 +1,91 @@
+"""Rules across the sections of a job, over all methods that there are: none is named here or there."""
+
+from itertools import product
+
+import pytest
+
+from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.errors import InputError
+from slimfed.platform.job import compatibility
+from slimfed.platform.job.job import Job, load_job, parse_job
+from slimfed.strategies.aggregation import AGGREGATIONS
+from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.server import SERVER_OPTIMIZERS
+
+
+def refusal(document: dict) -> str:
+    """What a job is refused for, or nothing."""
+    try:
+        parse_job(document)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("adapter", "aggregation"), product(ADAPTERS, AGGREGATIONS))
+def test_a_pair_is_refused_if_and_only_if_its_classes_say_so(adapter: str, aggregation: str) -> None:
+    said, way = ADAPTERS[adapter], AGGREGATIONS[aggregation]
+    for optimizer, structure in product(SERVER_OPTIMIZERS, ("own", "shared")):
+        text = refusal(
+            {
+                "method": {"adapter": adapter, "aggregation": aggregation},
+                "bandit": {"name": "fixed"},
+                "server": {"optimizer": optimizer},
+                "pruning": {"structure": structure, "schedule": "cubic"},
+            }
+        )
+        moves = SERVER_OPTIMIZERS[optimizer].moves
+        expected = {
+            "needs equal structures": way.needs_equal_structures and structure == "own",
+            "knows LoRA's two factors alone": way.plain_factors_only and not said.plain_factors,
+            "the server cannot cut heads": structure == "shared" and not said.supports_shared_structure,
+            "their change is no gradient": moves and not way.gives_direction,
+            "momentum would reopen": moves and not said.supports_server_optimizer,
+        }
+        assert {words: words in text for words in expected} == expected
+        assert text.count("\n") + 1 == max(1, sum(expected.values())), "one line a problem, all of them at once"
+
+
+@pytest.mark.parametrize("bandit", BANDITS)
+def test_equal_ranks_need_an_agent_that_keeps_them(bandit: str) -> None:
+    document = {
+        "method": {"aggregation": "fedavg"},
+        "bandit": {"name": bandit},
+        "pruning": {"structure": "shared", "schedule": "cubic"},
+    }
+    assert ("needs equal ranks" in refusal(document)) is not BANDITS[bandit].constant_rank
+    assert refusal(document | {"bandit": {"name": bandit, "ranks": [4]}}) == ""
+    kept = refusal({"bandit": {"name": bandit}, "adapter": {"keep_ranks": 0.9}})
+    assert ("adapter.keep_ranks = 0.9" in kept) is not BANDITS[bandit].constant_rank
+    measured = refusal({"bandit": {"name": bandit}, "fleet": {"clock": "measured"}})
+    assert ("it reads the profiles" in measured) is BANDITS[bandit].foresees
+
+
+def test_what_errors_recommend_goes_with_everything() -> None:
+    assert compatibility.problems(Job()) == []
+    assert compatibility.problems_of_run(load_job()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"fleet": {"clock": "measured", "dropout": 0.1}}, "fleet.dropout: real devices are not disturbed"),
+        ({"fleet": {"clock": "measured"}, "disturbance": {"stragglers": 0.5}}, "disturbance: real devices"),
+        ({"disturbance": {"bandwidth_factor": 0.5, "bandwidth_from": 99}}, "the run has only 20 rounds"),
+        ({"pruning": {"events": 20}}, "pruning.events = 20: must be less than training.local_steps (20)"),
+    ],
+)
+def test_a_job_that_can_be_read_but_not_run(document: dict, words: str) -> None:
+    [problem] = compatibility.problems_of_run(parse_job(document))
+    assert words in problem
+
+
+def test_every_rule_is_applied() -> None:
+    """A public function of a job that returns one line or None is a rule."""
+    rules = {
+        name
+        for name, each in vars(compatibility).items()
+        if not name.startswith("_") and getattr(each, "__annotations__", {}).get("return") == str | None
+    }
+    applied = {rule.__name__ for rule in (*compatibility.RULES, *compatibility.RUN_RULES)}
+    assert rules - applied == {"bandit_is_known", "optimizer_is_known"}, "these two come before all others"
