@@ -1,4 +1,4 @@
-# make demo | deploy-demo | test | check | dashboard | clean - each does the set-up it needs, once.
+# make demo | deploy-demo | test | check | docs | dashboard | clean - each does the set-up it needs, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 export HF_HUB_OFFLINE ?= 1
 export FLWR_TELEMETRY_ENABLED ?= 0
+export NO_MKDOCS_2_WARNING ?= 1
 
-.PHONY: demo deploy-demo test check format dashboard clean
+.PHONY: demo deploy-demo test check docs format dashboard clean
 
 demo: $(STAMP)
 	$(BIN)/slimfed run
@@ -27,6 +28,11 @@ check: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p slimfed
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
+
+# The documentation site, in site/; a dead link fails, here and in `check`.
+docs: $(TEST_STAMP)
+	$(BIN)/mkdocs build --strict
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
@@ -45,4 +51,4 @@ $(TEST_STAMP): $(STAMP)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

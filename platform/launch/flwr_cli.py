@@ -28,8 +28,17 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-# A cluster of the user's must not swallow our workers.
-_UNSET = ("RAY_ADDRESS", "RAY_TMPDIR", "FLWR_DATABASE", "FLWR_OIDC_ENABLED")
+# A cluster of the user's must not swallow our workers. Colours, which a notebook's kernel forces on what it starts,
+# would be written into the JSON.
+_UNSET = (
+    "RAY_ADDRESS",
+    "RAY_TMPDIR",
+    "FLWR_DATABASE",
+    "FLWR_OIDC_ENABLED",
+    "FORCE_COLOR",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
 
 
 class LaunchError(SlimfedError, RuntimeError):
