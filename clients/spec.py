@@ -1,7 +1,7 @@
-"""What a device must know of the job: the sections of the job file that floor 1 reads.
+"""The sections of the job file that a device reads.
 
-The platform's job file is made of these same models, so that a field has one name, one default and one check
-wherever it travels. Everything is immutable and travels as JSON inside one Flower ``ConfigRecord``.
+The platform's job file is composed of the same models, so every field has one name, one default and one check on all
+floors. All models are immutable. They are sent as JSON inside one Flower ``ConfigRecord``.
 """
 
 from typing import Annotated, Literal
@@ -13,13 +13,13 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    """A job-file section: frozen, and strict about names it does not know."""
+    """Base class of the sections of a job file: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSpec(Section):
-    """Which pre-trained model is tuned, and for what."""
+    """The pre-trained model and the task that it is tuned for."""
 
     path: str = Field(
         "builtin:tiny-encoder", description="builtin:NAME, a hub id, or a folder written by save_pretrained"
@@ -32,20 +32,22 @@ class PartitionSpec(Section):
     """How the training split is divided among the devices (flwr-datasets partitioners)."""
 
     kind: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
-    alpha: float = Field(1.0, gt=0, description="dirichlet: concentration; small values make devices unlike")
-    shards_per_device: int = Field(2, ge=1, description="shards: label-sorted shards a device receives")
-    column: str = Field("user", description="natural: the column that names a row's owner")
+    alpha: float = Field(
+        1.0, gt=0, description="dirichlet: concentration; small values give devices unequal label distributions"
+    )
+    shards_per_device: int = Field(2, ge=1, description="shards: number of label-sorted shards for each device")
+    column: str = Field("user", description="natural: column with the owner of a row")
 
 
 class DataSpec(Section):
-    """Which text is learnt, and how it reaches the devices."""
+    """The text to learn, and its division among the devices."""
 
     path: str = Field("builtin:commands", description="builtin:NAME, a hub id, or a folder with train/test files")
-    text: str = Field("text", description="column of the text (classification, or plain causal-lm)")
+    text: str = Field("text", description="column of the text (classification, or causal-lm on plain text)")
     label: str = Field("label", description="classification: column of the label, text or integer")
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
     completion: str | None = Field(None, description="causal-lm: column of the completion to learn")
-    max_length: int = Field(64, ge=4, description="tokens; longer texts are cut")
+    max_length: int = Field(64, ge=4, description="largest number of tokens; longer texts are truncated")
     partition: PartitionSpec = PartitionSpec()
 
     @model_validator(mode="after")
@@ -56,23 +58,25 @@ class DataSpec(Section):
 
 
 class AdapterOptions(Section):
-    """How an adapter is set, whichever it is; ``scaling`` = alpha / r is the same for every rank."""
+    """Options of the adapter that ``method.adapter`` names."""
 
-    scaling: float = Field(2.0, gt=0, description="alpha / r, equal for all ranks so that factors can be averaged")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    scaling: float = Field(
+        2.0, gt=0, description="alpha / r of LoRA, equal for all ranks so that factors can be averaged"
+    )
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability before factor A, while training")
     threshold: float = Field(
         3.0,
         ge=0.0,
-        description="sora: what a step takes off every gate, in learning rates; rises from 0 over the rounds",
+        description="sora: soft threshold of the gates after a step, in learning rates; rises from 0 over the rounds",
     )
     keep_ranks: float = Field(
         1.0,
         gt=0.0,
         le=1.0,
-        description="lora, HetLoRA's gamma: what a device keeps of its ranks when those beyond have shrunk; 1: all",
+        description="lora, HetLoRA's gamma: share of its ranks that a device keeps if the others have shrunk; 1: all",
     )
     tail_penalty: float = Field(
-        0.0, ge=0.0, description="lora, HetLoRA's mu: weight of the size of the ranks beyond keep_ranks in the loss"
+        0.0, ge=0.0, description="lora, HetLoRA's mu: weight of the norm of the ranks beyond keep_ranks in the loss"
     )
 
     @model_validator(mode="after")
@@ -83,32 +87,36 @@ class AdapterOptions(Section):
 
 
 class AdapterSpec(AdapterOptions):
-    """The adapter every device trains, and what share of the model shall go, for adapters that see to it themselves."""
+    """The adapter that every device trains. ``target_sparsity`` is for adapters that prune by themselves (``pat``)."""
 
     name: str = "lora"
     target_sparsity: Fraction = 0.0
-    least_rank: int = Field(1, ge=1, description="ranks that no device gives up")
+    least_rank: int = Field(1, ge=1, description="smallest number of ranks that a device keeps")
 
 
 class PruningOptions(Section):
-    """How structure is scored and removed on a device, by whichever criterion."""
+    """How units (attention heads and FFN channels) are scored and removed."""
 
     scope: Literal["layer", "global", "uniform"] = Field(
         "layer",
-        description="rank units in each layer, over all layers, or in each with channels rounded to 8, 16 or 128",
+        description="layer: rank units within each layer; global: over all layers; uniform: as layer, with "
+        "channels rounded to a multiple of 8, 16 or 128",
     )
-    smoothing: float = Field(0.9, ge=0.0, lt=1.0, description="weight of the past in the moving average of scores")
-    prior_weight: float = Field(0.5, ge=0.0, le=1.0, description="share of the fleet's scores in a device's ranking")
-    events: int = Field(1, ge=1, description="prune events within one round, recovery after each")
+    smoothing: float = Field(0.9, ge=0.0, lt=1.0, description="weight of past steps in the moving average of scores")
+    prior_weight: float = Field(
+        0.5, ge=0.0, le=1.0, description="weight of the fleet's scores in a device's ranking of units"
+    )
+    events: int = Field(1, ge=1, description="prune events within one round; training continues after each")
     until: float = Field(0.6, gt=0.0, le=1.0, description="share of the rounds by which the target sparsity is reached")
     schedule: Literal["bandit", "cubic", "one-shot"] = Field(
         "bandit",
-        description="who sets the pace: every device's agent, Zhu and Gupta's cubic, or all at once in the first round",
+        description="bandit: every device's agent chooses the pruning step; cubic: Zhu and Gupta's schedule; "
+        "one-shot: all pruning in the first round",
     )
     structure: Literal["own", "shared"] = Field(
         "own",
-        description="own: every device ranks and removes its units; shared: the server does, from the devices' summed "
-        "scores, the same for all (with schedule cubic or one-shot)",
+        description="own: every device ranks and removes its own units; shared: the server removes the same "
+        "units for all devices, by their summed scores (needs schedule cubic or one-shot)",
     )
 
     @model_validator(mode="after")
@@ -122,41 +130,44 @@ class PruningOptions(Section):
 
 
 class PruningSpec(PruningOptions):
-    """The criterion, and how it is used."""
+    """Pruning as a device reads it: the importance criterion and the options."""
 
     importance: str = Field("lora-gradient", description="name in the importance registry")
 
 
 class TrainingSpec(Section):
-    """Local optimisation: AdamW on the adapter and the task head."""
+    """Local training: AdamW on the adapter and the task head."""
 
-    rounds: int = Field(20, ge=1)
-    local_steps: int = Field(20, ge=1, description="optimiser steps a device makes in a round")
-    batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay over the rounds of the run")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    rounds: int = Field(20, ge=1, description="rounds of the run")
+    local_steps: int = Field(20, ge=1, description="optimiser steps of a device in a round")
+    batch_size: int = Field(8, ge=1, description="texts in a batch")
+    learning_rate: float = Field(2e-3, gt=0, description="learning rate of AdamW, before decay")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "linear", description="decay of the learning rate over the rounds of the run"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="L2 norm to which gradients are clipped")
     recovery: Literal["plain", "squarehead"] = Field(
         "plain",
         description="squarehead: adds the distance of every layer's states from those of the unpruned base to the loss",
     )
     checkpointing: bool = Field(
         False,
-        description="keep the layers' inputs only, and compute a layer again for its gradient: less memory, more time",
+        description="true: keep only the inputs of layers, and compute each layer again for its gradient; less memory, "
+        "more time",
     )
     proximal: float = Field(
-        0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all that is trained to the loss; 0: nothing"
+        0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all trained parameters to the loss; 0: off"
     )
 
 
 class GenerationSpec(Section):
-    """What a causal-lm writes when the global model is evaluated; only where the data has prompts."""
+    """Completions that the global model generates when it is evaluated (causal-lm with prompts)."""
 
     examples: int = Field(
-        100, ge=0, description="different prompts of the test split to complete, a seeded sample; 0: none"
+        100, ge=0, description="number of prompts of the test split to complete, a seeded sample; 0: none"
     )
-    max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens; it is chosen greedily")
+    max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens (greedy decoding)")
 
 
 class PrivacySpec(Section):
@@ -164,31 +175,36 @@ class PrivacySpec(Section):
 
     kind: Literal["none", "central", "local"] = Field(
         "none",
-        description="central: the server, which is trusted, clips updates and adds noise to their mean; "
-        "local: every device does so with its own update",
+        description="central: the trusted server clips updates and adds noise to their mean; "
+        "local: every device clips its own update and adds noise to it",
     )
     clipping: Literal["fixed", "adaptive"] = Field(
-        "fixed", description="central: whether the clipping norm follows the updates' norms"
+        "fixed", description="central: adaptive lets the clipping norm follow the updates' norms"
     )
-    clipping_norm: float = Field(1.0, gt=0, description="L2 norm of a device's change of adapter and head, at first")
-    noise_multiplier: float = Field(1.0, gt=0, description="central: noise on the sum of updates, in clipping norms")
+    clipping_norm: float = Field(
+        1.0, gt=0, description="L2 norm to which a device's change is clipped; adaptive: at first"
+    )
+    noise_multiplier: float = Field(
+        1.0, gt=0, description="central: standard deviation of the noise on the sum of updates, in clipping norms"
+    )
     target_quantile: float = Field(0.5, gt=0, lt=1, description="adaptive: share of updates that are not clipped")
-    clip_learning_rate: float = Field(0.2, gt=0, description="adaptive: how fast the clipping norm follows")
-    epsilon: float = Field(8.0, gt=0, le=500, description="local: what a device spends in one round")
-    delta: float = Field(1e-5, gt=0, lt=0.5, description="probability that privacy does not hold")
-    secure_aggregation: bool = Field(False, description="refused: see docs/privacy.md")
+    clip_learning_rate: float = Field(0.2, gt=0, description="adaptive: learning rate of the clipping norm")
+    epsilon: float = Field(8.0, gt=0, le=500, description="local: epsilon that a device spends in one round")
+    delta: float = Field(1e-5, gt=0, lt=0.5, description="delta of (epsilon, delta) differential privacy")
+    secure_aggregation: bool = Field(False, description="true is refused; docs/privacy.md gives the reasons")
 
 
 class MessageSpec(Section):
-    """How adapters travel between server and devices (docs/messages.md)."""
+    """The encoding of adapters in messages between server and devices (docs/messages.md)."""
 
     precision: Precision = Field(
-        "fp32", description="bf16 or int8: adapters are rounded, both ways, and what rounding took away is sent later"
+        "fp32",
+        description="bf16 or int8: adapters are rounded both ways, and the rounding error is added to the next message",
     )
 
 
 class TaskSpec(Section):
-    """All of the above: what a node needs to serve any device of a run."""
+    """Everything a node needs to serve any device of a run."""
 
     seed: int = Field(ge=0, lt=2**31)
     devices: int = Field(ge=1)
@@ -198,14 +214,14 @@ class TaskSpec(Section):
     pruning: PruningSpec
     training: TrainingSpec
     engine: Literal["cohort", "sequential"] = "cohort"
-    cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, the same on every node")
+    cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, equal on every node")
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")
     generate: GenerationSpec = GenerationSpec()
     dtype: Literal["fp32", "bf16"] = "fp32"
     deterministic: bool = False
     privacy: PrivacySpec = PrivacySpec()
-    message_mb: float = Field(1000.0, gt=0, description="what a device may be sent and send in one message")
+    message_mb: float = Field(1000.0, gt=0, description="largest message in MB for each device, in either direction")
     messages: MessageSpec = MessageSpec()
     labels: tuple[str, ...] | None = Field(
-        None, description="names of the classes where devices have text of their own; None: the text tells"
+        None, description="names of the classes, if devices have their own text; None: read from the text"
     )

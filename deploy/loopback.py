@@ -114,7 +114,7 @@ class Loopback:
         self._wait_for_superlink()
 
     def start_node(self, number: int, name: str = "", *, gate: int = 0, **config: object) -> None:
-        """The node of device ``number`` with the key ``name`` (its own); ``config`` overrules its configuration.
+        """The node of device ``number`` with the key ``name`` (its own); ``config`` overrides its configuration.
 
         It connects to port ``gate`` if there is one, in place of the SuperLink's.
         """
@@ -231,7 +231,7 @@ def main() -> int:
     parser.add_argument("job", nargs="?", type=Path, default=Path(__file__).with_name("loopback.toml"))
     parser.add_argument("--folder", type=Path, default=Path("slimfed-loopback"), help="keys, text, logs and runs")
     parser.add_argument("--nodes", type=int, default=5)
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrule a field of the job")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of the job")
     parser.add_argument("--json", action="store_true", help="print the run as one JSON object at the end")
     given = parser.parse_args()
     if not given.job.is_file():

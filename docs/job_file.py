@@ -1,4 +1,4 @@
-"""Write docs/job-file.md from the job's own models: `python docs/job_file.py`. A test compares the two."""
+"""Write docs/job-file.md from the models of the job file: `python docs/job_file.py`. A test compares the two."""
 
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -10,16 +10,17 @@ from slimfed.platform.job.job import Job, demo_document, job_to_toml, load_job
 
 _HEAD = """# The job file
 
-A job file is TOML. Every field has a default; whatever is left out takes it, or what the preset `method.name` sets.
-`--set SECTION.FIELD=VALUE` overrules any field on the command line. Relative paths are meant from the job file's
-folder. A field, section or value that is not known is refused by name before anything starts (exit code 2).
+A job file is TOML. Every field has a default. A field that is left out has the value that the preset `method.name`
+sets, or else its default. `--set SECTION.FIELD=VALUE` overrides any field on the command line. Relative paths start at
+the job file's folder. Unknown fields and sections and invalid values are refused by name before anything starts (exit
+code 2).
 
-This page is made from the code by `python docs/job_file.py`.
+This page is generated from the code by `python docs/job_file.py`.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     sections = [_table("", Job)]
     for name, field in Job.model_fields.items():
         if _is_section(field):
@@ -52,8 +53,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    choices = [repr(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
-    parts = [field.description or "", ", ".join(choices).replace("'", "`")]
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    named = "one of " + ", ".join(f"`{choice}`" for choice in choices) if choices else ""
+    parts = [(field.description or "").replace("|", r"\|"), named]
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     limits = [
         f"{word} {getattr(limit, name)}"
@@ -65,7 +67,7 @@ def _meaning(field: FieldInfo) -> str:
 
 
 def _doc(model: Any) -> str:
-    return " ".join((model.__doc__ or "").split())
+    return " ".join((model.__doc__ or "").split()).replace("``", "`")
 
 
 def _is_section(field: FieldInfo) -> bool:

@@ -1,4 +1,4 @@
-"""Fine-tune language models across fleets of unequal devices, and slim the model to each device while it trains.
+"""Fine-tune language models across fleets of unequal devices, and prune the model for each device while it trains.
 
 The public face of slimfed in Python::
 

@@ -12,13 +12,13 @@ JobSource = Job | Mapping[str, Any] | str | Path | None
 """A job that is filled in, nested tables as in a job file, the path of a job file, or None: the built-in demo."""
 
 Settings = Mapping[str, Any] | Iterable[str]
-"""Fields to overrule: ``{"training.rounds": 5}``, or lines such as ``training.rounds=5``."""
+"""Fields to override: ``{"training.rounds": 5}``, or lines such as ``training.rounds=5``."""
 
 
 def load_job(source: JobSource = None, set: Settings = ()) -> Job:
     """A checked job with every field filled in.
 
-    ``set`` overrules fields, as ``--set`` does on the command line. A preset (``method.name``) fills in what a file or
+    ``set`` overrides fields, as ``--set`` does on the command line. A preset (``method.name``) fills in what a file or
     tables leave open; a ``Job`` leaves nothing open, so its method cannot be changed any more. Relative paths are
     meant from the job file's folder, elsewhere from the working directory. Raises ``InputError`` with one line for each
     field that cannot be used.

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports are left to the commands, so that ``slimfed --help`` answers at once."""
+"""The command line. Commands import heavy packages when they run, so that ``slimfed --help`` is quick."""
 
 from typing import Annotated, Any
 
@@ -24,10 +24,10 @@ from slimfed.platform.exit_codes import BAD_INPUT
 
 
 class Commands(TyperGroup):
-    """Prints what is wrong with the input in one line (or one for each problem) and exits with code 2."""
+    """The group of all commands. Prints input errors, one in a line, and exits with code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command; an ``InputError`` ends it with exit code 2."""
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -39,7 +39,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="slimfed",
     cls=Commands,
-    help="Fine-tune language models across fleets of unequal devices, and slim the model to each device.",
+    help="Fine-tune language models across fleets of unequal devices, and prune the model for each device.",
     epilog="Exit codes: 0 done, 1 failed or stopped run, 2 bad input, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

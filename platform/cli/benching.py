@@ -1,4 +1,4 @@
-"""``bench``: what an exported model saves."""
+"""``bench``: time, memory and size of an exported model against the dense model."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,16 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def bench(
-    folder: Annotated[Path, typer.Argument(help="a folder that `slimfed export` wrote")],
-    batch: Annotated[int, typer.Option(min=1, help="texts a batch, for throughput and memory")] = 32,
-    length: Annotated[int, typer.Option(min=4, help="tokens a text")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="1: processor seconds; more: wall seconds")] = 1,
-    repeats: Annotated[int, typer.Option(min=3, help="passes of each model; the median counts")] = 11,
+    folder: Annotated[Path, typer.Argument(help="folder that `slimfed export` wrote")],
+    batch: Annotated[int, typer.Option(min=1, help="texts in a batch, for throughput and memory")] = 32,
+    length: Annotated[int, typer.Option(min=4, help="tokens of a text")] = 64,
+    threads: Annotated[
+        int, typer.Option(min=1, help="threads; 1: processor seconds are measured; more: wall seconds")
+    ] = 1,
+    repeats: Annotated[int, typer.Option(min=3, help="passes of each model; the median is reported")] = 11,
     as_json: Json = False,
 ) -> None:
-    """Measure an exported model against the dense model as transformers computes it, in the same format."""
+    """Compare an exported model with the dense model of transformers: time, memory and size, in the same format."""
     from slimfed.clients.export.bench.bench import bench as measure
 
     with notes().status("measuring"):

@@ -1,4 +1,4 @@
-"""``fleet`` and ``methods``: what a job file can name."""
+"""``fleet`` and ``methods``: the profiles and methods that a job file can name."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def fleet(
     profile: Annotated[
-        str | None, typer.Argument(help="a built-in fleet or a TOML file; none: list the fleets")
+        str | None, typer.Argument(help="name of a fleet, or a TOML file; default: list the fleets")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +68,7 @@ def _watts(each: dict[str, Any]) -> str:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods and parts that a job file can name, the export formats, and where each comes from."""
+    """List presets, parts of methods and export formats, each with the package it comes from."""
     from slimfed.platform.job.presets import PRESETS
     from slimfed.platform.registries import REGISTRIES
 
@@ -97,7 +97,7 @@ def methods(as_json: Json = False) -> None:
 
 
 def _first_of_each(entries: dict[str, list[dict[str, str]]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every entry with its field, which is said once, beside the first."""
+    """Every entry with its field; the field is empty for all but its first entry."""
     for field, rows in entries.items():
         for index, row in enumerate(rows):
             yield ("" if index else field), row

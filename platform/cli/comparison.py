@@ -1,4 +1,4 @@
-"""How a comparison looks in a terminal: tables, and bars of what the target cost."""
+"""A comparison in the terminal: tables, and bars of the cost of the target."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ _COLUMNS = {
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Everything, on standard output."""
+    """Print all tables and bars to standard output."""
     quality = comparison.quality.replace("_", " ")
     target = comparison.target
     title = "Runs" if target is None else f"Cost to {quality} {target.value:.4f} ({target.origin})"
@@ -52,7 +52,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def bars(comparison: Comparison) -> list[str]:
-    """Virtual time to the target, a line a group; what was not reached is said. Empty if nobody reached it."""
+    """Lines with the virtual time to the target of each group, or "not reached"; empty if no group reached it."""
     longest = max((result.reached.mean or 0.0 for result in comparison.groups), default=0.0)
     if longest == 0.0:
         return []

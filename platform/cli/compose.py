@@ -1,4 +1,4 @@
-"""``compose``: the changes of two runs, added up."""
+"""``compose``: the sum of the weight changes of two runs."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +11,16 @@ from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, size
 
-RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
+RunId = Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")]
 
 
 def compose(
     first: RunId,
     second: RunId,
-    out: Annotated[Path, typer.Option(help="folder to make")],
+    out: Annotated[Path, typer.Option(help="folder to create")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Add what two runs learnt on the same base; task, head and structure are the first one's."""
+    """Add the weight changes of two runs on the same base; task, head and structure are those of the first run."""
     if out.exists():
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
     from slimfed.platform.compose import compose as write

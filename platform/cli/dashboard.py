@@ -1,4 +1,4 @@
-"""``dashboard``: the web pages."""
+"""``dashboard``: serving the web pages."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ import typer
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8501,
     address: Annotated[
-        str, typer.Option(help="address to listen on; one that others can reach needs a login (docs/security.md)")
+        str, typer.Option(help="address to listen on; any other than 127.0.0.1 needs a login (docs/security.md)")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the dashboard until Ctrl-C, to this machine only unless told otherwise."""
+    """Serve the dashboard until Ctrl-C, by default to this machine only."""
     from importlib.util import find_spec
 
     from slimfed.clients.errors import InputError
@@ -21,6 +21,6 @@ def dashboard(
 
     if find_spec("streamlit") is None:
         raise InputError("the dashboard's packages are missing: pip install 'slimfed[dashboard]'")
-    # By name: this floor does not import the one above it. In place of this process: nothing to pass signals on to.
+    # Started by name, as this floor does not import the dashboard; execve, so that signals reach the server.
     command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port), "--address", address]
     os.execve(sys.executable, command, {**os.environ, "SLIMFED_HOME": str(home())})

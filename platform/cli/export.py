@@ -1,4 +1,4 @@
-"""``export``: a run's models as folders."""
+"""``export``: writing a run's models to folders."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,20 +15,26 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")],
-    device: Annotated[int | None, typer.Option(min=0, help="the model in this device's structure")] = None,
-    globally: Annotated[bool, typer.Option("--global", help="the global model (default)")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="the global model and every device's")] = False,
+    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")],
+    device: Annotated[
+        int | None, typer.Option(min=0, help="export the global model in the structure of this device")
+    ] = None,
+    globally: Annotated[bool, typer.Option("--global", help="export the global model (default)")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="export the global model, and the model of every device")
+    ] = False,
     format: Annotated[
-        str, typer.Option(help="an export format; `slimfed methods` lists them", metavar="FORMAT")
+        str, typer.Option(help="export format; `slimfed methods` lists them", metavar="FORMAT")
     ] = "safetensors",
     out: Annotated[
         Path | None,
-        typer.Option(help="folder to make; with --all, one for each model goes into it; default: in the run's"),
+        typer.Option(
+            help="folder to create (with --all, the parent of one folder for each model); default: in the run's folder"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's pruned models as folders that open elsewhere."""
+    """Write pruned models of a run to folders, which need neither the run nor its store."""
     chosen = [device is not None, globally, everything]
     if sum(chosen) > 1:
         raise InputError("--device, --global and --all: give one of them")

@@ -1,4 +1,4 @@
-"""``predict`` and ``evaluate``: running an exported folder."""
+"""``predict`` and ``evaluate``: running an exported model."""
 
 import math
 import sys
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from slimfed.clients.export.runtime.opened_model import OpenedModel
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Folder = Annotated[Path, typer.Argument(help="a folder that `slimfed export` wrote, of any format")]
-Base = Annotated[Path | None, typer.Option(help="for peft: folder of the unpruned base, if it has moved")]
+Folder = Annotated[Path, typer.Argument(help="folder that `slimfed export` wrote, in any format")]
+Base = Annotated[
+    Path | None, typer.Option(help="peft only: folder of the unpruned base; default: where the run had it")
+]
 
 
 def predict(
     folder: Folder,
-    texts: Annotated[list[str] | None, typer.Argument(help="texts; none: --file, or standard input")] = None,
-    file: Annotated[Path | None, typer.Option(help="file with a text a line")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="texts; default: those of --file, or of standard input")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="file with one text in each line")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="causal-lm: longest continuation in tokens")] = 64,
     base: Base = None,
     as_json: Json = False,
 ) -> None:
-    """Say the label of texts, or continue them."""
+    """Print the label of each text (classification), or its continuation (causal-lm)."""
     lines = _lines(texts, file)
     opened = _open(folder, base)
     if opened.manifest.task == "classification":
@@ -51,19 +55,21 @@ def predict(
 def evaluate(
     folder: Folder,
     data: Annotated[
-        str | None, typer.Option(help="a file, or what data.path takes (its test split); default: the run's")
+        str | None,
+        typer.Option(help="a file, or a value of data.path, whose test split is used; default: the run's data"),
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text; default: as in training")] = None,
     label: Annotated[str | None, typer.Option(help="column of the label; default: as in training")] = None,
     lm_eval: Annotated[
-        list[str] | None, typer.Option("--lm-eval", metavar="TASK", help="a task of lm-eval instead, repeatable")
+        list[str] | None,
+        typer.Option("--lm-eval", metavar="TASK", help="evaluate on a task of lm-eval instead; repeatable"),
     ] = None,
-    tasks: Annotated[Path | None, typer.Option(help="with --lm-eval: folder of task files of your own")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: examples a task")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="with --lm-eval: folder of your own task files")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="with --lm-eval: number of examples for each task")] = None,
     base: Base = None,
     as_json: Json = False,
 ) -> None:
-    """Measure an exported model on labelled text, with the measures of training."""
+    """Evaluate an exported model on labelled text, with the measures of the run."""
     opened = _open(folder, base)
     found = _lm_eval(opened, lm_eval, tasks, limit) if lm_eval else _measures(opened, data, text, label)
     if as_json:
@@ -109,7 +115,7 @@ def _open(folder: Path, base: Path | None) -> "OpenedModel":
 
 
 def _lines(texts: list[str] | None, file: Path | None) -> list[str]:
-    """The texts from where they are. Raises ``InputError`` if there are none."""
+    """The texts of the arguments, the file or standard input. Raises ``InputError`` if there are none."""
     if texts and file is not None:
         raise InputError("give texts or --file, not both")
     if file is not None:

@@ -1,4 +1,4 @@
-"""``runs`` and ``show``: what the store knows."""
+"""``runs`` and ``show``: the runs of the store."""
 
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ _EVENTS_SHOWN = 20
 def runs(
     as_json: Json = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="how many, newest first; default: 50, all with --json")
+        int | None, typer.Option(min=1, help="number of runs, newest first; default: 50, with --json all")
     ] = None,
 ) -> None:
     """List the runs, newest first."""
@@ -59,7 +59,9 @@ def runs(
             print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
 
 
-def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")], as_json: Json = False) -> None:
+def show(
+    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")], as_json: Json = False
+) -> None:
     """Show one run: its figures, its rounds and its latest events."""
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -94,7 +96,7 @@ def show(run: Annotated[str, typer.Argument(help="a run's id, its beginning, or 
 
 
 def print_summary(run: Any, summary: dict[str, Any]) -> None:
-    """The figures of one run, one a line."""
+    """Print the figures of one run, one in a line."""
     from slimfed.platform.summary import measures
 
     lines = {

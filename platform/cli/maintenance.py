@@ -1,4 +1,4 @@
-"""``doctor`` and ``db upgrade``: is everything there, is everything up to date."""
+"""``doctor`` and ``db upgrade``: checks of this machine, and upgrades of the store."""
 
 from typing import Annotated
 
@@ -8,11 +8,11 @@ from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED
 
-db = typer.Typer(help="Look after the store.", no_args_is_help=True)
+db = typer.Typer(help="Maintain the store.", no_args_is_help=True)
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
-    """Check this machine and say what to do about what is missing. Exit code 1 if a run would fail."""
+    """Check this machine, with a remedy for each problem. Exit code 1 if a run would fail."""
     from slimfed.platform.doctor import examine
     from slimfed.platform.home import home
 
@@ -29,10 +29,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
 @db.command()
 def upgrade(
     store: Annotated[
-        str | None, typer.Option(help="store.url as in a job file; default: SLIMFED_STORE, else SQLite in the home")
+        str | None,
+        typer.Option(help="store.url as in a job file; default: SLIMFED_STORE, or else SQLite in SLIMFED_HOME"),
     ] = None,
 ) -> None:
-    """Bring the store to the newest revision."""
+    """Upgrade the store to the newest revision of its schema."""
     from slimfed.platform.home import home, store_url
     from slimfed.platform.store.writer import upgrade as upgrade_store
 
@@ -42,7 +43,7 @@ def upgrade(
 
 
 def _look_at_store() -> str:
-    """Describe the store; one that does not exist yet is fine, and is not made here."""
+    """Address of the store, or a sentence if it does not exist yet. Creates nothing."""
     from slimfed.platform.stores import reading
 
     with reading() as store:

@@ -1,4 +1,4 @@
-"""What the command line prints: results to standard output, everything else to standard error."""
+"""Output of the command line: results to standard output, everything else to standard error."""
 
 import json
 import sys
@@ -12,17 +12,17 @@ from slimfed.platform.format import percent
 
 
 def results() -> Console:
-    """Console for results. Wide when nobody looks, so that no cell of a piped table is cut."""
+    """Console for results; 200 columns wide if the output is piped, so that no table cell is truncated."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """A result as JSON, alone on standard output."""
+    """Print a result as JSON to standard output."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Rows as a table; ``columns`` maps a key to its heading, a heading ending in ``>`` is right-aligned."""
+    """Print rows as a table. ``columns`` maps a key to its heading; a heading that ends in ``>`` is right-aligned."""
     table = Table(title=title, title_justify="left")
     for heading in columns.values():
         table.add_column(heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left")
@@ -32,7 +32,7 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
 
 
 def describe_measures(measures: Mapping[str, float | None]) -> str:
-    """What was measured beside the accuracy, in one line; losses and perplexity as numbers, shares as percents."""
+    """The measures in one line: losses and perplexity as numbers, shares as per cent. Missing ones are left out."""
     plain = ("loss", "perplexity")
     known = {name: value for name, value in measures.items() if value is not None}
     return ", ".join(

@@ -1,4 +1,4 @@
-"""The profile of a run, as ``run --profile`` shows it."""
+"""The time profile of a run, as ``run --profile`` prints it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ _COLUMNS = {"where": "where", "phase": "phase", "seconds": "seconds>", "share": 
 
 
 def profile_of(folder: Path) -> dict[str, Any] | None:
-    """Where the time of a round of the run in ``folder`` went, as JSON values; None if it recorded no round."""
+    """Seconds of a round by phase for the run in ``folder``, as JSON values; None if it recorded no round."""
     import torch
 
     from slimfed.clients.training.calibration import matrix_rate
@@ -27,7 +27,7 @@ def profile_of(folder: Path) -> dict[str, Any] | None:
 
 
 def print_profile(profile: dict[str, Any]) -> None:
-    """A table of the phases, and the arithmetic below it."""
+    """Print a table of the phases, and the speed of the training steps below it."""
     rows = []
     for where, whole in (("server", profile["wall_seconds"]), ("nodes", sum(profile["nodes"].values()))):
         for phase, seconds in profile[where].items():

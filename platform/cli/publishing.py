@@ -1,4 +1,4 @@
-"""``publish`` and ``prometheus``: runs in other people's tools."""
+"""``publish`` and ``prometheus``: figures of runs for TensorBoard, MLflow and Prometheus."""
 
 import threading
 from pathlib import Path
@@ -11,8 +11,10 @@ from slimfed.platform.console import notes
 
 
 def publish(
-    run: Annotated[str, typer.Argument(help="a run's id, its beginning, or last")],
-    tensorboard: Annotated[Path | None, typer.Option(metavar="FOLDER", help="write TensorBoard files below it")] = None,
+    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")],
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="write TensorBoard files to this folder")
+    ] = None,
     mlflow: Annotated[
         str | None, typer.Option(metavar="URI", help="write to this MLflow tracking server or database")
     ] = None,
@@ -37,7 +39,7 @@ def publish(
 def prometheus(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 9109,
 ) -> None:
-    """Let Prometheus scrape the newest runs at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
+    """Serve the figures of the newest runs to Prometheus at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
     from slimfed.platform.integrations.elsewhere import serve_prometheus
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing

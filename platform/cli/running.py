@@ -18,26 +18,27 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="print the run as one JSON object at the end")]
 Queue = Annotated[
-    bool, typer.Option("--queue", help="do not wait: start it by itself as soon as nothing else runs on this computer")
+    bool,
+    typer.Option("--queue", help="queue the job and return; it starts when no other run is running on this computer"),
 ]
-RunId = Annotated[str, typer.Argument(help="a run's id, its beginning, or last")]
+RunId = Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")]
 
 _STOP_SECONDS = 40.0
 _ASK_SECONDS = 0.5
 
 
 def run(
-    job: Annotated[Path | None, typer.Argument(help="job file; none: the built-in 80-device demo")] = None,
+    job: Annotated[Path | None, typer.Argument(help="job file; default: the built-in demo with 80 devices")] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="overrule a field of the job, repeatable")
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="override a field of the job; repeatable")
     ] = None,
     name: Annotated[str | None, typer.Option(help="name of the run")] = None,
     federation: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="run on the real devices of this SuperLink of Flower's configuration"),
+        typer.Option(metavar="NAME", help="run on real devices, through this SuperLink of Flower's configuration"),
     ] = None,
     queue: Queue = False,
-    profile: Annotated[bool, typer.Option("--profile", help="say where the time of a round went")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="also print the time of a round by phase")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a job to its end, or put it into the queue."""
@@ -46,7 +47,7 @@ def run(
     from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.store.writer import Store
 
-    real = ["fleet.clock=measured"] if federation else []  # what a profile says of time is not true of real devices
+    real = ["fleet.clock=measured"] if federation else []  # real devices are timed, not simulated from a profile
     wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else []), *real])
     checked = _check(wanted, federation)
     for reason in checked.reasons:
@@ -112,7 +113,7 @@ def stop(run: RunId) -> None:
 
 
 def _check(job: Any, federation: str | None) -> Any:
-    """Preflight, with a word on what takes the seconds."""
+    """The checked job, from the preflight; the console shows a status meanwhile."""
     with notes().status("checking the job"):
         from slimfed.platform.launch.federation import check_connection
         from slimfed.platform.launch.preflight import check
@@ -123,12 +124,12 @@ def _check(job: Any, federation: str | None) -> Any:
 
 
 def _federation(folder: "RunFolder") -> str | None:
-    """The SuperLink that a run was submitted to."""
+    """Name of the SuperLink that the run in ``folder`` was submitted to; None for a simulated run."""
     return folder.federation.read_text(encoding="utf-8") if folder.federation.is_file() else None
 
 
 def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json: bool) -> int:
-    """Leave a queued run to the foreman; returns the exit code."""
+    """Start the queue runner for a queued run and return the exit code."""
     from slimfed.platform.launch.queue_runner import call_foreman, waiting_here
     from slimfed.platform.store.dashboard_reader import Insight
     from slimfed.platform.summary import run_summaries
@@ -146,7 +147,7 @@ def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json:
 def _drive(
     store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool, profile: bool = False
 ) -> int:
-    """Launch a run, show it, report it; returns the exit code."""
+    """Launch a run, show its progress and its summary, and return the exit code."""
     from slimfed.platform.launch.journal import StoreJournal
     from slimfed.platform.launch.launcher import LaunchPlan, launch
     from slimfed.platform.launch.progress import open_display
@@ -163,7 +164,7 @@ def _drive(
 
 
 def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -> int:
-    """Print how a run ended, and what can be done next; returns the exit code."""
+    """Print the summary of an ended run and the next command, and return the exit code."""
     from slimfed.platform.cli.listing import print_summary
     from slimfed.platform.cli.profiling import print_profile, profile_of
     from slimfed.platform.store.reader import Reader

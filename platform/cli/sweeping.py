@@ -1,4 +1,4 @@
-"""``sweep`` and ``compare``: several runs through the launcher, and what they say of each other."""
+"""``sweep`` and ``compare``: several runs, and their comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,29 +17,38 @@ if TYPE_CHECKING:
     from slimfed.platform.store.reader import Reader
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
-Parallel = Annotated[int, typer.Option(min=1, help="runs at once; they share the processors")]
-Seeds = Annotated[int, typer.Option(min=1, help="seeds of every combination, counted up from the job's")]
+Parallel = Annotated[int, typer.Option(min=1, help="number of runs at once; they share the processors")]
+Seeds = Annotated[int, typer.Option(min=1, help="number of seeds for every combination, starting at the job's seed")]
 Target = Annotated[
-    float | None, typer.Option(min=0.0, max=1.0, help="quality to reach; default: 90% of the best of the runs")
+    float | None, typer.Option(min=0.0, max=1.0, help="quality to reach; default: 90% of the best run's")
 ]
 Reference = Annotated[
-    str | None, typer.Option(metavar="RUN", help="target: 90% of this run's best instead, such as the unpruned one's")
+    str | None,
+    typer.Option(metavar="RUN", help="set the target to 90% of the best quality of this run, such as an unpruned one"),
 ]
-Sparsity = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="only models of this sparsity or more reach the target")
+Sparsity = Annotated[float, typer.Option(min=0.0, max=1.0, help="least sparsity of a model that reaches the target")]
+Metric = Annotated[
+    str, typer.Option(help="quality: accuracy, device_accuracy_mean, macro_f1, exact_match, rouge_l or bleu")
 ]
-Metric = Annotated[str, typer.Option(help="accuracy, device_accuracy_mean, macro_f1, exact_match, rouge_l or bleu")]
-Seconds = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many virtual seconds")]
-Bytes = Annotated[float | None, typer.Option(min=0.0, help="show the quality after so many bytes, both ways")]
+Seconds = Annotated[float | None, typer.Option(min=0.0, help="also show the quality after this many virtual seconds")]
+Bytes = Annotated[
+    float | None, typer.Option(min=0.0, help="also show the quality after this many bytes, sent in both directions")
+]
 Memory = Annotated[
-    float | None, typer.Option(min=0.0, help="show the quality while no device needs more bytes of memory")
+    float | None,
+    typer.Option(min=0.0, help="also show the quality while every device needs at most this many bytes of memory"),
 ]
-Chart = Annotated[Path | None, typer.Option(metavar="FILE", help="draw into a .svg, .png, .pdf or .html file")]
+Chart = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="write a chart to this .svg, .png, .pdf or .html file")
+]
 
 
 @dataclass(frozen=True)
 class View:
-    """How runs are to be compared, and how that is shown."""
+    """Options of a comparison and of its output.
+
+    ``target`` is a quality and ``sparsity`` a share in [0, 1]; ``budgets`` in seconds or bytes.
+    """
 
     quality: "Quality"
     target: float | None
@@ -53,9 +62,9 @@ class View:
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="runs (ids, their beginnings, last) or job files, which are run if need be"),
+        typer.Argument(help="runs (ids, beginnings of ids, last), or job files, whose missing runs are run first"),
     ] = None,
-    sweep: Annotated[str | None, typer.Option(help="all runs of a sweep, by its name")] = None,
+    sweep: Annotated[str | None, typer.Option(help="compare all runs of the sweep of this name")] = None,
     target: Target = None,
     reference: Reference = None,
     min_sparsity: Sparsity = 0.0,
@@ -68,10 +77,10 @@ def compare(
     chart: Chart = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: what a target costs, what a budget buys, what disturbances do.
+    """Compare runs: cost of a target, quality within a budget, robustness to disturbances.
 
-    Runs that differ in their seed only are one group. A job file stands for its finished runs; those that are missing
-    are run first.
+    Runs that differ only in their seed form one group. A job file stands for its finished runs; missing runs are run
+    first.
     """
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -94,13 +103,15 @@ def compare(
 
 
 def sweep(
-    job: Annotated[Path | None, typer.Argument(help="job file; none: the built-in 80-device demo")] = None,
+    job: Annotated[Path | None, typer.Argument(help="job file; default: the built-in demo with 80 devices")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE,VALUE", help="values of a field, each with all others; repeatable"),
+        typer.Option(
+            "--set", metavar="FIELD=VALUE,VALUE", help="values of a field; all combinations are run; repeatable"
+        ),
     ] = None,
     seeds: Seeds = 1,
-    name: Annotated[str | None, typer.Option(help="name of the sweep; default: the job's")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the sweep; default: the name of the job")] = None,
     parallel: Parallel = 1,
     target: Target = None,
     reference: Reference = None,
@@ -112,10 +123,10 @@ def sweep(
     chart: Chart = None,
     as_json: Json = False,
 ) -> None:
-    """Run all combinations of some values, and compare them.
+    """Run all combinations of the given values, and compare the runs.
 
-    All of them are checked before the first one starts. Called again, a sweep takes the runs that are done, goes on
-    with those that were stopped, and starts those that are missing.
+    All jobs are checked before the first run starts. When repeated, the command reuses finished runs, resumes stopped
+    ones, and starts missing ones.
     """
     from slimfed.platform.launch.batch import run_batch
     from slimfed.platform.store.reader import Reader
@@ -132,7 +143,7 @@ def sweep(
 
 
 def _run_files(files: Sequence[Path], seeds: int, parallel: int) -> tuple[int, tuple[str, ...]]:
-    """The finished runs of some job files, after those that were missing have been run; and the exit code."""
+    """Run the missing runs of job files; returns the exit code and the ids of all their runs."""
     if not files:
         return OK, ()
     from slimfed.platform.launch.batch import run_batch
@@ -155,7 +166,7 @@ def _view(
     chart: Path | None,
     as_json: bool,
 ) -> View:
-    """What the options say. Raises ``InputError`` before anything is run for a comparison that cannot be shown."""
+    """The options as a :class:`View`. Raises ``InputError`` for invalid ones, before anything is run."""
     from slimfed.platform.comparison.course import BUDGETS, QUALITIES
 
     quality = next((each for each in QUALITIES if each == metric), None)

@@ -1,4 +1,4 @@
-"""Methods by name. A preset is what a method sets in the job file; the user may overrule every field of it.
+"""Presets: the fields of the job file that a named method sets. A job can override each of them.
 
 A new method is one entry here, or an entry point ``slimfed.presets`` of another package. Methods that know no pruning
 of their own get it in the way that costs them nothing: one structure for all, by magnitude, along the cubic schedule

@@ -1,4 +1,7 @@
-"""The sections of the job file that the server and the launcher read; those that a device reads are on floor 1."""
+"""The sections of the job file that the server and the launcher read, and all sections together.
+
+The sections that a device reads are in ``clients/spec.py``.
+"""
 
 import math
 import re
@@ -49,28 +52,36 @@ AutoCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 
 
 class FleetSpec(Section):
-    """Which devices take part, and what their time is made of."""
+    """The devices, and how their time is measured."""
 
     profile: str = Field("jetson-80", description="name of a built-in fleet, or a TOML file of profiles")
-    devices: int = Field(80, ge=1, description="number of devices; repeats the profile's mix proportionally")
+    devices: int = Field(80, ge=1, description="number of devices; the profile's mix is repeated proportionally")
     dropout: Fraction = Field(0.0, description="probability that a device's update is lost in a round")
-    jitter: bool = Field(True, description="false: no jitter, no change of power modes, no spread of links")
+    jitter: bool = Field(True, description="false: no random variation of computing, links and power modes")
     clock: Literal["virtual", "measured"] = Field(
-        "virtual", description="virtual: times from the profile; measured: seconds that the node took (real devices)"
+        "virtual", description="virtual: times from the profile; measured: wall seconds (real devices)"
     )
 
 
 class DisturbanceSpec(Section):
-    """What makes life harder for a simulated fleet than its profile says, to see what a method bears.
+    """Disturbances of a simulated fleet, to test the robustness of a method.
 
-    Dropouts are ``fleet.dropout``. The virtual clock implements all of it; on real devices nothing is disturbed.
+    The virtual clock applies them; real devices are not disturbed. Dropouts are set by ``fleet.dropout``.
     """
 
-    stragglers: float = Field(0.0, ge=0.0, le=1.0, description="share of the devices that straggle, a seeded choice")
-    straggler_factor: float = Field(4.0, ge=1.0, description="how many times as long a straggler computes, every round")
-    bandwidth_factor: float = Field(1.0, gt=0.0, le=1.0, description="what is left of every link's speed for a while")
-    bandwidth_from: int = Field(1, ge=1, description="first round with that bandwidth")
-    bandwidth_until: int | None = Field(None, ge=1, description="last round with that bandwidth; default: the run's")
+    stragglers: float = Field(
+        0.0, ge=0.0, le=1.0, description="share of the devices that are stragglers, chosen by the seed"
+    )
+    straggler_factor: float = Field(
+        4.0, ge=1.0, description="factor on the computing time of a straggler in every round"
+    )
+    bandwidth_factor: float = Field(
+        1.0, gt=0.0, le=1.0, description="factor on the speed of every link, from bandwidth_from to bandwidth_until"
+    )
+    bandwidth_from: int = Field(1, ge=1, description="first round with bandwidth_factor")
+    bandwidth_until: int | None = Field(
+        None, ge=1, description="last round with bandwidth_factor; default: the last round of the run"
+    )
 
     @model_validator(mode="after")
     def _span_is_in_order(self) -> "DisturbanceSpec":
@@ -83,80 +94,94 @@ class DisturbanceSpec(Section):
 
     @property
     def active(self) -> bool:
-        """True if anything is disturbed at all."""
+        """True if stragglers or bandwidth are disturbed."""
         return self.stragglers > 0 or self.bandwidth_factor < 1
 
     def bandwidth(self, round: int) -> float:
-        """What is left of the links' speed in a round."""
+        """Factor on the speed of every link in ``round``, in (0, 1]."""
         last = math.inf if self.bandwidth_until is None else self.bandwidth_until
         return self.bandwidth_factor if self.bandwidth_from <= round <= last else 1.0
 
 
 class MethodSpec(Section):
-    """What is done. ``name`` is a preset that fills in the rest; every field can be set by itself."""
+    """The method. ``name`` is a preset, which sets defaults of other fields; every field can be set in the job."""
 
-    name: Annotated[str, _known(PRESETS)] = Field("fedspine", description="name in the preset registry")
+    name: Annotated[str, _known(PRESETS)] = Field(
+        "fedspine", description="name of a preset; `slimfed methods` lists them"
+    )
     adapter: Annotated[str, _known(ADAPTERS)] = Field(
-        "lora", description="name in the adapter registry: what a device trains beside the frozen base"
+        "lora", description="name of an adapter: the parameters that a device trains beside the frozen base"
     )
     target_sparsity: Fraction = Field(0.5, description="share of the prunable parameters to remove; 0: no pruning")
     importance: Annotated[str, _known(IMPORTANCE)] = Field(
-        "lora-gradient", description="name in the importance registry"
+        "lora-gradient", description="name of an importance criterion, by which units are scored"
     )
     aggregation: Annotated[str, _known(AGGREGATIONS)] = Field(
-        "coverage", description="name in the aggregation registry"
+        "coverage", description="name of an aggregation, by which updates are averaged"
     )
 
 
 class EvaluationSpec(Section):
-    """What is measured on the test split. The last round measures everything."""
+    """What is measured on the test split. After the last round everything is measured."""
 
     every: int = Field(1, ge=1, description="rounds from one evaluation to the next")
-    devices: int = Field(8, ge=0, description="devices whose own models are evaluated: a seeded sample, all in the end")
+    devices: int = Field(
+        8, ge=0, description="devices whose own models are evaluated, a seeded sample; after the last round: all"
+    )
     device_examples: int = Field(
-        500, ge=0, description="test examples for that, a seeded sample; 0: all. The global model always gets all"
+        500,
+        ge=0,
+        description="test examples for devices' own models, a seeded sample; 0: all. The global model always gets all",
     )
     generate: GenerationSpec = GenerationSpec()
 
 
 class DeadlineSpec(Section):
-    """How long to wait, how much may be missing, and how large a message may be."""
+    """Limits on waiting, on missing updates, and on the size of messages."""
 
     reply_seconds: float = Field(600.0, gt=0, description="wall seconds to wait for nodes and for their replies")
     straggler_seconds: float | None = Field(
-        None, gt=0, description="a device whose completion time is longer loses the round; default: no limit"
+        None,
+        gt=0,
+        description="longest completion time of a device, which otherwise loses the round; default: no limit",
     )
     store_seconds: float = Field(
-        60.0, ge=0, description="how long to try again when the store fails, as while its server restarts"
+        60.0,
+        ge=0,
+        description="seconds for which a failed write to the store is repeated, for example while its server restarts",
     )
-    quorum: float = Field(0.5, ge=0.0, le=1.0, description="share of the devices whose updates must be usable")
+    quorum: float = Field(0.5, ge=0.0, le=1.0, description="share of the devices whose updates must be accepted")
     retries: int = Field(2, ge=0, description="repetitions of a round that missed the quorum, before the run fails")
     message_mb: float = Field(
         1000.0,
         gt=0,
-        description="MB for each device in a message, either way; a larger one costs its devices the round",
+        description="largest message in MB for each device, either way; the devices of a larger one lose the round",
     )
 
 
 class EngineSpec(Section):
-    """How devices are computed. What is left "auto" is chosen from a short measurement when a run is made."""
+    """How the work of devices is computed. "auto" is resolved by a short measurement when a run is created."""
 
     name: Literal["auto", "cohort", "sequential"] = Field(
         "auto",
-        description="cohort: devices share passes over the base; sequential: one after another, each through PEFT",
+        description="cohort: devices share passes over the base; sequential: one device after another, through PEFT",
     )
-    workers: AutoCount = Field("auto", description="processes; auto: one per processor core or GPU, if memory allows")
-    cohort_size: AutoCount = Field("auto", description="devices in one pass; auto: as launch cost and memory ask for")
+    workers: AutoCount = Field(
+        "auto", description="worker processes; auto: one for each processor core or GPU, if memory allows"
+    )
+    cohort_size: AutoCount = Field(
+        "auto", description="devices in one pass; auto: by the fixed cost of a step and by memory"
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="precision of the passes; auto: bf16 if the processor multiplies it faster, else fp32"
+        "auto", description="precision of the base; auto: bf16 if the processor multiplies it faster, else fp32"
     )
     deterministic: bool = Field(
-        False, description="on a GPU: only kernels that add up in one order, so that a run repeats to the bit; slower"
+        False, description="on a GPU: use deterministic kernels only, so that a run repeats to the bit; slower"
     )
     cluster: str = Field(
         "",
-        description="HOST:PORT of a Ray cluster that is there already, of several machines (docs/cluster.md), with "
-        "workers on all of them together; empty: this machine alone",
+        description="HOST:PORT of a running Ray cluster (docs/cluster.md), whose machines run the workers; "
+        "empty: this machine alone",
     )
 
     @field_validator("cluster")
@@ -177,7 +202,7 @@ class EngineSpec(Section):
 
 
 class StoreSpec(Section):
-    """Where runs are recorded."""
+    """The database that runs are recorded in."""
 
     url: str = Field("sqlite", description="sqlite (a file in the home), sqlite:///PATH or postgresql+psycopg://...")
 
@@ -185,7 +210,7 @@ class StoreSpec(Section):
 class JobSections(Section):
     """All sections of a job file, each valid by itself."""
 
-    name: str = Field("job", min_length=1, max_length=200, description="shown in lists")
+    name: str = Field("job", min_length=1, max_length=200, description="name of the run, shown in lists")
     seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()

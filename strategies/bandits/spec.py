@@ -12,14 +12,19 @@ Rank = Annotated[int, Field(ge=1)]
 
 
 class RewardSpec(Section):
-    """How the parts of the reward are weighed; ``loss``, ``pruning`` and ``importance`` sum to 1."""
+    """Weights of the parts of the reward; ``loss``, ``pruning`` and ``importance`` sum to 1."""
 
     loss: float = Field(0.5, ge=0.0, le=1.0, description="weight of the relative decrease of the local loss")
-    pruning: float = Field(
-        0.25, ge=0.0, le=1.0, description="weight of the share of the missing sparsity that was gained"
+    pruning: float = Field(0.25, ge=0.0, le=1.0, description="weight of the gained share of the missing sparsity")
+    importance: float = Field(
+        0.25,
+        ge=0.0,
+        le=1.0,
+        description="weight of the update's importance, relative to the other updates of the round",
     )
-    importance: float = Field(0.25, ge=0.0, le=1.0, description="weight of the update's importance among the round's")
-    time_penalty: float = Field(1.0, ge=0.0, description="kappa: how strongly a time unlike the mean lowers the reward")
+    time_penalty: float = Field(
+        1.0, ge=0.0, description="kappa: factor by which a distance of the time from the mean lowers the reward"
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> "RewardSpec":
@@ -30,33 +35,37 @@ class RewardSpec(Section):
 
 
 class BanditSpec(Section):
-    """Which agent chooses a device's pruning step and rank, among what, and what it is rewarded for."""
+    """The agent that chooses a device's pruning step and rank, its choices, and its reward."""
 
     name: str = Field("s-ucb", description="name in the bandit registry")
     pruning_step: tuple[Fraction, Fraction] = Field(
         (0.0, 0.4), description="smallest and largest fraction of the remaining structure to remove in a round"
     )
     ranks: tuple[Rank, ...] = Field((2, 4, 8, 16), min_length=1, description="LoRA ranks to choose from, ascending")
-    discount: float = Field(0.98, gt=0.0, le=1.0, description="s-ucb: what a reward still counts one round later")
+    discount: float = Field(
+        0.98, gt=0.0, le=1.0, description="s-ucb: factor on the weight of a reward after each round"
+    )
     exploration: float = Field(1.0, ge=0.0, description="s-ucb: multiplier of the exploration bonus")
     resolution: float = Field(
-        0.05, gt=0.0, le=1.0, description="s-ucb: pruning steps closer than this are not told apart"
+        0.05, gt=0.0, le=1.0, description="s-ucb: smallest difference of pruning steps that the agent distinguishes"
     )
     pooling: float = Field(
-        0.0, ge=0.0, le=1.0, description="s-ucb: what a pull of a device with like observed times counts; 0: nothing"
+        0.0, ge=0.0, le=1.0, description="s-ucb: weight of the pulls of devices with similar observed times; 0: off"
     )
     pacing: Literal["off", "within", "fill"] = Field(
         "fill",
-        description="s-ucb: all arms; those that do not prolong the round; or of these the largest rank, "
-        "by the device's own observed times",
+        description="s-ucb: off: all arms; within: arms that do not prolong the round, by the device's observed times; "
+        "fill: of these, the arms with the largest rank",
     )
     slack: float = Field(
-        2.0, ge=1.0, description="s-ucb: times the slowest device's fastest arm that an arm may take and still fit"
+        2.0,
+        ge=1.0,
+        description="s-ucb: longest time of an arm that fits, as a multiple of the slowest device's fastest arm",
     )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
-    fixed_rank: int | None = Field(None, description="fixed: one of ranks; default: the largest")
+    fixed_rank: int | None = Field(None, description="fixed: the rank, one of ranks; default: the largest")
     spread_ranks: bool = Field(
-        False, description="fixed: every device keeps a rank of its own, drawn from ranks, instead of fixed_rank"
+        False, description="fixed: every device has its own rank, drawn once from ranks, instead of fixed_rank"
     )
     reward: RewardSpec = RewardSpec()
 
