@@ -17,7 +17,8 @@ _FEW = 8
 class RoundAccumulator:
     """The aggregation of some updates so far, the sum of their scores, and whole updates of some devices.
 
-    All sums are exact: neither the order of the updates nor the accumulator that took them in makes a difference.
+    All sums are exact: the result does not depend on the order of the updates, nor on the accumulator that they were
+    added to.
     """
 
     def __init__(self, accumulation: Accumulation, units: int, keep: Container[int]) -> None:
@@ -29,7 +30,7 @@ class RoundAccumulator:
         self._kept: list[Update] = []
 
     def add(self, update: Update) -> None:
-        """Take in one accepted update."""
+        """Add one accepted update."""
         self._accumulation.add(update)
         if update.scores.any():
             self._scores.add(update.scores, 1)
@@ -38,7 +39,7 @@ class RoundAccumulator:
             self._kept.append(update)
 
     def merge(self, other: "RoundAccumulator") -> None:
-        """Take in all that another accumulator of the round has."""
+        """Add the contents of another accumulator of the same round."""
         self._accumulation.merge(other._accumulation)
         self._scores.merge(other._scores)
         self._scored += other._scored
@@ -61,7 +62,7 @@ class RoundAccumulator:
 class GradedAccumulators:
     """One accumulator for the updates of each grade of size (``outliers.Grades``).
 
-    Which grades are accepted is known when all updates have been seen; none of them needs to be held until then.
+    The accepted grades are known only after the last update. Sums by grade avoid keeping the updates until then.
     ``new`` makes an empty accumulator.
     """
 
@@ -70,7 +71,7 @@ class GradedAccumulators:
     _many: dict[tuple[int, int], RoundAccumulator] = field(default_factory=dict)
 
     def add(self, update: Update, grades: tuple[int, int]) -> None:
-        """Take in one update of these ``grades``; it is not held, except if it is one of the first few of them."""
+        """Add one update of these ``grades``. Only the first few updates of a grade are kept whole."""
         if grades in self._many:
             self._many[grades].add(update)
             return
@@ -82,7 +83,7 @@ class GradedAccumulators:
                 accumulator.add(each)
 
     def merged(self, highest: tuple[int, int]) -> RoundAccumulator:
-        """All updates whose grades do not exceed ``highest``, in one accumulator; nothing is left here then."""
+        """All updates whose grades do not exceed ``highest``, in one accumulator. This object is empty afterwards."""
         whole: RoundAccumulator | None = None
         for grades, accumulator in self._many.items():
             if _within(grades, highest):

@@ -1,4 +1,4 @@
-"""Sending a round to the nodes and checking what they reply, again while too few updates are usable."""
+"""One attempt at a round: sending it to the nodes and checking their replies; repeated below the quorum."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -30,8 +30,9 @@ class QuorumError(SlimfedError, RuntimeError):
 def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
     """Send the round until a quorum of devices has sent a usable update; the attempt that reached it.
 
-    Each attempt goes to the nodes that are there at its start. What the clock rules out (memory, dropouts, deadlines)
-    it would rule out again: then nothing is repeated. Raises :class:`QuorumError` with the first cause.
+    Each attempt uses the nodes that are connected at its start. Devices that the clock rules out (memory, dropouts,
+    deadlines) would be ruled out again, so then the round is not repeated. Raises :class:`QuorumError` with the first
+    cause.
     """
     number, devices, needed = plan.number, len(fleet.devices), quorum(context, fleet)
     for _ in range(context.settings.retries + 1):
@@ -49,13 +50,13 @@ def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: 
 
 
 def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
-    """Send the round once; every reply is checked when it comes, and its accepted updates are added up at once."""
+    """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
     settings, recorder = context.settings, context.recorder
     by_node = distribute(context, fleet, plan, grid)
     rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
     sums = GradedAccumulators(accumulators(settings, fleet, plan.number))
     validation = ReplyValidation(fleet, plan.plans, context.clock, sums, rules)
-    # What a device has sent is known to the server, whatever comes of the round.
+    # The server has seen these updates, even if the round fails.
     disclosures = recorder.spend(plan.number - 1) if settings.task.privacy.kind == "local" else 0
 
     def message(node: int, part: Sequence[Plan]) -> Message:
@@ -86,7 +87,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
 
 
 def distribute(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid) -> PlansByNode:
-    """Which node serves which devices: a real node its own, simulated devices all nodes that are there, in turn."""
+    """The plans of each node: a real node serves its own device, simulated devices are divided among all nodes."""
     settings, recorder = context.settings, context.recorder
     if context.roster is None:
         nodes = wait_for_nodes(grid, 1, settings.reply_seconds, recorder.stop_requested)

@@ -16,12 +16,12 @@ from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 
 PlansByNode = dict[int, list[Plan]]
-"""The plans that each node is given, by its id."""
+"""Plans of each node, by node id."""
 
 NO_NODE = 0
 """Key of the plans of devices that no node hosts at the moment; no node of Flower's has this id."""
 
-# Devices a message: more make replies that hold much memory, fewer send the global adapter more often.
+# Devices in a message. More devices make replies that need much memory; fewer send the global adapter more often.
 _MOST_DEVICES = 200
 
 
@@ -59,7 +59,7 @@ def train_message(
 
 
 def orders(plans: Sequence[Plan], fleet: Fleet, task: TaskSpec, adapter: Adapter) -> Orders:
-    """What a node is sent for these ``plans``: of the global ``adapter`` no more than any of the devices needs."""
+    """The orders of a node for these ``plans``, with the part of the global ``adapter`` that its devices need."""
     assignments = tuple(plan.assignment for plan in plans)
     envelope = union(assignment.structure for assignment in assignments)
     rank = max(assignment.rank for assignment in assignments)

@@ -1,4 +1,4 @@
-"""What the fleet has after a round: structures, ranks, rounding errors, virtual time."""
+"""The fleet's state after a round: structures, ranks, rounding errors, virtual time."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ def settle_structures(
 ) -> None:
     """Set the structure of every device and of the global model.
 
-    Own structures: those that the accepted ``reports`` tell; the global model has the fleet's mean sparsity by the
-    fleet's scores. A shared structure was decided before the round.
+    Own structures are those of the accepted ``reports``; the global model has the fleet's mean sparsity by the fleet's
+    scores. A shared structure was decided before the round.
     """
     pruning = settings.task.pruning
     if pruning.structure == "shared":
@@ -55,7 +55,7 @@ def settle_clock(fleet: Fleet, number: int, outcome: RoundOutcome, straggler_sec
 
 
 def round_seconds(outcome: RoundOutcome, straggler_seconds: float | None) -> float:
-    """Seconds of the slowest accepted device, or the deadline if it is longer and a device was waited for in vain."""
+    """Seconds of the slowest accepted device, or the deadline if it is longer and a device missed it."""
     slowest = max(record.completion.seconds for record in outcome.accepted if record.completion is not None)
     if straggler_seconds is not None and any(record.status != "done" for record in outcome.devices):
         return max(slowest, straggler_seconds)

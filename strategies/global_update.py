@@ -20,7 +20,7 @@ from slimfed.strategies.server.base import Memory
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 
-# The aggregation's error is measured on so many devices.
+# Number of devices on which the aggregation error is measured.
 _ERROR_SAMPLE = 100
 
 
@@ -34,7 +34,7 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class ServerStep:
-    """The next global adapter, and what the server optimiser keeps for the next round."""
+    """The next global adapter, and the server optimiser's state for the next round."""
 
     adapter: Adapter
     memory: Memory
@@ -43,8 +43,8 @@ class ServerStep:
 def accumulators(settings: StrategySettings, fleet: Fleet, number: int) -> Callable[[], RoundAccumulator]:
     """A maker of empty accumulators for the updates of round ``number``.
 
-    They keep whole updates of all devices where the adapter's method or central privacy must see all of them, else of
-    a seeded sample, on which the aggregation's error is measured.
+    They keep whole updates of all devices if the adapter's method or central privacy needs all of them, else of a
+    seeded sample, on which the aggregation's error is measured.
     """
     task, devices = settings.task, len(fleet.devices)
     everybody = fleet.adapter.undecided or task.privacy.kind == "central"
@@ -57,8 +57,8 @@ def accumulators(settings: StrategySettings, fleet: Fleet, number: int) -> Calla
 def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accumulated: RoundAccumulator) -> Aggregate:
     """Aggregate the accepted updates; under central privacy, clip each of them and add noise to the result.
 
-    The noise is drawn anew each time, and not from the run's seed: whoever knows the seed could take the noise off
-    again. So a run under central privacy is not the same to the bit when it is repeated.
+    The noise is drawn from the system's entropy and not from the run's seed, since the noise could be removed by
+    anybody who knows the seed. So a run under central privacy is not the same to the bit when it is repeated.
     """
     privacy = settings.task.privacy
     if privacy.kind != "central":
@@ -75,7 +75,7 @@ def round_error(
 ) -> float | None:
     """The aggregation's error (``aggregation/error.py``), on ``sample``, the updates that were kept whole.
 
-    If they are fewer than the ``accepted`` ones, they are aggregated by themselves, in place of ``after``.
+    If they are fewer than the ``accepted`` ones, they are aggregated separately and replace ``after``.
     """
     if len(sample) < accepted:
         after = AGGREGATIONS[settings.aggregation](fleet.adapter, sample, _frame(settings, number))

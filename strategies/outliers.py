@@ -29,18 +29,18 @@ Fault = Literal[
 _FEWEST_PEERS = 5
 # An honest distance is within this factor of the median, or within _MADS robust standard deviations of its logarithm.
 _FACTOR = 10.0
-# Importance goes with the square of a gradient, so what moves ten times as far may score a hundred times as much.
+# Importance is quadratic in a gradient, so a distance ten times as large may give scores a hundred times as large.
 _SCORES_FACTOR = 100.0
 _MADS = 6.0
 # Scores up to this many times the fleet's mean are accepted, whatever the median.
 _QUIET = 30.0
-# Where nothing is known of sizes, grades begin here.
+# First grade while no sizes are known.
 _LEAST_REACH, _LEAST_KNOWN = 1e-12, 1e-20
 _MOST_GRADES = 63
 _MAD_TO_DEVIATION = 1.4826
 
 DIVERGED = "lower training.learning_rate or training.max_grad_norm, or use dtype fp32; check the device's data"
-"""The remedy where training has left the range of honest numbers."""
+"""Remedy for updates outside the range of honest training."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Grades:
-    """The sizes of updates in steps, so that updates of one grade can be added up before the fleet is known.
+    """The sizes of updates in steps, so that updates of one grade can be summed before the fleet's median is known.
 
     Grade 0 are all that move up to ``reach``, or score up to ``known``; every further grade is a factor 2, or 8. An
     update is refused if its grade is above that of the bound: what is refused is always above the bound, and above
@@ -110,7 +110,7 @@ def find_outliers(sizes: Mapping[int, Sizes], grades: Grades) -> tuple[dict[int,
     """Findings against devices whose updates are too large for this fleet, and the highest grades that are accepted.
 
     ``sizes``: of all updates that passed the other checks, by device. An update's distance must not be far above the
-    median (:func:`largest_distance`), nor its scores: they would decide alone what everybody prunes next.
+    median (:func:`largest_distance`), nor its scores: a few large scores would decide the fleet's pruning.
     """
     found: dict[int, Finding] = {}
     far = largest_distance([each.moved for _, each in sorted(sizes.items())])
@@ -151,18 +151,18 @@ def distance(update: Update, before: Adapter) -> float:
             squares += _square_difference(tensor, getattr(before, part)[name])
             count += tensor.size
     entries = {} if before.undecided else owned_entries(before, update.report.structure, update.report.rank)
-    for module, own in entries.items():  # proposals are sizes of a change that is not kept
+    for module, own in entries.items():  # proposals are sizes of changes, not values
         squares += _square_difference(update.adapter.deltas[module].values, before.deltas[module].values[own])
         count += int(own.sum())
     return math.sqrt(squares / max(count, 1))
 
 
 def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> float:
-    """The largest distance that is still taken for honest, in a round whose updates have these ``distances``.
+    """The largest accepted distance, in a round whose updates have these ``distances``.
 
-    ``factor`` times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of their logs,
-    if the fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (no judgement) with
-    fewer than 5 peers, or when most devices did not move at all.
+    ``factor`` times the median, or e^(6 * 1.4826 * MAD) times, with MAD the median absolute deviation of their logs, if
+    the fleet is that diverse. Fewer than half of the devices cannot move it at will. Infinite (every distance is
+    accepted) with fewer than 5 peers, or when most devices did not move at all.
     """
     values = np.asarray(distances, dtype=np.float64)
     if values.size <= _FEWEST_PEERS:

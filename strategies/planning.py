@@ -1,4 +1,4 @@
-"""The plan of a round: every agent chooses an arm, which becomes its device's assignment."""
+"""The plan of a round: every agent chooses an arm, which gives its device's assignment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
 def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure:
     """The structure that all devices train in round ``number``, chosen by the scores of the rounds before.
 
-    Nothing is removed before there are scores.
+    Before the first scores it is the dense structure.
     """
     if not fleet.scores.any():
         return fleet.structure

@@ -17,7 +17,7 @@ from slimfed.strategies.aggregation.tensor_terms import Terms, rebuilt
 
 @dataclass(frozen=True)
 class Clipped:
-    """Updates of norm at most ``norm``, which all weigh the same, and the norm for the next round."""
+    """Updates of norm at most ``norm``, with equal weights, and the norm for the next round."""
 
     updates: list[Update]
     norm: float
@@ -29,8 +29,8 @@ def clip(
 ) -> Clipped:
     """Clip the updates of a round to ``norm``.
 
-    With adaptive clipping the next norm follows the share of updates that were clipped, seen through noise: the norm
-    moves towards the quantile ``target_quantile`` of the updates' own norms (Andrew et al., arXiv 1905.03871).
+    With adaptive clipping the next norm follows a noisy share of the updates that were clipped: the norm moves towards
+    the quantile ``target_quantile`` of the updates' own norms (Andrew et al., arXiv 1905.03871).
     """
     dense = updates[0].report.structure.blueprint.dense()
     pairs = [clipped(u, narrow(before, dense, u.report.structure, u.report.rank), norm) for u in updates]
@@ -47,8 +47,9 @@ def add_noise(
 ) -> Adapter:
     """``mean`` of clipped ``updates`` with Gaussian noise: of every coordinate's sum, ``noise_multiplier * norm``.
 
-    A coordinate with n owners gets an n-th of that. How many own it is not secret: structures and ranks do not depend
-    on anybody's text here (``platform/job/compatibility.py`` sees to that). One without owner was not averaged.
+    The mean of a coordinate with n owners gets an n-th of it. The number of owners is not secret, since structures and
+    ranks do not depend on the text (``platform/job/compatibility.py`` refuses other jobs). Coordinates without owner
+    get no noise.
     """
     multiplier = spec.noise_multiplier
     if spec.clipping == "adaptive":
@@ -69,7 +70,7 @@ def spent(spec: PrivacySpec, times: int) -> float | None:
 
     Central: a disclosure is a global model that leaves the server, one a finished round; it hides whether a device took
     part at all. Local: a disclosure is an update that a device has sent, one a round and one for each repetition, since
-    each has noise of its own. There is no amplification by sampling, since all devices take part in all rounds.
+    each has its own noise. There is no amplification by sampling, since all devices take part in all rounds.
     """
     if spec.kind == "central":
         return epsilon_of(math.sqrt(times) / spec.noise_multiplier, spec.delta)

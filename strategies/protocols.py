@@ -1,4 +1,4 @@
-"""What a round leaves behind, and the interfaces that the platform implements for the strategy.
+"""The records of a round, and the interfaces that the platform implements for the strategy.
 
 Floor 2 never imports the platform.
 """
@@ -105,7 +105,7 @@ class RoundRecord:
 
 
 class Clock(Protocol):
-    """Tells how long a device's round took: from a profile (virtual) or from what was measured (real)."""
+    """The completion time of a device's round: from a profile (virtual) or measured (real)."""
 
     def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``report.device`` in ``report.round``."""
@@ -113,7 +113,7 @@ class Clock(Protocol):
 
 
 class Forecast(Protocol):
-    """Completion times by the devices' profiles. Only agents that foresee are told: a real server knows no profiles."""
+    """Completion times by the devices' profiles, for agents that foresee; real devices have no profiles."""
 
     def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
         """Completion time of a round in which a device goes from sparsity ``before`` to ``after`` at this rank.
@@ -124,7 +124,7 @@ class Forecast(Protocol):
 
 
 class Recorder(Protocol):
-    """Writes rounds, checkpoints and events down, and hears whether the run shall stop."""
+    """Writes rounds, checkpoints and events, and reports requests to stop the run."""
 
     def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
         """Write one finished round and its checkpoint, durably, before the next one starts.
@@ -138,7 +138,8 @@ class Recorder(Protocol):
         ...
 
     def spend(self, before: int) -> int:
-        """Count a disclosure (``privacy.spent``) before it happens, and return how many this run has made with it.
+        """Count a disclosure (``privacy.spent``) before it happens; returns the number of disclosures of this run so
+        far.
 
         Disclosures of abandoned and repeated rounds count, too. The result is larger than ``before``.
         """

@@ -19,7 +19,7 @@ from slimfed.strategies.update_checks import Finding, Inspection
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """What came of one attempt at a round: a record for every planned device, in device order, and the events."""
+    """The result of one attempt at a round: a record for every planned device, in device order, and the events."""
 
     devices: tuple[DeviceRecord, ...]
     events: tuple[Event, ...]
@@ -37,10 +37,10 @@ class RoundOutcome:
 
 @dataclass(frozen=True)
 class ValidationRules:
-    """What the job says of replies.
+    """The job's rules for replies.
 
     ``straggler_seconds``: deadline for a device's completion, by the clock; None: no deadline. ``adapter``: which ranks
-    a device may give up. ``real``: every node is a device of its own, and times are those that the server measured.
+    a device may prune. ``real``: every node is one device, and the server measures the times.
     """
 
     straggler_seconds: float | None = None
@@ -58,7 +58,7 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What is kept of an update that passed all checks by itself, and what the clock says of it."""
+    """An update that passed its own checks, without its tensors, and its completion by the clock."""
 
     report: Report
     completion: Completion
@@ -71,10 +71,10 @@ _NO_RULES = ValidationRules()
 
 
 class ReplyValidation:
-    """Checks the replies of one attempt at a round; nothing is learnt from an update that is not accepted.
+    """Checks the replies of one attempt at a round; an update that is not accepted has no effect.
 
-    Call :meth:`receive` for every reply as it comes, in any order, then :meth:`finish` once. Updates are not held:
-    those that pass go to ``sums``.
+    Call :meth:`receive` for every reply when it arrives, in any order, then :meth:`finish` once. Updates are not kept:
+    accepted ones are added to ``sums``.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class ReplyValidation:
         self._events: list[Event] = []
 
     def receive(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
-        """Check a node's reply, which came ``elapsed`` seconds after the node was sent work for the devices ``given``.
+        """Check a node's reply, received ``elapsed`` seconds after the work for the devices ``given`` was sent.
 
-        What it says of other devices is not read.
+        Entries for other devices are ignored.
         """
         node = reply.metadata.src_node_id
         if reply.has_error():
@@ -122,7 +122,7 @@ class ReplyValidation:
                 self._check(_timed(result, reply, elapsed) if self._rules.real else result)
 
     def _check(self, update: Update) -> None:
-        """Check one update, ask the clock how long it took, and add it up if both accept it."""
+        """Check one update and its time by the clock, and add it to the sums if both are accepted."""
         finding = self._inspection.inspect(update)
         if finding is not None:
             self._refuse(update.device, finding)
@@ -153,8 +153,7 @@ class ReplyValidation:
     def finish(self, absent: Collection[int] = ()) -> tuple[RoundOutcome, RoundAccumulator]:
         """After the last reply: the outcome of every device, and the sums of the accepted updates.
 
-        Updates that are outliers of this fleet are refused only now. ``absent``: devices that no node hosts at the
-        moment.
+        Outliers of the fleet are refused only here. ``absent``: devices that no node hosts at the moment.
         """
         outliers, highest = self._inspection.outliers()
         for device, finding in outliers.items():
@@ -182,7 +181,7 @@ class ReplyValidation:
 
 
 def _timed(update: Update, reply: Message, elapsed: float) -> Update:
-    """The update with the times that the server measured; the node only says how much of them was its work.
+    """The update with the times that the server measured; the node reports only the part that was its work.
 
     Its peak memory is the measured one, if the node measured any.
     """

@@ -1,4 +1,4 @@
-"""What a device's round was worth to its bandit agent, and telling the agents.
+"""The rewards of a round, and passing them to the agents.
 
 FedSpine (arXiv 2501.02438) rewards loss decrease, pruning progress, the importance of the LoRA update and a completion
 time close to the others', but its formula is not public; this one is our reconstruction.
@@ -20,17 +20,17 @@ from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.speed_model import RoundCost
 
-# Devices on either side, in the order of their paces, whose pulls an agent observes, too.
+# Devices on either side, in the order of speed, whose pulls an agent also observes.
 _NEIGHBOURS = 4
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class RewardTerms:
-    """What the rewards of one round are computed of: vectors [participants], all of the same length.
+    """Inputs of the rewards of one round: vectors [participants], all of the same length.
 
     ``loss_before``/``loss_after``: mean loss (nats) on the same fixed batches. ``sparsity_before``/``sparsity_after``:
-    in [0, 1]. ``importance``: size of what the adapter learnt. ``seconds``: completion time.
+    in [0, 1]. ``importance``: that of the update (``Report.importance``). ``seconds``: completion time.
     """
 
     loss_before: ArrayLike
@@ -55,8 +55,8 @@ def reward_devices(
 ) -> RoundOutcome:
     """The outcome with the devices' rewards, after their agents have observed them.
 
-    Running out of memory and coming late are what the arm did: they earn 0, so that the agent turns to another one.
-    Dropouts, failures and refused updates say nothing of the arm, and the agent observes nothing.
+    Running out of memory and missing a deadline are caused by the arm, so they give a reward of 0. Dropouts, failures
+    and refused updates do not depend on the arm, so the agent observes no reward.
     """
     accepted = [
         _Accepted(record, record.report, record.completion)
@@ -91,8 +91,8 @@ def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
         g = loss * clip((L0 - L1) / L0, 0, 1) + pruning * clip((s1 - s0) / (s* - s0), 0, 1) + importance * I / max(I)
         reward = g / (1 + time_penalty * abs(T - Tbar) / Tbar)
 
-    A device that sent nothing is no participant, so that it moves neither the mean time nor the largest importance. A
-    part that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises ``ValueError`` if the
+    A device without update is no participant, so it affects neither the mean time nor the largest importance. A part
+    that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises ``ValueError`` if the
     lengths differ or a time is negative or not finite.
     """
     columns = (np.asarray(column, dtype=np.float64) for column in vars(terms).values())
@@ -137,9 +137,9 @@ def _terms(accepted: Sequence[_Accepted]) -> RewardTerms:
 def _observe_neighbours(
     fleet: Fleet, accepted: Sequence[_Accepted], arms: Mapping[int, Arm], values: Sequence[float]
 ) -> None:
-    """Let every agent observe what arms earned the devices whose paces are next to its device's.
+    """Let every agent observe the rewards of the devices whose speeds are closest to its device's.
 
-    Devices are put in the order of the seconds that each would take for one and the same round, by its pace.
+    Devices are ordered by the seconds that each would take for the same round.
     """
     down = float(np.mean([each.record.bytes_down for each in accepted]))
     up = float(np.mean([each.record.bytes_up for each in accepted]))

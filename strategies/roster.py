@@ -1,4 +1,4 @@
-"""Which real node hosts which device. Every node is asked once, when it appears; a device stays with its first node."""
+"""The assignment of real devices to nodes. Every node is asked once; a device stays with its first node."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from slimfed.clients.messages.records import MalformedMessageError, decode_host
 from slimfed.strategies.protocols import Event
 from slimfed.strategies.transport import StopRequestedError, exchange, went_away
 
-# A node's process starts anew for the question: on a small or busy machine that takes long, and asking again would not
-# make it faster. A node that is gone costs less, since the SuperLink says so after a minute.
+# The node starts a process for the question, which takes long on a small or busy machine; asking again would not be
+# faster. For a dead node the SuperLink replies after a minute.
 _ASK_SECONDS = 120.0
-# How long a fleet that is large enough waits for those that are still on their way.
+# Seconds that a fleet above the quorum waits for missing devices.
 _LATECOMERS_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 

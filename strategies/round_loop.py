@@ -18,28 +18,28 @@ from slimfed.strategies.server_state import Fleet
 
 
 def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> RoundRecord:
-    """Run round ``number`` (1-based), change ``fleet`` to what it is afterwards, and record both.
+    """Run round ``number`` (1-based), update ``fleet`` in place, and record both.
 
     Raises ``QuorumError``, ``TimeoutError`` (no nodes) or ``StopRequestedError``. Then ``fleet`` is no longer that of
     the last finished round; its checkpoint is.
     """
     settings, started, watch = context.settings, time.monotonic(), Stopwatch()
 
-    # 1. Plan: every device's agent chooses an arm; the global adapter is rounded to what messages can carry.
+    # 1. Plan: every device's agent chooses an arm; the global adapter is rounded to the precision of messages.
     with watch.phase("plan"):
         plan = RoundPlan(number, plan_round(fleet, settings, number, context.forecast), rounded_adapter(fleet))
 
-    # 2. Send the plans, and check and add up the updates as they come; again while too few of them are usable.
+    # 2. Send the plans, check and sum the updates as they arrive; repeat below the quorum.
     attempt = send_until_quorum(context, fleet, plan, grid, watch)
     nodes, node_phases, disclosures = attempt.nodes, attempt.node_phases, attempt.disclosures
 
     with watch.phase("aggregate"):
-        # 3. Reward: the agents observe what their arms earned.
+        # 3. Reward: the agents observe the rewards of their arms.
         with watch.phase("reward"):
             outcome = reward_devices(attempt.outcome, fleet, plan.plans, settings)
         reports, accumulated = outcome.reports, attempt.accumulated
 
-        # 4. Aggregate: the mean of what devices own, under central privacy of clipped updates and with noise.
+        # 4. Aggregate: the mean over the owners; under central privacy of clipped updates, with noise.
         aggregate = aggregate_round(settings, fleet, number, accumulated)
         error = round_error(settings, fleet, number, aggregate.adapter, accumulated.kept_updates(), len(reports))
 
@@ -48,7 +48,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         fleet.clipping_norm = aggregate.clipping_norm
         fleet.adapter, fleet.server_memory = step.adapter, step.memory
 
-        # 6. Settle what the fleet has from now on: scores, structures, ranks, rounding errors, virtual time.
+        # 6. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
         fleet.learn_scores(*accumulated.scores())
         settle_structures(fleet, settings, plan.plans, reports)
         settle_ranks(fleet, plan.plans, reports)
@@ -56,7 +56,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds)
         del attempt, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
 
-    # 7. Central privacy: what is about to be kept and shown tells of the devices' text once more.
+    # 7. Central privacy: the new global adapter is one more disclosure of the devices' text.
     if settings.task.privacy.kind == "central":
         disclosures = context.recorder.spend(number - 1)
 
@@ -74,7 +74,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
 
 
 def rounded_adapter(fleet: Fleet) -> RoundedAdapter:
-    """The global adapter as messages can carry it, with the last round's rounding error added before rounding."""
+    """The global adapter in the precision of messages, with the last round's rounding error added before rounding."""
     if fleet.precision == "fp32":
         return RoundedAdapter(fleet.adapter, None)
     return RoundedAdapter(*compensated(fleet.adapter, fleet.memory, fleet.precision))

@@ -19,12 +19,12 @@ from slimfed.strategies.settings import StrategySettings
 
 @dataclass(frozen=True)
 class RoundMeasures:
-    """What was measured of a round beside its devices.
+    """The measures of a round that do not belong to one device.
 
     ``evaluation``: of the global model; None if it was not due. ``aggregation_error``: see ``aggregation/error.py``.
-    ``disclosures``: how often something was told of every device (``privacy.spent``). ``virtual_seconds``: how long
-    the round lasted by the clock; ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each
-    node that replied. ``phases``: seconds by phase, of the "server" and summed over the "nodes".
+    ``disclosures``: number of disclosures about every device (``privacy.spent``). ``virtual_seconds``: how long the
+    round lasted by the clock; ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each node
+    that replied. ``phases``: seconds by phase, of the "server" and summed over the "nodes".
     """
 
     evaluation: Evaluation | None
@@ -39,7 +39,7 @@ class RoundMeasures:
 def round_record(
     settings: StrategySettings, fleet: Fleet, number: int, outcome: RoundOutcome, measures: RoundMeasures
 ) -> RoundRecord:
-    """The record of round ``number``, after which the fleet is ``fleet``."""
+    """The record of round ``number``, with the ``fleet`` after it."""
     seconds, reports = measures.virtual_seconds, outcome.reports
     records = tuple(_with_energy(record, seconds) for record in outcome.devices)
     own = [report.evaluation.accuracy for report in reports if report.evaluation is not None]
@@ -69,12 +69,12 @@ def round_record(
 
 
 def _energy(records: Sequence[DeviceRecord]) -> float | None:
-    """Joules of all devices that the clock has a completion of; None if it cannot tell one of them."""
+    """Joules of all devices that the clock has a completion of; None if that of one is unknown."""
     parts = [record.joules for record in records if record.completion is not None]
     known = [part for part in parts if part is not None]
     return math.fsum(known) if known and len(known) == len(parts) else None
 
 
 def _with_energy(record: DeviceRecord, seconds: float) -> DeviceRecord:
-    """The record of a device in a round that lasted ``seconds``, with the energy that this took."""
+    """The record of a device in a round that lasted ``seconds``, with its energy in joules."""
     return record if record.completion is None else replace(record, joules=record.completion.joules_in(seconds))

@@ -1,4 +1,4 @@
-"""What a run's rounds share, and what the steps of one round hand to each other. All of it is read-only."""
+"""Values that all rounds of a run share, and values that the steps of one round pass on. All are read-only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from slimfed.strategies.settings import StrategySettings
 
 @dataclass(frozen=True)
 class RunContext:
-    """What is the same in all rounds of a run.
+    """The parts of a run that are the same in all rounds.
 
     ``forecast``: None unless the clock is virtual. ``roster``: which real node hosts which device; None if devices are
     simulated, so that any node can serve any device.
@@ -34,8 +34,9 @@ class RunContext:
 class RoundedAdapter:
     """The global adapter as it is sent, before it is narrowed to each device.
 
-    ``adapter``: rounded to ``messages.precision``, all coordinates at the largest rank. ``rounding_error``: what the
-    rounding took away, in the same shapes, to be added to the adapter of the next round before rounding; None in fp32.
+    ``adapter``: rounded to ``messages.precision``, all coordinates at the largest rank. ``rounding_error``: the
+    difference by rounding, in the same shapes, to be added to the adapter of the next round before rounding; None in
+    fp32.
     """
 
     adapter: Adapter
@@ -53,11 +54,11 @@ class RoundPlan:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of sending a round once.
+    """The result of sending a round once.
 
     ``accumulated``: all accepted updates. ``nodes``: number of devices given to each node that replied, by node id.
-    ``node_phases``: seconds by phase, summed over the nodes. ``disclosures``: under local privacy, how often something
-    was told of every device in this run, this attempt included; else 0.
+    ``node_phases``: seconds by phase, summed over the nodes. ``disclosures``: under local privacy, number of
+    disclosures about every device in this run, this attempt included; else 0.
     """
 
     outcome: RoundOutcome

@@ -1,4 +1,4 @@
-"""How much a device may prune in a round, and the learning rate of a round."""
+"""The bounds of a device's pruning step, and the learning rate, of a round."""
 
 import math
 
@@ -47,10 +47,11 @@ def pruning_bounds(
 ) -> tuple[float, float]:
     """Smallest and largest fraction of the remaining structure that a device may remove in ``round`` (1-based).
 
-    The upper end never leads past ``target``. The lower end keeps the target within reach of round
-    ``ceil(until * rounds)`` by steps of at most ``step_range[1]``. A device that cannot make it so any more (a high
-    target, few rounds, rounds missed) gets the constant step that just does, though it is above the range; from the
-    last round of the window on that step is all that is missing, so no run that goes on ends below its target.
+    The upper end never leads past ``target``. The lower end keeps the target within reach of round ``ceil(until *
+    rounds)`` by steps of at most ``step_range[1]``. If such steps no longer suffice (a high target, few rounds, missed
+    rounds), the device gets the constant step that reaches the target, even if it is above the range. From the last
+    round of the window on, this step is the whole remaining sparsity, so no device that keeps taking part ends below
+    the target.
     """
     missing = step_to(sparsity, target)
     if missing == 0.0:
@@ -61,7 +62,7 @@ def pruning_bounds(
     constant = missing if later == 0 else 1.0 - keep ** (1.0 / (later + 1))
     if constant >= largest:
         return constant, constant
-    reach = (1.0 - largest) ** later  # what the rounds after this one can leave; nothing at all of very many
+    reach = (1.0 - largest) ** later  # share that the rounds after this one can leave; 0 for very many rounds
     needed = 1.0 - keep / reach if reach > keep else 0.0
     low = min(max(smallest, needed), missing)
     return low, max(low, min(largest, missing))
@@ -71,7 +72,7 @@ def learning_rate(spec: TrainingSpec, round: int) -> tuple[float, float]:
     """Learning rate at the first step of ``round`` (1-based) and after its last one.
 
     The decay runs over all steps of the run and ends at 0: linear, lr * (1 - x), or cosine, lr * (1 + cos(pi * x)) / 2,
-    with x the share of the run that is over.
+    with x the finished share of the run.
     """
     return _rate(spec, (round - 1) / spec.rounds), _rate(spec, round / spec.rounds)
 

@@ -1,4 +1,4 @@
-"""All that the server keeps between rounds: the fleet's state, from which a run continues to the bit."""
+"""The server's state between rounds, from which a run continues to the bit."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit, stat
 from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.speed_model import Pace
 
-# Share of the fleet's earlier scores that stays when a round's scores come in: old ones speak of an older adapter.
+# Weight of earlier scores when a round's scores are added, since old scores belong to an older adapter.
 _SCORE_MEMORY = 0.5
 _NO_PACE = (math.nan,) * 3
 _DELTA = ("values", "indices", "levels")
@@ -25,7 +25,7 @@ _DELTA = ("values", "indices", "levels")
 
 @dataclass
 class DeviceState:
-    """What the server keeps of one device: the structure it still has and its bandit agent.
+    """The server's state of one device: its structure and its bandit agent.
 
     ``pace``: its observed speed; None before its first accepted update. ``rank``: the largest that it still
     trains; None while it has given up none. ``memory``: rounding error of a simulated device's last
@@ -102,7 +102,7 @@ class Fleet:
     def learn_scores(self, total: np.ndarray, count: int) -> None:
         """Update the mean scores with one round's: their sum ``total``, float64 [units], of ``count`` devices."""
         if count:
-            # What the few that still prune report must not drown what the many reported before.
+            # Scores of the few devices that still prune must not outweigh the earlier scores of all devices.
             memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)
             self.score_sum = (memory * self.score_sum + total).astype(np.float32)
             self.score_weight = memory * self.score_weight + count
@@ -186,8 +186,8 @@ class Fleet:
 def _agents(
     tensors: dict[str, np.ndarray], state: dict[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Pace | None, int | None]]:
-    """Every device's agent, as its ``restore`` wants it, its pace and its rank."""
-    if isinstance(state["bandits"], list):  # as checkpoints of the first versions had it: all of it JSON
+    """Every device's agent state (for ``restore``), pace and rank."""
+    if isinstance(state["bandits"], list):  # checkpoints of the first versions: JSON only
         paces = (pace and Pace(*pace) for pace in state["paces"])
         ranks = state.get("ranks", [None] * len(state["bandits"]))
         yield from zip(state["bandits"], paces, ranks, strict=True)

@@ -1,4 +1,4 @@
-"""What the job says to the strategy."""
+"""The settings of the strategy."""
 
 from dataclasses import dataclass, field
 
@@ -9,13 +9,13 @@ from slimfed.strategies.server.spec import ServerSpec
 
 @dataclass(frozen=True)
 class StrategySettings:
-    """The numbers of a job that the strategy needs. Sparsities are shares of the prunable parameters.
+    """The fields of a job that the strategy needs. Sparsities are shares of the prunable parameters.
 
     ``aggregation``: name in the registry. ``evaluate_devices`` of the devices' own models are measured every
-    ``evaluate_every`` rounds, all of them in the last. ``nodes``: how many the run waits for before it starts.
-    ``reply_seconds``: deadline for a node's reply. ``straggler_seconds``: deadline for a device's completion by the
-    clock; None: no deadline. A round with fewer than ``quorum`` (share of the devices) usable updates is repeated up to
-    ``retries`` times. ``real``: every node hosts one device of its own, and is asked which.
+    ``evaluate_every`` rounds, all of them in the last. ``nodes``: number of nodes that the run waits for before it
+    starts. ``reply_seconds``: deadline for a node's reply. ``straggler_seconds``: deadline for a device's completion by
+    the clock; None: no deadline. A round with fewer than ``quorum`` (share of the devices) usable updates is repeated
+    up to ``retries`` times. ``real``: every node hosts one device, and is asked for its number.
     """
 
     task: TaskSpec

@@ -1,4 +1,4 @@
-"""How fast a device has been in its past rounds, and how long its next one will take. No profile is read."""
+"""A device's speed, estimated from its past rounds, and the predicted time of its next round. No profile is read."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.bandits import Arm
 from slimfed.strategies.protocols import Completion
 
-# Weight of the past when a round comes in: averages jitter, and follows a new power mode within a few rounds.
+# Weight of earlier rounds: averages jitter, and follows a new power mode within a few rounds.
 _MEMORY = 0.5
 # A trained weight costs three products (forward, gradients of input and weight) where a frozen one costs two.
 _TRAINED_TO_FROZEN = 1.5
@@ -21,8 +21,8 @@ _TRAINED_TO_FROZEN = 1.5
 class Pace:
     """Seconds for a byte down, a dense round and a byte up, smoothed over the rounds that the device answered.
 
-    ``dense_seconds``: what computing its round would take unpruned and without an adapter, if time is proportional to
-    the number of weights.
+    ``dense_seconds``: computing time of a round of the unpruned model without adapter, if time is proportional to the
+    number of weights.
     """
 
     down: float
@@ -54,7 +54,7 @@ class RoundCost:
         return (1.0 - (before + after) / 2.0) * (1.0 + _TRAINED_TO_FROZEN * trained / frozen)
 
     def pace(self, completion: Completion, load: float, bytes_down: int, bytes_up: int) -> Pace:
-        """The pace of a device that completed a round of this ``load`` and these bytes as ``completion`` says."""
+        """The pace of a device with this ``completion`` of a round of this ``load`` and these bytes."""
         return Pace(
             completion.download_seconds / max(bytes_down, 1),
             completion.compute_seconds / load,
@@ -62,7 +62,7 @@ class RoundCost:
         )
 
     def times(self, pace: Pace, structure: Structure, arms: list[Arm]) -> dict[Arm, float]:
-        """Completion seconds by arm for a device of this ``pace`` and ``structure``; what is pruned is not sent up."""
+        """Completion seconds by arm for a device of this ``pace`` and ``structure``; pruned parts are not uploaded."""
         before = structure.sparsity
         sent = {
             rank: device_bytes(self.adapter, structure, rank, self.precision) for rank in {arm.rank for arm in arms}

@@ -18,7 +18,7 @@ from slimfed.strategies.transport import wait_for_nodes
 
 
 class FedSlim(Strategy):
-    """Unequal devices prune and tune; the server aggregates what they share.
+    """Federated tuning and pruning of unequal devices.
 
     Make one for a run and call :meth:`start` once, with the Grid of a Flower ServerApp. ``fleet`` is changed by every
     round. The loop begins after the fleet's last finished round, so that a restored fleet continues where it stopped.
@@ -33,7 +33,7 @@ class FedSlim(Strategy):
         evaluator: Evaluator,
         forecast: Forecast | None = None,
     ) -> None:
-        """``forecast``: tells agents that foresee (``Bandit.foresees``) how long arms take; other agents need none."""
+        """``forecast``: times of arms for agents that foresee (``Bandit.foresees``); not needed by other agents."""
         fleet.precision = settings.task.messages.precision
         optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         roster = Roster(len(fleet.devices)) if settings.real else None
@@ -46,7 +46,7 @@ class FedSlim(Strategy):
         """Run all rounds from ``first_round`` (default: the one after the fleet's last) to the last of the job.
 
         The result holds loss and accuracy of the global model, by round. Raises ``QuorumError``, ``TimeoutError`` (no
-        nodes) or ``StopRequestedError``; what was recorded then stands as it did after the last finished round.
+        nodes) or ``StopRequestedError``; the records are then those of the last finished round.
         """
         settings, recorder = self.context.settings, self.context.recorder
         wait_for_nodes(grid, settings.nodes, settings.reply_seconds, recorder.stop_requested)
@@ -76,11 +76,11 @@ class FedSlim(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """No messages: a device measures its own model right after training, while it is there."""
+        """No messages: a device evaluates its own model right after training."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """None: measures come with the updates."""
+        """None: evaluations are part of the updates."""
         return None
 
 

@@ -12,10 +12,10 @@ from flwr.serverapp import Grid
 
 from slimfed.clients.errors import SlimfedError
 
-# Short enough to cost no time that counts, long enough not to burden the SuperLink.
+# Polling interval: short compared with a round, and long enough not to load the SuperLink.
 _POLL_SECONDS = 0.05
 _UNAVAILABLE = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
-# Messages that a node has at a time: one to work on, and the next one.
+# Messages that a node has at a time: the current one and the next one.
 _AHEAD = 2
 
 
@@ -28,7 +28,7 @@ class Replies:
 
 
 Part = TypeVar("Part")
-"""What one message to a node is about, such as the plans of some devices."""
+"""Content of one message to a node, such as the plans of some devices."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def stream_replies(
 ) -> Iterator[PartReply[Part]]:
     """Send every node its parts of work, at most two at a time, and yield the replies as they come.
 
-    ``parts``: by node id, in the order in which they are sent. ``message`` makes the message of a part when it is to
-    be sent; so neither messages nor replies pile up. A node that is silent for ``silence_seconds`` while it has work is
-    sent nothing more. ``refusal`` gives the cause why a message to or from a node must not pass, or None: then an error
-    with the cause stands in the place of the reply. Raises :class:`StopRequestedError` as soon as ``stop_requested``
+    ``parts``: by node id, in the order in which they are sent. ``message`` builds the message of a part when it is
+    sent, so neither messages nor replies accumulate. A node that does not answer for ``silence_seconds`` while it has
+    work gets no more messages. ``refusal`` gives the cause for which a message to or from a node is refused, or None;
+    an error with the cause then replaces the reply. Raises :class:`StopRequestedError` as soon as ``stop_requested``
     returns True.
     """
     queues = {node: _NodeQueue(deque(share)) for node, share in parts.items()}
@@ -99,7 +99,7 @@ def stream_replies(
 
 @dataclass
 class _NodeQueue(Generic[Part]):
-    """What a node still has to be sent, messages it has not answered by id, and when it was last heard of."""
+    """Parts still to send to a node, unanswered messages by id, and the time of the node's last reply."""
 
     waiting: deque[Part]
     unanswered: dict[str, Message] = field(default_factory=dict)
@@ -144,7 +144,7 @@ def _checked(reply: Message, asked: Message, part: Part, refusal: Callable[[Mess
 
 
 def _named(reply: Message, asked: Message) -> Message:
-    """The reply with the asked node as its source; where a node has gone, the SuperLink replies in its own name."""
+    """The reply with the asked node as its source; for a node that has gone, the SuperLink replies in its own name."""
     if went_away(reply):
         reply.metadata.__dict__["_src_node_id"] = asked.metadata.dst_node_id
     return reply

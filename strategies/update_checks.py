@@ -1,4 +1,4 @@
-"""Which updates may enter the average, and why the others may not: checks of each update by itself."""
+"""Checks of each single update before it is averaged; a refused update has a cause."""
 
 import math
 from collections.abc import Container, Mapping, Sequence
@@ -14,7 +14,7 @@ from slimfed.clients.update import Assignment, Report, Update
 from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries
 from slimfed.strategies.outliers import DIVERGED, Finding, Grades, Sizes, distance, find_outliers, root_mean_square
 
-# Sparsity is a ratio of integers: what is above the assigned one by less than this is rounding.
+# Sparsity is a ratio of integers: an excess over the assigned sparsity below this is rounding.
 _ROUNDING = 1e-9
 _MOST_EXAMPLES = 2**29 - 1
 _NO_SELF_PRUNING = AdapterSpec()
@@ -32,11 +32,11 @@ class Unfit:
 
 
 class Inspection:
-    """Checks the updates of a round as they come; :meth:`outliers` compares them with each other in the end.
+    """Checks the updates of a round when they arrive; :meth:`outliers` compares them with each other in the end.
 
     ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
-    coordinates, largest rank). Of several fit updates of one device only the first counts. ``adapter`` says which
-    ranks a device may give up, ``grades`` how finely sizes are told apart.
+    coordinates, largest rank). Of several fit updates of one device only the first counts. ``adapter`` gives the ranks
+    that a device may prune, ``grades`` the grades of sizes.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Inspection:
         self.sizes: dict[int, Sizes] = {}
 
     def inspect(self, update: Update) -> Finding | None:
-        """What is wrong with an update by itself; of one that passes, :attr:`sizes` has the sizes, by device."""
+        """The fault of a single update, or None; for an update that passes, :attr:`sizes` has the sizes, by device."""
         fault = _check(update, self._expected.get(update.device), self._before, self.sizes, self._adapter)
         if fault is None:
             self.sizes[update.device] = Sizes(distance(update, self._before), root_mean_square(update.scores))

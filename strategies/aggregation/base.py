@@ -1,4 +1,4 @@
-"""What aggregation is: the updates of a round go in one at a time, the next global adapter comes out."""
+"""The interface of an aggregation: from the updates of a round to the next global adapter."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from slimfed.clients.update import Update
 
 @dataclass(frozen=True)
 class Frame:
-    """What a round's aggregation must know beside the updates: dW = ``scaling`` * b @ a, and a seed for its draws."""
+    """Inputs of a round's aggregation beside the updates: ``scaling`` in dW = scaling * b @ a, and a seed for draws."""
 
     scaling: float = 1.0
     seed: int = 0
@@ -22,35 +22,35 @@ PLAIN = Frame()
 
 
 class Accumulation(Protocol):
-    """One round's aggregation on its way.
+    """The running aggregation of one round.
 
-    Its memory does not grow with the number of updates, except where the mathematics needs all of their factors at
-    once: then it refers to them, without copies, until the result is asked for.
+    Its memory does not grow with the number of updates, unless the method needs all factors at once. It then keeps
+    references to the factors, without copies, until :meth:`result`.
     """
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in one accepted update, in any order of devices; ``weight`` replaces the one it would get."""
+        """Add one accepted update, in any order of devices. ``weight`` replaces the method's weight."""
         ...
 
     def merge(self, other: Self) -> None:
-        """Take in all updates of another accumulation of the same round; which one took them in makes no difference."""
+        """Add all updates of another accumulation of the same round; equals adding them one by one."""
         ...
 
     def result(self) -> Adapter:
-        """The next global adapter; with no update, the one before."""
+        """The next global adapter; without updates, the adapter before."""
         ...
 
 
 class Aggregator(ABC):
-    """How unequal updates become one adapter. It keeps nothing between rounds.
+    """An aggregation of unequal updates to one adapter. It keeps no state between rounds.
 
-    A new way is one file here, whose class registers itself with :data:`AGGREGATIONS`, or an entry point
-    ``slimfed.aggregations`` of another package. The class is called once, without arguments. What it needs, and what
-    others may expect of it, it says by the attributes below, which are checked before a run starts.
+    A new aggregation is one file here, whose class is registered with :data:`AGGREGATIONS`, or an entry point
+    ``slimfed.aggregations`` of another package. The class is called once, without arguments. The attributes below
+    declare its requirements and properties; they are checked before a run starts.
 
-    The global adapter holds every coordinate of the unpruned model at the largest rank: per module a [r_max, in] and
-    b [out, r_max]. A device's factors lie in it at the rows and columns its structure has kept, and in the first
-    ``rank`` ranks. Updates have passed ``update_checks.py`` before they come here; whatever still does not fit raises.
+    The global adapter holds every coordinate of the unpruned model at the largest rank: per module a [r_max, in] and b
+    [out, r_max]. A device's factors are the kept rows and columns of it, in the first ``rank`` ranks. Updates have
+    passed ``update_checks.py``; an update that still does not fit raises.
     """
 
     needs_equal_structures: ClassVar[bool] = False
@@ -60,22 +60,22 @@ class Aggregator(ABC):
     """True if all devices must train with the same rank."""
 
     plain_factors_only: ClassVar[bool] = False
-    """True if nothing but LoRA's factors a and b, and the head, can be aggregated."""
+    """True if only LoRA's factors a and b, and the head, can be aggregated."""
 
     gives_direction: ClassVar[bool] = True
-    """False if factors are written anew, or a part of the change goes into the base.
+    """False if factors are recomputed, or a part of the change is merged into the base.
 
-    The change of the factors is then no gradient for a server optimiser.
+    The change of the factors is then not usable as a gradient by a server optimiser.
     """
 
     sums_updates: ClassVar[bool] = False
     """True if factors are weighted sums of the devices' factors.
 
-    What rounding takes away of a message in one round is added to the next, which only a sum makes good.
+    The rounding error of a message is added to the next message; only sums cancel it.
     """
 
     bounded_sensitivity: ClassVar[bool] = False
-    """True if a coordinate is the mean over its owners, weighted by nothing but their examples.
+    """True if a coordinate is the mean over its owners, weighted only by their examples.
 
     One device then moves the sum by no more than the norm that its update is clipped to, on which the noise of
     differential privacy rests.
@@ -86,7 +86,7 @@ class Aggregator(ABC):
         """Begin a round whose devices started from the global adapter ``before``, which is left as it is."""
 
     def __call__(self, before: Adapter, updates: Iterable[Update], frame: Frame = PLAIN) -> Adapter:
-        """Aggregate ``updates``, with the weights that this way gives them, in one go."""
+        """Aggregate ``updates``, with the weights of this method, in one call."""
         accumulation = self.start(before, frame)
         for update in updates:
             accumulation.add(update)
@@ -96,4 +96,4 @@ class Aggregator(ABC):
 AGGREGATIONS = Registry[Aggregator](
     "method.aggregation", "slimfed.aggregations", Aggregator, package="slimfed.strategies.aggregation"
 )
-"""Ways to aggregate by name, one object each."""
+"""Aggregations by name, one object each."""

@@ -1,4 +1,4 @@
-"""Where a device's factors lie among the global ones."""
+"""Positions of a device's factors within the global factors."""
 
 from dataclasses import dataclass
 from math import prod

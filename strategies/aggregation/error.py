@@ -1,4 +1,4 @@
-"""How far an aggregation fell from the exact mean of what the devices have learnt."""
+"""The error of an aggregation: its distance from the exact mean of the devices' products."""
 
 import math
 from collections.abc import Sequence
@@ -17,9 +17,10 @@ def aggregation_error(before: Adapter, after: Adapter, updates: Sequence[Update]
 
     M is the change that the exact mean of the products scaling * b_k a_k, weighted by examples, makes of scaling * b a
     before the round; each of its entries is the mean over the devices that own it. D is the change that the aggregation
-    made of residual + scaling * b a. M is as large as the model and as deep as all ranks together, so norms of modules
-    with many columns are estimated from what a matrix makes of random directions (Hutchinson's way): within a few per
-    cent over a model's modules, some ten for a single one of low rank, and zero where there is no error.
+    made of residual + scaling * b a. M is as large as the model, and its rank is the sum of all ranks, so norms of
+    modules with many columns are estimated from products with random directions (Hutchinson's estimator): to within a
+    few per cent over a model's modules, about ten per cent for a single module of low rank, and zero where there is no
+    error.
     """
     if not before.factors or not updates:
         return None

@@ -28,7 +28,7 @@ class FedAvg(Aggregator):
 
 
 class EqualMeans:
-    """Means that refuse unequal updates: where all own the same coordinates, all ways to average factors are one."""
+    """Means that refuse unequal updates. With equal coordinates, all averages of factors are the same."""
 
     def __init__(
         self, before: Adapter, name: str, weigh: Callable[[Update], int] = lambda update: update.report.examples
@@ -38,12 +38,12 @@ class EqualMeans:
         self._first: tuple[int, int, Structure] | None = None
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in one update. Raises ``InputError`` if its rank or structure is not that of the first one."""
+        """Add one update. Raises ``InputError`` if its rank or structure is not that of the first one."""
         self._compare(update.device, update.report.rank, update.report.structure)
         self._means.add(update, weight)
 
     def merge(self, other: "EqualMeans") -> None:
-        """Take in other means. Raises ``InputError`` if their rank or structure is not that of the first update."""
+        """Add other means. Raises ``InputError`` if their rank or structure is not that of the first update."""
         if other._first is not None:
             self._compare(*other._first)
         self._means.merge(other._means)

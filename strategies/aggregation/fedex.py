@@ -1,4 +1,4 @@
-"""FedEx-LoRA: factors are averaged, and what their averages miss of the mean product goes into the base."""
+"""FedEx-LoRA: factors are averaged, and their difference from the mean product is merged into the base."""
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
@@ -10,12 +10,12 @@ from slimfed.strategies.aggregation.products import Members, mean_products
 
 @AGGREGATIONS.register("fedex")
 class FedEx(Aggregator):
-    """The mean of factors; what it misses of the mean product is merged into the base.
+    """The mean of factors; the difference from the mean product is merged into the base.
 
-    FedEx-LoRA (Singhal et al., arXiv 2410.09432), for unequal devices too.
+    FedEx-LoRA (Singhal et al., arXiv 2410.09432), extended to unequal devices.
 
     The factors become coverage-normalised means a and b, and residual += scaling * (mean(b_k a_k) - b a), so that the
-    sum of both is exactly the mean of the products. Of pruned devices every entry is the mean over its owners.
+    sum of both is exactly the mean of the products. With pruned devices every entry is the mean over its owners.
     """
 
     plain_factors_only = True
@@ -34,12 +34,12 @@ class _Exact:
         self._means = Means(before)
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Add up the factors, and keep a reference to them."""
+        """Add the factors to the sums, and keep a reference to them."""
         self._means.add(update, weight)
         self._members.add(update, weight)
 
     def merge(self, other: "_Exact") -> None:
-        """Take over the other's sums and references."""
+        """Add the sums and references of the other accumulation."""
         self._means.merge(other._means)
         self._members.merge(other._members)
 

@@ -9,7 +9,7 @@ from slimfed.strategies.aggregation.initial import initial_factors
 from slimfed.strategies.aggregation.means import Means, head_only
 from slimfed.strategies.aggregation.products import Members, mean_products
 
-# Singular values below this share of the largest are rounding: their rank is empty.
+# Singular values below this share of the largest are rounding errors and count as 0.
 _EMPTY = 1e-7
 
 
@@ -20,8 +20,8 @@ class FlexLora(Aggregator):
     FlexLoRA (Bai et al., arXiv 2402.11505): mean(b_k a_k) = U S V^T, a = V^T[:r], b = U[:, :r] S[:r].
 
     A device of rank r is sent the first r of them. The decomposition is that of a core of at most R x R, with R the sum
-    of the ranks, between the orthogonal factors of the stacks; [out, in] is not formed. A rank that the mean does not
-    fill gets a fresh row of a, since with a and b both zero it would never train again. Of pruned devices every entry
+    of the ranks, between the orthogonal factors of the stacks; [out, in] is not formed. A rank without singular value
+    gets a new random row of a, since with a and b both zero it would have no gradient. With pruned devices every entry
     is the mean over its owners.
     """
 
@@ -41,12 +41,12 @@ class _Decomposed:
         self._head = Means(Adapter({}, before.head))
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Keep a reference to the factors, and add up the head."""
+        """Keep a reference to the factors, and add the head to its sum."""
         self._members.add(update, weight)
         self._head.add(head_only(update), weight)
 
     def merge(self, other: "_Decomposed") -> None:
-        """Take over the other's references and its sum of heads."""
+        """Add the references and the sum of heads of the other accumulation."""
         self._members.merge(other._members)
         self._head.merge(other._head)
 
@@ -62,7 +62,7 @@ class _Decomposed:
 
 
 def truncated(left: np.ndarray, right: np.ndarray, fresh: Factors) -> Factors:
-    """The best approximation of ``left @ right`` in the rank of ``fresh``, which fills the ranks that stay empty."""
+    """The best approximation of ``left @ right`` in the rank of ``fresh``, whose rows of a fill the empty ranks."""
     q_left, r_left = np.linalg.qr(left)
     q_right, r_right = np.linalg.qr(right.T)
     u, s, vt = np.linalg.svd(r_left @ r_right.T, full_matrices=False)

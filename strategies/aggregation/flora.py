@@ -1,4 +1,4 @@
-"""FLoRA: the devices' products are stacked and merged into the base; every round starts from fresh factors."""
+"""FLoRA: the devices' products are stacked and merged into the base; every round starts from new factors."""
 
 import numpy as np
 
@@ -16,9 +16,9 @@ class Flora(Aggregator):
 
     FLoRA (Wang et al., arXiv 2409.05976): residual += scaling * sum p_k b_k a_k, exactly; then a is drawn, b is 0.
 
-    Stacking b_k side by side and p_k a_k below each other is that sum (the weight goes on one factor only). Of pruned
-    devices every entry is the mean over its owners. The next round's devices train new factors on the changed base, so
-    that what they are sent grows by the residual.
+    Stacking b_k side by side and p_k a_k below each other is that sum (the weight goes on one factor only). With pruned
+    devices every entry is the mean over its owners. In the next round devices train new factors on the changed base, so
+    messages to devices grow by the residual.
     """
 
     plain_factors_only = True
@@ -37,12 +37,12 @@ class _Stacked:
         self._head = Means(Adapter({}, before.head))
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Keep a reference to the factors, and add up the head."""
+        """Keep a reference to the factors, and add the head to its sum."""
         self._members.add(update, weight)
         self._head.add(head_only(update), weight)
 
     def merge(self, other: "_Stacked") -> None:
-        """Take over the other's references and its sum of heads."""
+        """Add the references and the sum of heads of the other accumulation."""
         self._members.merge(other._members)
         self._head.merge(other._head)
 

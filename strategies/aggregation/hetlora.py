@@ -1,4 +1,4 @@
-"""HetLoRA: zero-padded ranks, weighted by the size of what a device has learnt."""
+"""HetLoRA: zero-padded ranks, weighted by the norm of a device's product."""
 
 import math
 
@@ -21,10 +21,9 @@ class HetLora(Aggregator):
 
     HetLoRA (Cho et al., arXiv 2401.06432): w_k = ||B_k A_k||_F over all modules; examples are ignored.
 
-    Ranks are padded with zeros up to the largest, as published; a device's missing rows and columns are not, since it
-    cannot help having pruned them: they do not count in the mean (the paper knows no pruning). The head is weighted by
-    examples. Truncation to a device's rank happens when it is sent its part; how ranks fall is in
-    ``clients/adapters/rank_pruning.py``.
+    Ranks are padded with zeros up to the largest, as published; a device's pruned rows and columns are left out of the
+    mean (the paper has no pruning). The head is weighted by examples. Truncation to a device's rank happens when it is
+    sent its part; self-pruning of ranks is in ``clients/adapters/rank_pruning.py``.
     """
 
     plain_factors_only = True

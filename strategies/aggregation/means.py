@@ -1,4 +1,4 @@
-"""Weighted means of factors and head in global coordinates: what the ways to average factors have in common."""
+"""Weighted means of factors and head in global coordinates: the part that all averages of factors share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -68,7 +68,7 @@ class Means:
                 means[name].add(tensor, report.examples if weight is None else weight, ...)
 
     def merge(self, other: "Means") -> None:
-        """Take in the terms of other means of the same round."""
+        """Add the terms of other means of the same round."""
         for mine, theirs in zip(self._every(), other._every(), strict=True):
             mine.merge(theirs)
 

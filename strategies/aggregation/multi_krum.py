@@ -1,4 +1,4 @@
-"""The mean of those updates that have the closest neighbours."""
+"""Multi-Krum: the mean of the updates with the closest neighbours."""
 
 import math
 from dataclasses import dataclass, field
@@ -20,9 +20,10 @@ class MultiKrum(Aggregator):
 
     Multi-Krum (Blanchard et al., NeurIPS 2017, section 4) over unequal updates.
 
-    Of n updates f = floor(share * n) may lie. An update's score is the sum of its squared distances to its n - f - 2
-    nearest others; the n - f updates with the lowest scores are averaged by coverage. Two devices are compared where
-    both own a coordinate, by the mean square there, so that structure and rank alone make nobody distant.
+    Of n updates f = floor(share * n) may be malicious. An update's score is the sum of its squared distances to its n -
+    f - 2 nearest others; the n - f updates with the lowest scores are averaged by coverage. Two devices are compared
+    where both own a coordinate, by the mean square there, so that a different structure or rank alone causes no
+    distance.
     """
 
     def __init__(self, share: float = 0.2) -> None:
@@ -48,11 +49,11 @@ class _Candidates:
         self.updates.append((update, weight))
 
     def merge(self, other: "_Candidates") -> None:
-        """Keep other updates, too."""
+        """Keep the updates of another accumulation."""
         self.updates += other.updates
 
     def result(self) -> Adapter:
-        """The mean of the chosen, with their weights."""
+        """The mean of the chosen updates, with their weights."""
         self.updates.sort(key=lambda pair: pair[0].device)
         chosen = Coverage().start(self.before)
         for index in choose(self.before, [update for update, _ in self.updates], self.share):
@@ -61,7 +62,7 @@ class _Candidates:
 
 
 def choose(before: Adapter, updates: list[Update], share: float) -> list[int]:
-    """Positions of the updates that Multi-Krum keeps, ascending; all of fewer than three."""
+    """Positions of the updates that Multi-Krum keeps, ascending; all positions if there are fewer than three."""
     count = len(updates)
     if count < _FEWEST:
         return list(range(count))

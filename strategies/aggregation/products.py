@@ -1,4 +1,4 @@
-"""The exact weighted mean of the devices' products b @ a, as a product of two stacks: never [out, in]."""
+"""The exact weighted mean of the devices' products b @ a, as a product of two stacks, without forming [out, in]."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ _ALL = slice(None)
 
 
 class Members:
-    """The updates of a round with their weights, in the order of their devices, whatever order they came in."""
+    """The updates of a round with their weights, in the order of their devices."""
 
     def __init__(self, before: Adapter) -> None:
         self.before = before
@@ -24,7 +24,7 @@ class Members:
         self._members.append((update, update.report.examples if weight is None else weight))
 
     def merge(self, other: "Members") -> None:
-        """Take over the other's references."""
+        """Add the references of the other accumulation."""
         self._members += other._members
 
     def __bool__(self) -> bool:
@@ -71,7 +71,8 @@ class Stack:
         self._weights = row_weights if self._by_rows else column_weights
 
     def left(self) -> np.ndarray:
-        """[out, R]: the devices' b side by side, weighted by row if rows are cut; then b before where nobody owns."""
+        """[out, R]: the devices' b side by side, weighted by row if rows are cut; then b before, for unowned
+        entries."""
         whole = np.zeros((self.shape[0], self._depth))
         for columns, (factors, place, weight) in zip(self._ranks(), self._parts, strict=True):
             share = self._shares(weight)[place.rows, None] if self._by_rows else 1.0

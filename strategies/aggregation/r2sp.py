@@ -1,4 +1,4 @@
-"""R2SP: what a device has not takes the value that the server sent to the others, then all are averaged."""
+"""R2SP: a device's missing coordinates take the value that was sent, then all devices are averaged."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from slimfed.strategies.aggregation.weights import Weights
 
 @AGGREGATIONS.register("r2sp")
 class R2sp(Aggregator):
-    """The mean of factors over all devices, with the value that was sent for what a device has not.
+    """The mean of factors over all devices, with the value that was sent for missing coordinates.
 
     FedMP's residual recovery (Jiang et al., ICDE 2022), on factors.
 
@@ -23,7 +23,7 @@ class R2sp(Aggregator):
 
         x(c) = (sum_{k in K(c)} w_k x_k(c) + sum_{k not in K(c)} w_k x0(c)) / sum_k w_k
 
-    Nothing shrinks, but what few devices own moves as slowly as they are few.
+    No coordinate shrinks, but coordinates with few owners move slowly.
     """
 
     plain_factors_only = True
@@ -45,7 +45,7 @@ class _Recovered:
         self._total = 0
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Take in one update. Raises ``ValueError`` if it does not fit."""
+        """Add one update. Raises ``ValueError`` if it does not fit."""
         weight = update.report.examples if weight is None else weight
         self._head.add(head_only(update), weight)
         for module, place in places(self._before, update.report.structure, update.report.rank).items():
@@ -54,7 +54,7 @@ class _Recovered:
         self._total += weight
 
     def merge(self, other: "_Recovered") -> None:
-        """Take in other sums."""
+        """Add other sums."""
         self._head.merge(other._head)
         for module, parts in self._parts.items():
             for name, part in parts.items():

@@ -1,4 +1,4 @@
-"""Aggregation that some lying devices cannot steer: what trimmed mean and median have in common."""
+"""Robust aggregation, coordinate by coordinate: the common part of trimmed mean and median."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,8 +17,8 @@ Reduce = Callable[[np.ndarray], np.ndarray]
 class CoordinateWise(Aggregator):
     """Every coordinate is a robust centre of its owners' values; one without owner keeps its previous value.
 
-    How many examples a device has is its own word, and would buy it weight: all devices count the same. Memory grows
-    with the number of updates, which a centre cannot do without.
+    All devices have equal weight, because a malicious device could claim any number of examples. Memory grows with the
+    number of updates, which are all needed at once.
     """
 
     @abstractmethod
@@ -32,22 +32,22 @@ class CoordinateWise(Aggregator):
 
 @dataclass
 class _Collected:
-    """The updates of a round, in the order of their devices when it comes to it."""
+    """The updates of a round; the result takes them in the order of their devices."""
 
     before: Adapter
     centre: Reduce
     updates: list[Update] = field(default_factory=list)
 
     def add(self, update: Update, weight: int | None = None) -> None:
-        """Keep one update; its weight does not count."""
+        """Keep one update; its weight is ignored."""
         self.updates.append(update)
 
     def merge(self, other: "_Collected") -> None:
-        """Keep other updates, too."""
+        """Keep the updates of another accumulation."""
         self.updates += other.updates
 
     def result(self) -> Adapter:
-        """Tensor by tensor, so that no more than one of them is spread out at a time."""
+        """The robust mean, computed tensor by tensor, so that only one tensor is expanded at a time."""
         updates = sorted(self.updates, key=lambda update: update.device)
         return rebuilt(self.before, updates, self._tensor) if updates else self.before
 

@@ -7,12 +7,13 @@ from slimfed.strategies.aggregation.fedavg import EqualMeans
 
 @AGGREGATIONS.register("soups")
 class Soups(Aggregator):
-    """The mean of factors, all alike; all devices must share one structure.
+    """The mean of factors with equal weights; all devices must share one structure.
 
-    Sparse Model Soups (Zimmer et al., arXiv 2306.16788): a round is one phase, the devices are its ingredients.
+    Sparse Model Soups (Zimmer et al., arXiv 2306.16788): a round is one phase, and the devices' models are the
+    ingredients.
 
-    All members retrain the same pruned model and are averaged uniformly, whatever their examples; only so does the
-    average keep the mask. The server decides it (``pruning.structure = "shared"``): masks are never averaged.
+    All members retrain the same pruned model and are averaged uniformly, so that the average keeps the mask. The server
+    chooses the mask (``pruning.structure = "shared"``): masks are never averaged.
     """
 
     needs_equal_structures = True

@@ -13,7 +13,7 @@ from slimfed.strategies.aggregation.coordinates import owned_entries, places
 
 @dataclass(frozen=True)
 class Terms:
-    """One tensor of the global adapter and what the devices say of it, each at an index of it; some may own nothing."""
+    """One tensor of the global adapter, and the devices' parts of it with their indices; a part may be empty."""
 
     key: tuple[str, ...]
     before: np.ndarray

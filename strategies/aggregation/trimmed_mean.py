@@ -12,9 +12,9 @@ class TrimmedMean(CoordinateWise):
 
     Coordinate-wise beta-trimmed mean (Yin et al., arXiv 1803.01498, definition 2).
 
-    Of a coordinate's n owners the ceil(share * n) largest and as many of the smallest values do not count, as long as
-    one is left: as many liars are without effect there. Rounded up, because liars may own a coordinate that few others
-    do. ``share`` is less than a half.
+    Of a coordinate's n owners the ceil(share * n) largest and as many of the smallest values are left out, as long as
+    one value remains, so that as many malicious values have no effect. The number is rounded up, because malicious
+    devices may be among few owners of a coordinate. ``share`` is less than a half.
     """
 
     def __init__(self, share: float = 0.2) -> None:

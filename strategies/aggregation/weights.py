@@ -1,4 +1,4 @@
-"""How much weight has fallen on each coordinate of a tensor."""
+"""The sum of the devices' weights on each coordinate of a tensor."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ Line = tuple[int, tuple[int | None, ...]]
 class Weights:
     """Whole weights per coordinate, int64 [shape].
 
-    A device owns some rows (or columns) of a tensor and a number of ranks, so its weight is told by one axis and by
-    where it ends on the others: it is added to a line, not to the whole tensor. There are as many lines as ranks.
+    A device owns some rows (or columns) of a tensor and a number of ranks, so its weight is described by entries of one
+    axis and by the ends on the other axes. It is added to one line instead of the whole tensor; there are as many lines
+    as ranks.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:

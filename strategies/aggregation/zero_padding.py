@@ -1,4 +1,4 @@
-"""Averaging after zeros have filled what a device has not: the plain way to unequal ranks, with its dilution."""
+"""Zero-padding: averaging with zeros for a device's missing coordinates."""
 
 from slimfed.clients.adapter import Adapter
 from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
@@ -7,13 +7,13 @@ from slimfed.strategies.aggregation.means import Means
 
 @AGGREGATIONS.register("zero-padding")
 class ZeroPadding(Aggregator):
-    """The mean of factors over all devices, with zeros for what a device has not.
+    """The mean of factors over all devices, with zeros for missing coordinates.
 
     x(c) = sum of w_k x_k(c) over the owners of c, divided by the weight of all devices (w_k: examples).
 
-    What few devices own is diluted by all others: high ranks, and structure that most have pruned. It is the baseline
-    that HetLoRA (arXiv 2401.06432) starts from. What nobody owns keeps its value: a rank whose a and b are both zero
-    would never train again.
+    Coordinates with few owners shrink: high ranks, and structure that most devices have pruned. It is the baseline that
+    HetLoRA (arXiv 2401.06432) starts from. Coordinates without owner keep their value, since a rank whose a and b are
+    both zero would have no gradient.
     """
 
     sums_updates = True

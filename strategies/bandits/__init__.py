@@ -1,4 +1,4 @@
-"""Bandit agents by name. A new one is one file here, whose class registers itself with ``BANDITS``."""
+"""Bandit agents by name. A new one is one file here, whose class is registered with ``BANDITS``."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a bandit agent is: it chooses one device's pruning step and rank, round by round."""
+"""The interface of a bandit agent, which chooses one device's pruning step and rank in every round."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import numpy as np
 from slimfed.clients.registry import Registry
 from slimfed.strategies.bandits.spec import BanditSpec
 
-# Pruning steps of the arms whose times an agent is told.
+# Number of pruning steps among the arms whose times an agent receives.
 _GRID = 9
 
 
@@ -24,27 +24,28 @@ class Arm:
 
 
 class Bandit(ABC):
-    """The agent of one device. It knows nothing of models or messages: arms go out, rewards in [0, 1] come back.
+    """The agent of one device. It returns arms and receives rewards in [0, 1]; it does not depend on models or
+    messages.
 
     The strategy makes one agent per device, and in every round calls :meth:`suggest` once and, if the device's update
-    was accepted, :meth:`observe` once. A new kind of agent is one file here, whose class registers
-    itself with :data:`BANDITS`, or an entry point ``slimfed.bandits`` of another package.
+    was accepted, :meth:`observe` once. A new kind of agent is one file here, whose class is registered with
+    :data:`BANDITS`, or an entry point ``slimfed.bandits`` of another package.
     """
 
     learns: ClassVar[bool] = True
-    """False if no reward changes what the agent chooses. Rewards tell of a device's text, which privacy must hide."""
+    """False if rewards do not change choices. Rewards depend on a device's text, so privacy requires False."""
 
     constant_rank: ClassVar[bool] = False
-    """True if a device is given the same rank in every round."""
+    """True if a device has the same rank in every round."""
 
     foresees: ClassVar[bool] = False
-    """True if the agent is told, from the fleet's profiles, how long arms will take: only simulated devices have them.
+    """True if the agent receives the times of arms by the fleet's profiles, which only simulated devices have.
 
-    It is told by :meth:`foresee`.
+    They are passed to :meth:`foresee`.
     """
 
     paced: ClassVar[bool] = False
-    """True if the agent is told, from its device's past rounds, how long arms will take; by :meth:`foresee`, too."""
+    """True if the agent receives, by :meth:`foresee`, the times of arms as estimated from its device's past rounds."""
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         self.spec = spec
@@ -54,7 +55,7 @@ class Bandit(ABC):
     def suggest(self, low: float, high: float) -> Arm:
         """The arm of the coming round; called before the device's assignment is sent.
 
-        The arm's pruning step lies in [``low``, ``high``], what the schedule allows this device now. The range may
+        The arm's pruning step lies in [``low``, ``high``], the bounds of the schedule for this device. The range may
         lie outside ``spec.pruning_step``; ``low == high`` fixes the step, so that only the rank is free.
         """
 
@@ -62,15 +63,15 @@ class Bandit(ABC):
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """The ``reward`` in [0, 1] that ``arm`` earned in ``round``; called in ascending order of rounds.
 
-        Not called when a device's report is missing or was rejected: such a round says nothing of the arm.
+        Not called when a device's report is missing or was rejected: such a round gives no information on the arm.
         Raises ``ValueError`` if the reward is not in [0, 1].
         """
 
     def observe_neighbour(self, round: int, arm: Arm, reward: float) -> None:  # noqa: B027 - most agents keep to themselves
-        """The ``reward`` that ``arm`` earned another device of about the same pace; called after :meth:`observe`."""
+        """The ``reward`` that ``arm`` earned on another device of similar speed; called after :meth:`observe`."""
 
     def arms(self, low: float, high: float) -> list[Arm]:
-        """A grid over the allowed arms, 9 steps (or the only one) by all ranks: the keys of :meth:`foresee`."""
+        """A grid of allowed arms, 9 steps (or the only one) by all ranks: the keys of :meth:`foresee`'s times."""
         steps = [low] if low == high else np.linspace(low, high, _GRID).tolist()
         return [Arm(float(step), rank) for step in steps for rank in self.spec.ranks]
 
@@ -82,7 +83,7 @@ class Bandit(ABC):
         """
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs to go on to the bit, as JSON values; called at every checkpoint."""
+        """The state from which :meth:`restore` continues to the bit, as JSON values; called at every checkpoint."""
         return {"spec": self.spec.model_dump(mode="json"), "rng": self.rng.bit_generator.state}
 
     @classmethod
@@ -93,7 +94,7 @@ class Bandit(ABC):
         return agent
 
     def draw_rank(self) -> int:
-        """A rank drawn evenly from those of the job."""
+        """A rank of the job, drawn uniformly."""
         return int(self.spec.ranks[self.rng.integers(len(self.spec.ranks))])
 
 
@@ -104,7 +105,7 @@ BANDITS = Registry[type[Bandit]](
 
 
 def draw(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number drawn evenly from [``low``, ``high``], never outside by rounding."""
+    """A number drawn uniformly from [``low``, ``high``], and never outside by rounding."""
     return low if low >= high else float(np.clip(rng.uniform(low, high), low, high))
 
 

@@ -12,7 +12,7 @@ from slimfed.strategies.bandits.spec import BanditSpec
 class EUcb(Bandit):
     """An upper confidence bound over intervals of the pruning step, at one rank for all.
 
-    FedMP (Jiang et al., ICDE 2022), as far as it is public; the formula is the discounted UCB it is built on.
+    FedMP (Jiang et al., ICDE 2022), as far as it is published; the formula is that of the discounted UCB it uses.
 
     Leaves partition the pruning steps. With lam = ``spec.discount``, N the discounted pulls and R the discounted mean
     reward inside a leaf, and n = max(1, sum of N)::
@@ -20,8 +20,8 @@ class EUcb(Bandit):
         U(leaf) = R(leaf) + spec.exploration * sqrt(2 ln n / N(leaf)),  infinite where N = 0
 
     The leaf with the largest U is pulled at a random point and cut there while it is wider than ``spec.resolution``.
-    The rank is ``spec.fixed_rank`` (default: the largest); FedMP has none. Its reward, the loss decrease divided by
-    |T - mean T|, has no bound at T = mean T; agents here are all paid by ``reward.py``.
+    The rank is ``spec.fixed_rank`` (default: the largest); FedMP has none. Its reward, the loss decrease divided by |T
+    - mean T|, has no bound at T = mean T; all agents here use the reward of ``reward.py``.
     """
 
     constant_rank = True
@@ -32,7 +32,7 @@ class EUcb(Bandit):
         self._edges = list(dict.fromkeys(spec.pruning_step))
 
     def suggest(self, low: float, high: float) -> Arm:
-        """A random point of the most promising interval, within the allowed steps."""
+        """A random point of the interval with the largest bound, within the allowed steps."""
         check_range(low, high)
         rank = self.spec.fixed_rank if self.spec.fixed_rank is not None else self.spec.ranks[-1]
         spans = [(max(low, a), min(high, b)) for a, b in self.leaves() if max(low, a) < min(high, b)]
@@ -43,7 +43,7 @@ class EUcb(Bandit):
         return Arm(draw(self.rng, *best[self.rng.integers(len(best))]), rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Keep the pull and cut the interval it fell into. Steps beyond the intervals count at the nearest edge."""
+        """Store the pull and split its interval. Steps outside the intervals count at the nearest edge."""
         check_reward(reward)
         step = min(max(arm.pruning_step, self._edges[0]), self._edges[-1])
         self._pulls.append((round, step, reward))

@@ -29,7 +29,7 @@ class Fixed(Bandit):
         return Arm(min(max(step, low), high), self._rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Nothing is learnt."""
+        """Ignore the reward."""
         check_reward(reward)
 
     def state(self) -> dict[str, Any]:

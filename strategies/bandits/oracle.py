@@ -1,4 +1,4 @@
-"""The oracle: it knows what every arm will take. An upper bound for ablations, no method."""
+"""The oracle, which knows the time of every arm: an upper bound for ablations, not a method."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from slimfed.strategies.bandits.spec import BanditSpec
 
 @BANDITS.register("oracle")
 class Oracle(Bandit):
-    """The most capable arm that does not prolong the round.
+    """The arm with the largest rank that does not prolong the round.
 
     A round lasts at least as long as the slowest device's fastest arm. Among the arms that take no longer, the oracle
-    takes the one with the largest rank, and of those the one that prunes most, since what is pruned early makes all
-    later rounds shorter; if there is none, the fastest.
+    takes the one with the largest rank, and of those the one that prunes most, since early pruning shortens all later
+    rounds. If no arm fits, it takes the fastest.
     """
 
     learns = False
@@ -29,11 +29,11 @@ class Oracle(Bandit):
         self._best = max(fitting, key=lambda arm: (arm.rank, arm.pruning_step), default=fastest)
 
     def suggest(self, low: float, high: float) -> Arm:
-        """What was chosen; without foresight the first of the allowed arms."""
+        """The arm chosen by :meth:`foresee`; without it, the first of the allowed arms."""
         check_range(low, high)
         arm = self._best or self.arms(low, high)[0]
         return Arm(min(max(arm.pruning_step, low), high), arm.rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Nothing is left to learn."""
+        """Ignore the reward."""
         check_reward(reward)

@@ -1,11 +1,11 @@
-"""Arms drawn evenly: the baseline that every learning agent has to beat."""
+"""Arms drawn uniformly: a baseline without learning."""
 
 from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 
 
 @BANDITS.register("random")
 class Random(Bandit):
-    """Pruning step and rank drawn evenly and independently in every round."""
+    """Pruning step and rank drawn uniformly and independently in every round."""
 
     learns = False
 
@@ -15,5 +15,5 @@ class Random(Bandit):
         return Arm(draw(self.rng, low, high), self.draw_rank())
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Nothing is learnt."""
+        """Ignore the reward."""
         check_reward(reward)

@@ -1,10 +1,10 @@
 """S-UCB: an upper confidence bound over boxes of (pruning step, rank) that are split where they are pulled.
 
 FedSpine (arXiv 2501.02438) names the agent but does not publish its details. This reconstruction extends FedMP's E-UCB
-(intervals of one pruning ratio, discounted UCB of Garivier and Moulines) to two dimensions. In one respect it departs
-from it on purpose: a device pulls about twenty times in its life, and an agent that must first visit every box it has
-just created never gets to use what it knows. Therefore boxes borrow from the boxes they were cut from, and the bonus is
-measured in units of the rewards' own spread; see :class:`SUcb`.
+(intervals of one pruning ratio, discounted UCB of Garivier and Moulines) to two dimensions. It differs in one respect:
+a device pulls about twenty times in a run, and an agent that must first visit every new box would never exploit its
+knowledge. Therefore the mean of a box is shrunk towards that of its parent, and the bonus is in units of the rewards'
+spread; see :class:`SUcb`.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any, Self
 from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
 from slimfed.strategies.bandits.spec import BanditSpec
 
-# What a box's parent is worth to the box, in pulls. Vanishes against many pulls, decides when there are few.
+# Weight of a parent's mean in the mean of a box, in pulls: decisive with few pulls, negligible with many.
 _PARENT_PULLS = 2.0
 # The bonus never falls below this spread of rewards, so that equal first rewards do not end exploration.
 _LEAST_SPREAD = 0.02
@@ -86,10 +86,10 @@ class Node:
 class SUcb(Bandit):
     """An upper confidence bound over boxes of pruning steps and ranks, which are split where they are pulled.
 
-    Pulls of devices of about the same pace count, too (pooling): twenty rounds are few pulls for one device. And
-    since a round lasts as long as its slowest device, an agent keeps to the arms that its device's own past says will
-    not prolong it (``spec.pacing``); in a paced round a larger rank costs no time, so that it takes the largest that
-    fits, and its pulls go into the pruning step. A slow device does without what a quick one may learn more with.
+    Twenty rounds are few pulls for one device, so pulls of devices of similar speed can count too (pooling). A round
+    lasts as long as its slowest device, so an agent keeps to arms that, by its device's past times, will not prolong
+    the round (``spec.pacing``). In a paced round a larger rank costs no time, so the agent takes the largest rank that
+    fits, and learns only the pruning step.
 
     A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
     and w = 1 for an own pull and ``spec.pooling`` for a neighbour's.
@@ -98,11 +98,11 @@ class SUcb(Bandit):
         mean(box) = (S + m * mean(parent)) / (N + m)
         U(leaf) = mean(leaf) + spec.exploration * spread * sqrt(2 ln n / (N + m))
 
-    m = 2 pulls is what the parent is worth, and ``spread`` is twice the discounted standard deviation of all rewards.
+    m = 2 pulls is the weight of the parent, and ``spread`` is twice the discounted standard deviation of all rewards.
     The leaf with the largest U among those that meet the allowed steps is pulled at a random point. Its longest side
     (step and rank scaled to [0, 1]) is then cut: at the pulled step while the box is wider than ``spec.resolution``, or
-    between two levels of rank. Sums are recomputed from the raw pulls, so that children inherit exactly what their
-    parent saw; the tree follows from the pulls alone, so that the state holds nothing else but the random generator.
+    between two levels of rank. Sums are recomputed from the raw pulls, so that children inherit exactly the pulls of
+    their parent. The tree follows from the pulls, so the state consists of the pulls and the random generator.
     """
 
     paced = True
@@ -114,7 +114,7 @@ class SUcb(Bandit):
         self._least: dict[int, float] | None = None
 
     def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:
-        """Keep to arms that do not prolong the round; to the smallest rank while nothing is known of the device."""
+        """Restrict the choice to arms that do not prolong the round, or to the smallest rank while no time is known."""
         if self.spec.pacing == "off":
             return
         fitting = [arm for arm, time in seconds.items() if time <= self.spec.slack * limit]
@@ -129,7 +129,7 @@ class SUcb(Bandit):
             self._least[level] = min(arm.pruning_step, self._least.get(level, 1.0))
 
     def suggest(self, low: float, high: float) -> Arm:
-        """A random point of the most promising box, within the allowed steps and those that fit the round."""
+        """A random point of the box with the largest bound, within the allowed steps and those that fit the round."""
         check_range(low, high)
         least, self._least = self._least, None
         if least is None:
@@ -151,16 +151,16 @@ class SUcb(Bandit):
         return Arm(draw(self.rng, max(box.low, self._clip(start)), min(box.high, inner_high)), rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Keep the pull and cut the box it fell into. Steps beyond the boxes count at the nearest edge."""
+        """Store the pull and split its box. Steps outside the boxes count at the nearest edge."""
         self._learn(round, arm, reward, 1.0)
 
     def observe_neighbour(self, round: int, arm: Arm, reward: float) -> None:
-        """Keep the pull at the weight ``spec.pooling`` and cut the box it fell into."""
+        """Store the pull with the weight ``spec.pooling`` and split its box."""
         if self.spec.pooling > 0.0:
             self._learn(round, arm, reward, self.spec.pooling)
 
     def _learn(self, round: int, arm: Arm, reward: float, weight: float) -> None:
-        """Put a pull into all boxes that hold it, and cut the smallest of them."""
+        """Add a pull to all boxes that contain it, and split the smallest of them."""
         check_reward(reward)
         if self.root.pulls and round < self.root.pulls[-1].round:
             raise ValueError(f"rewards must come in ascending rounds, got {round} after {self.root.pulls[-1].round}")
@@ -183,7 +183,7 @@ class SUcb(Bandit):
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
-        """The agent that gave ``state``: its tree grows again from the pulls."""
+        """The agent that gave ``state``; its tree is rebuilt from the pulls."""
         agent = super().restore(state)
         for round, step, rank, reward, weight in state["pulls"]:
             agent._learn(round, Arm(step, rank), reward, weight)

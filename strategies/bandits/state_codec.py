@@ -1,4 +1,4 @@
-"""The agents of a whole fleet as a few tensors: what thousands of them have seen is no matter for JSON."""
+"""The agents of a whole fleet as a few tensors, since the pulls of thousands of agents are too large for JSON."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,9 +16,9 @@ def pack(agents: Iterable[Bandit]) -> tuple[dict[str, np.ndarray], dict[str, Any
     """Tensors and a JSON-able rest that together hold every agent's ``state()``, one after another.
 
     ``rng``: uint64 [agents, 6], the PCG64 of each. ``pulls``: float64 [pulls of all, columns], with ``pull-counts``
-    int64 [agents] saying whose they are; which columns are whole numbers stands in the rest, as do the specification
-    and whatever else this kind of agent keeps, a value an agent. Raises ``ValueError`` unless they have one
-    specification.
+    int64 [agents] as the number of pulls of each agent. The rest has the names of the integer columns, the
+    specification, and for each agent the other values that this kind of agent keeps. Raises ``ValueError`` unless they
+    have one specification.
     """
     generators: list[list[int]] = []
     counts: list[int] = []
@@ -48,7 +48,7 @@ def pack(agents: Iterable[Bandit]) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def unpack(tensors: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The states that :func:`pack` was told, in order. Raises ``ValueError`` if the parts do not fit together."""
+    """The states that were given to :func:`pack`, in order. Raises ``ValueError`` if the parts do not fit together."""
     spec = BanditSpec.model_validate(rest["spec"])
     counts = tensors["pull-counts"]
     ends = np.cumsum(counts)

@@ -1,4 +1,4 @@
-"""Thompson sampling: every arm is tried as often as it may be the best one."""
+"""Thompson sampling: every arm is chosen with the probability that it is the best one."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from slimfed.strategies.bandits.spec import BanditSpec
 
 # Cells over the range of pruning steps; ranks have a cell each.
 _CELLS = 4
-# What the mean over all cells is worth to a cell, in pulls.
+# Weight of the mean over all cells in the mean of a cell, in pulls.
 _PRIOR_PULLS = 1.0
 _LEAST_SPREAD = 0.02
 
@@ -18,10 +18,10 @@ _LEAST_SPREAD = 0.02
 class Thompson(Bandit):
     """Gaussian Thompson sampling over a grid of (pruning step, rank), with discounted pulls.
 
-    Reward is taken for additive: mu(cell) = m + u(step cell) + v(rank), since a device pulls about twenty times in its
-    life and the grid has more cells than that. With N and S the discounted pulls and sums of (reward - m) of a row or
-    column, each effect is drawn from Normal(S / (N + 1), spread^2 / (N + 1)), and the cell with the largest sum among
-    those that meet the allowed steps is pulled at a random point.
+    The reward is assumed to be additive: mu(cell) = m + u(step cell) + v(rank), since a device pulls about twenty times
+    in a run, and the grid has more cells than that. With N and S the discounted pulls and sums of (reward - m) of a row
+    or column, each effect is drawn from Normal(S / (N + 1), spread^2 / (N + 1)), and the cell with the largest sum
+    among those that meet the allowed steps is pulled at a random point.
     """
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
@@ -29,7 +29,7 @@ class Thompson(Bandit):
         self._pulls: list[tuple[int, int, int, float]] = []
 
     def suggest(self, low: float, high: float) -> Arm:
-        """A random point of the cell that wins a draw from what is believed of all."""
+        """A random point of the cell with the largest draw from the posterior."""
         check_range(low, high)
         steps, ranks = self._draws(1, _CELLS), self._draws(2, len(self.spec.ranks))
         spans = [(max(low, a), min(high, b)) for a, b in (self._span(cell) for cell in range(_CELLS))]
@@ -40,7 +40,7 @@ class Thompson(Bandit):
         return Arm(draw(self.rng, *spans[max(open_cells, key=steps.__getitem__)]), rank)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
-        """Keep the pull in its cell."""
+        """Store the pull in its cell."""
         check_reward(reward)
         self._pulls.append((round, self._cell(arm.pruning_step), self.spec.ranks.index(arm.rank), reward))
 

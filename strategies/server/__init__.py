@@ -1,4 +1,4 @@
-"""What the server makes of a round's aggregate, by name. A new optimiser is one file here, which registers itself."""
+"""Server optimisers by name. A new optimiser is one file here, whose class is registered."""
 
 from slimfed.strategies.server.base import SERVER_OPTIMIZERS, Memory, ServerOptimizer, moved
 

@@ -1,4 +1,4 @@
-"""What a server optimiser is: the last adapter and a round's aggregate go in, the next adapter comes out."""
+"""The interface of a server optimiser: from the last adapter and a round's aggregate to the next adapter."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ from slimfed.strategies.server.spec import ServerSpec
 
 Arrays = Mapping[str, np.ndarray]
 Memory = dict[str, np.ndarray]
-"""What an optimiser keeps from round to round, float32, by names of its own."""
+"""State of an optimiser between rounds: float32 tensors by name."""
 
 
 class ServerOptimizer(ABC):
-    """One step a round, made of the round's aggregate. What it keeps for the next round it returns.
+    """An optimiser that makes one step a round from the round's aggregate, and returns its state for the next round.
 
-    A new one is one file here, whose class registers itself with :data:`SERVER_OPTIMIZERS`, or an entry point
+    A new one is one file here, whose class is registered with :data:`SERVER_OPTIMIZERS`, or an entry point
     ``slimfed.server_optimizers`` of another package.
     """
 
     moves: ClassVar[bool] = True
-    """False if the aggregate is taken as it is, which goes with every adapter and every aggregation."""
+    """False if the aggregate is used unchanged, which works with every adapter and aggregation."""
 
     def __init__(self, spec: ServerSpec) -> None:
         self.spec = spec
 
     @abstractmethod
     def step(self, before: Arrays, after: Arrays, memory: Memory, number: int) -> tuple[Arrays, Memory]:
-        """The next tensors and what to keep, after round ``number`` (1-based); ``memory`` is empty in the first.
+        """The next tensors and the new state, after round ``number`` (1-based); ``memory`` is empty in the first.
 
         ``before`` was sent, ``after`` is the aggregate: the same names and shapes.
         """
@@ -51,7 +51,7 @@ SERVER_OPTIMIZERS = Registry[type[ServerOptimizer]](
 def moved(
     optimizer: ServerOptimizer, before: Adapter, after: Adapter, memory: Memory, number: int
 ) -> tuple[Adapter, Memory]:
-    """``after``, with factors and head as ``optimizer`` moves them from ``before``, and what it keeps."""
+    """``after``, with factors and head moved by ``optimizer`` from ``before``, and the optimiser's state."""
     named = _named(after)
     stepped, kept = optimizer.step(_named(before), named, memory, number)
     new = {name: np.asarray(stepped[name], dtype=np.float32) for name in named}

@@ -1,4 +1,4 @@
-"""Flower's server optimisers, applied to an average that is there already."""
+"""Flower's server optimisers, applied to an aggregate that is already computed."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ from slimfed.strategies.server.base import Arrays
 
 
 class Averaged(FedAvg):
-    """Flower's averaging, when it has been done already: its optimisers build upon what this returns."""
+    """Replaces Flower's averaging by a given average, from which Flower's optimisers make their step."""
 
     averaged: ArrayRecord
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """What :attr:`averaged` holds; nobody replies."""
+        """The value of :attr:`averaged`; there are no replies."""
         return self.averaged, None
 
 

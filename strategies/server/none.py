@@ -5,7 +5,7 @@ from slimfed.strategies.server.base import SERVER_OPTIMIZERS, Arrays, Memory, Se
 
 @SERVER_OPTIMIZERS.register("none")
 class NoStep(ServerOptimizer):
-    """Takes the aggregate as it is."""
+    """The aggregate, unchanged."""
 
     moves = False
 
