@@ -42,14 +42,14 @@ def arguments(port: int, address: str) -> list[str]:
 def warm_up() -> None:
     """Import and try what the pages need before anybody looks: else the first visitor waits seconds for it."""
     from slimfed.dashboard import widgets
-    from slimfed.dashboard.figures import charts, frames
+    from slimfed.dashboard.figures import curves, frames
     from slimfed.dashboard.pages import launch
 
     for page in ("runs", "run", "compare", "fleet"):
         import_module(f"slimfed.dashboard.pages.{page}")
     launch.names()
     nothing = frames.rounds_frame([], [])
-    charts.accuracy(nothing, "round").to_json()
+    curves.accuracy(nothing, "round").to_json()
     widgets.parquet(nothing)
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import charts, comparison_frames, figures
+from slimfed.dashboard.figures import comparison_frames, curves, pareto_chart, style
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import learning
 from slimfed.platform.comparison.course import QUALITIES, Cost, Quality
@@ -98,10 +98,10 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
             bind="query-params",
         )
     frames = {names[course.run_id]: comparison_frames.course_frame(course) for course in courses}
-    along: charts.Axis = learning.AXES[axis or "Virtual time"]
+    along: style.Axis = learning.AXES[axis or "Virtual time"]
     widgets.chart(
         None,
-        figures.runs_compared(frames, along, f"{_QUALITY_NAMES[quality]} (%)", target / 100),
+        curves.runs_compared(frames, along, f"{_QUALITY_NAMES[quality]} (%)", target / 100),
         f"{_QUALITY_NAMES[quality]} of each run over {str(axis).lower()}; the dashed line is the target. Further "
         "left at the line is better.",
         key="compared curves",
@@ -112,7 +112,7 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
     points = comparison_frames.pareto_frame(courses, names)
     widgets.chart(
         "Accuracy against the cost of inference",
-        figures.pareto(points, _QUALITY_NAMES[quality]),
+        pareto_chart.pareto(points, _QUALITY_NAMES[quality]),
         "A point is a run after an evaluated round: up and to the left is better, and no run beats a point on the "
         "dotted front in both. The cost of inference is the share of the prunable parameters that the model still "
         "has, to which the operations of its pruned blocks are proportional.",

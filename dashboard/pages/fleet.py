@@ -8,7 +8,7 @@ import streamlit as st
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import bars, frames
 from slimfed.dashboard.source import Source
 from slimfed.platform.fleet.profiles import PROFILES, load_profile
 from slimfed.platform.store.dashboard_reader import Insight
@@ -96,7 +96,7 @@ def _of_run(source: Source, reader: Insight, run_id: str) -> None:
         else:
             widgets.chart(
                 "Participation",
-                figures.participation(rounds, [row.profile for row in sizes]),
+                bars.participation(rounds, [row.profile for row in sizes]),
                 "Share of each class whose update was used, by round. What is missing dropped out, came late, ran "
                 "out of memory or was rejected.",
             )
@@ -104,7 +104,7 @@ def _of_run(source: Source, reader: Insight, run_id: str) -> None:
     if not happened.empty:
         widgets.chart(
             "Failures and other events",
-            figures.events(happened),
+            bars.events(happened),
             "What went wrong in each round; the run's Events tab has cause and remedy of each.",
         )
     _nodes(source, reader, run_id)
@@ -118,7 +118,7 @@ def _memory(reader: Insight, run_id: str, frame: pd.DataFrame) -> None:
     )
     widgets.chart(
         "What each class can hold",
-        figures.memory(memory),
+        bars.memory(memory),
         "Memory that training may use on a device of the class, and the most that one of them needed in the newest "
         "round. A device that would need more fails its round.",
     )

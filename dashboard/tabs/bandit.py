@@ -7,7 +7,7 @@ import streamlit as st
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import bandit_boxes, frames
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import parse_job
 from slimfed.platform.store.dashboard_reader import Insight
@@ -51,7 +51,7 @@ def show(source: Source, run: Any) -> None:
         ranks = sorted({*run.job["bandit"]["ranks"], *(rank for box in frame["ranks"] for rank in box)})
         widgets.chart(
             None,
-            figures.boxes(frame, ranks),
+            bandit_boxes.boxes(frame, ranks),
             f"{what} The colour is the mean reward, the number the pulls; a reward is what a device learnt in a time "
             "like the others'. Brighter is better.",
             key="boxes",

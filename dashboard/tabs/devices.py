@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import curves, frames
 from slimfed.dashboard.source import Source
 
 SHOWN = 1000
@@ -71,7 +71,7 @@ def _history(source: Source, run: Any, device: int, name: str) -> None:
         st.markdown(f"**Device {device}**, {format.plain(name)}")
         widgets.chart(
             None,
-            figures.device_history(frame),
+            curves.device_history(frame),
             f"How long device {device} took in each round, and with what.",
             key="history",
         )

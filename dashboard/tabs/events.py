@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import bars, frames
 from slimfed.dashboard.source import Source
 
 TOLD = 3
@@ -32,7 +32,7 @@ def show(source: Source, run: Any) -> None:
             return
         widgets.chart(
             None,
-            figures.events(frames.event_rounds_frame(reader.event_rounds(run.id))),
+            bars.events(frames.event_rounds_frame(reader.event_rounds(run.id))),
             f"What happened in each round beside training: {frames.tally(counts)}.",
             key="events by round",
         )

@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from slimfed.dashboard import widgets
-from slimfed.dashboard.figures import charts, frames
+from slimfed.dashboard.figures import bars, curves, frames, style
 from slimfed.dashboard.source import Source
 from slimfed.platform.store.reader import Reader
 
-AXES: dict[str, charts.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes": "bytes"}
+AXES: dict[str, style.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes": "bytes"}
 
 _COLUMNS = {
     "round": st.column_config.NumberColumn("Round", format="%d", width=60),
@@ -52,20 +52,20 @@ def show(source: Source, run: Any) -> None:
         with left:
             widgets.chart(
                 "Accuracy",
-                charts.accuracy(frame, axis, counted),
+                curves.accuracy(frame, axis, counted),
                 "The pruned global model on the test split, and the mean of the devices' own pruned models.",
             )
         with right:
             widgets.chart(
                 "Loss",
-                charts.loss(frame, axis),
+                curves.loss(frame, axis),
                 "Of the global model on the test split, and of the devices on their own text. Lower is better.",
             )
         slowest = frames.slowest_frame(reader.slowest_devices(run.id))
         if not slowest.empty:
             widgets.chart(
                 "The slowest device of each round",
-                charts.slowest(slowest, frames.classes(slowest)),
+                bars.slowest(slowest, frames.classes(slowest)),
                 "A round lasts as long as its slowest device. The bar is how long the round waited for it, its colour "
                 "the device's class, and the number above it the device.",
             )

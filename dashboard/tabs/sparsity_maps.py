@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import charts, frames
+from slimfed.dashboard.figures import frames, heat_maps
 from slimfed.dashboard.source import Source
 
 ROWS = ("Devices", "Classes")
@@ -37,13 +37,13 @@ def show(source: Source, run: Any) -> None:
         with left:
             widgets.chart(
                 "Sparsity",
-                charts.sparsity_map(sparsity, run.target_sparsity),
+                heat_maps.sparsity_map(sparsity, run.target_sparsity),
                 f"Share of the model that {who} has removed by the end of each round.{note}",
             )
         with right:
             widgets.chart(
                 "Rank",
-                charts.rank_map(rank) if rows != "Classes" else charts.mean_rank_map(rank),
+                heat_maps.rank_map(rank) if rows != "Classes" else heat_maps.mean_rank_map(rank),
                 f"Rank of the adapter that {who} trained in each round.{note}",
             )
         flat = sparsity.stack().rename("sparsity").reset_index()

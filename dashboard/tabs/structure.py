@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from slimfed.dashboard import widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import frames, structure_chart
 from slimfed.dashboard.source import Source
 
 _KINDS = (("attention", "Attention heads", "Head"), ("ffn", "FFN channels", "Channels, in equal stretches"))
@@ -31,7 +31,7 @@ def show(source: Source, run: Any) -> None:
             if rows.empty:
                 continue
             with column:
-                widgets.chart(title, figures.structure(rows, unit), _sentence(kind, rows))
+                widgets.chart(title, structure_chart.structure(rows, unit), _sentence(kind, rows))
         table = frame.assign(share=100 * frame["kept"] / frame["units"]).drop(columns="shares")
         widgets.table(table, f"structure of {run.id}", _COLUMNS, "Table of blocks, in forward order")
 

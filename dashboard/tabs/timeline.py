@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
-from slimfed.dashboard.figures import figures, frames
+from slimfed.dashboard.figures import bars, frames
 from slimfed.dashboard.source import Source
 
 ROUNDS = (1, 2, 3, 5)
@@ -49,7 +49,7 @@ def show(source: Source, run: Any) -> None:
         clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
         widgets.chart(
             None,
-            figures.timeline(timed),
+            bars.timeline(timed),
             f"How each device spent a round, in {clock} time. Idle is waiting for the slowest: the one whose bar has "
             f"no idle end is the one that all waited for.{some}",
             key="timeline",

@@ -20,7 +20,8 @@ def publish(
     ] = None,
 ) -> None:
     """Write a run's figures to TensorBoard or MLflow."""
-    from slimfed.platform.integrations.elsewhere import to_mlflow, to_tensorboard
+    from slimfed.platform.integrations.mlflow import to_mlflow
+    from slimfed.platform.integrations.tensorboard import to_tensorboard
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 
@@ -40,7 +41,7 @@ def prometheus(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 9109,
 ) -> None:
     """Serve the figures of the newest runs to Prometheus at http://127.0.0.1:PORT/metrics, until Ctrl-C."""
-    from slimfed.platform.integrations.elsewhere import serve_prometheus
+    from slimfed.platform.integrations.prometheus import serve_prometheus
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 

@@ -7,7 +7,10 @@ import pytest
 from round_records import device_record, round_record
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.integrations import elsewhere
+from slimfed.platform.integrations.mlflow import to_mlflow
+from slimfed.platform.integrations.prometheus import serve_prometheus
+from slimfed.platform.integrations.samples import needed
+from slimfed.platform.integrations.tensorboard import to_tensorboard
 from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -33,7 +36,7 @@ def accuracies(reader: Reader) -> list[float]:
 def test_tensorboard_has_every_round(reader: Reader, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    count = elsewhere.to_tensorboard(reader, reader.find_run(RUN), tmp_path / "boards")
+    count = to_tensorboard(reader, reader.find_run(RUN), tmp_path / "boards")
     events = EventAccumulator(str(tmp_path / "boards" / RUN)).Reload()
     scalars = events.Scalars("accuracy")
     assert [event.step for event in scalars] == [1, 2, 3]
@@ -42,7 +45,7 @@ def test_tensorboard_has_every_round(reader: Reader, tmp_path: Path) -> None:
 
 
 def test_prometheus_scrapes_what_the_store_says_now(reader: Reader) -> None:
-    server = elsewhere.serve_prometheus(reader, 0)
+    server = serve_prometheus(reader, 0)
     try:
         address = f"http://127.0.0.1:{server.server_port}/metrics"
         text = urllib.request.urlopen(address, timeout=10).read().decode()
@@ -58,7 +61,7 @@ def test_prometheus_scrapes_what_the_store_says_now(reader: Reader) -> None:
 
 def test_a_missing_package_is_named_with_its_extra() -> None:
     with pytest.raises(InputError, match=r"pip install 'slimfed\[nothing\]'"):
-        elsewhere._needed("no_such_package", "nothing")
+        needed("no_such_package", "nothing")
 
 
 def test_mlflow_has_parameters_and_every_round(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +69,7 @@ def test_mlflow_has_parameters_and_every_round(reader: Reader, tmp_path: Path, m
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     address = (tmp_path / "mlruns").as_uri()
-    there = elsewhere.to_mlflow(reader, reader.find_run(RUN), address)
+    there = to_mlflow(reader, reader.find_run(RUN), address)
     client = mlflow.MlflowClient(tracking_uri=address)
     history = sorted(client.get_metric_history(there, "accuracy"), key=lambda metric: metric.step)
     assert [metric.step for metric in history] == [1, 2, 3]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.dashboard.figures import charts, frames
+from slimfed.dashboard.figures import bars, curves, frames, heat_maps, style
 
 CLASSES = ("tx2", "nx", "agx")
 
@@ -40,25 +40,25 @@ def titles(figure):
 
 
 def test_accuracy_is_in_percent_of_what_is_counted(rounds):
-    figure = charts.accuracy(rounds, "round", "next tokens")
+    figure = curves.accuracy(rounds, "round", "next tokens")
     assert titles(figure) == ("Round", "Accuracy (% of next tokens)")
     assert list(figure.data[0].y) == pytest.approx([0, 10, 20, 30, 40, 50])
     assert [line.name for line in figure.data] == ["Global model", "Devices' own, mean"]
 
 
 def test_unknown_points_are_left_out_not_drawn_as_zero(rounds):
-    assert list(charts.accuracy(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
-    assert list(charts.loss(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
+    assert list(curves.accuracy(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
+    assert list(curves.loss(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
 
 
 def test_lines_differ_in_more_than_colour(rounds):
-    for figure in (charts.accuracy(rounds, "round"), charts.loss(rounds, "round")):
+    for figure in (curves.accuracy(rounds, "round"), curves.loss(rounds, "round")):
         assert len({line.line.dash for line in figure.data}) == 2
         assert len({line.line.color for line in figure.data}) == 2
 
 
 def test_virtual_time_has_a_unit_that_fits(rounds):
-    figure = charts.loss(rounds, "time")
+    figure = curves.loss(rounds, "time")
     assert titles(figure) == ("Virtual time (min)", "Loss (nats)")
     assert list(figure.data[0].x) == pytest.approx([0, 100 / 60, 200 / 60, 300 / 60, 400 / 60, 500 / 60])
     assert list(figure.data[0].customdata) == [0, 1, 2, 3, 4, 5]
@@ -66,13 +66,13 @@ def test_virtual_time_has_a_unit_that_fits(rounds):
 
 @given(st.floats(min_value=0, max_value=1e8))
 def test_the_unit_of_time_keeps_figures_readable(longest):
-    unit = charts.time_unit(longest)
+    unit = style.time_unit(longest)
     assert longest / unit.seconds >= 2 or unit.name == "s"
     assert longest / unit.seconds < 120 or unit.name == "days"
 
 
 def test_sparsity_map_is_in_percent_and_reaches_the_target():
-    figure = charts.sparsity_map(grid([[0.1, 0.2], [0.1, np.nan], [0.0, 0.3]]), target=0.5)
+    figure = heat_maps.sparsity_map(grid([[0.1, 0.2], [0.1, np.nan], [0.0, 0.3]]), target=0.5)
     heat = figure.data[0]
     assert titles(figure) == ("Round", "Devices, by class")
     assert "%" in heat.colorbar.title.text
@@ -82,7 +82,7 @@ def test_sparsity_map_is_in_percent_and_reaches_the_target():
 
 
 def test_rows_are_named_by_class_in_the_middle_of_each():
-    figure = charts.sparsity_map(grid(np.zeros((6, 2))), target=0.5)
+    figure = heat_maps.sparsity_map(grid(np.zeros((6, 2))), target=0.5)
     assert list(figure.layout.yaxis.ticktext) == list(CLASSES)
     assert list(figure.layout.yaxis.tickvals) == [0.5, 2.5, 4.5]
     assert len(figure.layout.shapes) == len(CLASSES) - 1
@@ -90,12 +90,12 @@ def test_rows_are_named_by_class_in_the_middle_of_each():
 
 
 def test_long_class_names_are_folded_at_hyphens_only():
-    figure = charts.rank_map(grid(np.full((3, 1), 4), classes=("jetson-agx-xavier", "tx2", "nx")))
+    figure = heat_maps.rank_map(grid(np.full((3, 1), 4), classes=("jetson-agx-xavier", "tx2", "nx")))
     assert figure.layout.yaxis.ticktext[0] == "jetson-agx-<br>xavier"
 
 
 def test_rank_map_gives_every_rank_one_step_of_colour():
-    figure = charts.rank_map(grid([[2, 16], [4, np.nan], [2, 4]]))
+    figure = heat_maps.rank_map(grid([[2, 16], [4, np.nan], [2, 4]]))
     heat = figure.data[0]
     assert list(heat.colorbar.ticktext) == ["2", "4", "16"]
     assert heat.z[0][1] == 2
@@ -104,7 +104,7 @@ def test_rank_map_gives_every_rank_one_step_of_colour():
     assert "rank" in heat.colorbar.title.text
 
 
-@pytest.mark.parametrize("draw", [charts.rank_map, lambda frame: charts.sparsity_map(frame, 0.5)])
+@pytest.mark.parametrize("draw", [heat_maps.rank_map, lambda frame: heat_maps.sparsity_map(frame, 0.5)])
 def test_maps_of_nothing_and_of_one_cell(draw):
     draw(pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["class", "device"])))
     assert len(draw(grid([[4.0]])).data) == 1
@@ -122,7 +122,7 @@ def test_slowest_has_one_bar_a_round_in_the_colour_of_its_class():
             "upload": 9.0,
         }
     )
-    figure = charts.slowest(frame, ["tx2", "nx"])
+    figure = bars.slowest(frame, ["tx2", "nx"])
     assert titles(figure) == ("Round", "Completion time (min)")
     assert [list(bars.x) for bars in figure.data] == [[1, 3], [2]]
     assert figure.data[0].y[0] == pytest.approx(200 / 60)
@@ -133,12 +133,12 @@ def test_slowest_has_one_bar_a_round_in_the_colour_of_its_class():
 
 @given(st.integers(1, 24))
 def test_classes_can_be_told_apart(count):
-    styles = charts.class_style([f"class {i}" for i in range(count)])
+    styles = style.class_style([f"class {i}" for i in range(count)])
     assert len(set(styles.values())) == count
 
 
 def test_an_empty_run_draws_empty_figures():
     empty = frames.rounds_frame([], [])
     for axis in ("round", "time"):
-        assert len(charts.accuracy(empty, axis).data) == 2
-    assert len(charts.slowest(frames.slowest_frame([]), []).data) == 0
+        assert len(curves.accuracy(empty, axis).data) == 2
+    assert len(bars.slowest(frames.slowest_frame([]), []).data) == 0

@@ -1,0 +1,126 @@
+"""Curves over rounds, virtual time or bytes: one run, several runs, one device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from slimfed.dashboard import format
+from slimfed.dashboard.figures.style import (
+    BLUE,
+    LINE_HEIGHT,
+    MARKERS_UP_TO,
+    PARTS,
+    RUN_COLORS,
+    RUN_DASHES,
+    RUN_SIGNS,
+    VERMILLION,
+    Axis,
+    axis_places,
+    axis_title,
+    finish,
+    round_axis,
+    time_unit,
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: a column of the frame, its name in the legend, and how it is drawn."""
+
+    column: str
+    name: str
+    color: str
+    dash: str = "solid"
+
+
+def accuracy(rounds: pd.DataFrame, axis: Axis, counted: str = "test examples") -> go.Figure:
+    """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time."""
+    lines = (
+        Line("accuracy", "Global model", BLUE),
+        Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
+    )
+    figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
+    figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
+    return figure
+
+
+def loss(rounds: pd.DataFrame, axis: Axis) -> go.Figure:
+    """Loss of the global model on the test split, and the fleet's mean training loss, by round or virtual time."""
+    lines = (
+        Line("loss", "Global model, test", BLUE),
+        Line("train_loss", "Devices, training", VERMILLION, "dot"),
+    )
+    figure = _curves(rounds, lines, axis, scale=1.0, hover="%{y:.3f}")
+    figure.update_yaxes(title_text="Loss (nats)")
+    return figure
+
+
+def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: float, hover: str) -> go.Figure:
+    longest = float(rounds["virtual_clock"].max()) if len(rounds) else 0.0
+    places = axis_places(rounds, axis, longest)
+    figure = go.Figure()
+    for line in lines:
+        known = rounds[line.column].notna()
+        figure.add_scatter(
+            x=places[known],
+            y=rounds.loc[known, line.column] * scale,
+            name=line.name,
+            mode="lines+markers" if len(rounds) <= MARKERS_UP_TO else "lines",
+            line={"color": line.color, "dash": line.dash, "width": 2},
+            marker={"size": 5},
+            customdata=rounds.loc[known, "round"],
+            hovertemplate=f"{hover} after round %{{customdata}}<extra>{line.name}</extra>",
+        )
+    finish(figure, LINE_HEIGHT)
+    axis_title(figure, axis, longest, rounds["round"])
+    return figure
+
+
+def device_history(frame: pd.DataFrame) -> go.Figure:
+    """Completion time of one device by round, in its parts."""
+    unit = time_unit(float(frame["seconds"].max()) if frame["seconds"].notna().any() else 0.0)
+    figure = go.Figure()
+    for column, name, color, pattern in PARTS[:3]:
+        figure.add_bar(
+            x=frame["round"],
+            y=frame[column] / unit.seconds,
+            name=name,
+            marker={"color": color, "line": {"width": 0}, "pattern": {"shape": pattern}},
+            customdata=frame[column].map(format.seconds),
+            hovertemplate=f"round %{{x}}: {name.lower()} %{{customdata}}<extra></extra>",
+        )
+    finish(figure, 280)
+    figure.update_layout(barmode="stack", bargap=0.25)
+    round_axis(figure, frame["round"])
+    figure.update_yaxes(title_text=f"Completion time ({unit.name})", rangemode="tozero")
+    return figure
+
+
+def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, target: float | None) -> go.Figure:
+    """A curve a run, by name, over a shared axis; ``target`` as a line across. ``frames`` have ``quality``."""
+    figure = go.Figure()
+    longest = max((float(f["virtual_clock"].max()) for f in frames.values() if len(f)), default=0.0)
+    for place, (name, frame) in enumerate(frames.items()):
+        figure.add_scatter(
+            x=axis_places(frame, axis, longest),
+            y=100 * frame["quality"],
+            name=name,
+            mode="lines+markers" if len(frame) <= MARKERS_UP_TO else "lines",
+            line={"color": RUN_COLORS[place], "dash": RUN_DASHES[place], "width": 2},
+            marker={"size": 6, "symbol": RUN_SIGNS[place]},
+            customdata=frame["round"],
+            hovertemplate=f"%{{y:.1f}}% after round %{{customdata}}<extra>{name}</extra>",
+        )
+    if target is not None:
+        figure.add_hline(
+            y=100 * target,
+            line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
+            annotation={"text": f"target {100 * target:.1f}%", "xanchor": "right", "font": {"size": 12}},
+        )
+    finish(figure, 380, top=30 + 20 * ((len(frames) + 1) // 2))
+    axis_title(figure, axis, longest, pd.concat([f["round"] for f in frames.values()]) if frames else pd.Series())
+    figure.update_layout(hovermode="closest", showlegend=True)
+    figure.update_yaxes(title_text=title)
+    return figure

@@ -1,0 +1,139 @@
+"""What all figures share: colours, axes with their units, sizes.
+
+Colours are told apart under every common colour blindness: Okabe and Ito's set for things that have names
+(https://jfly.uni-koeln.de/color/), cividis and viridis for amounts. Every axis says its unit. Figures take tidy frames;
+nothing here reads the store or knows Streamlit.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import plotly.graph_objects as go
+
+Axis = Literal["round", "time", "bytes"]
+
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+
+CLASS_COLORS = (SKY, ORANGE, GREEN, PURPLE, VERMILLION, BLUE)
+
+CLASS_PATTERNS = ("", "/", ".", "x")
+
+LINE_HEIGHT = 320
+
+BAR_WIDTH = 0.75
+
+
+MARKERS_UP_TO = 60
+RUN_COLORS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, "#8C8C8C", "#6A3D00")
+RUN_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash", "dot")
+RUN_SIGNS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
+LABELS_UP_TO = 30
+PARTS = (
+    ("download", "Download", SKY, ""),
+    ("compute", "Compute", BLUE, ""),
+    ("upload", "Upload", ORANGE, ""),
+    ("idle", "Idle", "rgba(140,140,140,0.28)", "/"),
+)
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """Unit of a time axis."""
+
+    name: str
+    seconds: float
+
+
+TIME_UNITS = (TimeUnit("s", 1.0), TimeUnit("min", 60.0), TimeUnit("h", 3600.0), TimeUnit("days", 86400.0))
+
+
+def time_unit(longest: float) -> TimeUnit:
+    """The largest unit of which ``longest`` seconds are at least two."""
+    return next((unit for unit in reversed(TIME_UNITS) if longest >= 2 * unit.seconds), TIME_UNITS[0])
+
+
+def class_style(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and pattern of each device class; beyond the six colours, the pattern tells classes apart."""
+    return {
+        name: (CLASS_COLORS[i % len(CLASS_COLORS)], CLASS_PATTERNS[i // len(CLASS_COLORS) % len(CLASS_PATTERNS)])
+        for i, name in enumerate(classes)
+    }
+
+
+def axis_places(rounds: pd.DataFrame, axis: Axis, longest: float) -> pd.Series:
+    """Where the rounds stand on an axis; ``longest``: virtual seconds of the longest run on it."""
+    if axis == "time":
+        return rounds["virtual_clock"] / time_unit(longest).seconds
+    return rounds["round"] if axis == "round" else rounds["megabytes"]
+
+
+def axis_title(figure: go.Figure, axis: Axis, longest: float, rounds: pd.Series) -> None:
+    """What the axis of :func:`axis_places` measures."""
+    if axis == "round":
+        round_axis(figure, rounds)
+    elif axis == "time":
+        figure.update_xaxes(title_text=f"Virtual time ({time_unit(longest).name})", rangemode="tozero")
+    else:
+        figure.update_xaxes(title_text="Sent both ways (MB)", rangemode="tozero")
+
+
+def folded(name: str, width: int = 11) -> str:
+    """A class name on lines of about ``width`` letters, broken after hyphens, so that labels leave the map its room."""
+    lines = [""]
+    for part in re.split(r"(?<=[-_ ])", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "<br>".join(lines)
+
+
+def colorbar(title: str, **more: object) -> dict[str, object]:
+    """A flat colour bar above the plot, so that a narrow screen keeps its width for the map."""
+    bar: dict[str, object] = {
+        "title": {"text": title, "side": "top"},
+        "orientation": "h",
+        "thickness": 10,
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "len": 1.0,
+        "outlinewidth": 0,
+    }
+    return bar | more
+
+
+def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
+    """An axis of whole rounds."""
+    last = int(rounds.max()) if len(rounds) else 0
+    figure.update_xaxes(title_text="Round", tickformat="d", dtick=1 if 0 < last <= 12 else None)
+
+
+def bar_axis(figure: go.Figure, rounds: pd.Series) -> None:
+    """The same for bars, which else get room for rounds that there are none of."""
+    round_axis(figure, rounds)
+    if len(rounds):
+        figure.update_xaxes(range=[int(rounds.min()) - 0.6, int(rounds.max()) + 0.6])
+
+
+def title_below(figure: go.Figure) -> None:
+    """Put the title of the horizontal axis clear of its numbers, which a map's few columns leave in its way."""
+    figure.update_xaxes(title_standoff=36)
+    figure.update_layout(margin_b=68)
+
+
+def finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:
+    """Looks that all figures share. Margins are fixed, so that figures side by side align and updates do not jump."""
+    figure.update_layout(
+        height=height,
+        margin={"l": left, "r": 8, "t": top, "b": 44, "pad": 0, "autoexpand": False},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "title": {"text": ""}},
+        hovermode="x",
+        uirevision="kept",
+        dragmode=False,
+    )
+    figure.update_xaxes(title_standoff=8, showgrid=False)
+    figure.update_yaxes(title_standoff=8)
