@@ -6,7 +6,7 @@ import streamlit as st
 
 from slimfed.dashboard import source
 from slimfed.dashboard.access import access
-from slimfed.dashboard.pages import compare, fleet, launch, run, runs
+from slimfed.dashboard.views import compare, fleet, launch, run, runs
 
 # Drawn here, because a named icon would be fetched from a host on the internet.
 ICON = (

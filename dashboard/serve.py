@@ -43,10 +43,10 @@ def warm_up() -> None:
     """Import and try what the pages need before anybody looks: else the first visitor waits seconds for it."""
     from slimfed.dashboard import widgets
     from slimfed.dashboard.figures import curves, frames
-    from slimfed.dashboard.pages import launch
+    from slimfed.dashboard.views import launch
 
     for page in ("runs", "run", "compare", "fleet"):
-        import_module(f"slimfed.dashboard.pages.{page}")
+        import_module(f"slimfed.dashboard.views.{page}")
     launch.names()
     nothing = frames.rounds_frame([], [])
     curves.accuracy(nothing, "round").to_json()

@@ -33,11 +33,11 @@ LIGHT = (
     "slimfed.strategies.aggregation",
     "slimfed.strategies.settings",
     "slimfed.strategies.protocols",
-    "slimfed.dashboard.pages.runs",
-    "slimfed.dashboard.pages.run",
-    "slimfed.dashboard.pages.compare",
-    "slimfed.dashboard.pages.launch",
-    "slimfed.dashboard.pages.fleet",
+    "slimfed.dashboard.views.runs",
+    "slimfed.dashboard.views.run",
+    "slimfed.dashboard.views.compare",
+    "slimfed.dashboard.views.launch",
+    "slimfed.dashboard.views.fleet",
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from sample import SampleRun, new_store
 
-from slimfed.dashboard.pages.run import REFRESH_SECONDS
+from slimfed.dashboard.views.run import REFRESH_SECONDS
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE = 60_000

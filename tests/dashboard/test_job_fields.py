@@ -4,7 +4,7 @@ import tomli_w
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import job_fields
-from slimfed.dashboard.pages import launch
+from slimfed.dashboard.views import launch
 from slimfed.platform.job.field_errors import field_paths
 from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
 from slimfed.platform.job.overrides import merge

@@ -12,8 +12,8 @@ SECONDS = 60
 def run_page(home, run):
     from pathlib import Path
 
-    from slimfed.dashboard.pages import run as page
     from slimfed.dashboard.source import Source
+    from slimfed.dashboard.views import run as page
 
     page.show(Source("sqlite", Path(home)), run, lambda chosen: None)
 
@@ -23,8 +23,8 @@ def runs_page(home):
 
     import streamlit as st
 
-    from slimfed.dashboard.pages import runs as page
     from slimfed.dashboard.source import Source
+    from slimfed.dashboard.views import runs as page
 
     page.show(Source("sqlite", Path(home)), lambda chosen: st.write(chosen), lambda chosen: st.write(chosen))
 

@@ -16,11 +16,11 @@ from sqlalchemy import Row
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, run_control, widgets
 from slimfed.dashboard.figures import frames
-from slimfed.dashboard.pages.runs import labels
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, sparsity_maps
 from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
+from slimfed.dashboard.views.runs import labels
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 
