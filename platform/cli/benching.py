@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, size
 
 if TYPE_CHECKING:
     from slimfed.clients.export.bench.bench import Bench, Figures
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def bench(

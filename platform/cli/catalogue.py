@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def fleet(

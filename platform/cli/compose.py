@@ -7,18 +7,17 @@ from typing import Annotated
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, size
-
-RunId = Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")]
 
 
 def compose(
     first: RunId,
     second: RunId,
     out: Annotated[Path, typer.Option(help="folder to create")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: Json = False,
 ) -> None:
     """Add the weight changes of two runs on the same base; task, head and structure are those of the first run."""
     if out.exists():

@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, size
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-
 
 def export(
-    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")],
+    run: RunId,
     device: Annotated[
         int | None, typer.Option(min=0, help="export the global model in the structure of this device")
     ] = None,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, results
 from slimfed.platform.console import notes
 
 if TYPE_CHECKING:
     from slimfed.clients.export.runtime.opened_model import OpenedModel
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Folder = Annotated[Path, typer.Argument(help="folder that `slimfed export` wrote, in any format")]
 Base = Annotated[
     Path | None, typer.Option(help="peft only: folder of the unpruned base; default: where the run had it")

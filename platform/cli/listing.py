@@ -4,10 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
 from slimfed.platform.format import energy, percent, seconds, size
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 _RUN_COLUMNS = {
     "id": "run",
@@ -59,9 +58,7 @@ def runs(
             print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
 
 
-def show(
-    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")], as_json: Json = False
-) -> None:
+def show(run: RunId, as_json: Json = False) -> None:
     """Show one run: its figures, its rounds and its latest events."""
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED
@@ -11,7 +12,7 @@ from slimfed.platform.exit_codes import FAILED
 db = typer.Typer(help="Maintain the store.", no_args_is_help=True)
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Check this machine, with a remedy for each problem. Exit code 1 if a run would fail."""
     from slimfed.platform.doctor import examine
     from slimfed.platform.home import home

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.cli.options import RunId
 from slimfed.platform.console import notes
 
 
 def publish(
-    run: Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")],
+    run: RunId,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="write TensorBoard files to this folder")
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.cli.options import RunId
 from slimfed.platform.cli.output import print_json
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
@@ -21,7 +22,6 @@ Queue = Annotated[
     bool,
     typer.Option("--queue", help="queue the job and return; it starts when no other run is running on this computer"),
 ]
-RunId = Annotated[str, typer.Argument(help="id of a run, beginning of an id, or last")]
 
 _STOP_SECONDS = 40.0
 _ASK_SECONDS = 0.5
