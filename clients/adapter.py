@@ -1,4 +1,4 @@
-"""What a device trains beside the frozen base, as it travels and is averaged: factors or sparse deltas, and a head."""
+"""The trained state beside the frozen base, as it is sent and averaged: factors or sparse deltas, and a head."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ import numpy as np
 class Factors:
     """LoRA factors of one module: ``a`` is float32 [rank, in], ``b`` is float32 [out, rank]; dW = scaling * b @ a.
 
-    ``gate``: float32 [rank], SoRA's, already within ``b`` wherever an adapter is not being trained; else None.
+    ``gate``: float32 [rank], SoRA's, already multiplied into ``b`` except while training; None without gate.
     """
 
     a: np.ndarray
@@ -27,8 +27,8 @@ class Delta:
     """A sparse change of one module: W [out, in] gains ``values``, float32 [k], at ``indices``.
 
     ``shape`` is W's. ``indices``: int32 [k], ascending, row * in + column. ``levels``: uint16 [k], the smallest rank at
-    which a device trains the entry; None for entries that are proposed, not decided. Where the receiver knows them
-    (a device's update), and where all entries of W are trained, ``indices`` is None.
+    which a device trains the entry; None for proposed entries. ``indices`` is None if the receiver knows them (a
+    device's update), or if all entries of W are trained.
     """
 
     shape: tuple[int, int]
@@ -37,7 +37,7 @@ class Delta:
     levels: np.ndarray | None = None
 
     def owned(self, rows: np.ndarray | None, columns: np.ndarray | None, rank: int | None) -> np.ndarray:
-        """Which entries a device has that kept these ``rows`` and ``columns`` (None: all) and trains ``rank``: [k]."""
+        """Mask [k] of the entries of a device with these ``rows`` and ``columns`` (None: all) and this ``rank``."""
         if self.indices is None:
             raise ValueError("a delta without its entries cannot be cut")
         own = np.ones(len(self.indices), dtype=bool)
@@ -55,9 +55,9 @@ class Adapter:
 
     ``extra``: further tensors that every device trains in full, by names that the adapter's method gives them.
 
-    ``residual``: a change of the frozen weights that is the same for all devices, by module name, float32 [out, in];
-    W becomes W + residual. The server alone makes it (aggregations that are exact in the product need it), devices are
-    sent it and send none back.
+    ``residual``: a change of the frozen weights that is the same for all devices, by module name, float32 [out, in]; W
+    becomes W + residual. Only the server changes it (for aggregations that are exact in the product); devices receive
+    it and return none.
     """
 
     factors: dict[str, Factors]
@@ -67,24 +67,24 @@ class Adapter:
     extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def tensors(self) -> list[np.ndarray]:
-        """All numbers: factors of every module in order, values of deltas, extra tensors, head, residual."""
+        """All tensors in order: factors of every module, values of deltas, extra tensors, head, residual."""
         factors = [part for f in self.factors.values() for part in f.parts().values()]
         deltas = [delta.values for delta in self.deltas.values()]
         return [*factors, *deltas, *self.extra.values(), *self.head.values(), *self.residual.values()]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, and of the deltas' indices where they are told."""
+        """Bytes of all tensors, and of the deltas' indices where they are sent."""
         told = [delta.indices.nbytes for delta in self.deltas.values() if delta.indices is not None]
         return sum(tensor.nbytes for tensor in self.tensors()) + sum(told)
 
     @property
     def undecided(self) -> bool:
-        """True for sparse deltas whose entries the server has still to decide: there is none yet."""
+        """True for sparse deltas before the server has chosen their entries."""
         return bool(self.deltas) and not any(delta.values.size for delta in self.deltas.values())
 
     def budget(self, rank: int) -> int:
-        """Entries that a device of ``rank`` trains of sparse deltas: as many as LoRA's factors of that rank have."""
+        """Number of entries that a device of ``rank`` trains: that of LoRA's parameters at this rank."""
         return rank * sum(sum(delta.shape) for delta in self.deltas.values())
 
     @property

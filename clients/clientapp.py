@@ -1,9 +1,8 @@
 """The Flower ClientApp: one node that serves the devices it is sent, one message a round.
 
-A node whose configuration names a device of its own (``node/identity.py``) serves that one alone, with text that never
-leaves it.
-What brings torch is imported where it is needed: saying who lives here takes no seconds, and a real node, whose
-process starts anew with every message, counts the time of it as work.
+A node whose configuration names a device (``node/identity.py``) serves only this device, with text that stays on the
+node. Torch is imported only where it is needed, so that a question for the node's device is answered at once. A real
+node starts a process for every message, and its import time counts as work.
 """
 
 import time
@@ -19,7 +18,7 @@ app = ClientApp()
 
 @app.query()
 def host(message: Message, context: Context) -> Message:
-    """Say which device lives here."""
+    """Reply with the number of the device that this node hosts."""
     from slimfed.clients.messages.records import encode_host
 
     own = HostedDevice.of(context.node_config)
@@ -28,7 +27,7 @@ def host(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train the devices of a message and reply with their updates, or with the cause where a device failed."""
+    """Train the devices of a message and reply with their updates, or with the cause of a failed device."""
     from slimfed.clients.messages.records import encode_work
 
     began = time.monotonic()
@@ -40,9 +39,9 @@ def train(message: Message, context: Context) -> Message:
 def serve(
     content: RecordDict, config: Mapping[str, object] | None = None, state: RecordDict | None = None
 ) -> RecordDict:
-    """The node's answer to a round's records, whatever carried them.
+    """The node's reply to the records of a round, independent of the transport.
 
-    ``config`` is the node's configuration, ``state`` what it remembers from one message of the run to the next.
+    ``config`` is the node's configuration, ``state`` its memory between messages of a run.
     """
     from slimfed.clients.messages.records import decode_orders, decode_task, encode_phases, encode_results
     from slimfed.clients.messages.size_limit import oversize

@@ -1,8 +1,8 @@
-"""The errors that slimfed raises for somebody to read."""
+"""The errors that slimfed raises for its users."""
 
 
 class SlimfedError(Exception):
-    """The base of all errors of slimfed. Its text is written for a reader: it can be shown as it is."""
+    """The base of all errors of slimfed. Its text can be shown to the user as it is."""
 
 
 class InputError(SlimfedError, ValueError):

@@ -1,4 +1,4 @@
-"""Differential privacy of updates: what both sides do to a vector, and what it costs."""
+"""Differential privacy of updates: clipping, noise, and the epsilon spent."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from slimfed.clients.update import Update
 def clipped(update: Update, sent: Adapter, norm: float) -> tuple[Update, bool]:
     """The update with its difference from what was ``sent`` (in its own shape) scaled down to an L2 ``norm``.
 
-    Also says whether it had to be (FlatClip, McMahan et al., arXiv 1710.06963).
+    Also returns whether it was scaled (FlatClip, McMahan et al., arXiv 1710.06963).
     """
     pairs = list(zip(update.adapter.tensors(), sent.tensors(), strict=True))
     size = get_norm([now.astype(np.float64) - then for now, then in pairs])
@@ -24,9 +24,9 @@ def clipped(update: Update, sent: Adapter, norm: float) -> tuple[Update, bool]:
 
 
 def localised(update: Update, sent: Adapter, spec: PrivacySpec, draw: np.random.Generator) -> Update:
-    """What a device sends under local privacy: a clipped and noisy adapter, and no other number that its text made.
+    """The update under local privacy: a clipped and noisy adapter, and no other value that depends on the text.
 
-    Two texts may move a clipped adapter by twice the clipping norm, which is what the noise hides.
+    The sensitivity is twice the clipping norm, the largest distance of two clipped adapters.
     """
     safe, _ = clipped(update, sent, spec.clipping_norm)
     deviation = 2 * spec.clipping_norm / mean_shift(spec.epsilon, spec.delta)
@@ -58,7 +58,7 @@ def epsilon_of(shift: float, delta: float) -> float:
         return 0.0
     low, high = 0.0, 1.0
     while delta_of(high, shift) > delta:
-        if high > 600:  # beyond this exp overflows, and no privacy is left to speak of
+        if high > 600:  # beyond this exp overflows, and there is no privacy
             return math.inf
         low, high = high, 2 * high
     for _ in range(60):

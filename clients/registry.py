@@ -1,4 +1,4 @@
-"""Methods by name: those of slimfed itself, and those that other installed packages add by entry points."""
+"""Registries of methods by name: slimfed's own, and those of other installed packages (entry points)."""
 
 import importlib
 import logging
@@ -17,7 +17,7 @@ E = TypeVar("E")
 D = TypeVar("D")
 
 OWN = "slimfed"
-"""The origin of a method that slimfed brings itself."""
+"""Origin of slimfed's own methods."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plug-in that cannot be used, the distribution that brings it, and why."""
+    """A plug-in that cannot be used, its distribution, and the cause."""
 
     name: str
     origin: str
@@ -48,16 +48,16 @@ class Registry(Mapping[str, T], Generic[T]):
         @BANDITS.register("s-ucb")
         class SUcb(Bandit): ...
 
-    All modules of ``package`` are imported when the registry is first asked, so that a new method is one new file
+    All modules of ``package`` are imported at the first use of the registry, so that a new method is one new file
     there. Another installed package names its method in an entry point, without the decorator::
 
         [project.entry-points."slimfed.bandits"]
         lin-ucb = "my_package.lin_ucb:LinUcb"
 
-    Installed packages are looked through once a process, when a name is asked for that slimfed does not bring, or when
-    all names are. A plug-in is imported then, not before. One that cannot be imported, is of the wrong type or takes a
-    name that is taken already is left out: a warning says so once, :meth:`broken` lists it, and asking for it by name
-    raises ``InputError`` with the cause. May be asked by several threads at once.
+    Installed packages are searched once a process, when a name is not one of slimfed's own, or when all names are
+    listed. A plug-in is imported only then. A plug-in that cannot be imported, is of the wrong type or has a name that
+    is already used is left out: there is one warning, :meth:`broken` lists it, and its name raises ``InputError`` with
+    the cause. Thread-safe.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Registry(Mapping[str, T], Generic[T]):
         classes: bool = False,
         otherwise: str = "",
     ) -> None:
-        """A registry that is filled when it is first asked.
+        """A registry that is filled at its first use.
 
         ``field``: what errors call the name, such as "bandit.name". ``group``: that of the entry points. ``base``: the
         type of all methods. ``classes``: the methods are subclasses of ``base``; otherwise they are objects of it, and
-        a subclass that is registered is called once, without arguments. ``package``: whose modules hold slimfed's own
-        methods; None if whoever makes the registry registers them all. ``helpers``: modules of ``package`` that hold no
-        method, and that are not imported because importing them is slow (torch). ``otherwise``: what the field may hold
-        beside a name, as the end of the error that lists the names.
+        a subclass that is registered is called once, without arguments. ``package``: the package of slimfed's own
+        methods; None if they are registered by the code that makes the registry. ``helpers``: modules of ``package``
+        without methods, which are not imported because that is slow (torch). ``otherwise``: other valid values of the
+        field, as the end of the error that lists the names.
         """
         self.field = field
         self.group = group
@@ -92,7 +92,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._broken: dict[tuple[str, str], Broken] = {}
         self._plugins: dict[str, EntryPoint] | None = None
         self._imported = package is None
-        # Reentrant, since a module that is being imported may ask the registry itself.
+        # Reentrant, since a module may use the registry while it is imported by it.
         self._lock = threading.RLock()
 
     def register(self, name: str) -> Callable[[E], E]:
@@ -111,7 +111,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """The method called ``name``. Raises ``InputError`` that lists what is there, or says why it cannot be used."""
+        """The method called ``name``. Raises ``InputError`` with the valid names, or with the cause."""
         problem = self.problem(name)
         if problem is not None:
             raise InputError(f"{self.field} = {name!r}: {problem}")
@@ -142,7 +142,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return default if self.problem(name) else self._usable[name]
 
     def problem(self, name: str) -> str | None:
-        """Why ``name`` cannot be used, as the end of an error line; None if it can."""
+        """The cause why ``name`` cannot be used, as the end of an error line; None if it can be used."""
         self._import_own()
         if name not in self._usable:
             self._load(name)
@@ -177,7 +177,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 raise
 
     def _found(self) -> dict[str, EntryPoint]:
-        """Plug-ins by name, none of them imported; the first distribution that takes a name has it."""
+        """Plug-ins by name, not imported; of several with one name, the first distribution's."""
         if self._plugins is None:
             self._plugins = {}
             for plugin in (each for each in installed() if each.group == self.group):
@@ -189,7 +189,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._plugins
 
     def _load(self, name: str) -> None:
-        """Import the plug-in called ``name``, if there is one that was not tried before."""
+        """Import the plug-in called ``name``, unless that was tried before."""
         with self._lock:
             plugin = self._found().get(name)
             if plugin is None or name in self._usable or (name, _origin(plugin)) in self._broken:
@@ -197,7 +197,7 @@ class Registry(Mapping[str, T], Generic[T]):
             try:
                 entry = self._checked(plugin.load())
                 summary_of(entry)
-            except Exception as error:  # whatever is wrong with it must not stop the others
+            except Exception as error:  # no error of a plug-in may stop the others
                 self._set_aside(plugin, f"{type(error).__name__}: {error}")
             else:
                 self._usable[name], self._origins[name] = entry, _origin(plugin) or ""
@@ -214,7 +214,7 @@ class Registry(Mapping[str, T], Generic[T]):
         _log.warning("The plug-in %r (%s) of %s cannot be used: %s", broken.name, self.group, broken.origin, error)
 
     def _checked(self, entry: Any) -> T:
-        """What the registry holds of ``entry``. Raises ``TypeError`` if it is of the wrong type."""
+        """The class or object to store for ``entry``. Raises ``TypeError`` if it is of the wrong type."""
         if isinstance(entry, type):
             if not issubclass(entry, self._base):
                 raise TypeError(f"{entry.__name__} is no subclass of {self._base.__name__}")
@@ -229,7 +229,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def summary_of(entry: object) -> str:
-    """One line on a method: its ``summary`` if it has one, or else the first line of its class's docstring."""
+    """Summary of a method: its ``summary``, or else the first line of its class's docstring."""
     text = getattr(entry, "summary", None)
     if not isinstance(text, str):
         text = (entry if isinstance(entry, type) else type(entry)).__doc__ or ""
@@ -238,10 +238,10 @@ def summary_of(entry: object) -> str:
 
 @cache
 def installed() -> tuple[EntryPoint, ...]:
-    """Entry points for slimfed of all installed distributions, ordered by distribution; looked for once a process."""
+    """Entry points for slimfed of all installed distributions, ordered by distribution; searched once a process."""
     found: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
-        # The raw text comes first: to parse the metadata of every installed distribution takes a part of a second.
+        # The raw text is searched first, since parsing the metadata of every distribution takes part of a second.
         if "slimfed." in (distribution.read_text("entry_points.txt") or ""):
             points = [point for point in distribution.entry_points if point.group.startswith("slimfed.")]
             found.setdefault(distribution.name, points)

@@ -1,4 +1,4 @@
-"""Every random draw derives from the run's seed and the names of what is drawn for, never from a global state."""
+"""Seeds of random draws, derived from the run's seed and the purpose of the draw; there is no global state."""
 
 import hashlib
 import json

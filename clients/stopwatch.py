@@ -1,4 +1,4 @@
-"""Where the time of a round goes."""
+"""Time of a round by phase."""
 
 import time
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Wall seconds by phase. A phase inside another is taken off the outer one, so that all phases add up.
+    """Wall seconds by phase. A phase inside another one is subtracted from the outer one, so that the phases sum to the
+    whole.
 
-    On a GPU a phase ends when its work is launched; whoever fetches a result pays for what is still running.
+    On a GPU a phase ends when its work is launched; the phase that fetches a result includes the work still running.
     """
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the block for ``name``."""
+        """Add the time of the ``with`` block to the phase ``name``."""
         began = time.perf_counter()
         self._inner.append(0.0)
         try:

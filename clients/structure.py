@@ -1,6 +1,6 @@
-"""What can be pruned from a model (blueprint) and what a device still has (structure).
+"""The prunable units of a model (blueprint), and the units that a device still has (structure).
 
-A *unit* is the smallest thing that is removed: one attention head (one KV group with its query heads under GQA) or one
+A *unit* is the smallest part that is removed: one attention head (one KV group with its query heads under GQA) or one
 FFN channel. Units are numbered through the whole model, block after block, so that a structure is one boolean vector
 and a device's scores are one float vector of the same length.
 """
@@ -17,7 +17,7 @@ Kind = Literal["attention", "ffn"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the units of a block lie in one linear module.
+    """The rows or columns of one linear module that belong to a block's units.
 
     Unit ``u`` owns, on ``side`` ("out": rows of the weight, "in": columns), the index ranges
     ``[start + u * width, start + (u + 1) * width)`` for every ``start`` (several for fused projections).
@@ -65,7 +65,7 @@ class Blueprint:
 
     @cached_property
     def parameters(self) -> np.ndarray:
-        """Parameters that go with each unit, int64 [units]."""
+        """Number of parameters of each unit, int64 [units]."""
         return np.repeat([b.unit_parameters for b in self.blocks], [b.units for b in self.blocks]).astype(np.int64)
 
     @cached_property
@@ -74,7 +74,7 @@ class Blueprint:
         return tuple(dict.fromkeys(cut.module for block in self.blocks for cut in block.cuts))
 
     def span(self, index: int) -> slice:
-        """Where block ``index`` lies in a structure or score vector."""
+        """The slice of block ``index`` in a structure or score vector."""
         return slice(self.offsets[index], self.offsets[index + 1])
 
     def dense(self) -> "Structure":
@@ -110,7 +110,7 @@ class Structure:
         return self._indices
 
     def forget(self) -> None:
-        """Let go of what :meth:`indices` has computed: it is many times as large as the structure."""
+        """Free the cached result of :meth:`indices`, which is many times as large as the structure."""
         self.__dict__.pop("_indices", None)
 
     @cached_property
@@ -118,7 +118,7 @@ class Structure:
         found: dict[tuple[str, str], np.ndarray] = {}
         for index, block in enumerate(self.blueprint.blocks):
             kept = self.kept(index)
-            alike: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}  # most cuts of a block lie alike
+            alike: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}  # most cuts of a block have equal positions
             for cut in block.cuts:
                 place = cut.width, cut.starts
                 if place not in alike:
@@ -133,7 +133,7 @@ class Structure:
         return 1.0 - float(parameters[self.keep].sum() / parameters.sum())
 
     def within(self, other: "Structure") -> bool:
-        """True if nothing is kept here that ``other`` has removed."""
+        """True if ``other`` keeps all units of this structure."""
         return bool((~self.keep | other.keep).all())
 
     def pack(self) -> np.ndarray:

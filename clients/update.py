@@ -1,4 +1,4 @@
-"""What goes to a device for a round (assignment) and what comes back (update or failure)."""
+"""The assignment of a device for a round, and its result: an update or a failure."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +13,9 @@ from slimfed.clients.structure import Structure
 class Assignment:
     """One device's part of a round.
 
-    ``sparsity`` is what the device's structure shall reach by the end of the round (cumulative, share of the prunable
+    ``sparsity`` is that of the device's structure at the end of the round (cumulative, share of the prunable
     parameters); ``learning_rate`` is the rate at the first step and ``learning_rate_end`` the one after the last.
-    ``score``: score the units although nothing may be left to prune, for the server to decide.
+    ``score``: score the units even if the device prunes none, for the server.
     """
 
     device: int
@@ -33,14 +33,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a round asked of the device's processor, counted over the sliced model's real shapes."""
+    """The work of a round on the device's processor, counted over the shapes of the sliced model."""
 
     flops: float
     traffic_bytes: float
     peak_memory_bytes: float
 
     def __add__(self, other: "Workload") -> "Workload":
-        """One after the other: work adds up, memory is that of the larger."""
+        """Both one after the other: work is summed, memory is the larger one."""
         return Workload(
             self.flops + other.flops,
             self.traffic_bytes + other.traffic_bytes,
@@ -52,9 +52,9 @@ class Workload:
 class Evaluation:
     """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples.
 
-    What follows is in [0, 1], too, and None where it was not measured. Classification: ``macro_f1`` and
-    ``calibration_error`` (``evaluation/metrics.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and
-    ``bleu`` of the completions that the model wrote for ``generated`` prompts (``evaluation/generation.py``).
+    The other measures are in [0, 1], and None if not measured. Classification: ``macro_f1`` and ``calibration_error``
+    (``evaluation/metrics.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the completions
+    that the model generated for ``generated`` prompts (``evaluation/generation.py``).
     """
 
     loss: float
@@ -70,10 +70,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Report:
-    """What a device says of its round beside the tensors; it is kept when the tensors have been added up.
+    """A device's report on its round; the server keeps it after the tensors have been summed.
 
     ``rank``: number of LoRA ranks the adapter has. ``effective_rank``: mean over the modules of the ranks that are not
-    switched off (``Adapter.effective_rank``). ``structure``: what the device keeps after the round.
+    switched off (``Adapter.effective_rank``). ``structure``: that of the device after the round.
     ``loss_before``/``loss_after``: mean loss (nats) on the same fixed local batches. ``importance``: mean over the
     steps of the adapter's sensitivity, sum of abs(weight * gradient). ``examples``: training texts of the device.
     ``seconds`` and ``measured_memory_bytes`` are measured, ``workload`` is counted. ``evaluation``: the device's own
@@ -112,7 +112,7 @@ class Update:
 
     @property
     def device(self) -> int:
-        """Whose result it is, as :attr:`Failure.device` says of a failure."""
+        """Number of the device, as in :attr:`Failure.device`."""
         return self.report.device
 
     def with_report(self, **changes: Any) -> "Update":
@@ -122,7 +122,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Failure:
-    """A device that sent no usable update, and why."""
+    """A device without usable update, and the cause."""
 
     device: int
     cause: str

@@ -1,6 +1,7 @@
-"""How much slimfed logs. All loggers hang below "slimfed"; a process sets the level of that one.
+"""The log level of slimfed. All loggers are children of "slimfed", whose level a process sets.
 
-``SLIMFED_LOG`` (debug, info, warning or error; default info) says it to the processes of a run: server, nodes, workers.
+``SLIMFED_LOG`` (debug, info, warning or error; default info) sets it for the processes of a run: server, nodes,
+workers.
 """
 
 import logging
@@ -29,7 +30,7 @@ def set_verbosity(level: str) -> None:
 
 
 def follow_environment(environment: Mapping[str, str] = os.environ) -> None:
-    """Set the level of this process to what :data:`VARIABLE` says. Raises ``InputError`` for an unknown one."""
+    """Set the level of this process to that of :data:`VARIABLE`. Raises ``InputError`` for an unknown one."""
     logging.getLogger("slimfed").setLevel(_number(environment.get(VARIABLE) or "info"))
 
 

@@ -1,4 +1,4 @@
-"""Adapters by name: what a device trains beside the frozen base. None imports torch before it is to be trained."""
+"""Adapter methods by name. A method imports torch only when it is trained."""
 
 from slimfed.clients.adapters.base import ADAPTERS, AdapterMethod
 

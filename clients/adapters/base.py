@@ -1,6 +1,7 @@
-"""What an adapter method says of itself, without torch: what it can do, how it travels, what the server does, its cost.
+"""The torch-free half of an adapter method: capabilities, forms in messages, the server's part, cost.
 
-How it is trained and built into a model needs torch and lies in an :class:`AdapterTraining`, imported when asked for.
+Training, and building a model with the adapter, need torch. They are in an :class:`AdapterTraining`, imported on
+demand.
 """
 
 from abc import ABC, abstractmethod
@@ -19,21 +20,22 @@ if TYPE_CHECKING:
 
 
 class Capabilities:
-    """What is true of an adapter method. Job checks read these; a method overrides those that differ."""
+    """The capabilities of an adapter method, which the checks of a job read. A method overrides those that differ."""
 
     plain_factors: ClassVar[bool] = False
-    """True if LoRA's factors A and B, and the head, are all that is trained and sent.
+    """True if only LoRA's factors A and B, and the head, are trained and sent.
 
-    Aggregations of the product B A, local and central privacy, and giving up ranks (``adapter.keep_ranks``) need that.
+    Required by aggregations of the product B A, local and central privacy, and rank self-pruning
+    (``adapter.keep_ranks``).
     """
 
     supports_server_optimizer: ClassVar[bool] = False
-    """True if the server may move the aggregate on by momentum: nothing is decided by the size of single numbers."""
+    """True if a server optimiser may change the aggregate: no decision depends on the size of single values."""
 
     supports_rounding: ClassVar[bool] = False
-    """True if adapters may be rounded to bf16 or int8 on their way: nothing is decided by the size of single numbers.
+    """True if adapters may be sent in bf16 or int8: no decision depends on the size of single values.
 
-    What rounding took away is kept for factors and head alone, so ``plain_factors`` must be true, too.
+    Rounding errors are kept for factors and head only, so ``plain_factors`` must be true as well.
     """
 
     supports_shared_structure: ClassVar[bool] = True
@@ -43,55 +45,55 @@ class Capabilities:
     """True if hidden states keep the base's width, so that SquareHead can compare them (``training.recovery``)."""
 
     cuts_width: ClassVar[bool] = False
-    """True if the built model has a narrower residual stream than the base, so that two changes cannot be added."""
+    """True if the built model has a narrower residual stream than the base, so that weight changes cannot be summed."""
 
     uses_dropout: ClassVar[bool] = True
     """True if ``adapter.dropout`` acts on the adapter's input."""
 
     trains_in_cohorts: ClassVar[bool] = True
-    """False if the method has no :meth:`AdapterTraining.cohort_layer`: its devices are then trained one by one."""
+    """False if the method has no :meth:`AdapterTraining.cohort_layer`: devices are then trained one by one."""
 
     min_rounds: ClassVar[int] = 1
-    """Rounds that a run needs at least for the method to make all its decisions."""
+    """Least number of rounds of a run in which the method makes all its decisions."""
 
 
 class WireForms:
-    """The forms of an adapter: as it travels and is averaged, as it is trained, and as plain factors at last.
+    """The forms of an adapter: in messages and averages, in training, and as plain factors in the end.
 
-    Called on the device, but for :meth:`finished`, which exports ask for too. All return new adapters.
+    Called on the device; exports also call :meth:`finished`. All return new adapters.
     """
 
     def opened(self, adapter: Adapter) -> Adapter:
-        """A device's adapter as it is trained, from what the server sent, both in the device's shape."""
+        """The adapter in its training form, from the adapter that was sent, both in the device's shape."""
         return adapter
 
     def closed(self, adapter: Adapter, rank: int) -> Adapter:
-        """What a device of ``rank`` makes of its training: inverse of :meth:`opened`."""
+        """The adapter of a device of ``rank`` in its message form, after training: inverse of :meth:`opened`."""
         return adapter
 
     def upload(self, adapter: Adapter) -> Adapter:
-        """What of a closed adapter goes to the server."""
+        """The part of a closed adapter that is sent to the server."""
         return adapter
 
     def finished(self, adapter: Adapter) -> Adapter:
-        """What is left when no more training comes: plain LoRA factors, or deltas, that say the same."""
+        """Plain LoRA factors, or deltas, that give the same function, for use without training."""
         return adapter
 
 
 class ServerSide:
-    """What the server does with the global adapter, in the coordinates of the base, beside aggregating it."""
+    """The server's operations on the global adapter beside aggregation, in the coordinates of the base."""
 
     def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
-        """What a run starts from, given plain factors of the largest rank that change nothing."""
+        """The adapter that a run starts from, made of plain factors of the largest rank with product 0."""
         return adapter
 
     def decide(
         self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
-        """The global adapter after ``round`` (1-based), with what only the server can decide.
+        """The global adapter after ``round`` (1-based), with the decisions of the server.
 
         ``before`` was sent, ``after`` is the aggregate, ``rank`` the largest of the run. ``updates``: all accepted ones
-        in device order where ``before`` is undecided; otherwise as many as the server happens to hold.
+        in device order where ``before`` is undecided; otherwise those that the server has kept.
         """
         return after
 
@@ -100,7 +102,7 @@ class ServerSide:
         return True
 
     def removed(self, adapter: Adapter, blueprint: Blueprint) -> float:
-        """Share of the prunable parameters, in [0, 1), that is removed in other ways than by heads and channels."""
+        """Share of the prunable parameters, in [0, 1), that is removed beside heads and channels."""
         return 0.0
 
     def width(self, adapter: Adapter) -> list[int] | None:
@@ -112,25 +114,25 @@ class ServerSide:
 
 
 class TrainingCost:
-    """What training an adapter costs beside its model; counted, not measured."""
+    """The cost of training an adapter beside its model; counted, not measured."""
 
     def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
-        """What training at ``rank`` costs beside a model of ``size``, in a round that began with ``sent``."""
+        """Cost of training at ``rank`` beside a model of ``size``, in a round that began with ``sent``."""
         return low_rank_load(size, rank)
 
 
 class AdapterMethod(Capabilities, WireForms, ServerSide, TrainingCost, ABC):
-    """One way to adapt: what a device trains beside the frozen base.
+    """An adapter method: the parameters that a device trains beside the frozen base.
 
-    A new one overrides what differs from LoRA and says how it is trained. It keeps nothing between calls. It is one
-    file here, whose class registers itself with :data:`ADAPTERS`, or an entry point ``slimfed.adapters`` of another
-    package; the declaration must not import torch, so that naming methods takes no seconds.
+    A new method overrides what differs from LoRA, and gives its training. It keeps no state between calls. It is one
+    file here, whose class is registered with :data:`ADAPTERS`, or an entry point ``slimfed.adapters`` of another
+    package; its module must not import torch, so that listing methods is quick.
     """
 
     @property
     @abstractmethod
     def training(self) -> "AdapterTraining":
-        """How it is trained and built into a model. Torch is imported here, not by the module of the method."""
+        """The training of the method. Torch is imported here, not by the module of the method."""
 
 
 ADAPTERS: Registry[AdapterMethod] = Registry(

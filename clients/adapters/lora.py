@@ -1,4 +1,4 @@
-"""LoRA, with a rank of its own for every device, and the task head trained in full beside it."""
+"""LoRA with a rank for each device, and a fully trained task head."""
 
 from typing import TYPE_CHECKING
 

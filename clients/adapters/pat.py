@@ -1,4 +1,4 @@
-"""Pruning-aware tuning: modules that learn to do without a part of the hidden width, which is then cut away."""
+"""Pruning-aware tuning: modules learn a mask of the hidden width, which is then pruned."""
 
 import math
 from collections.abc import Sequence
@@ -33,12 +33,14 @@ class Pat(AdapterMethod):
         m = sigmoid(tau z) + bias             z [d], shared by all of them; tau grows and bias falls with the steps
 
     Norms that take a mean over the width (LayerNorm) weigh it by m, so that they become those of the narrow model;
-    RMSNorm is corrected when it is cut. At 0.8 of the run the server decides once: the k largest of the fleet's mean z
-    are kept, and m is 0 or 1 from then on. ``width_slicing.cut`` takes the other d - k out of every weight, exactly.
+    RMSNorm is corrected when it is cut. After 0.8 of the run the server decides once: the k largest of the fleet's mean
+    z are kept, and m is 0 or 1 from then on. ``width_slicing.cut`` removes the other d - k dimensions of every weight,
+    exactly.
 
-    Ours: the paper's loss on the number of z >= 0 moves all of z in step, and Adam makes that drown their differences.
-    Here the k largest are drawn to 1/2 and the others to -1/2, harder as the run goes on: the number is then right by
-    construction, and the task decides which. The identity loss, mean (W1 W1^T - I)^2, is summed over all modules.
+    Ours: the paper's loss on the number of z >= 0 moves all entries of z equally, and under Adam this movement
+    dominates their differences. Here the k largest are drawn to 1/2 and the others to -1/2, with a weight that grows
+    over the run. So the number is right by construction, and the task loss selects the entries. The identity loss, mean
+    (W1 W1^T - I)^2, is summed over all modules.
     """
 
     supports_shared_structure = False
@@ -54,7 +56,7 @@ class Pat(AdapterMethod):
         return PatTraining()
 
     def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
-        """W1 as PEFT draws A, W2 zero, v one, z zero: a model that says what it said."""
+        """W1 as PEFT draws A, W2 zero, v one, z zero: the function of the model is unchanged."""
         writers = [block.cuts[-1].module for block in blueprint.blocks]
         width = len(adapter.factors[writers[0]].b)
         inner, bound = max(4, round(width * _BOTTLENECK)), 1 / math.sqrt(width)
@@ -69,9 +71,9 @@ class Pat(AdapterMethod):
     def decide(
         self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
-        """How far the run is; and once it is far enough, which k dimensions are kept: z is 1 there, else -1.
+        """The progress of the run, and after 0.8 of it the k kept dimensions: z is 1 there, else -1.
 
-        A short run counts as far enough before its last round, so that devices measure what they will be left with.
+        A short run decides before its last round, so that devices evaluate the pruned width.
         """
         rounds = task.training.rounds
         progress = max(round / rounds, DECIDED if round >= rounds - 1 else 0.0)
@@ -85,22 +87,22 @@ class Pat(AdapterMethod):
         return replace(after, extra=after.extra | {"z": z, "progress": np.array([progress], np.float32)})
 
     def prunes(self, adapter: Adapter) -> bool:
-        """Never heads and channels: the target sparsity is reached in the width."""
+        """False: the target sparsity is reached by pruning the width."""
         return False
 
     def removed(self, adapter: Adapter, blueprint: Blueprint) -> float:
-        """The share of the prunable parameters that goes with the width, once that is decided."""
+        """The share of the prunable parameters removed with the width; 0 before the decision."""
         if not is_decided(adapter):
             return 0.0
         weights = sum(len(f.b) * f.a.shape[1] for f in adapter.factors.values())
         return float((adapter.extra["z"] <= 0).mean()) * weights / float(blueprint.parameters.sum())
 
     def width(self, adapter: Adapter) -> list[int] | None:
-        """What z > 0 keeps, once it is decided."""
+        """The dimensions with z > 0 after the decision; None before."""
         return np.flatnonzero(adapter.extra["z"] > 0).tolist() if is_decided(adapter) else None
 
     def check_finished(self, adapter: Adapter) -> None:
-        """While the mask is soft there is no plain model that says the same."""
+        """Raise ``InputError`` while the mask is soft, as no plain model has the same function."""
         if self.width(adapter) is None:
             raise InputError(
                 'method.adapter = "pat": the width is not decided yet, which happens at 80% of the rounds; '

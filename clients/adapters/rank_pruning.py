@@ -1,4 +1,4 @@
-"""HetLoRA's rank self-pruning: a device gives up its last ranks when training has made them smaller."""
+"""HetLoRA's rank self-pruning: a device prunes its last ranks if training has made them smaller."""
 
 import math
 from dataclasses import replace
@@ -12,14 +12,14 @@ from slimfed.clients.update import Update
 
 
 def kept_ranks(rank: int, spec: AdapterSpec) -> int:
-    """What a device of ``rank`` keeps if it gives up ranks: floor(gamma r), but no less than the job's smallest."""
+    """Ranks that a device of ``rank`` keeps if it prunes: floor(gamma r), but no fewer than the job's smallest rank."""
     return max(min(rank, spec.least_rank), math.floor(spec.keep_ranks * rank))
 
 
 def self_pruned(update: Update, sent: Adapter, spec: AdapterSpec) -> Update:
     """The update, cut to :func:`kept_ranks` if the tail beyond them is smaller than in what was ``sent``.
 
-    ``sent`` has the update's rank and structure. A tail that was 0 cannot have shrunk.
+    ``sent`` has the update's rank and structure. A tail that was sent as 0 does not count as smaller.
     """
     kept = kept_ranks(update.report.rank, spec)
     if not tail_product(update.adapter, kept) < tail_product(sent, kept):

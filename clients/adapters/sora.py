@@ -1,4 +1,4 @@
-"""SoRA: LoRA whose ranks are switched off one by one by a gate."""
+"""SoRA: LoRA with a gate that switches ranks off."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class Sora(AdapterMethod):
     """y = W x + scaling * B (g * (A x)), with a gate g [r] for every module (Ding et al., arXiv 2311.11696).
 
-    After every optimiser step the gate passes the proximal operator of its L1 norm, soft(g, xi): an entry that the loss
-    does not hold up reaches 0 and its rank is off. Paper: equations 6 to 8 and algorithm 1, the schedule of xi.
+    After every optimiser step the gate passes the proximal operator of its L1 norm, soft(g, xi): an entry whose
+    gradient does not oppose this reaches 0, and its rank is off. Paper: equations 6 to 8 and algorithm 1, the schedule
+    of xi.
 
-    Between device and server B carries the gate, B diag(g), since the sign of g and the size of B are a matter of
-    taste; |g| travels with it. A device starts a round from g = |g| and B diag(1 / |g|), the fleet's gate-weighted mean
-    of B. A rank that is off on every device stays off; what is averaged is what LoRA would average.
+    Messages contain B diag(g), since only this product is determined (signs and sizes of g and B are not), and |g|. A
+    device starts a round from g = |g| and B diag(1 / |g|), the fleet's gate-weighted mean of B. A rank that is off on
+    every device stays off. The averaged tensors are those of LoRA.
     """
 
     @property
@@ -47,7 +48,7 @@ class Sora(AdapterMethod):
         return replace(adapter, factors=factors)
 
     def closed(self, adapter: Adapter, rank: int) -> Adapter:
-        """B with the gate, and the gate's size, as it travels."""
+        """B with the gate, and |g|, as sent in messages."""
         factors = {}
         for name, f in adapter.factors.items():
             if f.gate is None:

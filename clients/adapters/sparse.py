@@ -1,4 +1,4 @@
-"""Sparse deltas: a change of few entries of the frozen weights, which a first round chooses for the whole fleet."""
+"""Sparse deltas: changes of few entries of the frozen weights, chosen in the first round for the whole fleet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @ADAPTERS.register("sparse")
 class Sparse(AdapterMethod):
-    """y = (W + D) x with D zero but for the fleet's lottery ticket (LT-SFT, Ansell et al., arXiv 2110.07560).
+    """y = (W + D) x with D zero outside the fleet's chosen entries (LT-SFT, Ansell et al., arXiv 2110.07560).
 
     Round 1 is phase 1: devices train all entries of the adapted weights, and propose those that moved most, with
     |theta1 - theta0| as their scores. The server adds the scores up, weighted by examples, takes the largest over all
-    modules, the same for everybody, and forgets the rest: weights, head and moments begin anew. From then on (phase 2)
-    only these entries are trained, and only their values are sent back.
+    modules, the same for all devices, and discards the rest: weights, head and moments are reset. From then on (phase
+    2) only these entries are trained, and only their values are sent back.
 
-    There are as many entries as LoRA of the largest rank has numbers; a device of rank r trains the first r / r_max of
-    them by score, so that a rank costs what it costs with LoRA, and the bandit's ranks mean the same.
+    The number of entries is that of LoRA's parameters at the largest rank. A device of rank r trains the share r /
+    r_max with the highest scores, so a rank costs as much as with LoRA.
     """
 
     supports_shared_structure = False
@@ -42,20 +42,20 @@ class Sparse(AdapterMethod):
         return SparseTraining()
 
     def begin(self, adapter: Adapter, blueprint: Blueprint, seed: int) -> Adapter:
-        """No entries yet, in the places of the factors."""
+        """Deltas without entries, for the modules of the factors."""
         none = (np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.uint16))
         deltas = {name: Delta((len(f.b), f.a.shape[1]), *none) for name, f in adapter.factors.items()}
         return replace(adapter, factors={}, deltas=deltas)
 
     def opened(self, adapter: Adapter) -> Adapter:
-        """While nothing is decided, every entry, from zero."""
+        """Before the decision: all entries, starting at zero."""
         if not adapter.undecided:
             return adapter
         deltas = {n: Delta(d.shape, np.zeros(d.shape[0] * d.shape[1], np.float32)) for n, d in adapter.deltas.items()}
         return replace(adapter, deltas=deltas)
 
     def closed(self, adapter: Adapter, rank: int) -> Adapter:
-        """After phase 1, the entries that moved most, and how far: as many as ``rank`` pays for."""
+        """After phase 1: the entries that moved most with their distance, as many as ``rank`` allows."""
         if any(delta.indices is not None for delta in adapter.deltas.values()):
             return adapter
         moved = {name: np.abs(delta.values) for name, delta in adapter.deltas.items()}
@@ -67,7 +67,7 @@ class Sparse(AdapterMethod):
         return replace(adapter, deltas=deltas)
 
     def upload(self, adapter: Adapter) -> Adapter:
-        """Values alone, once the server knows where they belong."""
+        """The values alone, once the server knows their positions."""
         if any(delta.levels is None for delta in adapter.deltas.values()):
             return adapter
         bare = {name: replace(delta, indices=None, levels=None) for name, delta in adapter.deltas.items()}
@@ -76,7 +76,7 @@ class Sparse(AdapterMethod):
     def decide(
         self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
-        """After phase 1, one mask for all from the summed scores; everything else as it was before."""
+        """After phase 1: one mask for all devices from the summed scores; everything else is reset."""
         if not before.undecided:
             return after
         scores = {name: np.zeros(d.shape[0] * d.shape[1]) for name, d in before.deltas.items()}
@@ -92,16 +92,16 @@ class Sparse(AdapterMethod):
         return replace(before, deltas=deltas)
 
     def prunes(self, adapter: Adapter) -> bool:
-        """Not in phase 1, where the scores must be of the same weights on every device."""
+        """False in phase 1, whose scores must refer to the same weights on every device."""
         return not adapter.undecided
 
     def finished(self, adapter: Adapter) -> Adapter:
-        """Proposals are no change of the model."""
+        """The deltas; proposals are left out, as they do not change the model."""
         proposed = any(delta.levels is None for delta in adapter.deltas.values())
         return replace(adapter, deltas={}) if proposed else adapter
 
     def load(self, size: Dimensions, rank: int, sent: Adapter) -> AdapterLoad:
-        """The gradient of every adapted weight is computed whole, and W + D is made anew at every step."""
+        """Cost of the full gradient of every adapted weight, and of computing W + D at every step."""
         trained = size.adapted_weights if sent.undecided else rank * size.adapter_parameters_per_rank
         return AdapterLoad(trained, 2 * size.adapted_weights, 0, weights=size.adapted_weights)
 

@@ -1,4 +1,4 @@
-"""Which part of the residual stream's width PAT keeps, and when that is decided; on the server and on devices."""
+"""PAT's decision on the dimensions of the residual stream to keep, for server and devices."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ EMBEDDING = "embedding"
 
 
 def is_decided(adapter: Adapter) -> bool:
-    """True once the server has chosen the dimensions that stay."""
+    """True once the server has chosen the kept dimensions."""
     return bool(adapter.extra["progress"][0] >= DECIDED)
 
 

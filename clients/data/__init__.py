@@ -1,1 +1,1 @@
-"""Labelled text: loading it, dividing it among devices, cutting it into batches."""
+"""Labelled text: loading, division among devices, batches."""

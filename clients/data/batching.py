@@ -1,4 +1,4 @@
-"""Text as tokens, and tokens as batches: tokenised once, texts of like length together, padded to the longest."""
+"""Tokenising text, and batches of tokens: texts of similar length together, padded to the longest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from slimfed.clients.errors import InputError
 
 Batch = dict[str, torch.Tensor]
 PROMPT_END = "\n"
-"""What stands between a prompt and its completion: put it behind a prompt before generating, too."""
+"""Separator between a prompt and its completion; also append it to a prompt before generating."""
 _IGNORED = -100
 
 
@@ -21,10 +21,10 @@ _IGNORED = -100
 class TokenisedSplit:
     """A split as tokens.
 
-    ``tokens``: int32, all examples in a row; ``offsets``: int64 [examples + 1], where each begins. ``labels``: int64
-    [examples] for classification, else ``None``. ``prompt_lengths``: int64 [examples], leading tokens that are not
-    learnt (causal-lm; 0 for plain text). Batches are padded with ``pad_id`` on the right to the longest example,
-    rounded up to a multiple of ``pad_multiple``.
+    ``tokens``: int32, all examples concatenated; ``offsets``: int64 [examples + 1], the start of each example.
+    ``labels``: int64 [examples] for classification, else ``None``. ``prompt_lengths``: int64 [examples], leading tokens
+    that are not in the loss (causal-lm; 0 for plain text). Batches are padded with ``pad_id`` on the right to the
+    longest example, rounded up to a multiple of ``pad_multiple``.
     """
 
     tokens: np.ndarray
@@ -70,11 +70,11 @@ class TokenisedSplit:
 def training_batches(
     split: TokenisedSplit, rows: np.ndarray, batch_size: int, steps: int, seed: int, turn: int
 ) -> Iterator[Batch]:
-    """``steps`` batches of exactly ``batch_size`` of ``rows``, texts of like length in one batch.
+    """``steps`` batches of exactly ``batch_size`` of ``rows``, texts of similar length in one batch.
 
-    Rows are drawn by :func:`row_batches`; those of one pass over the device's rows are sorted by length and dealt to
-    the steps of that pass. Which step gets the short ones and which the long ones follows from ``turn``: devices that
-    share it have texts of like length at the same step, so that a cohort's batches need little padding as well.
+    Rows are drawn by :func:`row_batches`; those of one pass over the device's rows are sorted by length and assigned to
+    the steps of that pass. ``turn`` determines the order of short and long batches: devices with equal ``turn`` have
+    texts of similar length at the same step, so that the batches of a cohort also need little padding.
     """
     order = np.random.default_rng(turn).permutation(steps)
     drawn = row_batches(rows, batch_size, seed)
@@ -88,7 +88,7 @@ def training_batches(
 
 
 def probe_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, count: int, seed: int) -> tuple[Batch, ...]:
-    """Up to ``count`` batches of different ``rows``, the last one maybe smaller; the same ones for the same seed.
+    """Up to ``count`` batches of different ``rows``, the last may be smaller; equal for equal seeds.
 
     Short texts come first, so that batches need little padding.
     """
@@ -100,8 +100,8 @@ def probe_batches(split: TokenisedSplit, rows: np.ndarray, batch_size: int, coun
 def row_batches(rows: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Endless draws of ``batch_size`` rows, int64: every row once before any row again.
 
-    Epochs follow each other without a gap, so that all batches are equally large; a device with fewer rows than
-    ``batch_size`` meets some of them more than once in a batch.
+    Batches continue across epochs, so that all batches have the same size; with fewer rows than ``batch_size`` some
+    rows occur more than once in a batch.
     """
     rng = np.random.default_rng(seed)
     waiting = np.empty(0, dtype=np.int64)
@@ -117,16 +117,16 @@ def tokenise(
 ) -> TokenisedSplit:
     """Tokenise ``split``: at most ``max_length`` tokens an example, with labels if the split has them.
 
-    Classification and plain text lose their end if they are too long. With prompts, an example is the prompt,
-    :data:`PROMPT_END`, the completion and the end token; a completion that is too long loses its end, and a prompt the
-    beginning that no longer fits. Raises :class:`InputError` if the model cannot take ``max_length`` tokens.
+    Texts of classification and plain text are truncated at the end. With prompts, an example is the prompt,
+    :data:`PROMPT_END`, the completion and the end token; a completion is truncated at the end, and a prompt at the
+    beginning. Raises :class:`InputError` if the model cannot take ``max_length`` tokens.
     """
     if max_length > tokenizer.model_max_length:
         raise InputError(
             f"data.max_length = {max_length} is more than the {tokenizer.model_max_length} tokens the model can take"
         )
     examples: list[list[int]]
-    if not len(split):  # tokenizers do not take nothing
+    if not len(split):  # tokenizers refuse empty lists
         examples, prompt_lengths = [], np.zeros(0, dtype=np.int64)
     elif split.label is not None:
         examples = tokenizer(list(split.text), truncation=True, max_length=max_length)["input_ids"]
@@ -146,9 +146,9 @@ def tokenise(
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int, end: str = PROMPT_END
 ) -> list[list[int]]:
-    """What stands before each prompt's completion in :func:`tokenise`: at most ``max_length`` tokens, the last ones.
+    """The tokens before each completion in :func:`tokenise`: at most ``max_length``, truncated at the beginning.
 
-    ``end`` = "": texts that are to be continued as they are.
+    ``end`` = "": for texts that are continued as they are.
     """
     begin = _begin(tokenizer)
     heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
@@ -180,7 +180,7 @@ def _pairs(
 
 
 def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer itself puts before a text, if anything."""
+    """Tokens that the tokenizer adds before a text."""
     token = tokenizer.bos_token_id
     plain = tokenizer("a")["input_ids"]
     return [token] if token is not None and plain and plain[0] == token else []

@@ -25,12 +25,11 @@ _log = logging.getLogger(__name__)
 def partition(data: TextData, spec: PartitionSpec, devices: int, seed: int) -> list[np.ndarray]:
     """Rows of ``data.train`` for each device: int64, ascending; every row goes to exactly one device, none is empty.
 
-    * ``iid``: a random division into parts of equal size (they differ by one row at most).
-    * ``dirichlet``: for every class, shares drawn from Dirichlet(alpha). Small alphas leave some devices without any
-      row; such a device gets one row of the largest one.
-    * ``shards``: rows sorted by class are cut into ``shards_per_device`` shards a device, dealt at random. Rows that
-      do not fill a shard go to devices that have their class.
-    * ``natural``: a device has all rows of one owner, or of several if there are more owners than devices.
+    * ``iid``: a random division into parts of equal size (they differ by one row at most). * ``dirichlet``: for every
+    class, shares drawn from Dirichlet(alpha). Small alphas leave some devices without any row; such a device gets one
+    row of the largest one. * ``shards``: rows sorted by class are divided into ``shards_per_device`` shards for each
+    device, assigned at random. Rows that do not fill a shard go to devices that have their class. * ``natural``: a
+    device has all rows of one owner, or of several if there are more owners than devices.
 
     Raises :class:`InputError` if there are more devices than examples, shards or owners, or no classes to divide by.
     """
@@ -54,7 +53,7 @@ def partition(data: TextData, spec: PartitionSpec, devices: int, seed: int) -> l
 
 
 def _iid(rows: int, devices: int, rng: np.random.Generator) -> list[np.ndarray]:
-    # IidPartitioner cuts the rows as they lie; with shuffled rows and equal sizes this is the same, but fast.
+    # Equals IidPartitioner on shuffled rows, and is faster.
     sizes = [rows // devices + (index < rows % devices) for index in range(devices)]
     return _divide(SizePartitioner(sizes), {"row": rng.permutation(rows)})
 
@@ -78,7 +77,7 @@ def _fill_empty(parts: list[np.ndarray], rng: np.random.Generator) -> list[np.nd
     if empty:
         _log.info("%d of %d devices drew no example and get one of the largest device's", len(empty), len(parts))
     sizes = [(-len(part), index) for index, part in enumerate(parts)]
-    heapq.heapify(sizes)  # the largest, of equals the first, in front: thousands of empty parts cannot ask all others
+    heapq.heapify(sizes)  # heap with the largest part (of equals the first) on top, for thousands of empty parts
     for index in empty:
         _, largest = sizes[0]
         taken = int(rng.integers(len(parts[largest])))
@@ -95,7 +94,7 @@ def _shards(labels: np.ndarray, each: int, devices: int, rng: np.random.Generato
             f"data.partition.shards_per_device = {each} makes {shards} shards for {devices} devices, more than the "
             f"{rows} training examples; give at most {rows // devices}"
         )
-    # The partitioner drops what does not fill a shard, always of the last class: choose these rows at random instead.
+    # The partitioner drops rows that fill no shard, always of the last class: choose these rows at random instead.
     left, dealt = np.split(rng.permutation(rows), [rows % shards])
     partitioner = ShardPartitioner(
         num_partitions=devices,
@@ -109,7 +108,7 @@ def _shards(labels: np.ndarray, each: int, devices: int, rng: np.random.Generato
 
 
 def _deal(parts: list[np.ndarray], left: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Deal each leftover row to a device that has its class already, in turn."""
+    """Assign each leftover row to a device that has its class, in turn."""
     holders: dict[int, list[int]] = {}
     for index, part in enumerate(parts):
         for label in np.unique(labels[part]):
@@ -144,8 +143,7 @@ def _divide(partitioner: Partitioner, columns: dict[str, object]) -> list[np.nda
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Specifying null_placement", FutureWarning)  # sorting, inside `datasets`
         partitioner.load_partition(0)
-    # The index lists are read where the partitioner keeps them: asking for partitions one by one makes a `Dataset` of
-    # each, which takes a millisecond a device.
+    # The partitioner's own index lists are read, since each call for a partition builds a `Dataset`, in a millisecond.
     chosen = partitioner._partition_id_to_indices
     rows = np.asarray(partitioner.dataset["row"][:], dtype=np.int64)
     return [rows[np.asarray(chosen[index], dtype=np.int64)] for index in range(partitioner.num_partitions)]

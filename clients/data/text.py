@@ -22,9 +22,9 @@ BUILTIN = ("builtin:commands",)
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
-    # An empty cell is an empty text and "null" is a word; only pandas thinks otherwise.
+    # An empty cell is an empty text and "null" is a word; pandas would read both as missing.
     ".csv": ("csv", {"keep_default_na": False}),
-    # Tab-separated files know no quoting (IANA text/tab-separated-values): a stray quote must not swallow lines.
+    # Tab-separated files have no quoting (IANA text/tab-separated-values): a single quote must not join lines.
     ".tsv": ("csv", {"keep_default_na": False, "sep": "\t", "quoting": 3}),
     ".parquet": ("parquet", {}),
 }
@@ -35,9 +35,9 @@ _SPLITS = ("train", "test")
 class TextSplit:
     """Examples as columns of equal length.
 
-    ``text``: what is read (classification) or learnt (causal-lm: the completion). ``prompt``: what precedes it and is
-    not learnt. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: who wrote it (training
-    split of a natural partition only).
+    ``text``: the text (classification), or the completion to learn (causal-lm). ``prompt``: the text before it, which
+    is not in the loss. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: its owner
+    (training split of a natural partition only).
     """
 
     text: Sequence[str]
@@ -60,7 +60,7 @@ class TextData:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns are read, in the data set's own names; ``None`` where the task has none."""
+    """Names of the columns to read; ``None`` where the task has none."""
 
     text: str
     prompt: str | None
@@ -68,7 +68,7 @@ class _Columns:
     owner: str | None
 
     def fields(self) -> list[tuple[str, str]]:
-        """``(field of the job file, column)`` of all that must be there."""
+        """``(field of the job file, column)`` of all required columns."""
         text = "data.text" if self.prompt is None else "data.completion"
         named = [
             (text, self.text),
@@ -81,7 +81,7 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _Raw:
-    """One split as it was read: columns of Python values, and the names of integer labels if the source has them."""
+    """One split before the checks: columns of Python values, and the names of integer labels if the source has them."""
 
     name: str
     columns: dict[str, list[Any]]
@@ -92,7 +92,7 @@ def load_data(spec: DataSpec, task: Task) -> TextData:
     """Load the training and the test split of ``spec``.
 
     Files are read by `datasets` into its own cache, which concurrent processes share; nothing is written beside them. A
-    validation split is left alone. Labels are numbered in order: the source's own order of classes if it has one, else
+    validation split is not read. Labels are numbered in order: the source's own order of classes if it has one, else
     integers by value and texts by alphabet. ``builtin:commands`` has the pair prompt and completion for causal-lm and
     uses it unless the spec names columns.
 
@@ -101,7 +101,7 @@ def load_data(spec: DataSpec, task: Task) -> TextData:
     """
     columns = _columns(spec, task)
     raw = _read(spec, columns)
-    needed = (columns, replace(columns, owner=None))  # who wrote the test split does not matter
+    needed = (columns, replace(columns, owner=None))  # the test split needs no owners
     for split, wanted in zip(raw, needed, strict=True):
         _check_present(spec, split, wanted)
     train, test = (_texts(spec, split, wanted) for split, wanted in zip(raw, needed, strict=True))
@@ -113,8 +113,8 @@ def load_data(spec: DataSpec, task: Task) -> TextData:
 def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str] | None) -> TextData:
     """The text that a real device keeps in ``folder``: a train file, and a test file if it has one (else no rows).
 
-    ``spec`` names the columns, ``labels`` the classes in the server's order; where the server's text comes from is of
-    no interest here. Raises :class:`InputError` for what cannot be read and for a label that the server does not know.
+    ``spec`` names the columns, ``labels`` the classes in the server's order; the server's data path is ignored. Raises
+    :class:`InputError` for files that cannot be read, and for labels that the server does not have.
     """
     own = spec.model_copy(update={"path": str(folder), "partition": PartitionSpec()})
     columns = _columns(own, task)
@@ -131,9 +131,9 @@ def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str
 
 
 def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextSplit:
-    """Text to measure a finished model on: the file ``spec.path``, or the test split of what it names.
+    """Text for the evaluation of a finished model: the file ``spec.path``, or the test split of that data set.
 
-    ``labels``: the model's own, in order; the text's labels are numbered as it does. Raises :class:`InputError` as
+    ``labels``: the model's own, in order; the text's labels are numbered in this order. Raises :class:`InputError` as
     :func:`load_data` does, and for a label that the model does not have.
     """
     columns = replace(_columns(spec, task), owner=None)
@@ -269,13 +269,13 @@ def _take(name: str, loaded: datasets.Dataset, columns: _Columns) -> _Raw:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, on one line: `datasets` wraps what the parser said."""
+    """The innermost cause, on one line: `datasets` wraps the parser's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:200]
 
 
-# Checking: what the rest of slimfed may rely on.
+# Checking: the guarantees of loaded text.
 
 
 def _check_present(spec: DataSpec, split: _Raw, columns: _Columns) -> None:
@@ -355,7 +355,7 @@ def _order(values: Iterable[int | str], names: tuple[str, ...] | None) -> list[i
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and no warnings of `datasets` while it reads: a run has one bar of its own."""
+    """Disable the progress bars and warnings of `datasets`; a run has its own progress bar."""
     level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity(logging.ERROR)
     datasets.disable_progress_bars()

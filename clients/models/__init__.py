@@ -1,1 +1,1 @@
-"""Pre-trained models: loading them, finding what can be pruned, counting what they cost."""
+"""Pre-trained models: loading, prunable structure, cost of training."""

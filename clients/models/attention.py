@@ -1,8 +1,8 @@
-"""Which attention is the fastest one.
+"""Choice of the fastest attention.
 
-In bf16 on a CPU, encoders have one of their own, which is here; decoders have it from transformers. PyTorch's fused
-attention takes 30 times as long to differentiate in bf16 as in fp32 on a CPU. Of plain attention in bf16 the softmax
-takes the longest, since short rows of bf16 are not vectorised; in fp32 it is several times as fast, and rounds less.
+In bf16 on a CPU, encoders use the attention of this module, decoders the eager one of transformers: on a CPU the
+gradient of PyTorch's fused attention takes 30 times as long in bf16 as in fp32. The softmax runs in fp32, which is
+several times as fast as in bf16 (short rows of bf16 are not vectorised) and rounds less.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 ENCODER_ATTENTION = "slimfed_encoder"
-"""What to call ``set_attn_implementation`` with."""
+"""Name for ``set_attn_implementation``."""
 
 # On an H100, cuDNN's kernel takes 1.5 to 1.6 times as long up to 64 tokens (benchmarks/attention_kernels.py), and 0.8
 # to 0.9 times for 80 and more.
@@ -23,7 +23,7 @@ _IN_ORDER = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBack
 
 
 def short_attention(ids: torch.Tensor) -> AbstractContextManager[None]:
-    """For texts ``ids`` [rows, length]: where they are short and on a GPU, the kernel that is faster with those."""
+    """For texts ``ids`` [rows, length]: a context that selects the faster kernel if they are short and on a GPU."""
     if not ids.is_cuda or ids.shape[1] > _SHORT:
         return nullcontext()
     return sdpa_kernel(_IN_ORDER, set_priority=True)

@@ -1,4 +1,4 @@
-"""What LoRA training asks of a device's processor, counted over the real shapes of its (sliced) model.
+"""Operations, memory traffic and peak memory of LoRA training, counted over the shapes of the (sliced) model.
 
 With N the weights every token is multiplied by, T the tokens of a pass, L the length of a text, d the width of the kept
 heads and r the rank, the floating-point operations of one training step are
@@ -8,22 +8,22 @@ heads and r the rank, the floating-point operations of one training step are
 * 3 * 4 L d T for attention scores and their product with the values, full L x L also under a causal mask;
 * 3 * 2 for each weight of the task head, once a text: it is trained in full and sees one position.
 
-Norms, softmax, activation functions and the optimiser are left out: they are bound by memory, and counted there.
+Norms, softmax, activation functions and the optimiser are left out, as they are bound by memory and counted as traffic.
 
-A device that trains alone computes outputs of activation functions again (``recomputing``); they are counted as kept.
-With checkpointing the layers run forward twice, and keep their inputs and the activations of one layer at a time.
+A device that trains alone recomputes outputs of activation functions; they are counted as kept. With checkpointing the
+layers run forward twice, and keep their inputs and the activations of one layer at a time.
 
 Operations agree with PyTorch's own counter to 3%, kept activations with what autograd keeps to 15%, for every family.
 Calibration: Gemma-3-270M in bf16, rank 8 on all projections, batch 8, length 64 needs 0.84 GB of weights, activations
-and adapter here, and with the log-probabilities of all positions and Python 1.9 GB; EdgeFlowerTune measured 589 to
-731 MB for it on a Jetson Nano, with a runtime of its own in C++.
+and adapter here, and with the log-probabilities of all positions and Python 1.9 GB; EdgeFlowerTune measured 589 to 731
+MB for it on a Jetson Nano, with its own runtime in C++.
 """
 
 from dataclasses import dataclass
 
 from slimfed.clients.update import Workload
 
-# What a Python process with PyTorch and its kernels holds before it has loaded a model: a round figure of ours.
+# Memory of a Python process with PyTorch before a model is loaded: our round figure.
 _RUNTIME_BYTES = 300e6
 # A number kept for backward is written and read by the forward pass, read by the backward pass, and its gradient is
 # written and read.
@@ -33,11 +33,11 @@ _PASSES_OF_RECOMPUTED = 7
 # A trained number (fp32) is read forward and backward and its gradient written; AdamW reads value, gradient and two
 # moments, and writes value and moments.
 _PASSES_OF_TRAINED = 10
-# Weights that an adapter makes anew at every step: written, read forward and backward, their gradient written and read.
+# Weights that an adapter recomputes at every step: written, read forward and backward, their gradient written and read.
 _PASSES_OF_WEIGHTS = 5
 # Value, gradient and two moments, fp32.
 _BYTES_PER_TRAINED = 16
-# Log-probabilities, their gradient and that of the logits are there at once when the loss is differentiated.
+# Log-probabilities, their gradient and that of the logits exist at once when the loss is differentiated.
 _COPIES_OF_LOGITS = 3
 
 
@@ -48,12 +48,11 @@ class Dimensions:
     ``token_weights``: weights that every token is multiplied by, the output embedding of a causal-lm among them.
     ``head_weights``: weights of pooler and task head, which see one position of a text.
     ``adapter_parameters_per_rank``: in + out, summed over the adapted modules. ``adapted_weights``: in * out, likewise.
-    ``adapted_modules``: how many there are.
-    ``kept_head_width``: width of the kept query heads, summed over the layers.
+    ``adapted_modules``: their number. ``kept_head_width``: width of the kept query heads, summed over the layers.
     ``activations``: numbers a token leaves in the layers for the backward pass; ``layer_inputs``: those that the layers
-    are given; ``largest_layer``: those that one layer leaves at most. ``layers``: how many there are.
-    ``logits``: numbers a token leaves in the loss (vocabulary size of a causal-lm, else 0).
-    ``parameters``: of the whole model, embeddings included.
+    are given; ``largest_layer``: those that one layer leaves at most. ``layers``: how many there are. ``logits``:
+    numbers a token leaves in the loss (vocabulary size of a causal-lm, else 0). ``parameters``: of the whole model,
+    embeddings included.
     """
 
     token_weights: int
@@ -73,10 +72,10 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class AdapterLoad:
-    """What an adapter adds to a training step.
+    """The cost of an adapter in a training step.
 
-    ``trained``: numbers it trains. ``token_flops``: operations a token, forward and backward. ``activations``: numbers
-    a token leaves for the backward pass. ``weights``: numbers it holds beside, once a step.
+    ``trained``: trained numbers. ``token_flops``: operations for each token, forward and backward. ``activations``:
+    numbers kept for the backward pass of each token. ``weights``: further numbers, computed once a step.
     """
 
     trained: int
@@ -97,11 +96,11 @@ def training_workload(
     """Work of ``steps`` optimiser steps on batches of ``batch x length`` tokens, padding included.
 
     ``traffic_bytes``: weights of the matrix products read forward and backward at every step, activations, logits, and
-    what is trained; embeddings are left out, of which a step reads a few rows only. ``peak_memory_bytes``: runtime, all
+    what is trained; embeddings are left out, as a step reads few of their rows. ``peak_memory_bytes``: runtime, all
     weights, adapter and head with gradient and two moments, activations and logits of a batch. Weights, activations and
     logits count in the type of the weights. With ``checkpointing`` the activations are those of the layers' inputs and
-    of one layer, whose turn comes when the logits are gone; the layers' forward pass, for which a third of the
-    adapter's operations stand, counts twice.
+    of one layer, computed when the logits are freed; the layers' forward pass, with a third of the adapter's
+    operations, counts twice.
     """
     tokens = batch * length
     trained = load.trained + size.head_weights

@@ -1,4 +1,4 @@
-"""The sizes of a (sliced) model, read off an unpruned one: what :mod:`slimfed.clients.models.cost` counts with."""
+"""The sizes of a (sliced) model, read from an unpruned one, for :mod:`slimfed.clients.models.cost`."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,13 +10,13 @@ from slimfed.clients.models.cost import Dimensions
 from slimfed.clients.models.linear import bias_of, is_linear, shape_of
 from slimfed.clients.structure import Block, Blueprint, Structure
 
-# GELU written out in elementary operations (GPT-2) keeps so many numbers a channel more than a fused one.
+# Additional numbers for each channel that GELU in elementary operations (GPT-2) keeps, compared with a fused one.
 _KEPT_BY_ELEMENTARY_GELU = 3
 
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What a model is made of: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
+    """The parts of a model: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
 
     linears: tuple[tuple[str, int, int, bool, bool], ...]
     elementary_gelu: bool
@@ -26,7 +26,7 @@ class _Anatomy:
 
 @lru_cache(maxsize=1)
 def _anatomy(model: PreTrainedModel) -> _Anatomy:
-    """Walks through all modules: once, however many structures of the model are measured."""
+    """Walks through all modules; cached, as many structures of one model are measured."""
     unembedding = model.get_output_embeddings()
     linears = []
     for name, module in model.named_modules():
@@ -41,7 +41,7 @@ def _anatomy(model: PreTrainedModel) -> _Anatomy:
 
 
 def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) -> Dimensions:
-    """Read the sizes off an unpruned ``model`` and the ``structure`` it is cut to; no weight is touched."""
+    """The sizes of ``model`` (unpruned) sliced to ``structure``; no weight is read."""
     kept = structure.indices()
     adapted = set(blueprint.modules)
     anatomy = _anatomy(model)
@@ -81,7 +81,7 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
 
 
 def _activations(block: Block, shapes: dict[str, tuple[int, int]], elementary: bool, head_norms: bool) -> int:
-    """Numbers a token leaves for the backward pass in one block.
+    """Numbers that one block keeps of each token for the backward pass.
 
     Its input (shared by the projections), their outputs, the input of the output projection, and the sum with the
     residual, which the norm needs. Attention scores are recomputed by fused kernels. Norms of queries and keys (Qwen3,

@@ -14,9 +14,9 @@ Side = Literal["out", "in"]
 
 
 def discover(model: PreTrainedModel) -> Blueprint:
-    """The blueprint of an unpruned model, with the names its modules have in it (head and prefix included).
+    """The blueprint of an unpruned model, with full module names (head and prefix included).
 
-    Raises ``InputError`` that names the first module that is not understood.
+    Raises ``InputError`` that names the first module of unknown structure.
     """
     kind = model.config.model_type
     if kind not in FAMILIES:
@@ -34,7 +34,7 @@ def discover(model: PreTrainedModel) -> Blueprint:
 
 
 class _Reader:
-    """Reads blocks off the shapes of the weights, not off the config."""
+    """Reads blocks from the shapes of the weights, not from the configuration."""
 
     def __init__(self, model: PreTrainedModel, family: Family, prefix: str) -> None:
         self.model = model
@@ -88,7 +88,7 @@ class _Reader:
         return Block(name, layer, kind, units, parameters, tuple(cuts))
 
     def _unit_parameters(self, cut: Cut) -> int:
-        """Weights (and biases, on the output side) that go with one unit of a cut."""
+        """Weights (and biases, on the output side) of one unit of a cut."""
         rows, columns = self._shape(cut.module)
         bias = getattr(self.model.get_submodule(cut.module), "bias", None) is not None
         across = columns + bias if cut.side == "out" else rows

@@ -1,4 +1,4 @@
-"""How each model family names the modules that units are cut from. A new family is one entry."""
+"""Names of the prunable modules in each model family. A new family is one entry."""
 
 from dataclasses import dataclass
 
@@ -81,10 +81,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 ENCODERS = frozenset({"bert", "roberta", "distilbert"})
-"""Those whose tokens see each other in both directions."""
+"""Families with bidirectional attention."""
 
 
 def without_cache(model: object) -> dict[str, bool]:
-    """What a forward pass is told so that a decoder of transformers keeps no keys and values for a next token."""
+    """Arguments of a forward pass that switch off a decoder's cache of keys and values."""
     decoder = isinstance(model, PreTrainedModel) and model.config.model_type not in ENCODERS
     return {"use_cache": False} if decoder else {}

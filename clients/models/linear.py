@@ -1,6 +1,6 @@
-"""Linear modules: ``nn.Linear`` and GPT-2's ``Conv1D``, which stores its weight the other way round.
+"""Linear modules: ``nn.Linear`` and GPT-2's ``Conv1D``, which stores its weight transposed.
 
-Everywhere else a weight is [out, in].
+In all other modules of slimfed a weight is [out, in].
 """
 
 from typing import TypeGuard
@@ -21,12 +21,12 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def oriented(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
-    """A view of ``matrix``, stored as ``module`` stores its weight, as [out, in]; or of [out, in], as it is stored."""
+    """A view of ``matrix``, stored as ``module`` stores its weight, as [out, in]; or the reverse."""
     return matrix.T if is_transposed(module) else matrix
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:
-    """The weight as [out, in]: a view of what ``module`` stores."""
+    """The weight of ``module`` as [out, in], a view."""
     weight: torch.Tensor = module.weight  # type: ignore[assignment]
     return oriented(module, weight)
 
@@ -46,7 +46,7 @@ def shape_of(module: nn.Module) -> tuple[int, int]:
 def set_weight(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
     """Give ``module`` the frozen ``weight`` [out, in], of any size, and ``bias`` [out], in place; None: the bias stays.
 
-    The parameters are replaced, not written to, so that other modules that share them keep theirs.
+    The parameters are replaced, not written to, so that modules that share them are unchanged.
     """
     module.weight = nn.Parameter(oriented(module, weight.detach()).contiguous(), requires_grad=False)
     if bias is not None:

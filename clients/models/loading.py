@@ -29,16 +29,16 @@ from slimfed.clients.spec import ModelSpec
 
 BUILTIN = "builtin:"
 _WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
-_DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # as configurations name them, in any place
+_DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # names in configurations, at any depth
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A frozen base in fp32 and evaluation mode, all dropout switched off, and what belongs to it.
+    """A frozen base in fp32 and evaluation mode, without dropout, with its tokenizer and names.
 
-    ``head``: names of the parameters that are trained in full because the base has none: the classifier, and a pooler
-    the checkpoint lacked; empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm.
-    ``positions``: the longest text in tokens that the model can take; ``None`` if there is no limit.
+    ``head``: names of the parameters that are fully trained: the classifier, and a pooler that the checkpoint lacks;
+    empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm. ``positions``: the longest text in
+    tokens that the model accepts; ``None`` if there is no limit.
     """
 
     model: PreTrainedModel
@@ -49,13 +49,13 @@ class LoadedModel:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills batches up."""
+        """Id of the padding token."""
         return int(self.tokenizer.pad_token_id)  # load_model makes sure there is one
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the files are, and how ``from_pretrained`` shall look for them."""
+    """Location of the files, and arguments of ``from_pretrained``."""
 
     name: str
     path: str
@@ -70,11 +70,11 @@ def builtin_models() -> list[str]:
 def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> LoadedModel:
     """Load ``spec`` for its task.
 
-    A classifier gets one output for each of ``labels``; a head that the checkpoint lacks is drawn from ``seed``, equal
-    in every process. Dropout of the base is 0, so that importance is measured on the very function that is shipped.
-    Code from a checkpoint is never run, and weights are read from safetensors only.
+    A classifier gets one output for each of ``labels``; a head that the checkpoint lacks is initialised from ``seed``,
+    equally in every process. Dropout of the base is 0, so that importance is measured on the exported function. Code
+    from a checkpoint is never run, and weights are read from safetensors only.
 
-    Raises :class:`InputError` for anything that cannot be loaded, within seconds if the hub does not answer.
+    Raises :class:`InputError` if it cannot be loaded; within seconds if the hub does not answer.
     """
     source = _locate(spec)
     with quiet():
@@ -128,7 +128,7 @@ def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(source, "tokenizer", error) from error
-    # Without files transformers makes up a tokenizer that knows its special tokens and nothing else.
+    # Without files transformers creates a tokenizer with special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
             f'model.path = "{source.name}" has no tokenizer: save it into the same folder, save_pretrained'
@@ -185,7 +185,7 @@ def _load_weights(
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                # Not passed on by transformers: it would ask a hub that does not answer, again and again.
+                # Not passed on by transformers, which would otherwise retry an unreachable hub.
                 adapter_kwargs={"local_files_only": source.options.get("local_files_only", False)},
                 **source.options,
             )
@@ -196,7 +196,7 @@ def _load_weights(
 
 
 def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
-    """Parameters outside the backbone, and a pooler that has to be learnt, in the model's order."""
+    """Parameters outside the backbone, and an untrained pooler, in the model's order."""
     backbone = model.base_model_prefix + "."
     return tuple(
         name
@@ -229,7 +229,7 @@ def _positions(config: PreTrainedConfig) -> int | None:
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)  # GPT-2 maps n_positions to it
     if limit is None:
         return None
-    # RoBERTa and its kin count positions from the pad token's id + 1.
+    # RoBERTa types count positions from the pad token's id + 1.
     offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return int(limit) - offset
 
@@ -246,7 +246,7 @@ def _unreadable(source: _Source, what: str, error: Exception) -> InputError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No loading reports and bars: what is missing is judged here, not by a reader of the log."""
+    """Disable transformers' loading reports and progress bars; missing weights are checked here."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Small things that are done to tensors in many places."""
+"""Small operations on tensors that many modules share."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,10 +20,10 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def to_host(tensor: torch.Tensor) -> np.ndarray:
-    """A float32 tensor [entries] that nobody else holds as an array in main memory."""
+    """A float32 tensor [entries], not shared with other code, as an array in main memory."""
     if not tensor.is_cuda:
         return tensor.numpy()
-    # Fresh memory takes longer to get than to fill: NumPy's comes in large pages, and several threads fetch them.
+    # Allocating takes longer than copying: NumPy's memory has large pages, which several threads allocate.
     result = np.empty(tensor.shape, dtype=np.float32)
     with ThreadPoolExecutor(_FETCHERS) as fetchers:
         list(fetchers.map(lambda part: part.fill(0.0), np.array_split(result, _FETCHERS)))

@@ -1,1 +1,1 @@
-"""How adapters are trained and built into models: all that needs torch, imported when a method is asked for it."""
+"""Training of adapters, and models built with them: the code that needs torch, imported on demand."""

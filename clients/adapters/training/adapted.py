@@ -1,4 +1,4 @@
-"""One device's model with an adapter on it: what the trainer moves and what comes back in an update."""
+"""One device's model with an adapter: the trained parameters, and the adapter of an update."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class DeviceLayer(AdaptedLayer, Protocol):
     """An adapted linear of one device's model."""
 
     def read(self, of: Read) -> Factors | Delta:
-        """A copy of what ``of`` gives for each trained parameter."""
+        """A copy of ``of(parameter)`` for each trained parameter."""
         ...
 
 
@@ -36,12 +36,12 @@ class AdaptedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Torch device of the model."""
         return self.model.device
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """One device: no leading axis."""
+        """(), as there is one device."""
         return ()
 
     def layer(self, name: str) -> DeviceLayer:
@@ -49,20 +49,20 @@ class AdaptedModel:
         return self.layers[name]
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """What is trained beside the frozen weights, in module order."""
+        """The trained parameters of the adapter, in module order."""
         return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Those that weight decay spares."""
+        """Parameters without weight decay."""
         spared = [p for layer in self.layers.values() for p in layer.undecayed()]
         return spared + [p for name, p in self.extra.items() if self.spares(name)]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: the adapter, then the head."""
+        """All trained parameters: the adapter's, then the head's."""
         return self.adapter_parameters() + list(self.head.values())
 
     def read(self, of: Read = torch.Tensor.detach) -> Adapter:
-        """A copy, as float32 arrays, of what has been learnt, or of what ``of`` gives for each parameter."""
+        """The trained adapter as float32 arrays, or ``of(parameter)`` in place of each parameter."""
         parts = {name: layer.read(of) for name, layer in self.layers.items()}
         extra, head = ({name: to_array(of(p)) for name, p in part.items()} for part in (self.extra, self.head))
         return assembled(parts, extra, head)
@@ -71,14 +71,14 @@ class AdaptedModel:
 def assembled(
     parts: Mapping[str, Factors | Delta], extra: dict[str, np.ndarray], head: dict[str, np.ndarray]
 ) -> Adapter:
-    """An adapter of what the modules, the extra tensors and the head have learnt."""
+    """An adapter made of the factors of modules, extra tensors and head."""
     factors = {name: part for name, part in parts.items() if isinstance(part, Factors)}
     deltas = {name: part for name, part in parts.items() if isinstance(part, Delta)}
     return Adapter(factors, head, deltas=deltas, extra=extra)
 
 
 def attach_head(model: PreTrainedModel, head: dict[str, np.ndarray]) -> dict[str, nn.Parameter]:
-    """Replace the head's parameters by trainable copies, so that a base shared with other devices stays as it is."""
+    """Replace the head's parameters by trainable copies, so that a shared base is unchanged."""
     return {name: _replace(model, name, value) for name, value in head.items()}
 
 

@@ -1,4 +1,4 @@
-"""How an adapter method is trained and built into a model: the half of a method that needs torch."""
+"""The torch half of an adapter method: training, and building a model with the adapter."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 class Companion:
-    """What an adapter does at every local step beside the optimiser's own; nothing, unless it says otherwise."""
+    """Additional work of an adapter at every local step; by default none."""
 
     def begin(self, step: int) -> None:
-        """Told before local step ``step`` (0-based); changes tensors in place, since a GPU's steps are recorded."""
+        """Called before local step ``step`` (0-based). Changes tensors in place, since steps are recorded on a GPU."""
 
     def penalty(self) -> torch.Tensor | None:
-        """What is added to the loss of each device, [*lead]; None: nothing."""
+        """Term added to the loss of each device, [*lead]; None: no term."""
         return None
 
     def end(self, learning_rate: float | torch.Tensor) -> None:
-        """Told after the optimiser has moved by ``learning_rate``; on a GPU perhaps a tensor []."""
+        """Called after the optimiser's step with this ``learning_rate``, which may be a tensor [] on a GPU."""
 
 
 class AdapterTraining(ABC):
-    """How adapters of one method are trained.
+    """The training of one adapter method.
 
-    The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`.
-    Both must train alike. It keeps nothing between calls.
+    The trainers call :meth:`attach` or, module by module, :meth:`cohort_layer`. Both must give the same training. Keeps
+    no state between calls.
     """
 
     def check(self, model: "PreTrainedModel", blueprint: Blueprint) -> None:  # noqa: B027 - most can do all
@@ -65,20 +65,20 @@ class AdapterTraining(ABC):
     def install(  # noqa: B027 - most have no extra tensors
         self, base: "PreTrainedModel", model: "PreTrainedModel", blueprint: Blueprint, extra: Mapping[str, nn.Parameter]
     ) -> None:
-        """Put the extra tensors [devices, ...] to work in ``model``, a cohort's, made of ``base``."""
+        """Apply the extra tensors [devices, ...] in a cohort's ``model``, made of ``base``."""
 
     def undecayed(self, name: str) -> bool:
-        """True if weight decay spares the extra tensor of this name."""
+        """True if the extra tensor of this name has no weight decay."""
         return False
 
     def companion(self, adapted: Adapted, task: "TaskSpec", round: int, ranks: Sequence[int]) -> Companion:
-        """What goes along with the training of ``adapted`` in a round (1-based), by devices of these ``ranks``."""
+        """The companion of the training of ``adapted`` in a round (1-based), for devices of these ``ranks``."""
         return Companion()
 
     def build(
         self, base: "PreTrainedModel", structure: Structure, adapter: Adapter, spec: "AdapterSpec"
     ) -> "PreTrainedModel":
-        """The plain model that a device of ``structure`` has; the weights of ``base`` stay as they are.
+        """The plain model that a device of ``structure`` has; the weights of ``base`` are unchanged.
 
         ``adapter`` is finished (``WireForms.finished``) and in the device's shape.
         """
@@ -86,7 +86,7 @@ class AdapterTraining(ABC):
 
 
 def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
-    """All that is trained, for the optimiser: what decays, and what does not."""
+    """Parameter groups for the optimiser: with and without weight decay."""
     spared = adapted.undecayed()
     known = {id(p) for p in spared}
     groups: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Linear modules that serve a cohort: the frozen weight once for all rows, and every device's own part beside it.
+"""Linear modules of a cohort: one product with the frozen weight for all rows, and each device's own part.
 
 The rows of a batch belong to the devices in equal parts, in order: x is [devices * rows, ..., in].
 """
@@ -14,7 +14,7 @@ from slimfed.clients.models.tensors import to_array
 
 
 def clear(parameter: nn.Parameter, has: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Zero what ``has``, 0/1 in the parameter's shape, leaves out: its value, its moments, where it started from."""
+    """Zero the entries where ``has`` (0/1 in the parameter's shape) is 0: values, moments, and start values."""
     with torch.no_grad():
         parameter.mul_(has)
         for name in ("exp_avg", "exp_avg_sq", "sent"):
@@ -23,7 +23,7 @@ def clear(parameter: nn.Parameter, has: torch.Tensor, optimizer: torch.optim.Opt
 
 
 def masked_rows(x: torch.Tensor, devices: int, mask: torch.Tensor | None) -> torch.Tensor:
-    """[devices * rows, ..., in] -> [devices, rows, in], inputs that a device has not (``mask`` [devices, in]) at 0."""
+    """[devices * rows, ..., in] -> [devices, rows, in], with missing inputs (``mask`` [devices, in]) set to 0."""
     rows = x.reshape(devices, -1, x.shape[-1])
     return rows if mask is None else rows * mask[:, None, :]
 
@@ -34,8 +34,7 @@ class CohortLinear(nn.Module):
     W [out, in] is shared and frozen; A is [devices, r, in], B [devices, out, r]. Smaller ranks are padded with zeros,
     which stay zero: the gradient of a zero row of A is made of the zero column of B, and the other way round. ``mask``,
     0/1 [devices, in], is set on the modules whose inputs are cut: with it, the factors' entries of a removed unit get
-    no gradient either, so that masking trains what slicing would. Computes in the type of x; weights and factors keep
-    their own.
+    no gradient, so that masking equals slicing. Computes in the type of x; weights and factors keep their types.
     """
 
     def __init__(self, base: nn.Module, a: torch.Tensor, b: torch.Tensor, scaling: float) -> None:
@@ -53,7 +52,7 @@ class CohortLinear(nn.Module):
         return weight_of(self.base)
 
     def frozen(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frozen weight and bias in ``dtype``; kept, since they are asked for at every step."""
+        """Frozen weight and bias in ``dtype``; cached, since every step needs them."""
         if self._cast is None or self._cast[0].dtype != dtype:
             bias = bias_of(self.base)
             self._cast = self.weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -61,11 +60,11 @@ class CohortLinear(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """The module itself, to hook."""
+        """The module, for hooks."""
         return self
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B as they act."""
+        """The effective A and B."""
         return self.a, self.b
 
     def trained(self) -> tuple[nn.Parameter, ...]:
@@ -85,14 +84,14 @@ class CohortLinear(nn.Module):
         return lora_math.first_order(self.weight, self.a, self.b, self.scaling, side)
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Zero the rows of B or columns of A that devices have lost, and their moments, so that they stay zero."""
+        """Zero the rows of B or columns of A that devices have pruned, and their moments, so that they stay zero."""
         if side == "in":
             clear(self.a, mask[:, None, :], optimizer)
         else:
             clear(self.b, mask[:, :, None], optimizer)
 
     def read(self) -> list[Factors]:
-        """The devices' factors, unpruned and at the cohort's rank. Each parameter is fetched once, for all devices."""
+        """The devices' factors, unpruned and at the cohort's rank. Each parameter is copied to the host once."""
         return [Factors(a, b) for a, b in zip(to_array(self.a), to_array(self.b), strict=True)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

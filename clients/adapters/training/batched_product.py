@@ -1,10 +1,10 @@
-"""The one product that a cohort spends its time in, with a gradient that writes every tensor once."""
+"""The adapted product of a cohort, with a gradient that writes every tensor once."""
 
 from typing import Any
 
 import torch
 
-# What matrix units want sizes to be a multiple of.
+# Sizes are padded to a multiple of this, for matrix units.
 _MULTIPLE = 8
 
 
@@ -12,9 +12,9 @@ class AdaptedProduct(torch.autograd.Function):
     """y_n = W x_n + bias + B_n (A_n x_n) for devices n, with W and bias frozen.
 
     Shapes: x [devices, rows, in], W [out, in], bias [out] or ``None``, A [devices, r, in], B [devices, out, r], y
-    [devices, rows, out]. Each device's part is written first, and the large product adds the shared one to it while it
-    computes, forward and backward. Autograd's own formulas would copy y and add up the two parts of the gradient of x
-    in a pass of their own; adding a device's part to the large product takes another pass over memory.
+    [devices, rows, out]. Each device's part is written first, and the large product accumulates into it, forward and
+    backward. Autograd's formulas would copy y, and sum the two parts of the gradient of x in a separate pass over
+    memory.
     """
 
     @staticmethod
@@ -37,7 +37,7 @@ class AdaptedProduct(torch.autograd.Function):
 
 
 def _with_bias(hidden: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What has B_n h_n + bias as its product: [h 1 0] and [B bias 0]^T. As a sum, the bias would take another pass."""
+    """Factors whose product is B_n h_n + bias: [h 1 0] and [B bias 0]^T. A separate sum would take another pass."""
     if bias is None:
         return hidden, b.mT
     one, column = (t.new_zeros(*t.shape[:-1], _MULTIPLE) for t in (hidden, b))

@@ -1,4 +1,4 @@
-"""One adapter sent to many devices: each device's part of it, cut out when it is asked for."""
+"""One adapter sent to many devices; each device's part is sliced on demand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from slimfed.clients.structure import Structure
 class Broadcast(Sequence[Adapter]):
     """Item n is ``whole``, in the shape of ``has``, narrowed to ``structures[n]`` and ``ranks[n]``.
 
-    Who can do with the whole and masks (a cohort on a GPU) need not cut it up at all.
+    A cohort on a GPU uses the whole adapter with masks and does not slice it.
     """
 
     whole: Adapter
@@ -33,7 +33,7 @@ class Broadcast(Sequence[Adapter]):
         return widen(self.whole, self.has)
 
     def masks(self, device: torch.device) -> Masks:
-        """What of the modules' sides each device has (:func:`side_masks`)."""
+        """Masks of the rows and columns that each device has (:func:`side_masks`)."""
         if device not in self._masks:
             self._masks[device] = side_masks(self.structures, device)
         return self._masks[device]
@@ -57,5 +57,5 @@ class Broadcast(Sequence[Adapter]):
         return self._parts[place]
 
     def with_whole(self, whole: Adapter) -> "Broadcast":
-        """Another adapter of the same shape in the place of this one."""
+        """A broadcast of another adapter of the same shape."""
         return replace(self, whole=whole, _parts={})

@@ -1,4 +1,4 @@
-"""How LoRA is trained: one device's through PEFT, a cohort's in batched products; the task head in full beside it."""
+"""Training of LoRA: one device through PEFT, a cohort in batched products; the task head is fully trained."""
 
 import warnings
 from collections.abc import Sequence
@@ -44,13 +44,13 @@ class LoraTraining(AdapterTraining):
         return CohortLinear(base, a, b, spec.scaling)
 
     def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
-        """HetLoRA's penalty, where the job asks for it."""
+        """HetLoRA's penalty, if the job sets it."""
         return TailPenalty(adapted, task.adapter, ranks) if task.adapter.tail_penalty > 0 else Companion()
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One adapted linear as the equations see it: y = W x + scaling * B (A x), W [out, in], A [r, in], B [out, r]."""
+    """One adapted linear module: y = W x + scaling * B (A x), W [out, in], A [r, in], B [out, r]."""
 
     module: LoraLayer
 
@@ -91,20 +91,20 @@ class LayerView:
         return lora_math.first_order(self.weight, self.a, self.b, self.scaling, side)
 
     def read(self, of: Read) -> Factors:
-        """A copy of what ``of`` gives for A and B."""
+        """A copy of ``of(parameter)`` for A and B."""
         return Factors(to_array(of(self.a)), to_array(of(self.b)))
 
 
 def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> AdaptedModel:
     """Put ``adapter`` (already in ``model``'s shape) onto ``model``, in place.
 
-    The head's parameters are replaced by copies, so that a base shared with other devices stays as it is. Raises
-    ``ValueError`` if a factor does not fit its module.
+    The head's parameters are replaced by copies, so that a shared base is unchanged. Raises ``ValueError`` if a factor
+    does not fit its module.
     """
     rank = next(iter(adapter.factors.values())).a.shape[0]
     config = LoraConfig(
         r=rank,
-        lora_alpha=spec.scaling * rank,  # a float too: alpha / r must stay exact
+        lora_alpha=spec.scaling * rank,  # also float: alpha / r must stay exact
         lora_dropout=spec.dropout,
         target_modules=list(adapter.factors),
         init_lora_weights=False,
@@ -121,7 +121,7 @@ def attach(model: PreTrainedModel, adapter: Adapter, spec: AdapterSpec) -> Adapt
 
 
 def zero_factors(model: PreTrainedModel, modules: Sequence[str], rank: int) -> dict[str, Factors]:
-    """Factors of ``rank`` for the named linear modules of ``model`` that change nothing."""
+    """Factors of ``rank`` for the named linear modules of ``model`` with product 0."""
     shapes = {name: shape_of(model.get_submodule(name)) for name in modules}
     return {
         name: Factors(np.zeros((rank, columns), np.float32), np.zeros((rows, rank), np.float32))
@@ -132,7 +132,7 @@ def zero_factors(model: PreTrainedModel, modules: Sequence[str], rank: int) -> d
 def stacked(
     base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors [devices, r, in] and [devices, out, r] of module ``name``, at the place they have in the unpruned one.
+    """Factors [devices, r, in] and [devices, out, r] of module ``name``, at their positions in the unpruned module.
 
     Zeros elsewhere; r is the devices' largest rank.
     """

@@ -1,4 +1,4 @@
-"""An adapter folded into the weights it belongs to: the plain model that is measured, and the base that all share."""
+"""Merging an adapter into the weights: the plain model for evaluation, and the base of all devices."""
 
 import copy
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrained
     """W <- W + residual + scaling * B A, or W + delta, for every adapted module, and the trained head, in place.
 
     Returns ``model``. ``adapter`` must have its (sliced) shape. Parameters are replaced, not written to, so that a base
-    whose parameters ``model`` shares stays as it is. The same as attaching the adapter and merging it, without the time
-    that PEFT takes to inject its layers. Raises ``ValueError`` if a tensor does not fit.
+    that shares parameters with ``model`` is unchanged. The same as attaching the adapter and merging it, but quicker,
+    since PEFT injects no layers. Raises ``ValueError`` if a tensor does not fit.
     """
     for name, factors in adapter.factors.items():
         module = model.get_submodule(name)
@@ -36,7 +36,7 @@ def fold(model: PreTrainedModel, adapter: Adapter, scaling: float) -> PreTrained
 
 
 def _add_entries(module: nn.Module, delta: Delta, name: str) -> None:
-    """W gains the delta's values at its entries; all others keep their bits."""
+    """W gains the delta's values at its entries; all other entries are unchanged to the bit."""
     if delta.indices is None:
         raise ValueError(f"{name}: a delta without its entries cannot be folded in")
     weight = weight_of(module).detach()

@@ -1,4 +1,4 @@
-"""How PAT is trained: LoRA through PEFT, with modules and masked norms hooked into the residual stream."""
+"""Training of PAT: LoRA through PEFT, with modules and masked norms hooked into the residual stream."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,16 +24,16 @@ from slimfed.clients.structure import Blueprint, Structure
 
 _LARGEST_ARGUMENT = 10.0
 _MASK = "slimfed_width"
-_FINE = 1_000_000  # steps of a run when only its progress is known
+_FINE = 1_000_000  # assumed steps of a run if only its progress is known
 
 Extra = Mapping[str, nn.Parameter]
 
 
 class PatTraining(LoraTraining):
-    """LoRA, and HSM(x) = v * m * (x + W2 W1 x) behind the embedding and whatever writes into the stream."""
+    """LoRA, and HSM(x) = v * m * (x + W2 W1 x) behind the embedding and every module that writes into the stream."""
 
     def check(self, model: PreTrainedModel, blueprint: Blueprint) -> None:
-        """The width of most models can be cut; ``InputError`` for the others."""
+        """Raise ``InputError`` for a model whose width cannot be pruned."""
         find_stream(model, blueprint)
 
     def attach(self, model: PreTrainedModel, structure: Structure, adapter: Adapter, task: TaskSpec) -> AdaptedModel:
@@ -48,7 +48,7 @@ class PatTraining(LoraTraining):
         return replace(plain, extra=extra, spares=self.undecayed)
 
     def install(self, base: PreTrainedModel, model: PreTrainedModel, blueprint: Blueprint, extra: Extra) -> None:
-        """The same on a cohort's model."""
+        """Hook the modules into a cohort's model."""
         _install(model, find_stream(base, blueprint), extra, lead=True)
 
     def undecayed(self, name: str) -> bool:
@@ -56,7 +56,7 @@ class PatTraining(LoraTraining):
         return not name.endswith(("/down", "/up"))
 
     def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
-        """The mask's course, and the losses on W1 and z."""
+        """The update of the mask, and the losses on W1 and z."""
         mask = adapted.model.get_submodule(_MASK)
         assert isinstance(mask, Mask)
         return _Course(mask, adapted.extra, adapted.lead, task, round)
@@ -104,7 +104,7 @@ class Mask(nn.Module):
 
 @dataclass(frozen=True)
 class _Course(Companion):
-    """Moves the mask along, and adds the losses on z and W1."""
+    """Updates the mask at every step, and adds the losses on z and W1."""
 
     mask: Mask
     extra: Extra
@@ -113,13 +113,13 @@ class _Course(Companion):
     round: int
 
     def begin(self, step: int) -> None:
-        """Told before local step ``step``."""
+        """Called before local step ``step``."""
         training = self.task.training
         done = (self.round - 1) * training.local_steps + step
         self.mask.at(done, training.rounds * training.local_steps)
 
     def penalty(self) -> torch.Tensor:
-        """[*lead]: mean (W1 W1^T - I)^2 over all places, and how far z is from the side where it belongs."""
+        """[*lead]: mean (W1 W1^T - I)^2 over all places, and the distance of z from its target values."""
         loss = torch.stack([_identity(p) for name, p in self.extra.items() if name.endswith("/down")]).sum(0)
         if self.mask.hard:
             return loss

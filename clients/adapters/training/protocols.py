@@ -1,4 +1,4 @@
-"""What importance and the trainers see of an adapter: in one device's model or in a cohort's."""
+"""The interface of adapted models for importance and trainers, for one device or a cohort."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -26,11 +26,11 @@ class AdaptedLayer(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The module itself, to hook."""
+        """The module, for hooks."""
         ...
 
     def trained(self) -> tuple[nn.Parameter, ...]:
-        """What is trained here, each [..., its own shape], in the order of the update's tensors."""
+        """The trained tensors, each [..., its own shape], in the order of the update's tensors."""
         ...
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
@@ -38,19 +38,19 @@ class AdaptedLayer(Protocol):
         ...
 
     def merged(self) -> torch.Tensor:
-        """W with the change in it, [..., out, in]."""
+        """W plus its change, [..., out, in]."""
         ...
 
     def first_order(self, side: str) -> torch.Tensor:
         """|sum of G * merged| over each row (``side`` "out") or column ("in"), [..., out] or [..., in].
 
-        G is the gradient of the merged weight as far as the gradients of what is trained tell it.
+        G is the gradient of the merged weight, as far as it follows from the gradients of the trained tensors.
         """
         ...
 
 
 class CohortLayer(AdaptedLayer, Protocol):
-    """An adapted linear of a cohort. ``mask``, 0/1 [devices, in], zeroes the inputs that a device has not."""
+    """An adapted linear of a cohort. ``mask``, 0/1 [devices, in], zeroes a device's missing inputs."""
 
     mask: torch.Tensor | None
 
@@ -59,7 +59,7 @@ class CohortLayer(AdaptedLayer, Protocol):
         ...
 
     def read(self) -> list[Factors] | list[Delta]:
-        """What every device has learnt, in the coordinates of the unpruned module and at the cohort's largest rank."""
+        """Every device's trained tensors, in the coordinates of the unpruned module, at the cohort's largest rank."""
         ...
 
 
@@ -68,22 +68,22 @@ class Adapted(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Torch device of the model."""
         ...
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """Leading axes of all that is trained."""
+        """Leading axes of all trained tensors."""
         ...
 
     @property
     def model(self) -> "PreTrainedModel":
-        """The model itself."""
+        """The model."""
         ...
 
     @property
     def extra(self) -> Mapping[str, nn.Parameter]:
-        """Further tensors that are trained, by the adapter's own names."""
+        """Further trained tensors, by the adapter's names."""
         ...
 
     @property
@@ -92,7 +92,7 @@ class Adapted(Protocol):
         ...
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: the adapter, then the head."""
+        """All trained parameters: the adapter's, then the head's."""
         ...
 
     def undecayed(self) -> list[nn.Parameter]:

@@ -1,4 +1,4 @@
-"""HetLoRA's regulariser: what makes a device's last ranks small, so that it may give them up."""
+"""HetLoRA's regulariser, which makes a device's last ranks small so that they can be pruned."""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,5 +33,5 @@ class TailPenalty(Companion):
 
 
 def _norm(matrices: torch.Tensor) -> torch.Tensor:
-    """Frobenius norms; the slope of one that is 0 is 0."""
+    """Frobenius norms; the gradient of a norm of 0 is 0."""
     return torch.linalg.vector_norm(matrices, dim=(-2, -1))

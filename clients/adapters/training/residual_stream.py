@@ -1,4 +1,4 @@
-"""The residual stream of a model: what writes into it, what reads it, and what takes a mean over its width."""
+"""The residual stream of a model: the modules that write to it, read it, and normalise over its width."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ def _ups(blueprint: Blueprint) -> list[str]:
 
 
 def _heads(model: PreTrainedModel, prefix: str, modules: dict[str, nn.Module]) -> list[str]:
-    """The module of the head that reads the stream: what comes behind it does not."""
+    """The module of the head that reads the stream."""
     unembedding = model.get_output_embeddings()
     if unembedding is not None:
         return [name for name, module in modules.items() if module is unembedding]

@@ -1,4 +1,4 @@
-"""How SoRA is trained: through PEFT's layers with the gate beside them, and a threshold after every step."""
+"""Training of SoRA: PEFT's layers with a gate, and a soft threshold after every step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,12 +75,12 @@ class GatedView(LayerView):
         return lora_math.gated_first_order(self.weight, self.a, self.b, self.gate, self.scaling, side)
 
     def read(self, of: Read) -> Factors:
-        """A copy of what ``of`` gives for A, B and the gate."""
+        """A copy of ``of(parameter)`` for A, B and the gate."""
         return Factors(to_array(of(self.a)), to_array(of(self.b)), to_array(of(self.gate)))
 
 
 class CohortGatedLinear(CohortLinear):
-    """The same for a cohort: gate [devices, r]. Ranks that a device has not are 0 in all three, and so stay."""
+    """The same for a cohort: gate [devices, r]. Ranks above a device's own are 0 in A, B and gate, and stay 0."""
 
     def __init__(self, base: nn.Module, a: torch.Tensor, b: torch.Tensor, gate: torch.Tensor, scaling: float) -> None:
         super().__init__(base, a, b, scaling)
@@ -115,7 +115,7 @@ class _Proximal(Companion):
     threshold: float
 
     def end(self, learning_rate: float | torch.Tensor) -> None:
-        """One true soft threshold: |g| <= xi becomes 0, all else moves by xi towards 0."""
+        """Soft threshold: |g| <= xi becomes 0, other entries move by xi towards 0."""
         xi = self.threshold * learning_rate
         with torch.no_grad():
             for layer in self.adapted.layers.values():

@@ -1,4 +1,4 @@
-"""How sparse deltas are trained: their values alone, one device's or a cohort's, beside the frozen weights."""
+"""Training of sparse deltas: the values are trained, for one device or a cohort, beside the frozen weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class SparseTraining(AdapterTraining):
     def cohort_layer(
         self, base: nn.Module, name: str, adapters: Sequence[Adapter], kept: Sequence[Kept], spec: AdapterSpec
     ) -> "CohortSparseLinear":
-        """One weight a device."""
+        """A module with one weight for each device."""
         return CohortSparseLinear(base, name, [adapter.deltas[name] for adapter in adapters], kept)
 
 
@@ -84,7 +84,7 @@ class SparseView:
         return (self.scatter.values,)
 
     def undecayed(self) -> tuple[nn.Parameter, ...]:
-        """Empty: weight decay draws D to zero, and leaves all other entries alone."""
+        """Empty: weight decay acts on the values of D."""
         return ()
 
     def merged(self) -> torch.Tensor:
@@ -97,14 +97,15 @@ class SparseView:
         return _first_order(self.merged()[None], gradient(self.scatter.values)[None], at, shape, side)[0]
 
     def read(self, of: Read) -> Delta:
-        """A copy of what ``of`` gives for the values."""
+        """A copy of ``of(parameter)`` for the values."""
         return replace(self.delta, values=to_array(of(self.scatter.values)))
 
 
 class CohortSparseLinear(nn.Module):
     """y_n = (W + D_n) (m_n * x_n) + bias for device n.
 
-    ``values`` [devices, k] at ``at`` [k], the entries that any of the devices has; ``own`` says which each has.
+    ``values`` [devices, k] at ``at`` [k], the entries that any of the devices has; ``own`` is the mask of each device's
+    entries.
     """
 
     def __init__(self, base: nn.Module, name: str, deltas: Sequence[Delta], kept: Sequence[Kept]) -> None:
@@ -154,7 +155,7 @@ class CohortSparseLinear(nn.Module):
         return _first_order(self.merged(), gradient(self.values), self.at, self.shape, side)
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Zero the entries in rows or columns that devices have lost, and their moments, so that they stay zero."""
+        """Zero the entries in rows or columns that devices have pruned, and their moments, so that they stay zero."""
         at = torch.arange(self.values.shape[1], device=self.values.device) if self.at is None else self.at
         where = at // self.shape[1] if side == "out" else at % self.shape[1]
         clear(self.values, mask[:, where], optimizer)
@@ -173,7 +174,7 @@ class CohortSparseLinear(nn.Module):
         return (y if bias is None else y + bias.to(y.dtype)).reshape(*x.shape[:-1], -1)
 
     def _place(self, name: str, deltas: Sequence[Delta], kept: Sequence[Kept], device: torch.device) -> np.ndarray:
-        """Values [devices, k], zero where a device has none; sets where they lie."""
+        """Values [devices, k], zero where a device has none; also sets their positions."""
         full = {(name, "out"): np.arange(self.shape[0]), (name, "in"): np.arange(self.shape[1])}
         placed = [
             place_delta(delta, (name, "out"), (name, "in"), own, full) for delta, own in zip(deltas, kept, strict=True)

@@ -13,9 +13,9 @@ from slimfed.clients.models.linear import bias_of, set_weight, weight_of
 
 
 def cut(model: PreTrainedModel, stream: ResidualStream, extra: Mapping[str, torch.Tensor]) -> PreTrainedModel:
-    """The model with the width that z > 0 keeps, in place; it says what the masked one says.
+    """Slice the model in place to the dimensions with z > 0; its function equals that of the masked model.
 
-    M = diag(v) (I + W2 W1) goes into what writes, E <- E M^T and W <- M W, and then :func:`narrow_stream`.
+    M = diag(v) (I + W2 W1) is merged into the writing modules, E <- E M^T and W <- M W, then :func:`narrow_stream`.
     """
     with torch.no_grad():
         for name in stream.writers:
@@ -28,7 +28,7 @@ def cut(model: PreTrainedModel, stream: ResidualStream, extra: Mapping[str, torc
 
 
 def narrow_stream(model: PreTrainedModel, stream: ResidualStream, kept: torch.Tensor) -> PreTrainedModel:
-    """Keep the dimensions ``kept`` of the stream, in place: outputs of what writes, inputs of what reads, and norms.
+    """Keep the dimensions ``kept`` of the stream, in place: outputs of writers, inputs of readers, and norms.
 
     RMSNorm took its mean over d and takes it over k: weight * sqrt(d / k), eps * d / k. Embedding and unembedding are
     no longer tied.
