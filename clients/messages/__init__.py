@@ -1,1 +1,1 @@
-"""What travels between server and nodes, as Flower records."""
+"""Messages between server and nodes, as Flower records."""

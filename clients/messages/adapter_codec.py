@@ -1,6 +1,6 @@
 """An adapter as one vector with its names and shapes beside it, and back.
 
-Every array is one object to Flower's object store, so a device's tensors travel as one vector.
+Every array is one object of Flower's object store, so a device's tensors are sent as one vector.
 """
 
 import json
@@ -16,7 +16,7 @@ from slimfed.clients.spec import Precision
 
 
 def encode_adapter(adapter: Adapter, precision: Precision) -> tuple[dict[str, Array], str]:
-    """All tensors as one vector, with its exponents if ``precision`` has them; and their names and shapes as JSON."""
+    """All tensors as one vector, its exponents (int8 only), and their names and shapes as JSON."""
     layout = {
         "factors": {name: [*f.a.shape, f.b.shape[0]] for name, f in adapter.factors.items()},
         "gated": any(f.gate is not None for f in adapter.factors.values()),
@@ -31,7 +31,7 @@ def encode_adapter(adapter: Adapter, precision: Precision) -> tuple[dict[str, Ar
 
 
 def encode_entries(adapter: Adapter) -> dict[str, Array]:
-    """Where the deltas' values lie, and for which rank, if the receiver does not know: int32 and uint16 [values]."""
+    """Indices (int32) and levels (uint16) of the deltas' values, [values], if the receiver does not know them."""
     arrays = {}
     for name in ("indices", "levels"):
         parts = [getattr(delta, name) for delta in adapter.deltas.values()]

@@ -1,13 +1,11 @@
-"""Adapters in fewer bits: bf16, or int8 with a power of two as scale; and the memory of what rounding took away.
+"""Adapters in fewer bits: bf16, or int8 with a power of two as scale; and the memory of rounding errors.
 
-Error feedback (Seide et al. 2014, 1-bit SGD; Karimireddy et al., arXiv 1901.09847): what is sent is Q(x + e), and
-e <- x + e - Q(x + e) is added to what is sent next. So the sum of all that was sent differs from the sum of all that
-was meant by the last e alone, however many rounds there were. A number that is exactly 0 is sent as 0 and keeps its e:
-zeros mean that something is not there.
+Error feedback (Seide et al. 2014, 1-bit SGD; Karimireddy et al., arXiv 1901.09847): the message is Q(x + e), and e <- x
++ e - Q(x + e) is added to the next message. So the sum of all messages differs from the sum of all x by the last e
+only. An exact 0 is sent as 0 and keeps its e, since zeros mark missing parts.
 
-Scales are powers of two, one for every rank of a factor and one for every head tensor. A part of what was rounded, cut
-out along any structure and rank, is therefore rounded already: packing it again loses nothing, whoever shares a
-message.
+Scales are powers of two, one for every rank of a factor and one for every head tensor. A part of a rounded tensor,
+sliced along any structure and rank, is therefore already rounded, and packing it is exact.
 """
 
 from collections.abc import Iterator
@@ -22,17 +20,17 @@ from slimfed.clients.structure import Structure
 
 _LARGEST = 127
 _ODD = -128
-"""In the place of an exponent: the numbers are not all finite, and who receives them shall see that."""
+"""Value of an exponent if the numbers are not all finite, which the receiver must detect."""
 _BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def value_bytes(numbers: int, scales: int, precision: Precision) -> int:
-    """Bytes of so many numbers; ``scales`` are sent with int8 alone, a byte each."""
+    """Bytes of this many numbers; ``scales``: number of int8 scales, a byte each."""
     return numbers * _BYTES[precision] + (scales if precision == "int8" else 0)
 
 
 def adapter_bytes(adapter: Adapter, precision: Precision) -> int:
-    """Bytes of an adapter as it travels."""
+    """Bytes of an adapter in a message."""
     if precision == "fp32":
         return adapter.nbytes
     parts = list(_parts(adapter))
@@ -42,7 +40,7 @@ def adapter_bytes(adapter: Adapter, precision: Precision) -> int:
 def pack(adapter: Adapter, precision: Precision) -> tuple[np.ndarray, np.ndarray | None]:
     """All numbers in the order of ``Adapter.tensors``: float32, uint16 (the bits of bf16) or int8; and int8 exponents.
 
-    Nothing is lost of what :func:`rounded` returned, or a part of it.
+    Exact for the result of :func:`rounded`, or a part of it.
     """
     if precision == "bf16":
         return np.concatenate([_to_bits(part).ravel() for part, _ in _parts(adapter)]), None
@@ -58,7 +56,7 @@ def unpack(
 ) -> np.ndarray:
     """Inverse of :func:`pack`, float32; ``shapes``: of every tensor, and its axis of scales (:data:`FACTOR_AXES`).
 
-    Raises ``ValueError`` if the arrays are not what ``kind`` asks for.
+    Raises ``ValueError`` if the arrays do not fit ``kind``.
     """
     wanted = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}[kind]
     if vector.dtype != wanted or vector.ndim != 1:
@@ -83,24 +81,24 @@ def unpack(
 
 
 FACTOR_AXES = (0, 1)
-"""Along which axis a and b have a scale each: that of the rank. Other tensors have one scale, axis ``None``."""
+"""The axis with one scale for each entry: for a and b that of the rank. Other tensors have one scale, axis ``None``."""
 
 
 def rounded(adapter: Adapter, precision: Precision) -> Adapter:
-    """The nearest adapter that ``precision`` can carry."""
+    """The adapter rounded to ``precision``."""
     vector, exponents = pack(adapter, precision)
     parts = [(part.shape, axis) for part, axis in _parts(adapter)]
     return like(adapter, unpack(vector, exponents, parts, precision))
 
 
 def compensated(adapter: Adapter, memory: Adapter | None, precision: Precision) -> tuple[Adapter, Adapter]:
-    """What is sent of ``adapter``, and the memory for the next time; ``memory``, of the same shapes, from the last."""
+    """The rounded ``adapter`` to send, and the next memory; ``memory`` of the same shapes is the last one."""
     true = flat(adapter)
     before = np.zeros_like(true) if memory is None else flat(memory)
     there = true != 0
     meant = np.where(there, true + before, np.float32(0.0))
     sent = np.where(there, flat(rounded(like(adapter, meant), precision)), np.float32(0.0))
-    with np.errstate(invalid="ignore"):  # infinity less infinity: not taken
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is not stored
         left = np.where(there & np.isfinite(sent), meant - sent, before)
     return like(adapter, sent), like(adapter, left)
 
@@ -108,7 +106,7 @@ def compensated(adapter: Adapter, memory: Adapter | None, precision: Precision) 
 def kept(memory: Adapter, had: Structure, has: Structure, rank: int) -> Adapter:
     """A memory in the shape of ``had``, for a device that now has ``has``, within it, and trains ``rank``.
 
-    What it no longer has or trains is forgotten; ranks that it did not train before have nothing to remember.
+    Errors of parts that it no longer has or trains are dropped; new ranks start at 0.
     """
     cut = narrow(memory, had, has, rank)
     factors = {
@@ -147,14 +145,14 @@ def like(adapter: Adapter, vector: np.ndarray) -> Adapter:
 
 
 def _to_bits(tensor: np.ndarray) -> np.ndarray:
-    """The upper half of each float32, rounded to the nearest, ties to even."""
+    """The upper half of each float32, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(tensor, dtype=np.float32).view(np.uint32)
     nearest = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(tensor), np.uint32(0x7FC0), nearest).astype(np.uint16)
 
 
 def _to_int8(tensor: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Multiples of the smallest powers of two with which all fit, and their exponents."""
+    """Multiples of the smallest power of two that covers all numbers, and its exponents."""
     others = tuple(d for d in range(tensor.ndim) if d != axis)
     largest = np.abs(tensor).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
     finite = np.isfinite(largest)

@@ -1,18 +1,17 @@
 """The wire format: Flower records only, one message a node and round, or for 200 of its devices.
 
-A device's tensors travel as one vector (``adapter_codec.py``). The receiver trusts none of it: sizes are checked here,
-names and values by the strategy.
+A device's tensors are one vector (``adapter_codec.py``). The receiver trusts no part of a message: sizes are checked
+here, names and values by the strategy.
 
 Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, structures, scores} and one list per
 field of the assignments.
 
-Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D
-that finished, and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than fp32 adapters
-are vectors in that precision (``quantization.py``), with ``exponents`` beside them for int8; ``memory-D``, float32,
-goes both ways for a simulated device, whose memory the server keeps for it: its own it would not send.
-``node`` {seconds}: how long the node worked.
+Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D that finished,
+and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than fp32 adapters are vectors in
+that precision (``quantization.py``), with ``exponents`` beside them for int8; ``memory-D``, float32, is sent both ways
+for a simulated device, whose memory the server keeps. ``node`` {seconds}: the node's working time.
 
-Who hosts what (query): ``host`` {device} of a real node; empty from one that serves whatever it is sent.
+Query: ``host`` {device} of a real node; empty from a node that serves any device.
 """
 
 import math
@@ -35,7 +34,7 @@ from slimfed.clients.update import Assignment, Evaluation, Failure, Report, Upda
 
 
 class MalformedMessageError(SlimfedError, ValueError):
-    """A message whose records do not have the promised form; the text says which and how."""
+    """A message whose records have a wrong form; the text names record and fault."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def encode_orders(orders: Orders) -> RecordDict:
 
 
 def decode_task(content: RecordDict) -> TaskSpec:
-    """The task of a message: all that is needed to open the model, and so to decode the rest."""
+    """The task of a message, with which the model is opened and the rest decoded."""
     return TaskSpec.model_validate_json(str(content["task"]["json"]))
 
 
@@ -152,7 +151,7 @@ def decode_results(
 ) -> list[Update | Failure]:
     """Inverse of :func:`encode_results`, ordered by device; an update that cannot be read becomes a failure.
 
-    Of devices that are not ``wanted`` (None: all are) nothing is read; :func:`strangers` counts them.
+    Entries of devices that are not ``wanted`` (None: all) are not read; :func:`strangers` lists them.
     """
     return sorted(read_results(content, blueprint, wanted, precision), key=lambda result: result.device)
 
@@ -163,7 +162,7 @@ def read_results(
     wanted: Collection[int] | None = None,
     precision: Precision = "fp32",
 ) -> Iterator[Update | Failure]:
-    """As :func:`decode_results`, one after another in the order in which they lie there."""
+    """As :func:`decode_results`, one after another in the order of the records."""
     for key in content:
         if _answers_for(key, wanted):
             yield _decode_update(content, int(key.removeprefix("update-")), blueprint, precision)
@@ -174,7 +173,7 @@ def read_results(
 
 
 def strangers(content: RecordDict, wanted: Collection[int]) -> list[int]:
-    """Devices that a reply speaks of and was not asked for, ascending."""
+    """Devices in a reply that were not requested, ascending."""
     failures: Any = content.get("failures", {})
     named = [*content, *(f"update-{name}" for name in failures)]
     return sorted({int(key.removeprefix("update-")) for key in named if _answers_for(key, None)} - set(wanted))
@@ -187,24 +186,24 @@ def _answers_for(key: str, wanted: Collection[int] | None) -> bool:
 
 
 def encode_work(content: RecordDict, seconds: float) -> None:
-    """Add to a node's reply how long the node worked for it."""
+    """Add the node's working time in seconds to its reply."""
     content["node"] = MetricRecord({"seconds": seconds})
 
 
 def decode_work(content: RecordDict) -> float:
-    """Seconds that a node says it worked; 0 if it says nothing usable. It cannot make itself quick with it."""
+    """Working time in seconds reported by a node; 0 if missing or invalid. It does not shorten the measured time."""
     record: Any = content.get("node", {})
     seconds = record.get("seconds") if isinstance(record, MetricRecord) else None
     return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else 0.0
 
 
 def encode_phases(content: RecordDict, seconds: Mapping[str, float]) -> None:
-    """Add to a node's reply where its time went, seconds by phase."""
+    """Add the node's seconds by phase to its reply."""
     content["phases"] = MetricRecord(dict(seconds))
 
 
 def decode_phases(content: RecordDict) -> dict[str, float]:
-    """Seconds by phase, as far as a node says anything usable."""
+    """Seconds by phase; invalid values are left out."""
     record: Any = content.get("phases", {})
     if not isinstance(record, MetricRecord) or len(record) > _MOST_PHASES:
         return {}
@@ -212,12 +211,12 @@ def decode_phases(content: RecordDict) -> dict[str, float]:
 
 
 def encode_host(device: int | None) -> RecordDict:
-    """The answer of a node to who lives there."""
+    """A node's reply with the device that it hosts."""
     return RecordDict({"host": ConfigRecord({} if device is None else {"device": device})})
 
 
 def decode_host(content: RecordDict) -> int | None:
-    """The device that a node says it hosts, if any. Raises :class:`MalformedMessageError`."""
+    """The device that a node hosts by its reply; None if it hosts none. Raises :class:`MalformedMessageError`."""
     record = content.get("host")
     device = record.get("device") if isinstance(record, ConfigRecord) else None
     if not isinstance(record, ConfigRecord) or (device is not None and (type(device) is not int or device < 0)):
@@ -245,14 +244,14 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, preci
 
 
 def _evaluation(metrics: Any) -> Evaluation | None:
-    """What the node measured of the device's own model: nothing at all, or at least loss and accuracy."""
+    """The evaluation of the device's own model, with at least loss and accuracy; or None."""
     there = {name: f"test_{name}" for name in _EVALUATION if f"test_{name}" in metrics}
     whole = {f"test_{name}" for name in _COUNTS}
     return Evaluation(**{name: _number(metrics, key, whole) for name, key in there.items()}) if there else None
 
 
 def _number(metrics: Any, name: str, whole: Set[str] = _WHOLE) -> Any:
-    """A metric of the promised type, and not one that only compares equal to it."""
+    """A metric of exactly the required type."""
     value, wanted = metrics[name], int if name in whole else float
     if type(value) is not wanted:
         raise TypeError(f"{name} is {value!r:.50}, expected {wanted.__name__}")
@@ -260,7 +259,7 @@ def _number(metrics: Any, name: str, whole: Set[str] = _WHOLE) -> Any:
 
 
 def _clean(cause: object) -> str:
-    """A cause that any store takes: not endless, and without the character that PostgreSQL refuses."""
+    """A cause for the store: of limited length, without the NUL character that PostgreSQL refuses."""
     return str(cause).replace("\0", "")[:_LONGEST_CAUSE]
 
 

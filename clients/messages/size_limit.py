@@ -1,10 +1,10 @@
-"""How large a message may be: both sides look before they send, and the server before it reads."""
+"""The size limit of messages, checked by both sides before sending, and by the server before reading."""
 
 from flwr.app import RecordDict
 
 
 def oversize(content: RecordDict, devices: int, limit_mb: float) -> str | None:
-    """Why a message that serves so many devices is too large, and what to do; None if it is not.
+    """Cause and remedy for a too large message to this many devices; None if its size is allowed.
 
     ``limit_mb``: the job's ``deadlines.message_mb``, megabytes for each device.
     """

@@ -1,1 +1,1 @@
-"""A node of the federation: what it holds for a run, and which device is its own."""
+"""A node of the federation: its state for a run, and its own device."""

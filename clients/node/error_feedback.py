@@ -1,6 +1,6 @@
-"""What a real device keeps between rounds: what rounding took away of its updates. Flower carries it in the context.
+"""The rounding errors that a real device keeps between rounds, in Flower's context.
 
-A simulated device keeps nothing; its memory travels with the messages and lies on the server
+A simulated device keeps no state; its rounding errors are in the messages and on the server
 (``messages/adapter_codec.py``).
 """
 
@@ -20,7 +20,7 @@ _NAME = "memory"
 
 
 def recall(state: RecordDict, orders: Orders) -> Orders:
-    """``orders`` to this device with its memory; in a round that is repeated, with that of the first time."""
+    """``orders`` with this device's memory; in a repeated round, with the memory of the first attempt."""
     if f"{_NAME}-round" not in state:
         return orders
     (assignment,) = orders.assignments
@@ -33,7 +33,7 @@ def recall(state: RecordDict, orders: Orders) -> Orders:
 
 
 def remember(state: RecordDict, orders: Orders, update: Update) -> Update:
-    """Keep the memory of ``update``, which is returned without it."""
+    """Store the memory of ``update``, and return the update without it."""
     _write(state, "before", orders.memories.get(update.device))
     _write(state, "after", update.report.memory)
     state[f"{_NAME}-round"] = ConfigRecord({"round": update.report.round})
@@ -42,7 +42,7 @@ def remember(state: RecordDict, orders: Orders, update: Update) -> Update:
 
 
 def _fitted(memory: Adapter | None, state: RecordDict, assignment: Assignment) -> Adapter | None:
-    """``memory`` in the shape of the assignment; None if the device has more now, as after another server's start."""
+    """``memory`` in the shape of the assignment; None if the device has more units, as after a new start."""
     arrays: Any = state[f"{_NAME}-structure"]
     had = Structure.unpack(assignment.structure.blueprint, arrays["structure"].numpy())
     if memory is None or not assignment.structure.within(had):

@@ -1,4 +1,4 @@
-"""How good the models of a node's devices are on the test split."""
+"""Evaluation of the devices' models on the test split of a node."""
 
 import logging
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelEvaluator:
-    """Measures models made of the context's base on ``test``, one by one or in cohorts."""
+    """Evaluates models made of the context's base on ``test``, one by one or in cohorts."""
 
     context: DeviceContext
     test: TokenisedSplit
 
     @property
     def dtype(self) -> torch.dtype:
-        """What evaluation computes in: bfloat16 under autocast, or float32 for the base's own type."""
+        """Type of evaluation: bfloat16 under autocast, or float32 for the base's own type."""
         return torch.bfloat16 if self.context.task.dtype == "bf16" else torch.float32
 
     def model(self, adapter: Adapter, structure: Structure) -> PreTrainedModel:
@@ -44,7 +44,7 @@ class ModelEvaluator:
         return with_room(lambda: evaluate(self.model(adapter, structure), self.test, dtype=self.dtype, rows=rows))
 
     def many(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
-        """The models that ``updates`` lead to, on the same ``rows``: in cohorts where that is possible."""
+        """The models of ``updates`` on the same ``rows``, in cohorts if possible."""
         task = self.context.task
         if not together(task, [update.adapter for update in updates]):
             return [self.one(update.adapter, update.report.structure, rows) for update in updates]
@@ -54,7 +54,7 @@ class ModelEvaluator:
         return found
 
     def _one_pass(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
-        """What one pass over ``updates`` measures; where memory does not suffice, two over the halves."""
+        """Evaluations of ``updates`` by one pass, or by two passes over halves if memory does not suffice."""
 
         def measured() -> list[Evaluation]:
             return evaluate_cohort(self.context, updates, self.test, rows)

@@ -1,4 +1,4 @@
-"""A real node's own device: which one it is, and where its text lies. The node's owner says so, nobody else."""
+"""A real node's own device: its number and the folder of its text, which only the node's owner sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class HostedDevice:
 
     @staticmethod
     def of(config: Mapping[str, object]) -> "HostedDevice | None":
-        """The device that a node's configuration names; None for a node that has none of its own (simulated ones).
+        """The device that a node's configuration names; None for simulated nodes.
 
-        Raises :class:`InputError` for a configuration that names it badly.
+        Raises :class:`InputError` for an invalid configuration.
         """
         if "device" not in config and "data" not in config:
             return None

@@ -1,4 +1,4 @@
-"""What a node holds for a run: the frozen base, its structure, the tokenised text and who owns which part of it."""
+"""A node's state for a run: the frozen base, its blueprint, the tokenised text and its division among devices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,9 +56,9 @@ class NodeRuntime:
     prompts: Prompts | None
 
     def serve(self, orders: Orders, watch: Stopwatch) -> list[Update | Failure]:
-        """Train the assigned devices, and make their updates ready to be sent; one result a device, in order.
+        """Train the assigned devices and prepare their updates for sending; one result for each device, in order.
 
-        ``watch`` learns where the time went. The steps:
+        ``watch`` counts time by phase. The steps:
 
         1. put the residual, which is the same for all devices, into the base that they share;
         2. give each device its work: its part of the adapter, and its data;
@@ -82,17 +82,17 @@ class NodeRuntime:
         return replace(self.base, model=model), replace(orders, adapter=replace(orders.adapter, residual={}))
 
     def _work(self, orders: Orders) -> CohortWork:
-        """What each device of ``orders`` is given to train."""
+        """The work of each device of ``orders``."""
         assignments = orders.assignments
         structures, ranks = [a.structure for a in assignments], [a.rank for a in assignments]
         adapters = Broadcast(orders.adapter, orders.envelope, structures, ranks)
         return CohortWork(assignments, adapters, orders.scores, [self.data(each) for each in assignments])
 
     def _transforms(self, context: DeviceContext) -> list[UpdateTransform]:
-        """What happens to updates between training and sending, in order.
+        """The transforms of updates between training and sending, in order.
 
-        Ranks go first, so that the model is measured that stays. Privacy comes after, since it takes the evaluation
-        away. Rounding is the last, so that the device knows what it took away of what is really sent.
+        Ranks are pruned first, so that the final model is evaluated. Privacy follows, since it removes the evaluation.
+        Rounding is last, so that the rounding error is that of the sent adapter.
         """
         task = self.task
         transforms: list[UpdateTransform] = []
@@ -115,7 +115,7 @@ class NodeRuntime:
         return self._evaluator.one(adapter, structure, rows)
 
     def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        """As :meth:`evaluate` on the whole test split, and what the model writes, if the test split has prompts."""
+        """As :meth:`evaluate` on the whole test split, and of generated completions, if the test split has prompts."""
         evaluator = self._evaluator
         model = with_room(lambda: evaluator.model(adapter, structure))
         found = with_room(lambda: evaluate(model, self.test, dtype=evaluator.dtype))
@@ -127,7 +127,7 @@ class NodeRuntime:
         return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
 
     def scores_of_base(self) -> np.ndarray | None:
-        """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data for that."""
+        """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data."""
         criterion = IMPORTANCE[self.task.pruning.importance]
         if criterion.needs_data:
             return None
@@ -139,7 +139,7 @@ class NodeRuntime:
         return importance.score().float().cpu().numpy()
 
     def data(self, assignment: Assignment) -> DeviceData:
-        """The assigned device's own rows: batches drawn by its seed of the round, probe batches that never change."""
+        """Data of the assigned device: batches drawn by its seed of the round, and fixed probe batches."""
         rows, size = self.parts[assignment.device], self.task.training.batch_size
         steps, turn = assignment.local_steps, derive(self.task.seed, "lengths", assignment.round)
         fixed = derive(self.task.seed, "probe", assignment.device)
@@ -152,12 +152,12 @@ class NodeRuntime:
 
 @lru_cache(maxsize=2)
 def open_runtime(task: TaskSpec) -> NodeRuntime:
-    """The runtime of a task, the same object for the same task while the process lives.
+    """The runtime of a task, cached in the process.
 
-    Uses the accelerator if there is one; on a CPU one thread, since a node is one of several workers of a machine and
-    the order of a sum must not depend on how many there are.
+    Uses the accelerator if there is one; on a CPU one thread, since a machine runs several workers, and sums must not
+    depend on their number.
     """
-    # Here: it brings seconds of imports that a real node can do without.
+    # Imported here, since it takes seconds and a real node does not need it.
     from slimfed.clients.data.partition import partition
 
     text = load_data(task.data, task.model.task)
@@ -166,7 +166,7 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
 
 @lru_cache(maxsize=2)
 def open_server_runtime(task: TaskSpec) -> NodeRuntime:
-    """The server's runtime where devices have text of their own: nothing is divided, and the labels are its text's.
+    """The server's runtime if devices have their own text: text is not divided, and labels are those of its text.
 
     Its ``task`` carries the labels, to be sent.
     """
@@ -178,7 +178,7 @@ def open_server_runtime(task: TaskSpec) -> NodeRuntime:
 def open_hosted_runtime(task: TaskSpec, own: HostedDevice) -> NodeRuntime:
     """The runtime of a task on a real device. Raises :class:`InputError`.
 
-    The server says what is trained, but names no place on this machine: a model folder is the owner's to name.
+    The server chooses the model but no folder on this machine; only the device's owner names a folder.
     """
     path = own.model or task.model.path
     if own.model is None and not path.startswith(BUILTIN) and is_local(path):

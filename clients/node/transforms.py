@@ -1,4 +1,4 @@
-"""What a node does with its devices' updates between training and sending: one transform a step, in a fixed order."""
+"""Transforms of updates between training and sending, applied in a fixed order."""
 
 import secrets
 from collections.abc import Set
@@ -20,36 +20,36 @@ from slimfed.clients.update import Update
 
 
 class UpdateTransform(Protocol):
-    """One step on the way of updates to the server."""
+    """One transform of updates before they are sent."""
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """The ``updates`` that answer ``orders``, changed: as many, of the same devices, in the same order."""
+        """The changed ``updates`` that answer ``orders``: of the same devices, in the same order."""
         ...
 
 
 @dataclass(frozen=True)
 class PruneRanks:
-    """Devices give up ranks that have shrunk (HetLoRA, Cho et al., arXiv 2401.06432, section 3.3)."""
+    """Prunes ranks that have shrunk (HetLoRA, Cho et al., arXiv 2401.06432, section 3.3)."""
 
     spec: AdapterSpec
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """Each update, cut to fewer ranks or as it was."""
+        """Each update, with fewer ranks or unchanged."""
         return [self_pruned(update, sent_to(update, orders), self.spec) for update in updates]
 
 
 @dataclass(frozen=True)
 class EvaluateModels:
-    """The models of the devices that are asked for it are measured on ``rows`` of the test split, in cohorts if can be.
+    """Evaluates the requested devices' models on ``rows`` of the test split, in cohorts if possible.
 
-    A real device need not keep a test file: without rows nothing is measured.
+    A real device may have no test file; without rows nothing is evaluated.
     """
 
     evaluator: ModelEvaluator
     rows: np.ndarray
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """Each update, with an evaluation in its report where its assignment asks for one."""
+        """Each update, with an evaluation in its report if its assignment requests one."""
         with self.evaluator.context.watch.phase("evaluate"):
             if not len(self.rows):
                 return updates
@@ -65,15 +65,15 @@ class EvaluateModels:
 
 @dataclass(frozen=True)
 class Privatise:
-    """Local differential privacy: clips and noises what leaves, and silences the other numbers that text made.
+    """Local differential privacy: clips the adapter, adds noise, and removes other values that depend on the text.
 
-    The noise is nobody's to know: each device's comes of fresh randomness, and the run's seed has no part in it.
+    The noise comes from the system's entropy and not from the run's seed, which others know.
     """
 
     spec: PrivacySpec
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """Each update as it may leave."""
+        """Each update in its private form."""
         private = []
         for update in updates:
             draw = np.random.default_rng(secrets.randbits(256))
@@ -83,23 +83,23 @@ class Privatise:
 
 @dataclass(frozen=True)
 class Upload:
-    """Leaves out what the server knows already of an adapter of ``method``."""
+    """Leaves out the parts of an adapter of ``method`` that the server already knows."""
 
     method: AdapterMethod
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """Each update with what of its adapter is sent."""
+        """Each update with the part of its adapter that is sent."""
         return [replace(update, adapter=self.method.upload(update.adapter)) for update in updates]
 
 
 @dataclass(frozen=True)
 class Quantise:
-    """Rounds adapters to ``precision``, and adds what was rounded away in the device's last round (error feedback)."""
+    """Rounds adapters to ``precision`` after adding the rounding error of the device's last round (error feedback)."""
 
     precision: Precision
 
     def __call__(self, updates: list[Update], orders: Orders) -> list[Update]:
-        """Each update as it can travel, with the new rounding error as the ``memory`` of its report."""
+        """Each rounded update, with the new rounding error as the ``memory`` of its report."""
         starts = {assignment.device: assignment.structure for assignment in orders.assignments}
         rounded = []
         for update in updates:
@@ -112,5 +112,5 @@ class Quantise:
 
 
 def sent_to(update: Update, orders: Orders) -> Adapter:
-    """What the device was sent, in the structure and rank that it has now."""
+    """The adapter that the device was sent, in its current structure and rank."""
     return narrow(orders.adapter, orders.envelope, update.report.structure, update.report.rank)

@@ -1,4 +1,4 @@
-"""Short measurements of this processor, from which the engine is chosen and against which a profile is held."""
+"""Short measurements of this processor, for choosing the engine and for comparison with a profile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -29,14 +29,14 @@ _RANK = 8
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of one device's training step: ``fixed`` whatever the batch, ``own`` for a batch of the job's size."""
+    """Seconds of one device's training step: ``fixed`` for any batch, plus ``own`` for a batch of the job's size."""
 
     fixed: float
     own: float
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device, rows: int = 1024, width: int = 1024) -> float:
-    """FLOP/s that a large matrix product reaches in ``dtype``: the peak that matters. One thread on a CPU."""
+    """FLOP/s of a large matrix product in ``dtype``, the reachable peak. One thread on a CPU."""
     x, w = (torch.ones(rows, width, dtype=dtype, device=device) for _ in range(2))
     if device.type == "cuda":
         x, w = (torch.ones(8192, 8192, dtype=dtype, device=device) for _ in range(2))
@@ -46,17 +46,17 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, rows: int = 1024, widt
 
 
 def has_bf16() -> bool:
-    """True if this CPU multiplies bf16 in hardware. Without, bf16 is emulated and slow."""
+    """True if this CPU multiplies bf16 in hardware. Otherwise bf16 is emulated and slow."""
     information = Path("/proc/cpuinfo")
     flags = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
     return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def step_cost(base: LoadedModel, blueprint: Blueprint, task: TaskSpec) -> StepCost:
-    """Measure what a step of one device costs by itself, on made-up text of the job's longest length.
+    """Measure the step of one device, on artificial text of the job's longest length.
 
-    Steps on one batch and on three tell what does not grow with the work. Processor seconds of one thread, so that
-    other programs do not count.
+    The fixed part follows from steps on one and on three batches. Processor seconds of one thread, which other programs
+    do not affect.
     """
     with _one_thread():
         small, large = (_step_seconds(base, blueprint, task, size) for size in (1, _LARGER))
@@ -81,13 +81,13 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batch
         part = Assignment(0, 1, _rank(base, blueprint), 0.0, steps, 0.0, 0.0, 0, False, blueprint.dense())
         return lambda: train_device(DeviceContext(base, blueprint, task), DeviceWork(part, adapter, scores, data))
 
-    round_of(1)()  # the first pass of a shape sets things up
+    round_of(1)()  # the first pass of a shape includes set-up
     many, one = (_least_seconds(round_of(steps), base.model.device) for steps in (_STEPS + 1, 1))
     return max(0.0, many - one) / _STEPS
 
 
 def blank_adapter(base: LoadedModel, blueprint: Blueprint) -> Adapter:
-    """A LoRA adapter of no effect."""
+    """A LoRA adapter with product 0."""
     factors = zero_factors(base.model, blueprint.modules, _rank(base, blueprint))
     return Adapter(factors, {name: to_array(base.model.get_parameter(name)) for name in base.head})
 
@@ -97,7 +97,7 @@ def _rank(base: LoadedModel, blueprint: Blueprint) -> int:
 
 
 def _least_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of a few runs, of fewer if they take long: what other programs do to the caches only adds."""
+    """The shortest of a few runs (fewer if they take long), since other programs can only slow a run."""
     times = [_seconds(work, device)]
     while len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS:
         times.append(_seconds(work, device))
@@ -119,7 +119,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As a worker computes on a CPU."""
+    """Compute with one thread, as a worker does on a CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

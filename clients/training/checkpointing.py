@@ -1,4 +1,4 @@
-"""Memory against time in training: what is computed again when a gradient needs it, rather than kept."""
+"""Checkpointing: activations that are recomputed for gradients instead of kept in memory."""
 
 import weakref
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
 
 
 def recompute_layers(model: PreTrainedModel) -> None:
-    """Make every layer of ``model`` do so while it trains, in place (Chen et al., arXiv 1604.06174; PyTorch's own).
+    """Recompute every layer of ``model`` in training, in place (Chen et al., arXiv 1604.06174; PyTorch's checkpoint).
 
-    What comes out is the same; a training step costs one more pass through the layers.
+    Results are the same; a training step has one more pass through the layers.
     """
     model.activation_checkpointing_enable()
-    model.disable_input_require_grads()  # meant for another way to checkpoint; here it costs a gradient nobody reads
+    model.disable_input_require_grads()  # meant for reentrant checkpointing; here it adds an unused gradient
     model.config.use_cache = False  # a layer that runs twice would fill a cache twice
 
 
 class ActivationFunctions:
     """The activation functions of one model, whose outputs are not kept for the backward pass but computed again.
 
-    The FFN's down projection needs the function's output for the gradient of its factor A, and the function itself has
-    kept its input anyway. Of a BERT layer's kept activations a quarter goes, for the time of one elementwise function;
-    results are the same to the bit.
+    The FFN's down projection needs the function's output for the gradient of its factor A, and the function keeps its
+    input in any case. This saves a quarter of a BERT layer's kept activations, for the time of one elementwise
+    function. Results are the same to the bit.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,7 +39,7 @@ class ActivationFunctions:
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:
-        """A forward pass of the model inside keeps their inputs alone."""
+        """Context in which a forward pass keeps only the inputs of these functions."""
         self._made = {}
         try:
             with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack):
@@ -54,7 +54,7 @@ class ActivationFunctions:
 
     def _pack(self, tensor: torch.Tensor) -> "torch.Tensor | _Recipe":
         made = (self._made or {}).get(_address(tensor))
-        # Only while the output lives is the address its own.
+        # An address identifies the output only while the output exists.
         if made is None or made.output() is None or tensor.numel() != made.source.numel():
             return tensor
         kind = tensor.device.type
@@ -71,7 +71,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """``function(source)``, seen in the shape in which it was to be kept, under the autocast of its first time."""
+    """``function(source)``, in the shape of the kept tensor, under the autocast of the forward pass."""
 
     function: Any
     source: torch.Tensor

@@ -1,19 +1,19 @@
-"""SquareHead: a pruned model recovers by keeping its hidden states near those of the unpruned one."""
+"""SquareHead: the loss keeps a pruned model's hidden states near those of the unpruned one."""
 
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-# As released: the step of bfloat16 at 1, below which a layer's states would count as nothing.
+# As released: the resolution of bfloat16 at 1, for layers with very small states.
 _EPSILON = torch.finfo(torch.bfloat16).eps
 
 
 def square_head(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
     """sum over the layers of mean((S - T)^2) / (mean(T^2) + eps), a scalar (Kurtic et al., arXiv 2310.06927, eq. 3).
 
-    ``student`` and ``teacher``: states after every layer, [rows, length, width], the last as the model hands it on to
-    its head. ``mask``, 0/1 [rows, length]: tokens that are no padding; the means are over theirs.
+    ``student`` and ``teacher``: states after every layer, [rows, length, width], the last as input of the head.
+    ``mask``, 0/1 [rows, length]: tokens other than padding, over which the means are taken.
     """
     tokens = mask.bool()
     losses = []

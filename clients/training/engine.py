@@ -1,4 +1,4 @@
-"""How a node's devices are computed: in cohorts over the shared base, or one after another on sliced models."""
+"""Training of a node's devices: in cohorts over the shared base, or one after another on sliced models."""
 
 import logging
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def hindrance(task: TaskSpec, base: LoadedModel) -> str:
-    """Why this task cannot be trained in cohorts; empty if it can."""
+    """The cause why this task cannot be trained in cohorts; empty if it can."""
     if not supports(base.model, base.head):
         return "the task head is more than linear modules"
     if task.training.recovery == "squarehead":
@@ -36,10 +36,10 @@ def hindrance(task: TaskSpec, base: LoadedModel) -> str:
 
 
 def train(context: DeviceContext, work: CohortWork) -> list[Update | Failure]:
-    """Train the devices of ``work``, in order. A device that fails on its own does not harm the others.
+    """Train the devices of ``work``, in order. A failing device does not affect the others.
 
-    A cohort that runs out of memory is halved until it fits, and so are those after it; one device that does not fit
-    is a failure. A cohort that fails in another way is halved too, until what fails is alone.
+    A cohort that runs out of memory is halved until it fits, and so are those after it; one device that does not fit is
+    a failure. A cohort that fails for another reason is halved until the failing device is alone.
     """
     results: list[Update | Failure] = []
     size = context.task.cohort_size if context.task.engine == "cohort" else 1
@@ -62,9 +62,9 @@ def _one_pass(context: DeviceContext, work: CohortWork) -> list[Update]:
 
 @contextmanager
 def _flushing_denormals() -> Iterator[None]:
-    """Take numbers below the smallest normal one for zero, in this thread alone.
+    """Flush denormal numbers to zero, in this thread alone.
 
-    Gradients of a text that is learnt well fall below 1e-38, where a processor is many times slower.
+    Gradients of well-learnt texts fall below 1e-38, where a processor is many times slower.
     """
     torch.set_flush_denormal(True)
     try:
@@ -83,7 +83,7 @@ def _attempt(context: DeviceContext, work: CohortWork, size: int) -> tuple[list[
             device = work.assignments[0].device
             _log.warning("device %d failed: %s", device, cause, exc_info=not starved)
             return [Failure(device, cause)], size
-    make_room()  # kernels that find no memory do not always say so
+    make_room()  # out of memory in a kernel can appear as another error
     half = (len(work) + 1) // 2
     _log.warning("a cohort of %d devices failed, two halves are tried: %s", len(work), cause)
     size = min(size, half) if starved else size

@@ -11,7 +11,7 @@ def device_losses(logits: torch.Tensor, labels: torch.Tensor, devices: int) -> t
 
     The rows of ``logits`` belong to the devices in equal parts, in order. Classification: logits [rows, classes],
     labels [rows]. Causal-lm: logits [rows, length, vocabulary], labels [rows, length]; each position predicts the next.
-    Targets of ``IGNORED`` do not count; a device without any target has loss 0.
+    Targets ``IGNORED`` are left out; a device without any target has loss 0.
     """
     if logits.dim() == 3:
         logits, labels = logits[:, :-1], labels[:, 1:]
@@ -22,5 +22,5 @@ def device_losses(logits: torch.Tensor, labels: torch.Tensor, devices: int) -> t
 
 
 def counted(attention_mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Tokens of rows that have a target at all, 0/1 [rows, length]: no padding, no row that fills up a cohort."""
+    """Mask of tokens in rows with a target, 0/1 [rows, length]: without padding and filler rows of a cohort."""
     return attention_mask * (labels.reshape(len(labels), -1) != IGNORED).any(1, keepdim=True)

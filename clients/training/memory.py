@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of training, as the allocator saw it."""
+"""Peak memory of training, as counted by the allocator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass
 class MemoryReading:
-    """``peak``: bytes allocated at the highest point; 0 where the processor keeps no count (plain CPU)."""
+    """``peak``: bytes allocated at the highest point; 0 on a CPU, which does not count."""
 
     peak: int = 0
 
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[MemoryReading]:
-    """Measure the peak of what is allocated on ``device`` inside the block."""
+    """Measure the peak of allocated bytes on ``device`` inside the block."""
     reading = MemoryReading()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -29,10 +29,10 @@ def peak_memory(device: torch.device) -> Iterator[MemoryReading]:
 
 @contextmanager
 def counted_memory() -> Iterator[MemoryReading]:
-    """Count what the block has PyTorch allocate on the CPU, beyond what was there before it, at its highest point.
+    """Count the peak of bytes that PyTorch allocates on the CPU inside the block, beyond those before it.
 
-    The same work gives the same bytes, on a busy machine too, unlike the resident set of a process. For benchmarks and
-    tests: every allocation is recorded by the profiler. Arrays of NumPy are not seen.
+    Unlike the resident set of a process, the count does not depend on other programs. For benchmarks and tests: every
+    allocation is recorded by the profiler. NumPy's arrays are not counted.
     """
     reading = MemoryReading()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -41,7 +41,7 @@ def counted_memory() -> Iterator[MemoryReading]:
 
 
 def _highest(recorded: profile) -> int:
-    """Most bytes held at once by blocks that were allocated while ``recorded`` ran."""
+    """Peak of the bytes allocated while ``recorded`` ran."""
     assert recorded.profiler is not None
     assert recorded.profiler.kineto_results is not None
     waiting, changes = list(recorded.profiler.kineto_results.experimental_event_tree()), []

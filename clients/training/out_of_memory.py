@@ -1,4 +1,4 @@
-"""Memory that ran out, and what can be given back before the same is tried again."""
+"""Out of memory: detecting it, and freeing caches before a second attempt."""
 
 import gc
 from collections.abc import Callable
@@ -12,14 +12,14 @@ Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if ``error`` says that memory ran out, on whichever processor. PyTorch has no type for that on a CPU."""
+    """True if ``error`` means out of memory, on a CPU or GPU. PyTorch has no type for it on a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def make_room() -> None:
-    """Give back what is held for later: garbage, the recordings' stock of memory, and PyTorch's."""
+    """Free cached memory: garbage, the memory pools of recordings, and PyTorch's cache."""
     gc.collect()
     if torch.cuda.is_available():
         forget_recordings(torch.cuda.current_device())
@@ -27,7 +27,7 @@ def make_room() -> None:
 
 
 def with_room(work: Callable[[], Result]) -> Result:
-    """The result of ``work``, which is tried once more with all room there is if memory did not suffice."""
+    """The result of ``work``, which is repeated once after :func:`make_room` if memory does not suffice."""
     try:
         return work()
     except Exception as error:

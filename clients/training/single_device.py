@@ -1,4 +1,4 @@
-"""One device's round, alone on its physically sliced model: tune, score, prune, recover, report what changed."""
+"""One device's round, alone on its physically sliced model: tune, score, prune, recover, report."""
 
 import time
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ from slimfed.clients.update import Report, Update, Workload
 def train_device(context: DeviceContext, work: DeviceWork) -> Update:
     """Train one device for one round.
 
-    The round alternates stretches of optimiser steps with prune events (FedSpine's prune and recover); the optimiser's
-    moments are cut with the factors they belong to.
+    The round alternates optimiser steps with prune events (FedSpine's prune and recover). The optimiser's moments are
+    sliced with the factors.
     """
     started = time.perf_counter()
     assignment, data = work.assignment, work.data
@@ -68,7 +68,7 @@ def train_device(context: DeviceContext, work: DeviceWork) -> Update:
 
 
 class _Session:
-    """The moving parts of one device's round: model, optimiser, scores, and what it cost so far."""
+    """The state of one device's round: model, optimiser, scores, and cost so far."""
 
     def __init__(self, context: DeviceContext, work: DeviceWork) -> None:
         base, blueprint, task, assignment = context.base, context.blueprint, context.task, work.assignment
@@ -107,7 +107,7 @@ class _Session:
         )
 
     def hold_to(self, start: Adapter) -> None:
-        """Remember what training started from, in the shape that the device has now, if FedProx pulls towards it."""
+        """Store the start values of training in the device's current shape, if FedProx is used."""
         self.start = start
         values = start.tensors() if self.task.training.proximal > 0 else []
         pairs = zip(self.adapted.parameters(), values, strict=bool(values))
@@ -121,7 +121,7 @@ class _Session:
                     parameter.grad.add_(parameter - anchor, alpha=self.task.training.proximal)
 
     def prune(self, fleet_scores: np.ndarray, share: float) -> None:
-        """Remove what the event asks for; factors and moments lose the same rows and columns."""
+        """Remove the units of the event from model, factors and moments."""
         structure = prune(self.assignment, self.structure, self.scores.value(), fleet_scores, share, self.task.pruning)
         if structure is self.structure:
             return
@@ -133,13 +133,13 @@ class _Session:
     def carry_moments(
         self, old: AdaptedModel, state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]], had: Structure
     ) -> None:
-        """Give the optimiser AdamW's moments ``state`` of the ``old`` model, which had ``had``, cut to what is left."""
+        """Set AdamW's moments to ``state`` of the ``old`` model with structure ``had``, sliced to the new structure."""
         if not state:
             return
         step = state[old.parameters()[0]]["step"]
 
         def carried(name: str) -> Adapter:
-            def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # none for one that had no gradient yet
+            def moment(parameter: torch.nn.Parameter) -> torch.Tensor:  # no moments before the first gradient
                 return state[parameter][name] if parameter in state else torch.zeros_like(parameter)
 
             return narrow(old.read(moment), had, self.structure)
@@ -153,7 +153,7 @@ class _Session:
             }
 
     def step(self, batch: Batch, step: int) -> None:
-        """One optimiser step, scored while the device still has something to prune."""
+        """One optimiser step, with scores while the device still has units to prune."""
         self.adapted.model.train()
         begin, end = self.assignment.learning_rate, self.assignment.learning_rate_end
         rate = begin + (end - begin) * step / self.assignment.local_steps
@@ -179,7 +179,7 @@ class _Session:
             return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())
 
     def _objective(self, batch: Batch) -> torch.Tensor:
-        """The loss that is trained: the text's, and with SquareHead the distance from the unpruned base."""
+        """The training loss: that of the text, and with SquareHead the distance from the unpruned base."""
         if self.task.training.recovery == "plain":
             return self._loss(batch)
         mask = batch["attention_mask"].to(self.device)
@@ -189,7 +189,7 @@ class _Session:
         return loss + square_head(states, wanted, mask)
 
     def _work(self, rows: int, length: int) -> Workload:
-        """What a step cost: with a teacher also its weights, in memory and read once, and its forward pass."""
+        """Work of a step; a teacher adds its weights, in memory and read once, and its forward pass."""
         work = training_workload(self.size, self.load, 1, rows, length, self.task.training.checkpointing)
         if self.task.training.recovery == "plain":
             return work
@@ -205,12 +205,12 @@ class _Session:
         return self._forward(batch)[0]
 
     def _forward(self, batch: Batch, **asked: bool) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The text's mean loss, and the states after every layer if they are asked for."""
+        """The text's mean loss, and the states after every layer if requested."""
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16")
-        # A layer that is computed again as a whole keeps nothing of its own.
+        # A checkpointed layer keeps no activations.
         spared = nullcontext() if self.task.training.checkpointing else self.activations.recomputed()
         with mixed, spared:
             output = self.adapted.model(**inputs, **asked, **without_cache(self.adapted.model))
@@ -219,7 +219,7 @@ class _Session:
 
 
 def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:
-    """Sum of |p * gp| over what the adapter trains, a scalar: the first-order change of the loss if it went to zero."""
+    """Sum of |p * gp| over the adapter's parameters, a scalar: first-order change of the loss if they were zero."""
     with torch.no_grad():
         parts = [(p * p.grad).abs().sum() for p in adapted.adapter_parameters() if p.grad is not None]
         return torch.stack(parts).sum()

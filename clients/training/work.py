@@ -1,4 +1,4 @@
-"""What training is given: what all devices of a node share, and what is one device's own."""
+"""Inputs of training: those that all devices of a node share, and those of one device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class DeviceContext:
-    """The same for all devices: the frozen base, its blueprint, the run's task. ``watch`` learns where time goes."""
+    """Shared by all devices: the frozen base, its blueprint, the run's task. ``watch`` counts time by phase."""
 
     base: LoadedModel
     blueprint: Blueprint
@@ -28,13 +28,13 @@ class DeviceContext:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What products are computed in: that of the task, or of the base where the task says fp32."""
+        """Type of the products: that of the task, or for fp32 that of the base."""
         return torch.bfloat16 if self.task.dtype == "bf16" else self.base.model.dtype
 
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A device's own data: training batches for a round, fixed batches to measure on, how much there is."""
+    """A device's data: training batches of a round, fixed batches for losses, number of examples."""
 
     batches: Callable[[], Iterator[Batch]]
     probe: tuple[Batch, ...]
@@ -45,8 +45,8 @@ class DeviceData:
 class DeviceWork:
     """One device's part of a round.
 
-    ``adapter`` is as it was sent, in the device's shape (structure and rank of ``assignment``); ``scores`` are the
-    fleet's, float32 [units].
+    ``adapter`` is the one that was sent, in the device's shape (structure and rank of ``assignment``); ``scores`` are
+    the fleet's, float32 [units].
     """
 
     assignment: Assignment
@@ -59,7 +59,7 @@ class DeviceWork:
 class CohortWork(Sequence[DeviceWork]):
     """The parts of several devices, in order; ``scores`` are the fleet's, float32 [units], the same for all.
 
-    Each device's adapter is cut out of what was sent only when it is asked for, if ``adapters`` is a ``Broadcast``.
+    If ``adapters`` is a ``Broadcast``, each device's adapter is sliced on demand.
     """
 
     assignments: Sequence[Assignment]

@@ -13,8 +13,8 @@ Batch = dict[str, torch.Tensor]
 def join(batches: Sequence[Batch], pad_id: int) -> Batch:
     """Join the devices' batches, padded to the most rows and the longest text among them: [devices * rows, ...].
 
-    A device with fewer rows repeats its first one with targets that do not count: a row of nothing but padding would
-    leave attention nothing to attend to.
+    A device with fewer rows repeats its first one with ignored targets, since attention is undefined on a row of
+    padding alone.
     """
     return {name: tensor[0] for name, tensor in stack([batches], pad_id).items()}
 
@@ -22,7 +22,8 @@ def join(batches: Sequence[Batch], pad_id: int) -> Batch:
 def stack(steps: Sequence[Sequence[Batch]], pad_id: int, multiple: int = 1) -> Batch:
     """The batches of several steps, one a device and step, joined as :func:`join` does: [steps, devices * rows, ...].
 
-    All steps are padded alike, to a multiple of ``multiple`` tokens. Without any padding there is no attention mask.
+    All steps are padded to one length, a multiple of ``multiple`` tokens. Without any padding there is no attention
+    mask.
     """
     every = [batch for batches in steps for batch in batches]
     rows = max(len(batch["input_ids"]) for batch in every)

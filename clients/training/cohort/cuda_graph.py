@@ -1,4 +1,4 @@
-"""How a cohort's steps are launched: operation after operation, or on a GPU as one recorded graph."""
+"""Launching a cohort's steps: each operation separately, or on a GPU as one recorded graph."""
 
 import gc
 import logging
@@ -13,7 +13,7 @@ import torch
 from slimfed.clients.training.cohort.collate import Batch, join, stack
 
 _log = logging.getLogger(__name__)
-# What kernels for half precision and for attention masks want lengths to be a multiple of.
+# Lengths are padded to a multiple of this, for kernels of half precision and attention masks.
 _LENGTH_MULTIPLE = 8
 
 
@@ -33,13 +33,13 @@ def launcher(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> Launcher:
-    """For ``batches`` [steps][devices] and the steps' learning rates, which ``optimizer`` is given one by one."""
+    """For ``batches`` [steps][devices] and the steps' learning rates, set in ``optimizer`` one by one."""
     kind = Recorded if device.type == "cuda" else Plain
     return kind(work, batches, pad_id, rates, optimizer, device)
 
 
 class Plain(Launcher):
-    """Operation after operation, every step padded for itself."""
+    """Launches each operation separately, with every step padded separately."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Plain(Launcher):
 class Recorded(Launcher):
     """On a GPU a step is some thousand small operations, which take longer to launch than to compute.
 
-    So it is recorded once a round (a CUDA graph) and then played, one launch a step; the batches of all steps go to the
-    GPU beforehand. What changes between steps (masks, scores, what is trained) must change in place. Nothing here waits
-    for the GPU.
+    Therefore a step is recorded once a round (a CUDA graph) and replayed with one launch. The batches of all steps are
+    copied to the GPU beforehand. Tensors that change between steps (masks, scores, trained parameters) must change in
+    place. Nothing here waits for the GPU.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class Recorded(Launcher):
 
 
 class _Studio:
-    """Where a process records on one GPU: a stream, and a stock of memory that every recording uses anew.
+    """The recorder of a process for one GPU: a stream, and a memory pool that every recording reuses.
 
-    The first step is not recorded: in it, libraries set themselves up, which no recording can hold.
+    The first step is not recorded, since libraries initialise in it, which cannot be recorded.
     """
 
     def __init__(self) -> None:
@@ -118,25 +118,25 @@ class _Studio:
         self._last: torch.cuda.CUDAGraph | None = None
 
     def give_up(self) -> None:
-        """Let the stock of memory go; the next recording begins another one."""
+        """Free the memory pool; the next recording creates a new one."""
         self._last = None
         self._pool = torch.cuda.MemPool()
 
     def rehearse(self, work: Callable[[], None]) -> None:
-        """Do ``work`` without recording it."""
+        """Run ``work`` without recording it."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             work()
         torch.cuda.current_stream().wait_stream(self._stream)
         if self._possible and not self.ready:
-            torch.cuda.empty_cache()  # the recording has memory of its own
+            torch.cuda.empty_cache()  # the recording has its own memory
             self.ready = True
 
     def record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """``work`` as a graph, not yet done; ``None`` if it does something that cannot be recorded.
+        """``work`` as a graph, not yet run; ``None`` if it cannot be recorded.
 
-        While a recording is made, nothing that is held for later can be given back. ``torch.cuda.graph`` would give all
-        of it back first, every time; here only a recording that finds no memory is made again with all there is.
+        While recording, cached memory cannot be freed. ``torch.cuda.graph`` therefore frees it first, every time. Here
+        it is freed, and the recording repeated, only if memory does not suffice.
         """
         try:
             graph = self._recorded(work)
@@ -150,12 +150,12 @@ class _Studio:
             self.give_up()
             torch.cuda.empty_cache()
             graph = self._recorded(work)
-        self._last = graph  # keeps the stock in use until there is another recording, as PyTorch wants it
+        self._last = graph  # PyTorch requires the pool to stay in use until the next recording
         return graph
 
     def _recorded(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        pool: Any = self._pool.id  # torch's annotation knows only handles of graphs
+        pool: Any = self._pool.id  # torch's annotation has only handles of graphs
         with torch.cuda.stream(self._stream), _no_collection():
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
@@ -167,7 +167,7 @@ class _Studio:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep Python from searching for garbage: tensors and graphs must not be freed while a recording is made."""
+    """Disable the garbage collector, since tensors and graphs must not be freed while recording."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -183,5 +183,5 @@ def _studio(_gpu: int) -> _Studio:
 
 
 def forget_recordings(gpu: int) -> None:
-    """Give up the memory that recordings have used on a GPU, where none is being played; the next one takes anew."""
+    """Free the memory pools of recordings on GPUs, unless one is being replayed."""
     _studio(gpu).give_up()

@@ -1,4 +1,4 @@
-"""How good the devices' own models are: all of a cohort in one pass, instead of one sliced model after another."""
+"""Evaluation of the devices' own models: a cohort in one pass instead of one sliced model after another."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from slimfed.clients.update import Evaluation, Update
 
 
 def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
-    """True if what is left of the adapters is plain factors, which is what a pass can hold many of."""
+    """True if the finished adapters are plain factors, which one pass can evaluate together."""
     plain = [ADAPTERS[task.adapter.name].finished(adapter) for adapter in adapters]
     return task.engine == "cohort" and not any(a.deltas or a.extra or a.residual or not a.factors for a in plain)
 
@@ -25,7 +25,7 @@ def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
 def evaluate_cohort(
     context: DeviceContext, updates: Sequence[Update], split: TokenisedSplit, rows: np.ndarray
 ) -> list[Evaluation]:
-    """Each device's model, after its round, on the same ``rows`` of ``split``: as ``evaluate`` says, to rounding.
+    """Each device's model, after its round, on the same ``rows`` of ``split``: equal to ``evaluate`` up to rounding.
 
     For adapters of which :func:`together` is true.
     """
@@ -39,7 +39,7 @@ def evaluate_cohort(
             joined = {name: tensor.to(device).repeat(devices, 1) for name, tensor in batch.items()}
             logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
             if labels.dim() == 1:
-                answers.append((logits, labels))  # few numbers: counted once, not pass by pass
+                answers.append((logits, labels))  # few numbers: fetched once, not after every pass
             else:
                 counted = [count(of_device, labels) for of_device in logits]
                 tallies = [old + new for old, new in zip(tallies, counted, strict=True)] if tallies else counted
@@ -50,7 +50,7 @@ def evaluate_cohort(
 
 
 def _attached(context: DeviceContext, updates: Sequence[Update]) -> CohortModel:
-    """The devices' models with what is left of their adapters when no more training comes."""
+    """The cohort's model with the finished adapters."""
     spec = context.task.adapter
     finished = [ADAPTERS[spec.name].finished(update.adapter) for update in updates]
     structures, ranks = [update.report.structure for update in updates], [update.report.rank for update in updates]

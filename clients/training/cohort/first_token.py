@@ -1,7 +1,7 @@
 """The last layer of an encoder, computed only for the token that a classification head reads.
 
-BERT's pooler and the heads of RoBERTa and DistilBERT read the first token of a text. What the last layer makes of the
-others has no part in loss or gradient: their keys and values are needed, their queries and all behind are not.
+BERT's pooler and the heads of RoBERTa and DistilBERT read the first token of a text. The last layer's outputs for other
+tokens affect neither loss nor gradient. Their keys and values are needed, their queries and later operations are not.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ _Layer = Callable[..., torch.Tensor]
 
 
 def read_first_token(model: PreTrainedModel, blueprint: Blueprint) -> None:
-    """Shorten the last layer of ``model`` if its head reads the first token alone; other models stay as they are.
+    """Shorten the last layer of ``model`` if its head reads the first token alone; other models are unchanged.
 
-    Layer by layer and module by module the same is called, so that adapters, masks and hooks stay; what works on all
-    tokens of a module's input must not be used with it. A shortened model is not to be copied.
+    The same layers and modules are called, so adapters, masks and hooks keep working. Code that needs all tokens of a
+    module's input must not be used with it. A shortened model must not be copied.
     """
     kind = _FIRST_TOKEN_LAYERS.get(type(model).__name__)
     if kind is None:
         return
     layers = model.base_model.get_submodule(FAMILIES[blueprint.family].layers)
     last = list(layers.children())[-1]
-    # A reference to itself would keep all tensors until Python searches for cycles.
+    # A reference cycle would keep all tensors until Python's garbage collection.
     last.forward = partial(kind, proxy(last))
 
 

@@ -1,4 +1,4 @@
-"""Everything a cohort trains as one matrix, so that norms, clipping and the optimiser are a few operations in all."""
+"""All trained parameters of a cohort as one matrix, so that norms, clipping and the optimiser are few operations."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from slimfed.clients.training.cohort.model import CohortModel
 
 
 class Trained:
-    """Values and gradients of what ``cohort`` trains as [devices, entries]; its parameters become views of them."""
+    """Values and gradients of ``cohort``'s trained parameters as [devices, entries]; parameters become views."""
 
     def __init__(self, cohort: CohortModel, weight_decay: float, proximal: float = 0.0) -> None:
         self.parameters = cohort.parameters()
@@ -38,9 +38,9 @@ class Trained:
     def optimizer(self, learning_rate: float) -> torch.optim.AdamW:
         """AdamW over all entries, for :meth:`move`; its ``state`` has the moments of each parameter too, as views.
 
-        So it has ``sent``, what each parameter started from, where :meth:`hold` needs that.
+        For :meth:`hold` the state also has ``sent``, the start value of each parameter.
 
-        On a GPU it keeps its step count and ``param_groups[0]["lr"]`` there, as tensors, so that steps can be recorded.
+        On a GPU the step count and ``param_groups[0]["lr"]`` are tensors on the GPU, so that steps can be recorded.
         """
         gpu = self.values.is_cuda
         rate = torch.tensor(learning_rate, device=self.values.device) if gpu else learning_rate
@@ -55,7 +55,7 @@ class Trained:
         return optimizer
 
     def differentiate(self, loss: torch.Tensor) -> None:
-        """Put the gradient of ``loss`` in the place of the last one."""
+        """Replace the gradients by those of ``loss``."""
         slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
         torch.cat([slope.flatten(1) for slope in slopes], dim=1, out=self.gradients)
 
@@ -70,12 +70,12 @@ class Trained:
         self.gradients.mul_((largest / (norms + 1e-6)).clamp(max=1.0))
 
     def sensitivity(self) -> torch.Tensor:
-        """Sum of |p * gp| over what each device's adapter trains, [devices]."""
+        """Sum of |p * gp| over each device's adapter parameters, [devices]."""
         values, slopes = (whole[:, : self.adapter_entries] for whole in (self.values.detach(), self.gradients))
         return (values * slopes).abs_().sum(dim=1)  # the 1-norm, five times as fast on a CPU
 
     def move(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of AdamW, weight decay first, as in AdamW itself, but for the entries that it spares."""
+        """One step of AdamW, with weight decay first, except for entries without weight decay."""
         if self._decay is not None:
             with torch.no_grad():
                 self.values.mul_(1.0 - optimizer.param_groups[0]["lr"] * self._decay)

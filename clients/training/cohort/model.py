@@ -39,9 +39,10 @@ class Members:
 
 @dataclass(frozen=True)
 class CohortModel:
-    """The base, cut to ``envelope``, with cohort modules in place of its adapted linears and its head.
+    """The base, sliced to ``envelope``, with cohort modules in place of its adapted linears and its head.
 
-    ``envelope`` holds every unit that any of the devices has; what is not cut shares its weights with the base.
+    ``envelope`` holds every unit that any of the devices has; modules that are not sliced share their weights with the
+    base.
     """
 
     model: PreTrainedModel
@@ -55,7 +56,7 @@ class CohortModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Torch device of the model."""
         return self.model.device
 
     @property
@@ -68,20 +69,20 @@ class CohortModel:
         return self.layers[name]
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """What is trained beside the frozen weights, in module order; each [devices, ...]."""
+        """The adapters' trained parameters, in module order; each [devices, ...]."""
         return [p for layer in self.layers.values() for p in layer.trained()] + list(self.extra.values())
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Those that weight decay spares."""
+        """Parameters without weight decay."""
         spared = [p for layer in self.layers.values() for p in layer.undecayed()]
         return spared + [p for name, p in self.extra.items() if self.spares(name)]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained: the adapters, then the head; each [devices, ...]."""
+        """All trained parameters: the adapters', then the head's; each [devices, ...]."""
         return self.adapter_parameters() + list(self.head.values())
 
     def set_structures(self, structures: Sequence[Structure]) -> None:
-        """Mask what the devices have not. Masks that are there change in place."""
+        """Mask the devices' missing units. Existing masks change in place."""
         for (name, side), mask in self._masks(structures):
             layer = self.layers[name]
             if side == "in" and layer.mask is not None:
@@ -90,14 +91,14 @@ class CohortModel:
                 layer.mask = mask.to(self.model.dtype)
 
     def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
-        """Zero what lies in rows and columns that the devices have lost, and its moments, so that it stays zero."""
+        """Zero values and moments in the rows and columns that the devices have pruned, so that they stay zero."""
         for (name, side), mask in self._masks(structures):
             self.layers[name].clear(side, mask, optimizer)
 
     def read(self, structures: Sequence[Structure]) -> list[Adapter]:
         """The devices' adapters, each in its own shape."""
         low_rank = not self.extra and all(isinstance(layer, CohortLinear) for layer in self.layers.values())
-        if low_rank and self.device.type == "cuda":  # in main memory, picking costs more than it saves
+        if low_rank and self.device.type == "cuda":  # in main memory this is slower
             return self.read_low_rank(structures)
         learnt = {name: layer.read() for name, layer in self.layers.items()}
         extra, head = ({name: to_array(p) for name, p in part.items()} for part in (self.extra, self.head))
@@ -109,7 +110,7 @@ class CohortModel:
         return adapters
 
     def read_low_rank(self, structures: Sequence[Structure]) -> list[Adapter]:
-        """As :meth:`read` where all that is trained are factors: picked where they lie and fetched in one piece."""
+        """As :meth:`read`, for plain factors: selected on the processor and copied to the host in one piece."""
         values = torch.cat([parameter.detach().flatten(1) for parameter in self.parameters()], dim=1)
         if len(set(self.ranks)) > 1 or not all(structure.keep.all() for structure in structures):
             values = values[self._owned(structures)]
@@ -134,7 +135,7 @@ class CohortModel:
         return adapters
 
     def _owned(self, structures: Sequence[Structure]) -> torch.Tensor:
-        """Which of all entries, as :meth:`read_low_rank` joins them, each device has: bool [devices, entries]."""
+        """Mask of each device's entries, in the order of :meth:`read_low_rank`: bool [devices, entries]."""
         masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
         owned: list[torch.Tensor] = []
         for name, layer in self.layers.items():
@@ -156,8 +157,8 @@ def attach_cohort(
 ) -> CohortModel:
     """Build the model of a cohort from its members. ``base`` is not changed.
 
-    It computes in ``dtype`` (default: that of the base); what is trained has the type of the base all the same. Masks
-    are for the caller to set (:meth:`CohortModel.set_structures`), if a device has not everything or shall lose some.
+    It computes in ``dtype`` (default: that of the base); trained parameters have the type of the base. The caller sets
+    the masks (:meth:`CohortModel.set_structures`), if a device lacks units or will prune.
     """
     adapters, structures = members.adapters, members.structures
     blueprint, envelope = structures[0].blueprint, _envelope(structures, base.device)
@@ -187,14 +188,14 @@ def attach_cohort(
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:
-    """True if every head parameter belongs to a linear module, which is all that a cohort can train in full."""
+    """True if every head parameter belongs to a linear module, as a cohort requires."""
     return all(isinstance(base.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in head)
 
 
 def _envelope(structures: Sequence[Structure], device: torch.device) -> Structure:
-    """What the base is cut to: what any device has, or everything where that is about the same.
+    """The structure to slice the base to: the union of the devices', or the dense one if that is about as small.
 
-    A GPU multiplies the sizes that the model was made with faster than those between, and a cohort fills it anyway.
+    On a GPU, products of the model's original sizes are faster than those of odd sizes.
     """
     envelope = union(structures)
     worth = device.type == "cpu" and envelope.sparsity > _WORTH_CUTTING
@@ -210,7 +211,7 @@ def _places(structures: Sequence[Structure], envelope: Structure) -> list[_Kept]
 
 
 def _copy(base: PreTrainedModel, blueprint: Blueprint, dtype: torch.dtype) -> PreTrainedModel:
-    """The modules of ``base`` anew around the same tensors. Other than in ``dtype``: none but what gets an adapter."""
+    """Copies of the modules of ``base`` with shared tensors; in another ``dtype`` without adapted modules."""
     cast = {} if dtype == base.dtype else {id(p): p for p in base.parameters() if p.is_floating_point()}
     for name in blueprint.modules:
         for parameter in base.get_submodule(name).parameters():
@@ -227,7 +228,7 @@ def _extra(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, nn.P
 
 
 def _heads(base: PreTrainedModel, adapters: Sequence[Adapter]) -> dict[str, torch.Tensor]:
-    """The devices' head parameters, each [devices, ...]; of one that is sent to all, a view that repeats it."""
+    """The devices' head parameters, each [devices, ...]; if all receive the same, a view that repeats it."""
     there = (base.device, base.dtype)
     if isinstance(adapters, Broadcast):
         shared = {name: torch.tensor(value).to(*there) for name, value in adapters.whole.head.items()}

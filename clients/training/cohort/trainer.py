@@ -1,4 +1,4 @@
-"""A cohort's round: the steps of ``training/single_device.py``, taken by all of its devices at once."""
+"""A cohort's round: the steps of ``training/single_device.py`` for all devices at once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,8 +32,8 @@ def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
     """Train several devices for one round in one pass over the shared base.
 
     Each device gets exactly the training that ``train_device`` gives it (to rounding): its own batches, factors, mask,
-    gradient norm, moments and scores. All assignments must ask for the same steps and learning rates, and the adapter
-    must have no dropout. ``seconds`` and ``measured_memory_bytes`` of an update are the device's share of the cohort's.
+    gradient norm, moments and scores. All assignments must have the same steps and learning rates, and the adapter must
+    have no dropout. ``seconds`` and ``measured_memory_bytes`` of an update are the device's share of the cohort's.
     """
     started = time.perf_counter()
     watch, assignments, data = context.watch, work.assignments, work.data
@@ -87,7 +87,7 @@ def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
 
 
 class _Session:
-    """The moving parts of a cohort's round; whatever is a list here has one entry a device."""
+    """The state of a cohort's round; lists have one entry for each device."""
 
     def __init__(self, context: DeviceContext, work: CohortWork) -> None:
         base, blueprint, task, assignments = context.base, context.blueprint, context.task, work.assignments
@@ -122,18 +122,18 @@ class _Session:
         self.causal = base.model.config.model_type not in ENCODERS
 
     def size(self, structure: Structure) -> Dimensions:
-        """Sizes of the model in ``structure``, measured once for all devices that have it."""
+        """Sizes of the model in ``structure``, cached by structure."""
         key = structure.keep.tobytes()
         if key not in self.measured:
             self.measured[key] = measure(self.base.model, structure.blueprint, structure)
         return self.measured[key]
 
     def adapter_load(self, n: int) -> AdapterLoad:
-        """What device ``n``'s adapter costs beside its model."""
+        """Cost of device ``n``'s adapter beside its model."""
         return self.method.load(self.sizes[n], self.assignments[n].rank, self.sent)
 
     def prune(self, fleet_scores: np.ndarray, share: float) -> None:
-        """Remove what the event asks of each device that prunes; masks, factors and moments follow."""
+        """Remove the units of the event on each device that prunes, from masks, factors and moments."""
         scores = self.scores.value()
         for n, assignment in enumerate(self.assignments):
             if self.prunes[n]:
@@ -147,9 +147,9 @@ class _Session:
         self.importance.restrict(self.structures)
 
     def load(self, streams: Sequence[Iterator[Batch]]) -> Launcher:
-        """Draw all batches of the round and prepare to take its steps.
+        """Draw all batches of the round and prepare its steps.
 
-        Who takes them must not belong to this session, or the two would keep each other and all tensors alive.
+        The launcher must not be an attribute of this session, since the cycle would keep all tensors alive.
         """
         first = self.assignments[0]
         begin, end, steps = first.learning_rate, first.learning_rate_end, first.local_steps
@@ -159,13 +159,13 @@ class _Session:
         return launcher(self.advance, self.batches, self.base.pad_id, rates, self.optimizer, self.device)
 
     def account(self, step: int) -> None:
-        """What a step would have cost each device alone."""
+        """Add the cost of a step for each device training alone."""
         for n, batch in enumerate(self.batches[step]):
             work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
             self.workloads[n] = self.workloads[n] + work
 
     def advance(self, batch: Batch) -> None:
-        """One optimiser step with a joined batch; all that it changes, it changes in place."""
+        """One optimiser step with a joined batch; all tensors change in place."""
         losses, penalty = self._losses(batch, len(self.assignments)), self.companion.penalty()
         self.trained.differentiate((losses if penalty is None else losses + penalty).sum())
         if any(self.prunes):
@@ -178,10 +178,10 @@ class _Session:
         self.companion.end(self.optimizer.param_groups[0]["lr"])
 
     def joined(self, probes: Sequence[tuple[Batch, ...]]) -> list[tuple[Batch, int]]:
-        """Passes over the devices' fixed batches, and how many of each device's a pass holds.
+        """Passes over the devices' fixed batches, and the number of each device's batches in a pass.
 
-        Devices may have unequally many; who has fewer repeats the last. A GPU takes all batches in one pass; a CPU the
-        short and the long ones apart, which need less padding.
+        Devices with fewer batches repeat their last one. A GPU takes all batches in one pass; a CPU takes short and
+        long ones separately, with less padding.
         """
         count = max(len(probe) for probe in probes)
         width = count if self.device.type == "cuda" else 1
@@ -204,7 +204,7 @@ class _Session:
         ids, labels, mask = batch["input_ids"], batch["labels"], batch.get("attention_mask")
         tokens = torch.ones_like(ids) if mask is None else mask
         self.importance.see(counted(tokens, labels))
-        # Without a mask, transformers would look for several texts in a row of a decoder.
+        # Without a mask, transformers searches the rows of a decoder for packed texts.
         told = tokens if self.causal else mask
         with short_attention(ids):
             logits = self.cohort.model(input_ids=ids, attention_mask=told, **without_cache(self.cohort.model)).logits
@@ -212,13 +212,13 @@ class _Session:
 
 
 def _per_device(losses: torch.Tensor, probes: Sequence[tuple[Batch, ...]]) -> list[float]:
-    """Each device's mean over its own batches, of losses [devices, most batches]. Waits for the processor."""
+    """Each device's mean over its own batches, of losses [devices, most batches]. Waits for the GPU."""
     rows = losses.double().cpu().numpy()
     return [float(row[: len(probe)].mean()) for row, probe in zip(rows, probes, strict=True)]
 
 
 def _opened(method: AdapterMethod, adapters: Sequence[Adapter]) -> Sequence[Adapter]:
-    """Adapters as they are trained; for factors, opening and cutting to a device's shape may change places."""
+    """Adapters in their training form; for factors, opening and slicing commute."""
     if isinstance(adapters, Broadcast) and not adapters.whole.deltas:
         return adapters.with_whole(method.opened(adapters.whole))
     return [method.opened(adapter) for adapter in adapters]
