@@ -8,14 +8,14 @@ from slimfed.dashboard import source
 from slimfed.dashboard.access import access
 from slimfed.dashboard.views import compare, fleet, launch, run, runs
 
-# Drawn here, because a named icon would be fetched from a host on the internet.
+# Inline, because a named icon would be fetched from the internet.
 ICON = (
     '<svg viewBox="0 0 16 16"><rect x="1" y="2" width="14" height="3" rx="1" fill="#0072B2"/>'
     '<rect x="1" y="6.5" width="10" height="3" rx="1" fill="#009E73"/>'
     '<rect x="1" y="11" width="6" height="3" rx="1" fill="#E69F00"/></svg>'
 )
-# Room at the top, figures of a calm size, no fading of what is about to be replaced by newer figures and no sign
-# of it, and the job file of the form always in sight on a wide screen.
+# Less space at the top, smaller figures, no fading while figures are updated, and the form's job file always visible on
+# a wide screen.
 LOOKS = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4.2rem; padding-bottom: 4rem; max-width: 1360px; }
 [data-testid="stMain"] h1 { font-size: 2rem; padding-top: 0; padding-bottom: 0.2rem; }
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _remember(name: str, value: str) -> None:
-    """Put what is shown into the address."""
+    """Write the shown page's state into the address."""
     if value:
         st.query_params[name] = value
     else:

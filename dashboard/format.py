@@ -15,11 +15,11 @@ STATUS_COLORS = {
 STATUS_SIGNS = {"queued": "…", "created": "○", "running": "▶", "done": "✓", "failed": "✕", "stopped": "■"}
 UNFINISHED = ("queued", "created", "running")
 SILENCE_SECONDS = 600.0
-"""A running job that has not been heard of for this long has probably lost its process."""
+"""Seconds without heartbeat after which a running job's process is probably gone."""
 
 
 def local(moment: datetime | None, zone: tzinfo = UTC) -> datetime | None:
-    """A stored time in the reader's zone. SQLite drops the zone of what it stores; what it stores is UTC."""
+    """A stored time in the reader's zone. SQLite stores UTC without a zone."""
     if moment is None or missing(moment):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(zone)
@@ -32,7 +32,7 @@ def clock(moment: datetime | None, zone: tzinfo = UTC) -> str:
 
 
 def silent_for(heartbeat: datetime | None, now: datetime) -> float | None:
-    """Seconds since a running job was last heard of, if that is longer than :data:`SILENCE_SECONDS`."""
+    """Seconds since a running job's last heartbeat, if longer than :data:`SILENCE_SECONDS`."""
     heard = local(heartbeat)
     if heard is None:
         return None
@@ -41,7 +41,7 @@ def silent_for(heartbeat: datetime | None, now: datetime) -> float | None:
 
 
 def plain(text: str) -> str:
-    """Text as it is, with whatever Markdown would read as a command escaped."""
+    """Text with Markdown's special characters escaped."""
     return "".join(f"\\{sign}" if sign in r"\`*_{}[]()<>#+-.!|~$:" else sign for sign in text)
 
 

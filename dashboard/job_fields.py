@@ -1,6 +1,6 @@
-"""The fields of a job file, read from its JSON schema: what a form needs to know of each. Pure, without pixels.
+"""The fields of a job file, read from its JSON schema for the form. No Streamlit here.
 
-Nothing here names a field, so that a section that is added to the job file is in the form, too.
+No field is named here, so new sections of the job file appear in the form.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ from slimfed.platform.job.overrides import parse_value
 Kind = Literal["choice", "switch", "whole", "number", "text"]
 
 JOB = "job"
-"""What the fields outside all sections are called."""
+"""Name of the section of fields outside all sections."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field. ``kind`` "text" also stands for all that TOML can say: lists, and numbers that may be left out."""
+    """One field. ``kind`` "text" also covers other TOML values: lists, and optional numbers."""
 
     path: str
     kind: Kind
@@ -31,13 +31,13 @@ class Field:
 
     @property
     def name(self) -> str:
-        """Without its section."""
+        """The name without its section."""
         return self.path.partition(".")[2] or self.path
 
 
 @dataclass(frozen=True)
 class Section:
-    """The fields of one section, those of sections within it included."""
+    """The fields of one section, including nested sections."""
 
     name: str
     help: str
@@ -45,7 +45,7 @@ class Section:
 
 
 def sections(schema: Mapping[str, Any], choices: Mapping[str, Sequence[Any]] | None = None) -> tuple[Section, ...]:
-    """The sections of a job in the schema's order; ``choices``: names that fields with a registry can have, by path."""
+    """The sections of a job in the schema's order; ``choices``: valid names of fields with a registry, by path."""
     known, defs = choices or {}, schema.get("$defs", {})
     scalars, found = [], []
     for name, entry in schema["properties"].items():
@@ -58,7 +58,7 @@ def sections(schema: Mapping[str, Any], choices: Mapping[str, Sequence[Any]] | N
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no table, with its dotted path."""
+    """Every value except tables, with its dotted path."""
     for key, value in document.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
@@ -67,7 +67,7 @@ def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def tables(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`leaves`, without what is None: TOML has no word for it."""
+    """The inverse of :func:`leaves`, without None, which TOML cannot express."""
     document: dict[str, Any] = {}
     for path, value in values.items():
         if value is None:
@@ -81,7 +81,7 @@ def tables(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def written(value: Any) -> str:
-    """A value as it stands in a text field; nothing for None."""
+    """A value as text for a text field; empty for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -92,7 +92,7 @@ def written(value: Any) -> str:
 
 
 def read(wanted: Field, text: str) -> Any:
-    """What was typed into a text field: None for nothing, text as it is, anything else as TOML."""
+    """The value of a text field's text: None if empty, text as it is, otherwise TOML."""
     if wanted.words_only:
         return text if text or not wanted.optional else None
     return parse_value(text.strip()) if text.strip() else None

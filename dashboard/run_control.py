@@ -1,7 +1,7 @@
-"""What a page does to runs: start, stop, resume, and what their reader says of them.
+"""Operations of the pages on runs: start, stop, resume, tags and notes.
 
-Runs are started by the command line in a process of its own (``slimfed run --queue``), so that they are checked, queued
-and computed exactly as from a terminal, and go on when the dashboard ends.
+The command line starts runs in a separate process (``slimfed run --queue``), so they are checked, queued and computed
+as from a terminal, and continue when the dashboard ends.
 """
 
 import json
@@ -25,21 +25,21 @@ from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_
 from slimfed.platform.store.dashboard_reader import Insight
 
 CHECK_SECONDS = 300
-"""A check opens data and model; on a slow disk that takes its time."""
+"""A check opens data and model, which takes long on a slow disk."""
 
 _PROGRAM = "from slimfed.platform.cli import main; main()"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a wish: the run, or why not, one line a problem."""
+    """The result of an operation: the run, or the problems, one in a line."""
 
     run: str | None
     problems: tuple[str, ...] = ()
 
 
 def start(source: Source, document: Mapping[str, Any]) -> Answer:
-    """Check a job and put it into the queue, from where it starts at once if nothing else runs on this computer."""
+    """Check a job and put it into the queue, where it starts at once if no other run is running on this computer."""
     with tempfile.TemporaryDirectory(prefix="slimfed-job-") as folder:
         file = Path(folder) / "job.toml"
         file.touch(mode=0o600)
@@ -48,7 +48,7 @@ def start(source: Source, document: Mapping[str, Any]) -> Answer:
 
 
 def resume(source: Source, run_id: str) -> Answer:
-    """Put a stopped or failed run into the queue; it goes on after its last finished round."""
+    """Put a stopped or failed run into the queue; it continues after its last finished round."""
     return _command(source, "resume", run_id, "--queue", "--json")
 
 
@@ -68,7 +68,7 @@ def label(source: Source, run_ids: Sequence[str], **said: Any) -> None:
 
 
 def see_to_the_queue(source: Source, insight: Insight) -> int:
-    """How many runs wait for this computer. Calls a foreman if there is none, as after a restart of the computer."""
+    """Number of queued runs of this computer. Starts a queue runner if there is none, as after a restart."""
     waiting = waiting_here(insight, source.home)
     if waiting and not at_work(source.home):
         call_foreman(source.home, source.named)
@@ -76,7 +76,7 @@ def see_to_the_queue(source: Source, insight: Insight) -> int:
 
 
 def _ask_who() -> None:
-    """Raises ``InputError`` unless the person at the page is an operator now, whatever the page has shown."""
+    """Raises ``InputError`` unless the person at the page is an operator at this moment."""
     if not access.may_operate():
         raise InputError("only an operator may do this")
 

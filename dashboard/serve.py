@@ -22,7 +22,7 @@ STOP_SECONDS = 15.0
 
 
 def arguments(port: int, address: str) -> list[str]:
-    """What ``streamlit`` is told: no window opened, nothing reported to anybody, no watching of files."""
+    """Arguments of ``streamlit``: no browser window, no telemetry, no file watching."""
     options = {
         "server.port": port,
         "server.address": address,
@@ -40,7 +40,7 @@ def arguments(port: int, address: str) -> list[str]:
 
 
 def warm_up() -> None:
-    """Import and try what the pages need before anybody looks: else the first visitor waits seconds for it."""
+    """Import and call what the pages need in advance, since it takes the first visitor seconds otherwise."""
     from slimfed.dashboard import widgets
     from slimfed.dashboard.figures import curves, frames
     from slimfed.dashboard.views import launch
@@ -55,7 +55,7 @@ def warm_up() -> None:
 
 @contextmanager
 def serving(environment: dict[str, str]) -> Iterator[str]:
-    """The dashboard as a process of its own on a free port of this computer, for as long as the block lasts.
+    """Context with the dashboard in a separate process, on a free port of this computer.
 
     Yields its address once it answers. Raises ``RuntimeError`` with its output if that takes longer than three minutes.
     """

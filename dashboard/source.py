@@ -1,4 +1,4 @@
-"""Where the pages read from: the store named by the environment, and plain words for when it cannot be read."""
+"""The store that the pages read, named by the environment, and messages for failures to read it."""
 
 import os
 import sqlite3
@@ -23,14 +23,14 @@ from slimfed.platform.store.database import resolve_url, shown, unreachable
 from slimfed.platform.store.writer import Store
 
 PATIENCE_SECONDS = 5
-"""How long to wait for a server to answer, or for a locked file."""
+"""Seconds to wait for a server's answer or a locked file."""
 AGAIN_SECONDS = 3.0
-"""How often to try a store that could not be read."""
+"""Seconds between attempts to read a store after a failure."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why the store cannot be read, in one sentence, and what to do about it in another."""
+    """Why the store cannot be read: a sentence with the cause, and one with the remedy."""
 
     sentence: str
     remedy: str
@@ -38,9 +38,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Source:
-    """The store as the pages see it: ``sqlite`` or an address, the home, the zone that times are written in.
+    """The store of the pages: ``sqlite`` or an address, the home, and the time zone of the reader.
 
-    ``operator``: whether the person at the page is shown what starts, stops and changes runs.
+    ``operator``: whether controls that start, stop and change runs are shown.
     """
 
     named: str
@@ -55,12 +55,12 @@ class Source:
 
     @property
     def address(self) -> str:
-        """The store for the screen: a file's path, or a server's address without its password."""
+        """The store for display: a file's path, or a server's address without its password."""
         return str(self.url.database) if self.url.get_backend_name() == "sqlite" else shown(self.url)
 
     @property
     def missing(self) -> bool:
-        """True for a file that nobody has made yet, which is no error: there has been no run."""
+        """True if the SQLite file does not exist yet, because there was no run."""
         try:
             url = self.url
         except InputError:
@@ -69,7 +69,7 @@ class Source:
 
     @contextmanager
     def explained(self) -> Iterator[Insight]:
-        """A reader for one drawing of one part of a page. What goes wrong with the store is said in its place."""
+        """Context with a reader for one part of a page. A failure of the store is shown in its place."""
         try:
             yield Insight(engine(self.url))
         except (InputError, SQLAlchemyError) as error:
@@ -79,13 +79,13 @@ class Source:
 
     @contextmanager
     def writing(self) -> Iterator[Store]:
-        """The store, for the few things that a page changes. Raises ``InputError`` if it cannot be used."""
+        """Context with the writable store, for changes by a page. Raises ``InputError`` if it cannot be used."""
         with Store.open(self.named, self.home) as store:
             yield store
 
 
 def _look_again(source: Source, since: float) -> None:
-    """Have the page drawn again once the store can be read. ``since``: when it could not."""
+    """Redraw the page once the store can be read. ``since``: time of the failure."""
     if time.monotonic() - since < AGAIN_SECONDS / 2:
         return
     with suppress(InputError, SQLAlchemyError):
@@ -104,7 +104,7 @@ def here() -> Source:
 
 @st.cache_resource(show_spinner=False, max_entries=4, hash_funcs={URL: lambda url: url.render_as_string(False)})
 def engine(url: URL) -> Engine:
-    """An engine that can only read. SQLite opens its file anew each time, so a store that was replaced is noticed."""
+    """A read-only engine. SQLite opens its file for each connection, so a replaced store is noticed."""
     if url.get_backend_name() != "sqlite":
         options = {"connect_timeout": PATIENCE_SECONDS, "options": "-c default_transaction_read_only=on"}
         return create_engine(url, pool_size=2, pool_pre_ping=True, connect_args=options, hide_parameters=True)
@@ -120,7 +120,7 @@ def engine(url: URL) -> Engine:
 
 
 def explain(error: Exception, source: Source) -> Problem:
-    """What a failure to read means for the reader of the screen; no password and no stack trace is in it."""
+    """Cause and remedy of a failure to read, without password and stack trace."""
     if isinstance(error, InputError):
         return Problem(
             f"The store cannot be used: {format.plain(str(error))}.",

@@ -1,4 +1,4 @@
-"""What every page is made of: a chart with its sentence, a table that can be saved, a remark on what is missing."""
+"""Widgets of all pages: charts with a caption, tables with download buttons, remarks on missing data."""
 
 import io
 import re
@@ -35,7 +35,7 @@ def chart(title: str | None, figure: go.Figure, sentence: str, key: str | None =
 
 
 def picture_choice() -> None:
-    """In which format the toolbar of a chart saves it."""
+    """A control for the file format of saved charts."""
     st.segmented_control(
         "Charts are saved as",
         ["png", "svg"],
@@ -56,7 +56,7 @@ def table(
     whole: pd.DataFrame | None = None,
     **more: Any,
 ) -> Any:
-    """A table, and under it what saves it; ``whole`` is what is saved, if that is other than what is shown."""
+    """A table with download buttons below; ``whole``: the frame to save, if other than the shown one."""
     answer = st.dataframe(
         frame,
         key=name,
@@ -74,7 +74,7 @@ def table(
 
 
 def saving(frame: pd.DataFrame, name: str) -> None:
-    """Two quiet buttons: the frame as CSV and as Parquet. Nothing is made before one is pressed."""
+    """Download buttons for the frame as CSV and Parquet; the files are made when a button is pressed."""
     file = slug(name)
     with st.container(horizontal=True, gap="small"):
         for label, ending, mime, made in (
@@ -102,10 +102,10 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def slug(text: str) -> str:
-    """A file name made of the words of a title."""
+    """A file name from the words of a title."""
     return "-".join(re.findall(r"[a-z0-9]+", text.lower()))[:60] or "slimfed"
 
 
 def nothing(text: str) -> None:
-    """Why there is nothing to see here, and when there will be."""
+    """A remark on why there is no content yet, and when there will be."""
     st.info(text, icon=":material/hourglass_empty:")

@@ -1,1 +1,1 @@
-"""Who may look at the dashboard, and who may start and stop runs from it."""
+"""Access to the dashboard: logins, and the roles of viewers and operators."""

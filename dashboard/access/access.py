@@ -1,7 +1,7 @@
-"""Who may look at the dashboard, and who may start and stop runs from it.
+"""Access to the dashboard: logins, and the roles of viewers and operators.
 
-On this computer's own address whoever can open the page is its user, who could run ``slimfed`` as well: no login, and
-everything is allowed. On any other address nothing is shown without a login, by one of two ways:
+On 127.0.0.1 everybody who can open the page could also run ``slimfed``, so there is no login and everything is allowed.
+On any other address a login is required, in one of two ways:
 
 * a password file (``SLIMFED_DASHBOARD_USERS``), made with ``python -m slimfed.dashboard.access.access FILE NAME``;
 * OpenID Connect: an ``[auth]`` section in Streamlit's ``secrets.toml``, and ``SLIMFED_DASHBOARD_PEOPLE``, a file with
@@ -41,12 +41,12 @@ _TRIES, _PAUSE_SECONDS = 5, 60.0
 
 
 class AccessError(SlimfedError, ValueError):
-    """The dashboard cannot tell who may come in; the text says why and what to do. It then lets nobody in."""
+    """The login is misconfigured; the text gives cause and remedy. Nobody can log in then."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is logged in."""
+    """A person who is logged in."""
 
     name: str
     role: Role
@@ -63,18 +63,18 @@ class _Entry:
 
 @dataclass
 class Doorman:
-    """Checks passwords; after five wrong ones for a name in a row, that name waits for a minute."""
+    """Checks passwords. After five wrong ones in a row a name is locked for a minute."""
 
     entries: Mapping[str, _Entry]
     wrong: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def admit(self, name: str, password: str, now: float | None = None) -> Person | None:
-        """The person, or None. Takes as long for a name that does not exist, and for one that waits."""
+        """The person, or None. Takes the same time for unknown and locked names."""
         now = time.monotonic() if now is None else now
         entry = self.entries.get(name)
         salt, digest = (entry.salt, entry.digest) if entry else (b"nobody", b"")
         right = hmac.compare_digest(_hashed(password, salt), digest)
-        if entry is None:  # not counted: names are the visitor's to choose, and must not crowd out those that wait
+        if entry is None:  # not counted, as a visitor could otherwise displace locked names with invented ones
             return None
         count, since = self.wrong.get(name, (0, now))
         if count >= _TRIES and now - since < _PAUSE_SECONDS:
@@ -99,7 +99,7 @@ def read_users(path: Path) -> Doorman:
 
 
 def read_people(path: Path) -> dict[str, Role]:
-    """Who may come in through OpenID Connect: an e-mail address a line, and a role. Raises :class:`AccessError`."""
+    """The people allowed through OpenID Connect, a line each: address and role. Raises :class:`AccessError`."""
     people: dict[str, Role] = {}
     for number, line in enumerate(_lines(path, PEOPLE), 1):
         words = line.split()
@@ -113,7 +113,7 @@ def read_people(path: Path) -> dict[str, Role]:
 
 
 def is_private(address: str | None) -> bool:
-    """True if a server at this address can be reached from this computer alone; without an address it cannot."""
+    """True if a server at this address can be reached from this computer only; False without an address."""
     if address == "localhost":
         return True
     try:
@@ -123,7 +123,7 @@ def is_private(address: str | None) -> bool:
 
 
 def check_address(address: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Raises :class:`AccessError` if the dashboard must not be served there, as nobody could log in."""
+    """Raises :class:`AccessError` if the address needs a login and none is configured."""
     if is_private(address):
         return
     if environment.get(USERS):
@@ -156,7 +156,7 @@ def require_login() -> Person:
 
 
 def may_operate() -> bool:
-    """True if the person at this page may start, stop and resume runs. Ask again where it is done, not only shown."""
+    """True if the person at this page may start, stop and resume runs. Check it before the action, too."""
     return require_login().role == "operator"
 
 
@@ -165,7 +165,7 @@ def _by_password(path: Path) -> Person:
 
     doorman = _doorman(path, path.stat().st_mtime if path.exists() else 0.0)
     person = st.session_state.get("person")
-    # Somebody who was taken out of the file, or given another role, is not who he was.
+    # A person whose entry was removed or changed must log in again.
     if isinstance(person, Person) and person.name in doorman.entries:
         return Person(person.name, doorman.entries[person.name].role)
     with st.form("login"):
@@ -198,7 +198,7 @@ def _by_provider(people: Mapping[str, Role]) -> Person:
 
 
 def _doorman(path: Path, changed: float) -> Doorman:
-    """One for all sessions, so that trying in many of them does not help; anew when the file changes."""
+    """One for all sessions, so that the lock holds across sessions; recreated when the file changes."""
     import streamlit as st
 
     return st.cache_resource(show_spinner=False)(lambda path, changed: read_users(Path(path)))(str(path), changed)
@@ -227,7 +227,7 @@ def _role(word: str) -> Role:
 
 
 def write_user(path: Path, name: str, role: Role, password: str) -> None:
-    """Add somebody to the password file, or change what is there of that name. Raises :class:`AccessError`."""
+    """Add a name to the password file, or replace its entry. Raises :class:`AccessError`."""
     if not _NAME.fullmatch(name):
         raise AccessError(f"name {name!r}: must be letters, digits and . _ @ -")
     if len(password) < _SHORTEST:
@@ -242,7 +242,7 @@ def write_user(path: Path, name: str, role: Role, password: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Add somebody to a password file; the password is read from the terminal, or from standard input."""
+    """Add a name to a password file; the password is read from the terminal, or from standard input."""
     parser = argparse.ArgumentParser(prog="python -m slimfed.dashboard.access.access", description=main.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("name")

@@ -1,1 +1,1 @@
-"""Rows of the store become tidy frames, and frames become figures. No Streamlit here."""
+"""Frames of the store's rows, and figures of frames. No Streamlit here."""

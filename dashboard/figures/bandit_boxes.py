@@ -1,4 +1,4 @@
-"""What the bandit has learnt: boxes over pruning step and rank."""
+"""Pulls and mean rewards of the bandit in boxes over pruning step and rank."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
     figure = go.Figure()
     known = frame["reward"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    high = max(high, low + 0.01)  # rewards that hardly differ should look so
+    high = max(high, low + 0.01)  # rewards with small differences get similar colours
     level = {rank: place for place, rank in enumerate(ranks)}
     shade = (frame["reward"].fillna(low) - low) / (high - low)
     colors = sample_colorscale("Cividis", list(shade)) if len(frame) else []

@@ -1,4 +1,4 @@
-"""Bars: where a round's time went, events, who took part, memory."""
+"""Bar charts: time of a round, events, participation, memory."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ from slimfed.dashboard.figures.style import (
 
 
 def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
-    """The device that each round waited for: completion time as a bar, coloured by the device's class."""
+    """The slowest device of each round: completion time as a bar, coloured by the device's class."""
     unit = time_unit(float(frame["seconds"].max()) if len(frame) else 0.0)
     figure = go.Figure()
     for name, (color, pattern) in class_style(classes).items():
@@ -40,7 +40,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
         figure.add_bar(
             x=rows["round"],
             y=rows["seconds"] / unit.seconds,
-            width=BAR_WIDTH,  # else a class that was slowest in every third round gets bars three rounds wide
+            width=BAR_WIDTH,  # otherwise bars of a class that is slowest in every third round are three rounds wide
             name=name,
             marker={"color": color, "pattern": {"shape": pattern}, "line": {"width": 0}},
             customdata=np.column_stack(
@@ -72,7 +72,7 @@ def timeline(frame: pd.DataFrame) -> go.Figure:
     """A bar a device, newest round on top, the slowest device first: download, compute, upload, idle."""
     unit = time_unit(float(frame["round_seconds"].max()) if len(frame) else 0.0)
     figure = go.Figure()
-    # A device that comes in two rounds gets a name in each (a space of no width), or the first round's order rules.
+    # A device in two rounds has a different name in each (a zero-width space), so that each keeps its order.
     nth = {number: place for place, number in enumerate(frame["round"].unique())}
     names = [f"{d}{chr(0x200B) * nth[r]}" for d, r in zip(frame["device"], frame["round"], strict=True)]
     place = [[f"Round {number}" for number in frame["round"]], names]

@@ -1,4 +1,4 @@
-"""Courses and comparisons in, frames out: pure, without pixels."""
+"""Pandas frames of courses and comparisons. Pure functions, no Streamlit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from slimfed.platform.comparison.report import Comparison
 
 
 def short_names(runs: Mapping[str, str]) -> dict[str, str]:
-    """What the runs are called in a legend: their names, with the end of the id where a name comes twice."""
+    """Names of the runs in a legend; equal names get the end of the id."""
     names = list(runs.values())
     return {run_id: name if names.count(name) == 1 else f"{name} {run_id[-3:]}" for run_id, name in runs.items()}
 
@@ -56,7 +56,7 @@ def budget_frame(comparison: Comparison, names: Mapping[str, str]) -> pd.DataFra
 
 
 def usual_budgets(courses: Sequence[Course]) -> dict[Cost, float]:
-    """Half of what the thriftiest run spent in all, of each cost that is known of one; all of the memory."""
+    """Default budgets: half of the smallest total of each known cost; the whole memory."""
     found: dict[Cost, float] = {}
     for cost in BUDGETS:
         spent = [value for course in courses if course.last and (value := course.last.cost(cost))]
@@ -66,7 +66,8 @@ def usual_budgets(courses: Sequence[Course]) -> dict[Cost, float]:
 
 
 def pareto_frame(courses: Sequence[Course], names: Mapping[str, str]) -> pd.DataFrame:
-    """Every point of every run: ``cost`` is the share of the prunable parameters left; ``front``: nothing beats it."""
+    """Every point of every run: ``cost`` is the share of the prunable parameters left; ``front``: on the Pareto
+    front."""
     rows = [(names[c.run_id], p.round, 1 - p.sparsity, p.quality) for c in courses for p in c.points]
     frame = pd.DataFrame(rows, columns=["run", "round", "cost", "quality"])
     ordered = frame.sort_values(["cost", "quality"], ascending=[True, False], kind="stable")

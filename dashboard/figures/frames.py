@@ -1,4 +1,4 @@
-"""Rows of the store in, tidy pandas frames out: pure functions, without pixels and without a store.
+"""Tidy pandas frames of the store's rows. Pure functions, no store and no Streamlit.
 
 Rows are anything pandas can make a frame of: mappings, dataclasses or named tuples with the names of the schema.
 Missing numbers are NaN. Shares stay in [0, 1], times in seconds.
@@ -85,7 +85,7 @@ def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFr
     frame = ran.merge(measured, on="round", how="outer").sort_values("round", ignore_index=True)
     frame["megabytes"] = (frame["bytes_up"] + frame["bytes_down"]).cumsum() / 1e6
     frame.loc[frame["round"] == 0, ["virtual_clock", "wall_seconds", "megabytes"]] = 0.0
-    # A loss that has become infinite has no place on an axis.
+    # Infinite losses are left out of an axis.
     frame = frame[frame["virtual_clock"].notna()].reset_index(drop=True).replace([np.inf, -np.inf], np.nan)
     return frame[list(ROUND_COLUMNS)].astype({"round": int})
 
@@ -100,7 +100,7 @@ def devices_frame(rows: Iterable[Any]) -> pd.DataFrame:
 
 
 def slowest_frame(rows: Iterable[Any]) -> pd.DataFrame:
-    """One line a round that waited for a device: which, and for how long."""
+    """One line a round: the slowest device and its time."""
     frame = _timed(_frame(rows, ("round", "device", "profile", *_PARTS)))
     frame = frame[frame["seconds"].notna()].sort_values("round", ignore_index=True)
     return frame[list(SLOWEST_COLUMNS)].astype({"round": int, "device": int})
@@ -116,7 +116,7 @@ def events_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
 def grid(cells: HeatMap, values: np.ndarray) -> pd.DataFrame:
     """The ``values`` of a heat map, [rounds, devices]: rows (class, device) grouped by class, one column a round.
 
-    Classes come in the order of their first device. Devices of which nothing is known are left out.
+    Classes come in the order of their first device. Devices without values are left out.
     """
     frame = pd.DataFrame({"class": cells.profiles, "device": cells.devices})
     order = {name: place for place, name in enumerate(classes(frame))}
@@ -137,7 +137,7 @@ def timeline_frame(rows: Iterable[Any]) -> pd.DataFrame:
 
 
 def class_rounds_frame(rows: Iterable[Any]) -> pd.DataFrame:
-    """One line a class and round: who took part, who finished, and means."""
+    """One line a class and round: numbers of devices that took part and finished, and means."""
     columns = ("round", "profile", "devices", "done", "sparsity", "rank", "reward", *_PARTS, "slowest_seconds")
     frame = _frame(rows, columns).rename(columns={"profile": "class"})
     return frame.astype({"round": int, "devices": int, "done": int})
@@ -195,7 +195,7 @@ def history_frame(rows: Iterable[Any]) -> pd.DataFrame:
 
 
 def nodes_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
-    """One line a node, in the order given: what it did last, when, and how long ago."""
+    """One line a node, in the order given: its last round, the time, and the time since."""
     now = datetime.now(UTC)
     frame = _frame(rows, ("node", "devices", "round", "last_contact"))
     heard = [format.local(moment) for moment in frame["last_contact"]]
@@ -206,7 +206,7 @@ def nodes_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
 
 
 def event_rounds_frame(rows: Iterable[Any]) -> pd.DataFrame:
-    """How many events of each kind there were in each round."""
+    """Number of events by kind and round."""
     return _frame(rows, ("round", "kind", "count")).astype({"round": int, "count": int})
 
 
@@ -218,7 +218,7 @@ def classes(frame: pd.DataFrame) -> list[str]:
 
 
 def remaining_seconds(rounds: pd.DataFrame, planned: int) -> float | None:
-    """Wall time to the end if rounds go on as they went: median of the rounds after the first, None before a round."""
+    """Estimated wall seconds to the end, by the median of the rounds after the first; None before a round."""
     took = rounds.loc[rounds["round"] > 0, "wall_seconds"]
     if took.empty:
         return None
@@ -227,7 +227,7 @@ def remaining_seconds(rounds: pd.DataFrame, planned: int) -> float | None:
 
 
 def tally(kinds: Mapping[str, int]) -> str:
-    """How often each kind of event happened, the commonest first: ``3 × dropout, 1 × rejected``."""
+    """Number of events of each kind, the most frequent first: ``3 × dropout, 1 × rejected``."""
     ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} × {kind}" for kind, count in ranked)
 

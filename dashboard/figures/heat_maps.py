@@ -1,4 +1,4 @@
-"""Sparsity and rank, device by round."""
+"""Heat maps of sparsity and rank by device and round."""
 
 import numpy as np
 import pandas as pd

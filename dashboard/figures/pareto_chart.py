@@ -1,4 +1,4 @@
-"""Quality against cost: which runs no other run beats in both."""
+"""Quality against cost, with the Pareto front."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -7,7 +7,7 @@ from slimfed.dashboard.figures.style import RUN_COLORS, RUN_SIGNS, finish
 
 
 def pareto(frame: pd.DataFrame, title: str) -> go.Figure:
-    """Accuracy against what a forward pass still costs: a point an evaluated round, the front of all as a line.
+    """Accuracy against the cost of a forward pass: a point for each evaluated round, the Pareto front as a line.
 
     ``frame``: ``run`` (name), ``round``, ``cost`` (share of the prunable parameters left), ``quality``, ``front``.
     """

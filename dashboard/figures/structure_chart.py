@@ -1,4 +1,4 @@
-"""What is left of the model, layer by layer."""
+"""Kept units of the model by layer."""
 
 import numpy as np
 import pandas as pd

@@ -1,8 +1,8 @@
-"""What all figures share: colours, axes with their units, sizes.
+"""Common style of figures: colours, axes with their units, sizes.
 
 Colours are told apart under every common colour blindness: Okabe and Ito's set for things that have names
 (https://jfly.uni-koeln.de/color/), cividis and viridis for amounts. Every axis says its unit. Figures take tidy frames;
-nothing here reads the store or knows Streamlit.
+nothing here reads the store or uses Streamlit.
 """
 
 import re
@@ -64,7 +64,7 @@ def class_style(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def axis_places(rounds: pd.DataFrame, axis: Axis, longest: float) -> pd.Series:
-    """Where the rounds stand on an axis; ``longest``: virtual seconds of the longest run on it."""
+    """Positions of the rounds on an axis; ``longest``: virtual seconds of the longest run on it."""
     if axis == "time":
         return rounds["virtual_clock"] / time_unit(longest).seconds
     return rounds["round"] if axis == "round" else rounds["megabytes"]
@@ -81,7 +81,7 @@ def axis_title(figure: go.Figure, axis: Axis, longest: float, rounds: pd.Series)
 
 
 def folded(name: str, width: int = 11) -> str:
-    """A class name on lines of about ``width`` letters, broken after hyphens, so that labels leave the map its room."""
+    """A class name on lines of about ``width`` letters, broken after hyphens, so that labels leave room."""
     lines = [""]
     for part in re.split(r"(?<=[-_ ])", name):
         if lines[-1] and len(lines[-1]) + len(part) > width:
@@ -113,20 +113,20 @@ def round_axis(figure: go.Figure, rounds: pd.Series) -> None:
 
 
 def bar_axis(figure: go.Figure, rounds: pd.Series) -> None:
-    """The same for bars, which else get room for rounds that there are none of."""
+    """An axis of whole rounds for bars, without space for missing rounds."""
     round_axis(figure, rounds)
     if len(rounds):
         figure.update_xaxes(range=[int(rounds.min()) - 0.6, int(rounds.max()) + 0.6])
 
 
 def title_below(figure: go.Figure) -> None:
-    """Put the title of the horizontal axis clear of its numbers, which a map's few columns leave in its way."""
+    """Move the title of the horizontal axis below its numbers, which it would overlap on a map with few columns."""
     figure.update_xaxes(title_standoff=36)
     figure.update_layout(margin_b=68)
 
 
 def finish(figure: go.Figure, height: int, left: int = 60, top: int = 28) -> None:
-    """Looks that all figures share. Margins are fixed, so that figures side by side align and updates do not jump."""
+    """The layout of all figures. Margins are fixed, so that figures align and do not move on updates."""
     figure.update_layout(
         height=height,
         margin={"l": left, "r": 8, "t": top, "b": 44, "pad": 0, "autoexpand": False},

@@ -1,4 +1,4 @@
-"""What the bandit has learnt: boxes over pruning step and rank, how often each was pulled, and what came of it."""
+"""Pulls and mean rewards of the bandit, in boxes over pruning step and rank."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ def show(source: Source, run: Any) -> None:
 
 
 def _of_device(reader: Insight, run: Any, device: int) -> tuple[pd.DataFrame, str]:
-    """The boxes of one device: those of its own agent where that cuts boxes, else a box a pull."""
+    """The boxes of one device: those of its agent's partition, or else one box for each pull."""
     pulls = [row for row in reader.device_history(run.id, device) if row.reward is not None]
     count = format.plural(len(pulls), "pull")
     agent = _grown(run, pulls)
@@ -83,7 +83,7 @@ def _of_device(reader: Insight, run: Any, device: int) -> tuple[pd.DataFrame, st
 
 
 def _grown(run: Any, pulls: list[Any]) -> SUcb | None:
-    """The agent as it is now: its boxes follow from its pulls alone. None for a bandit that cuts no boxes."""
+    """The agent rebuilt from its pulls, which determine its boxes. None for a bandit without boxes."""
     try:
         spec = parse_job(run.job).bandit
         agent = make_bandit(spec, 0)

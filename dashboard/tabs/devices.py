@@ -1,4 +1,4 @@
-"""The devices of the newest round, and one of them through all rounds."""
+"""The devices of the newest round, and the history of one device."""
 
 from typing import Any
 

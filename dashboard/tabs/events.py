@@ -1,4 +1,4 @@
-"""What went wrong: rejected updates, dropouts, repeated rounds, with cause and remedy."""
+"""Events: rejected updates, dropouts, repeated rounds, with cause and remedy."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _COLUMNS = {
 
 @st.fragment
 def show(source: Source, run: Any) -> None:
-    """How many of each kind by round, the newest in words, and all as a table."""
+    """A chart of events by kind and round, the newest events as text, and a table."""
     with source.explained() as reader:
         counts = reader.event_counts(run.id)
         if not counts:

@@ -1,4 +1,4 @@
-"""How well the model does: accuracy and loss over rounds, virtual time or bytes."""
+"""Accuracy and loss over rounds, virtual time or bytes."""
 
 from typing import Any
 
@@ -28,13 +28,13 @@ _COLUMNS = {
 
 
 def rounds(reader: Reader, run_id: str) -> pd.DataFrame:
-    """The rounds of a run, with what was measured after each."""
+    """The rounds of a run, with the evaluation after each."""
     return frames.rounds_frame(reader.rounds(run_id), reader.evaluations(run_id))
 
 
 @st.fragment
 def show(source: Source, run: Any) -> None:
-    """Two curves over an axis of the reader's choice, and the device that each round waited for."""
+    """Curves of accuracy and loss over the chosen axis, and the slowest device of each round."""
     with source.explained() as reader:
         frame = rounds(reader, run.id)
         choice = st.segmented_control(

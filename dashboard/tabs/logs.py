@@ -1,4 +1,4 @@
-"""What a run wrote down: its logs, and the job as it was resolved."""
+"""The logs of a run, and its job with all defaults."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _MEANING = {
 
 
 def show(source: Source, run: Any) -> None:
-    """The end of one log, growing while the run goes on."""
+    """The end of one log, updated while the run is running."""
     going = run.status in format.UNFINISHED
     st.fragment(_logs, run_every=REFRESH_SECONDS if going else None)(Path(run.folder) / "logs")
 

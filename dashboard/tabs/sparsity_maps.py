@@ -1,4 +1,4 @@
-"""Sparsity and rank, device by round: who was slimmed when, and with what adapter."""
+"""Maps of sparsity and rank by device and round."""
 
 from typing import Any
 

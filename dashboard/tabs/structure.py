@@ -1,4 +1,4 @@
-"""What is left of the model: heads and channels of every layer, and how many of the devices still have them."""
+"""Heads and channels of every layer, and the share of devices that keep them."""
 
 from typing import Any
 

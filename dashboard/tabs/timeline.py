@@ -1,4 +1,4 @@
-"""Where the time of the last rounds went, a bar a device: the straggler is the one that never idles."""
+"""The time of the last rounds by phase, one bar for each device."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from slimfed.dashboard.source import Source
 
 ROUNDS = (1, 2, 3, 5)
 BARS = 36
-"""Bars that fit a screen; they are shared out among the rounds."""
+"""Number of bars on a screen, divided among the rounds."""
 
 _COLUMNS = {
     "round": st.column_config.NumberColumn("Round", format="%d"),

@@ -1,4 +1,4 @@
-"""Two to eight runs side by side: curves, what a target costs, what a budget buys, and how their jobs differ."""
+"""Comparison of two to eight runs: curves, cost of a target, quality within a budget, differences of the jobs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -200,6 +200,6 @@ def _lower(label: str) -> str:
 
 
 def _set_off(row: pd.Series) -> list[str]:
-    """Bold on a tint that light and dark bear, where a value is not the first run's."""
+    """Style of values that differ from the first run's, legible in the light and the dark theme."""
     apart = "background-color: rgba(230, 159, 0, 0.28); font-weight: 600"
     return ["", "", *(apart if value != row.iloc[1] else "" for value in row.iloc[2:])]

@@ -1,4 +1,4 @@
-"""The fleet: its classes and what each can hold, who took part and who failed, and the nodes that serve it."""
+"""The fleet: device classes and their memory, participation and failures by round, and nodes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -65,7 +65,7 @@ def show(source: Source, named: str, remember: Any) -> None:
 
 
 def _profiles() -> None:
-    """Before there is a run: what fleets there are."""
+    """The available profiles, shown before the first run."""
     widgets.nothing("There is no run yet, so here are the fleets that slimfed brings; Launch starts a run on one.")
     name = st.selectbox("Profile", list(PROFILES), key="profile", bind="query-params")
     profile = load_profile(str(name))
@@ -139,7 +139,7 @@ def _nodes(source: Source, reader: Insight, run_id: str) -> None:
 
 
 def _classes_frame(devices: dict[str, int], examples: dict[str, int], kinds: Sequence[Any]) -> pd.DataFrame:
-    """One line a class; what the profile does not tell is NaN."""
+    """One line a class; values missing in the profile are NaN."""
     known = {each.name: each for each in kinds}
     rows = []
     for name, count in devices.items():

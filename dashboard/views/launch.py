@@ -1,4 +1,4 @@
-"""A form that starts a run: made from the job file's schema, checked as it changes, with the TOML beside it."""
+"""The form that starts a run: generated from the job file's schema, checked at every change, with the TOML."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ BASE = "base of the job"
 
 DEMO, EMPTY = "The built-in job", "Defaults only"
 _LEFT_OUT = ("store",)
-"""Runs that are started here are recorded where this dashboard reads."""
+"""Runs started here are recorded in the store of this dashboard."""
 
 _FIRST = (
     "name",
@@ -39,11 +39,11 @@ _FIRST = (
     "training.batch_size",
     "training.learning_rate",
 )
-"""What most people change; everything else is one click away, in its section."""
+"""Fields shown at the top; all others are in their sections."""
 
 
 def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
-    """The page. ``clone_of``: a run whose job is the beginning, or nothing."""
+    """The page. ``clone_of``: the run whose job the form starts from; empty for none."""
     st.title("Launch a run", anchor=False)
     base, said = _base(source, clone_of)
     st.caption(said)
@@ -67,7 +67,7 @@ def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:
 
 
 def shortened(document: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
-    """The document without what is the default anyway, or the method's preset; name and method stay."""
+    """The document without values that equal the default or the method's preset; name and method stay."""
     if job is None:
         return dict(document)
     usual = dict(job_fields.leaves(_defaults(document)))
@@ -85,7 +85,7 @@ def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _base(source: Source, clone_of: str) -> tuple[dict[str, Any], str]:
-    """Where the form begins, and a sentence on it. Another beginning forgets the changes."""
+    """The job that the form starts from, and a sentence on it. Choosing another one discards the changes."""
     if clone_of:
         with source.explained() as reader:
             try:
@@ -114,7 +114,7 @@ def _begin_with(base: str) -> None:
 
 
 def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
-    """The fields that most people change, then every section."""
+    """The fields at the top, then every section."""
     sections = [each for each in job_fields.sections(Job.model_json_schema(), names()) if each.name not in _LEFT_OUT]
     every = {field.path: field for section in sections for field in section.fields}
     columns = st.columns(2, gap="medium")
@@ -140,13 +140,13 @@ def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
 
 
 def names() -> dict[str, list[str]]:
-    """What the fields that name a method, a part or a profile can be, by path."""
+    """Valid names of fields that name a method, a part or a profile, by path."""
     return {registry.field: list(registry) for registry in REGISTRIES}
 
 
 def _input(field: job_fields.Field, value: Any, problem: str | None, label: str) -> None:
-    """One field; what is wrong with it stands below it."""
-    # The key names the beginning and the method, because both set values: a new one draws the field anew.
+    """The input of one field, with its error below."""
+    # The key contains start and method, because both set values: a change creates a new input.
     key = f"{st.session_state[BASE]} {st.session_state[CHANGES].get('method.name')} {field.kind} {field.path}"
     more: dict[str, Any] = {"key": key, "help": field.help or None, "on_change": _take, "args": (field, key)}
     if field.kind == "choice":
@@ -165,13 +165,13 @@ def _input(field: job_fields.Field, value: Any, problem: str | None, label: str)
 
 
 def _take(field: job_fields.Field, key: str) -> None:
-    """Remember what was changed."""
+    """Store the changed values."""
     value = st.session_state[key]
     if isinstance(value, str) and field.kind != "choice":
         value = job_fields.read(field, value)
     changes: dict[str, Any] = st.session_state[CHANGES]
     if field.path == "method.name":
-        # A preset sets fields of its own; what was changed before would hide them.
+        # A new preset sets fields; earlier changes would hide them.
         st.session_state[CHANGES] = {path: old for path, old in changes.items() if path in _FIRST} | {field.path: value}
     else:
         changes[field.path] = value
@@ -189,7 +189,7 @@ def _paper(
     problems: tuple[str, ...],
     open_run: Callable[[str], None],
 ) -> None:
-    """The job file as it stands, what is wrong with it, and the button."""
+    """The resulting job file, its errors, and the start button."""
     text = tomli_w.dumps(job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
     if problems:
         st.error("  \n".join(f"{format.plain(line)}" for line in problems), icon=":material/error:")

@@ -1,7 +1,7 @@
 """The page of one run, live while the run goes on.
 
-A fragment that draws nothing asks the store twice a second for one row. Only when a round or an event was added does
-it have the page drawn again, and once the run has ended it asks no more. The address names run and tab.
+A fragment without content reads one row of the store twice a second. It redraws the page only after a new round or
+event, and stops when the run has ended. The address names run and tab.
 """
 
 from collections.abc import Callable
@@ -42,19 +42,19 @@ TABS: dict[str, Section] = {
     "Job": logs.show_job,
 }
 _ALWAYS = ("Events", "Logs", "Job")
-"""Tabs that have something to show before the first round."""
+"""Tabs with content before the first round."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What a drawn page is compared with. ``silent``: a run that says it goes on was not heard of for long."""
+    """The state that a drawn page is compared with. ``silent``: a running run without recent heartbeat."""
 
     pulse: Pulse | None
     silent: bool
 
 
 def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
-    """The page of the run that the address names. ``clone`` leads to the form that starts a run like it."""
+    """The page of the run that the address names. ``clone`` opens the form with a copy of its job."""
     with source.explained() as reader:
         found = _found(reader, run_id)
         if found is None:
@@ -78,13 +78,13 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
             TABS[name](source, run)
         else:
             widgets.nothing("The first round has not ended yet. This page shows it by itself as soon as it has.")
-        # Last, so that nothing above it moves when the run ends and nobody needs to watch any more.
+        # Last, so that the page above does not move when the fragment ends with the run.
         if run.status in format.UNFINISHED:
             st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
 
 
 def _found(reader: Insight, run_id: str) -> Run | None:
-    """The run that the address names by its id, the beginning of it or ``last``; otherwise says what is wrong."""
+    """The run that the address names by id, beginning of an id or ``last``; shows an error if there is none."""
     try:
         return reader.find_run(run_id or "last")
     except InputError as error:
@@ -113,9 +113,9 @@ def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
 
 
 def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
-    """Clone, archive, say something, stop, resume.
+    """Buttons: clone, archive, note, stop, resume.
 
-    What depends on the run's state stands last, and what comes and goes below: no button may move while it is pressed.
+    Buttons that depend on the state come last, and messages below, so that no button moves while it is pressed.
     """
     resumed = False
     with st.container(horizontal=True, gap="small", key="steer"):
@@ -145,7 +145,7 @@ def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
 
 
 def _watch(source: Source, run_id: str, seen: Signs) -> None:
-    """Have the page drawn again if the store knows more than ``seen``."""
+    """Redraw the page if the store has changed since ``seen``."""
     with source.explained() as reader:
         signs, run = _look(reader, run_id)
         if signs != seen:
@@ -155,7 +155,7 @@ def _watch(source: Source, run_id: str, seen: Signs) -> None:
 
 
 def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
-    """The signs first: what is written between the two is then drawn once too often, not too late."""
+    """The signs are read first: a change between the two reads causes one redraw too many, not one too few."""
     pulse, run = reader.pulse(run_id), reader.find_run(run_id)
     return Signs(pulse, format.silent_for(run.heartbeat_at, datetime.now(UTC)) is not None), run
 
@@ -192,7 +192,7 @@ def _progress(run: Run, rounds: pd.DataFrame) -> None:
 
 
 def _notice(run: Run) -> None:
-    """What the reader should know about a run that is not simply going or done, and what to do."""
+    """A message on a run that failed, was stopped or is silent, with the next step."""
     resume = f"Press Resume, or type `slimfed resume {format.code(run.id)}`, and it continues where it was."
     if run.status == "failed":
         st.error(f"The run failed: {format.plain(run.cause or 'no cause was recorded')}  \n{resume}")

@@ -1,4 +1,4 @@
-"""The list of runs: what there is, how it went, a way into each, and what its reader says of it."""
+"""The list of runs with their figures, links, tags and notes."""
 
 from collections.abc import Callable
 
@@ -70,7 +70,7 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
 
 
 def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs that the reader asked for; the search also lives in the address."""
+    """The runs that match search and states; the search is also in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         sought = st.text_input(
             "Search",
@@ -107,7 +107,7 @@ def _table(
 ) -> None:
     actions = st.container()
     shown = _presented(frame)
-    # A selection means rows of what was on the screen: another list of runs is another table.
+    # A selection refers to rows of the shown table, so another list of runs needs another table.
     choice = st.dataframe(
         shown,
         key=f"runs {hash(tuple(frame['id']))}",
@@ -129,7 +129,7 @@ def _table(
 
 
 def _actions(source: Source, frame: pd.DataFrame, archived: bool, open_compare: Callable[[list[str]], None]) -> None:
-    """What can be done with the ticked runs. Always there, so that the table does not move when one is ticked."""
+    """Actions on the ticked runs. Always shown, so that the table does not move when a run is ticked."""
     ids = [str(run_id) for run_id in frame["id"]]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if st.button(
@@ -150,7 +150,7 @@ def _actions(source: Source, frame: pd.DataFrame, archived: bool, open_compare: 
 
 
 def labels(source: Source, ids: list[str], tags: list[str], notes: str, key: str) -> None:
-    """A form for what a reader says of runs: tags, and a note."""
+    """A form for tags and a note on runs."""
     with st.form(f"labels {key}", border=False):
         given = st.text_input("Tags, separated by commas", ", ".join(tags), placeholder="paper, table 2")
         noted = st.text_area("Notes", notes, placeholder="What was tried, and what came of it")
