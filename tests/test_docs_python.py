@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE, NOTEBOOK = DOCS / "python.md", DOCS / "python.ipynb"
 
 PATIENCE = 600
-"""Seconds for the page, and for a cell of the notebook, on a busy machine; a quiet one needs less than a minute."""
+"""Seconds for the page, and for a cell of the notebook, on a busy machine; a start of Flower takes 15 to 60."""
 
 pytestmark = pytest.mark.timeout(900)
 
