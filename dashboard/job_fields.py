@@ -54,7 +54,7 @@ def sections(schema: Mapping[str, Any], choices: Mapping[str, Sequence[Any]] | N
             scalars.append(_field(name, entry, known))
         else:
             found.append(Section(name, _line(inner.get("description", "")), tuple(_fields(name, inner, defs, known))))
-    return (Section(JOB, "What the run is called, and what it draws its random numbers from.", tuple(scalars)), *found)
+    return (Section(JOB, "Name of the run, and the seed of its random draws.", tuple(scalars)), *found)
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

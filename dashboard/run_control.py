@@ -95,7 +95,7 @@ def _command(source: Source, *arguments: str) -> Answer:
             start_new_session=True,
         )
     except subprocess.TimeoutExpired:
-        return Answer(None, (f"The job could not be checked within {CHECK_SECONDS} s; is its data out of reach?",))
+        return Answer(None, (f"The job could not be checked within {CHECK_SECONDS} s; can its data be reached?",))
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         wrong = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]

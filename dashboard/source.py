@@ -140,5 +140,5 @@ def explain(error: Exception, source: Source) -> Problem:
         )
     return Problem(
         f"The store {store} cannot be read at the moment.",
-        f"See that it is there, that its server runs and that you may read it; this page tries again by itself. {said}",
+        f"Check that it exists, that its server runs and that you may read it; this page retries automatically. {said}",
     )

@@ -44,7 +44,7 @@ def picture_choice() -> None:
         key=PICTURE,
         format_func=str.upper,
         persist_state="session",
-        help="Point at a chart and press its camera.",
+        help="Format for the camera button of charts.",
     )
 
 

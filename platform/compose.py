@@ -1,4 +1,4 @@
-"""Adding up what two runs learnt on the same base, as LT-SFT composes a task with a language (arXiv 2110.07560)."""
+"""The sum of the weight changes of two runs on the same base, as in LT-SFT (arXiv 2110.07560)."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from slimfed.platform.export import GLOBAL, Exporter
 
 @dataclass(frozen=True)
 class Composed:
-    """The folder that was written, and what is in it."""
+    """The written folder and its contents."""
 
     folder: Path
     runs: tuple[str, str]
@@ -25,7 +25,7 @@ class Composed:
 
 
 def compose(first: Exporter, second: Exporter, folder: Path) -> Composed:
-    """Write the base plus what ``first`` and ``second`` changed of it, as a folder that ``load_slim`` opens.
+    """Write the base plus the weight changes of ``first`` and ``second`` to a folder for ``load_slim``.
 
     Task, head and structure are those of ``first``; of ``second`` the changes of the weights that are left there are
     added, without its head. Raises ``InputError`` if the runs did not tune the same base, or one has cut its width.

@@ -1,4 +1,4 @@
-"""Where remarks and progress go: standard error, so that standard output holds results alone."""
+"""The console for remarks and progress: standard error, so that standard output has only results."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What this machine has for a run, what is missing, and what to do about it."""
+"""Checks of this machine: what a run needs, what is missing, and the remedy."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ _HUB_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: ``level`` is "problem" if a run would fail, "note" if something optional is missing."""
+    """The result of one check: ``level`` is "problem" if a run would fail, "note" if something optional is missing."""
 
     subject: str
     level: Level
@@ -42,7 +42,7 @@ class Finding:
 
 
 def examine(home: Path, store: Callable[[], str]) -> Iterator[Finding]:
-    """Look at everything in turn. ``store`` tests the store and returns its description, or raises with the cause."""
+    """Run all checks in turn. ``store`` tests the store and returns its description, or raises with the cause."""
     yield _python()
     yield _packages(_PACKAGES, "packages", "problem", "pip install 'slimfed[server]'")
     yield _packages(_DASHBOARD_PACKAGES, "dashboard packages", "note", "pip install 'slimfed[dashboard]'")

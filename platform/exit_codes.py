@@ -1,4 +1,4 @@
-"""What ``slimfed`` exits with."""
+"""Exit codes of ``slimfed``."""
 
 OK = 0
 FAILED = 1

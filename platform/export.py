@@ -1,4 +1,4 @@
-"""From a run to models that leave it: the newest checkpoint, put together with the base and written as a format."""
+"""Exporting models of a run: the newest checkpoint and the base, written in a format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server_state import Fleet
 
 GLOBAL = None
-"""The subject that is no device: the global model in the structure that the server decided."""
+"""The subject for the global model, in the structure that the server chose."""
 
 _PACKAGES = ("slimfed", "torch", "transformers", "peft")
 
@@ -67,11 +67,11 @@ class Exporter:
         return range(len(self.fleet.devices))
 
     def source(self, device: int | None) -> Source:
-        """What is exported for a device, or for :data:`GLOBAL`.
+        """The source of an export for a device, or for :data:`GLOBAL`.
 
-        The global adapter, narrowed to the structure that the device has kept, at its full rank: folding a lower rank
-        would not make the model smaller. What a device learnt for itself since the last aggregation stays with it; a
-        checkpoint does not hold it. Raises ``InputError`` if there is no such device.
+        The global adapter, narrowed to the structure that the device has kept, at full rank, since a lower rank would
+        not make the merged model smaller. The training of a device after the last aggregation is not included, as it is
+        in no checkpoint. Raises ``InputError`` if there is no such device.
         """
         if device is not None and device not in self.devices():
             raise InputError(f"--device = {device}: run {self.run.id} has devices 0 to {len(self.fleet.devices) - 1}")
@@ -101,7 +101,7 @@ class Exporter:
         )
 
     def export(self, device: int | None, format: str, out: Path | None) -> Exported:
-        """Write one model. ``out``: its folder; default: one in the run's own, named for what is in it."""
+        """Write one model. ``out``: its folder; default: one in the run's folder, named after its contents."""
         source = self.source(device)
         subject = source.provenance.subject.replace(" ", "-")
         folder = out or self.folder.exports / f"{subject}-{format}"
@@ -112,12 +112,12 @@ class Exporter:
 
 
 def _of_fleet(figures: dict[str, str]) -> dict[str, str]:
-    """The same on a device's card, where they must not be read as the device's own."""
+    """Figures of the global model, renamed for a device's card."""
     return {f"run: {name}": value for name, value in figures.items()}
 
 
 def card_figures(run: Any) -> dict[str, str]:
-    """What a run measured, for a model card. ``run``: a row of the store."""
+    """The figures of a run for a model card. ``run``: a row of the store."""
     return {
         "accuracy of the global model on the test split": percent(run.accuracy),
         "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),

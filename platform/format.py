@@ -1,10 +1,10 @@
-"""Numbers as a reader meets them: one way to write each, on every screen and in the terminal."""
+"""Formatting of numbers for pages and the terminal."""
 
 NOTHING = "–"
 
 
 def missing(value: object) -> bool:
-    """True for None and for what is not equal to itself: NaN and NaT, which is how pandas writes None."""
+    """True for None, NaN and NaT."""
     return value is None or value != value
 
 
@@ -21,7 +21,7 @@ def points(change: float | None) -> str | None:
 
 
 def seconds(value: float | None) -> str:
-    """A duration in the two largest units that matter: 0.42 s, 12.3 s, 3 min 12 s, 2 h 05 min, 3 d 4 h."""
+    """A duration in its two largest units: 0.42 s, 12.3 s, 3 min 12 s, 2 h 05 min, 3 d 4 h."""
     if value is None or missing(value):
         return NOTHING
     if value < 59.95:

@@ -1,4 +1,4 @@
-"""Where slimfed keeps what it writes: one home folder, in it the default store and a folder for every run."""
+"""The home folder: the default store, and a folder for every run."""
 
 import os
 import secrets
@@ -18,13 +18,13 @@ _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run and the places in it."""
+    """The folder of one run, and the paths in it."""
 
     path: Path
 
     @property
     def job(self) -> Path:
-        """The job as it was resolved: every field written out."""
+        """The job with all defaults filled in."""
         return self.path / "job.toml"
 
     @property
@@ -39,22 +39,22 @@ class RunFolder:
 
     @property
     def profile(self) -> Path:
-        """Where the time of every round went, a line of JSON each."""
+        """Time of every round by phase, a line of JSON each."""
         return self.logs / "profile.jsonl"
 
     @property
     def federation(self) -> Path:
-        """Names the SuperLink of the run's real devices; not there if the fleet is simulated."""
+        """Names the SuperLink of the run's real devices; missing if the fleet is simulated."""
         return self.path / "federation"
 
     @property
     def base(self) -> Path:
-        """Hash of the base that the run began with (see ``pinning``)."""
+        """Hash of the base that the run began with (``server/base_digest.py``)."""
         return self.path / "base.json"
 
     @property
     def told(self) -> Path:
-        """A byte for each time that something was told of the devices' text; not there without privacy."""
+        """A byte for each disclosure about the devices' text; missing without privacy."""
         return self.path / "told"
 
     @property
@@ -87,7 +87,7 @@ def new_run_id(now: datetime | None = None) -> str:
 
 
 def create_run_folder(home: Path) -> tuple[str, RunFolder]:
-    """A new run id and its folder, which nobody else has. Raises ``InputError`` if the home cannot be written."""
+    """A new, unique run id and its folder. Raises ``InputError`` if the home cannot be written."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         while True:

@@ -191,7 +191,7 @@ def _by_provider(people: Mapping[str, Role]) -> Person:
     address = str(st.user.get("email", "")).lower()
     verified = st.user.get("email_verified", False)
     if address not in people or not verified:
-        st.error("You are logged in, but nobody has given you access.")
+        st.error("You are logged in, but you have no access. Ask the operator of this dashboard for it.")
         st.button("Log out", on_click=st.logout)
         st.stop()
     return Person(address, people[address])

@@ -46,7 +46,7 @@ def show(source: Source, run: Any) -> None:
                 f"{100 / STEPS:.1f}% of step and one rank."
             )
         if frame.empty or not frame["pulls"].sum():
-            widgets.nothing("Nothing has been pulled and rewarded here yet.")
+            widgets.nothing("There are no rewarded pulls yet.")
             return
         ranks = sorted({*run.job["bandit"]["ranks"], *(rank for box in frame["ranks"] for rank in box)})
         widgets.chart(
@@ -74,7 +74,7 @@ def _of_device(reader: Insight, run: Any, device: int) -> tuple[pd.DataFrame, st
     agent = _grown(run, pulls)
     if agent is not None:
         frame = frames.leaves_frame(agent.leaves(), agent.spec.ranks)
-        return frame, f"The boxes that the agent of device {device} has cut from {count}; grey ones it never tried."
+        return frame, f"The boxes of device {device}'s agent after {count}; grey boxes were never pulled."
     rows = [
         {"rank": row.rank, "step": round(row.pruning_step * STEPS), "pulls": 1, "reward": row.reward} for row in pulls
     ]

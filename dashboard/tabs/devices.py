@@ -72,7 +72,7 @@ def _history(source: Source, run: Any, device: int, name: str) -> None:
         widgets.chart(
             None,
             curves.device_history(frame),
-            f"How long device {device} took in each round, and with what.",
+            f"Time of device {device} in each round, by phase.",
             key="history",
         )
         shares = {column: 100 * frame[column] for column in ("sparsity", "pruning_step", "accuracy")}

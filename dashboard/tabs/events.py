@@ -33,7 +33,7 @@ def show(source: Source, run: Any) -> None:
         widgets.chart(
             None,
             bars.events(frames.event_rounds_frame(reader.event_rounds(run.id))),
-            f"What happened in each round beside training: {frames.tally(counts)}.",
+            f"Events of each round: {frames.tally(counts)}.",
             key="events by round",
         )
         frame = frames.events_frame(reader.events(run.id, KEPT), source.zone)

@@ -66,8 +66,8 @@ def show(source: Source, run: Any) -> None:
             widgets.chart(
                 "The slowest device of each round",
                 bars.slowest(slowest, frames.classes(slowest)),
-                "A round lasts as long as its slowest device. The bar is how long the round waited for it, its colour "
-                "the device's class, and the number above it the device.",
+                "A round lasts as long as its slowest device. The bar is the time of this device, its colour the "
+                "device's class, and the number above it the device.",
             )
         with st.expander("The rounds as a table"):
             shares = ("accuracy", "device_accuracy_mean", "sparsity")

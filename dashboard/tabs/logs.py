@@ -31,7 +31,7 @@ def show(source: Source, run: Any) -> None:
 def show_job(source: Source, run: Any) -> None:
     """Every field of the job."""
     text = tomli_w.dumps(frames.without_nothing(run.job))
-    st.caption("The job as it was resolved, with every default. Saved as a file, `slimfed run FILE` runs it again.")
+    st.caption("The job with all defaults filled in. Saved as a file, `slimfed run FILE` runs it again.")
     st.download_button(
         "job.toml",
         text,

@@ -50,8 +50,8 @@ def show(source: Source, run: Any) -> None:
         widgets.chart(
             None,
             bars.timeline(timed),
-            f"How each device spent a round, in {clock} time. Idle is waiting for the slowest: the one whose bar has "
-            f"no idle end is the one that all waited for.{some}",
+            f"How each device spent a round, in {clock} time. Idle is waiting for the slowest device, whose bar has "
+            f"no idle part.{some}",
             key="timeline",
         )
         widgets.table(

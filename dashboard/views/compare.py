@@ -87,7 +87,7 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
             format="%.1f",
             key=f"target {quality} {','.join(chosen)}",
             width=140,
-            help="At first 90% of the best of these runs",
+            help="Default: 90% of the best quality of these runs",
         )
         axis = st.segmented_control(
             "Horizontal axis",
@@ -113,8 +113,8 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
     widgets.chart(
         "Accuracy against the cost of inference",
         pareto_chart.pareto(points, _QUALITY_NAMES[quality]),
-        "A point is a run after an evaluated round: up and to the left is better, and no run beats a point on the "
-        "dotted front in both. The cost of inference is the share of the prunable parameters that the model still "
+        "A point is a run after an evaluated round: up and to the left is better. The dotted line is the Pareto "
+        "front. The cost of inference is the share of the prunable parameters that the model still "
         "has, to which the operations of its pruned blocks are proportional.",
         key="pareto",
     )
@@ -136,12 +136,12 @@ def _target_table(result: Comparison, names: Mapping[str, str]) -> None:
         "best": st.column_config.NumberColumn("Best (%)", format="%.1f"),
         "sparsity": st.column_config.NumberColumn("Sparsity (%)", format="%.1f"),
     }
-    widgets.table(frame, "cost to target", columns, "Table of what the target cost each group of runs")
+    widgets.table(frame, "cost to target", columns, "Table of the cost of the target for each group of runs")
     said = f"{100 * result.target.value:.1f}%, {result.target.origin}" if result.target else "none"
     remarks = "".join(f" {format.plain(each[:1].upper() + each[1:])}." for each in result.remarks)
     st.caption(
-        f"What was spent until the target ({format.plain(said)}) was first met; means over runs that differ in their "
-        f"seed only. Empty: never met, or not known.{remarks}"
+        f"Cost until the target ({format.plain(said)}) was first reached; means over runs that differ only in their "
+        f"seed. Empty: not reached, or not known.{remarks}"
     )
 
 
@@ -169,18 +169,18 @@ def _budget_table(courses: Any, quality: Quality, target: Any, names: Mapping[st
             for cost in budgets
         },
     }
-    widgets.table(frame, "quality under budget", columns, "Table of the quality that each budget buys")
+    widgets.table(frame, "quality under budget", columns, "Table of the quality within each budget")
     st.caption(
-        "The model in hand when a budget is spent: its quality, each budget taken by itself. At first half of what the "
-        "thriftiest run spent. Empty: not even one round fits."
+        "Quality of the newest model within each budget alone. Default budgets: half of the smallest total of these "
+        "runs. Empty: no round fits."
     )
 
 
 def _differences(jobs: Mapping[str, Mapping[str, Any]]) -> None:
-    st.markdown("**How the jobs differ**")
+    st.markdown("**Differences of the jobs**")
     frame = comparison_frames.differences_frame(jobs)
     if frame.empty:
-        st.caption("They do not: every field of their jobs is the same.")
+        st.caption("None: every field of the jobs is the same.")
         return
     st.dataframe(
         frame.style.apply(_set_off, axis=1),
@@ -192,7 +192,7 @@ def _differences(jobs: Mapping[str, Mapping[str, Any]]) -> None:
         alt="Table of the job fields in which the runs differ",
     )
     widgets.saving(frame, "differences")
-    st.caption("Only fields that differ; what departs from the first run is set off.")
+    st.caption("Only fields that differ; values that differ from the first run's are highlighted.")
 
 
 def _lower(label: str) -> str:

@@ -20,7 +20,7 @@ _CLASSES = {
     "devices": st.column_config.NumberColumn("Devices", format="localized"),
     "examples": st.column_config.NumberColumn("Examples", format="localized"),
     "rate": st.column_config.NumberColumn("Trains at (GFLOP/s)", format="%.0f", help="Peak times efficiency"),
-    "memory": st.column_config.NumberColumn("Memory (GiB)", format="%.1f", help="What training may use"),
+    "memory": st.column_config.NumberColumn("Memory (GiB)", format="%.1f", help="Memory that training may use"),
     "bandwidth": st.column_config.NumberColumn("Memory bandwidth (GB/s)", format="%.0f"),
     "down": st.column_config.NumberColumn("Down (Mbit/s)", format="%.0f"),
     "up": st.column_config.NumberColumn("Up (Mbit/s)", format="%.0f"),
@@ -66,7 +66,7 @@ def show(source: Source, named: str, remember: Any) -> None:
 
 def _profiles() -> None:
     """The available profiles, shown before the first run."""
-    widgets.nothing("There is no run yet, so here are the fleets that slimfed brings; Launch starts a run on one.")
+    widgets.nothing("There is no run yet. These are the available fleet profiles; Launch starts a run.")
     name = st.selectbox("Profile", list(PROFILES), key="profile", bind="query-params")
     profile = load_profile(str(name))
     st.caption(format.plain(profile.description))
@@ -92,20 +92,20 @@ def _of_run(source: Source, reader: Insight, run_id: str) -> None:
     with right:
         rounds = frames.class_rounds_frame(reader.class_rounds(run_id))
         if rounds.empty:
-            widgets.nothing("No round has ended yet, so nobody has taken part.")
+            widgets.nothing("No round has ended yet, so there is no participation.")
         else:
             widgets.chart(
                 "Participation",
                 bars.participation(rounds, [row.profile for row in sizes]),
-                "Share of each class whose update was used, by round. What is missing dropped out, came late, ran "
-                "out of memory or was rejected.",
+                "Share of each class whose update was used, by round. The other devices dropped out, came late, "
+                "ran out of memory or were rejected.",
             )
     happened = frames.event_rounds_frame(reader.event_rounds(run_id))
     if not happened.empty:
         widgets.chart(
             "Failures and other events",
             bars.events(happened),
-            "What went wrong in each round; the run's Events tab has cause and remedy of each.",
+            "Events of each round; the run's Events tab has cause and remedy of each.",
         )
     _nodes(source, reader, run_id)
 
@@ -117,7 +117,7 @@ def _memory(reader: Insight, run_id: str, frame: pd.DataFrame) -> None:
         needed=[(needed.get(name) or float("nan")) / 2**30 for name in frame["class"]],
     )
     widgets.chart(
-        "What each class can hold",
+        "Memory of each class",
         bars.memory(memory),
         "Memory that training may use on a device of the class, and the most that one of them needed in the newest "
         "round. A device that would need more fails its round.",
@@ -131,9 +131,9 @@ def _nodes(source: Source, reader: Insight, run_id: str) -> None:
         widgets.nothing("No node has answered in this run yet.")
         return
     frame = frames.nodes_frame(rows, source.zone)
-    widgets.table(frame, f"nodes of {run_id}", _NODES, "Table of nodes, the longest silent first")
+    widgets.table(frame, f"nodes of {run_id}", _NODES, "Table of nodes, the oldest contact first")
     st.caption(
-        "Flower nodes that serve this run's devices, the longest silent first. A simulated fleet has a few on this "
+        "Flower nodes that serve this run's devices, the oldest contact first. A simulated fleet has a few on this "
         "computer; a real one has a node on each machine."
     )
 

@@ -98,14 +98,14 @@ def _base(source: Source, clone_of: str) -> tuple[dict[str, Any], str]:
                 _begin_with(run.id)
                 return job_fields.tables(
                     values
-                ), f"Begins as a copy of the run `{format.code(run.id)}`; change what you like."
+                ), f"Begins as a copy of the run `{format.code(run.id)}`; change any field."
     choice = st.segmented_control(
         "Begin with", [DEMO, EMPTY], default=DEMO, required=True, key="begin", label_visibility="collapsed"
     )
     _begin_with(str(choice))
     if choice == EMPTY:
-        return {"name": "my-run"}, "Begins with the default of every field."
-    return demo_document(), "Begins with the job that `slimfed run` runs: 80 Jetsons learn commands for the home."
+        return {"name": "my-run"}, "Starts with the default of every field."
+    return demo_document(), "Starts with the built-in job of `slimfed run`: 80 Jetsons learn smart-home commands."
 
 
 def _begin_with(base: str) -> None:
@@ -197,12 +197,14 @@ def _paper(
         waiting = 0 if source.missing else run_control.see_to_the_queue(source, reader)
         queue = f" {format.plural(waiting, 'run')} ahead of it in the queue." if waiting else ""
     if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=job is None, width="stretch"):
-        with st.spinner("Opening data and model to see that all fits"):
+        with st.spinner("Checking the job against data and model"):
             answer = run_control.start(source, job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
         if answer.run:
             open_run(answer.run)
         st.error("  \n".join(map(format.plain, answer.problems)), icon=":material/error:")
-    st.caption(f"It starts when nothing else runs on this computer, and goes on when this page is closed.{queue}")
+    st.caption(
+        f"The run starts when no other run is running on this computer, and continues when this page is closed.{queue}"
+    )
     st.markdown("**The job file**")
     st.code(text, language="toml")
     st.download_button("Save as job.toml", text, "job.toml", "application/toml", icon=":material/download:")

@@ -77,7 +77,7 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         if run.rounds_done or name in _ALWAYS:
             TABS[name](source, run)
         else:
-            widgets.nothing("The first round has not ended yet. This page shows it by itself as soon as it has.")
+            widgets.nothing("The first round has not ended yet. This page shows it then.")
         # Last, so that the page above does not move when the fragment ends with the run.
         if run.status in format.UNFINISHED:
             st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
@@ -193,7 +193,9 @@ def _progress(run: Run, rounds: pd.DataFrame) -> None:
 
 def _notice(run: Run) -> None:
     """A message on a run that failed, was stopped or is silent, with the next step."""
-    resume = f"Press Resume, or type `slimfed resume {format.code(run.id)}`, and it continues where it was."
+    resume = (
+        f"Press Resume, or type `slimfed resume {format.code(run.id)}`, to continue it after its last finished round."
+    )
     if run.status == "failed":
         st.error(f"The run failed: {format.plain(run.cause or 'no cause was recorded')}  \n{resume}")
     elif run.status == "stopped":
@@ -202,7 +204,7 @@ def _notice(run: Run) -> None:
         st.info("The run has been asked to stop and will do so soon.")
     elif run.status == "running" and (quiet := format.silent_for(run.heartbeat_at, datetime.now(UTC))) is not None:
         st.warning(
-            f"Nothing was heard of this run for {format.seconds(quiet)}. If its process is gone, press Stop; {resume}"
+            f"This run has shown no activity for {format.seconds(quiet)}. If its process is gone, press Stop; {resume}"
         )
 
 
@@ -246,13 +248,13 @@ def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None
             "Received",
             format.size(run.bytes_up),
             None,
-            f"Bytes from the devices to the server; {format.size(run.bytes_down)} went down to them",
+            f"Bytes from the devices to the server; {format.size(run.bytes_down)} were sent to the devices",
         ),
         (
             "Rejected updates",
             f"{run.rejected_updates:,}",
             None,
-            "Updates that were kept out of the average; see the events",
+            "Updates that were refused; see the events",
         ),
     )
 

@@ -40,7 +40,7 @@ _COLUMNS = {
     "devices": st.column_config.NumberColumn("Devices", format="localized", width=68),
     "tags": st.column_config.ListColumn("Tags", width=120),
     "notes": st.column_config.TextColumn("Notes", width=180),
-    "id": st.column_config.TextColumn("Id", help="What the commands of slimfed call this run"),
+    "id": st.column_config.TextColumn("Id", help="Id of the run for the commands of slimfed"),
 }
 
 
@@ -64,7 +64,7 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
         frame = _filtered(every)
         _caption(len(frame), len(every), waiting)
         if frame.empty:
-            st.info("No run is like that. Clear the search, or choose other states.", icon=":material/search_off:")
+            st.info("No run matches. Clear the search, or choose other states.", icon=":material/search_off:")
             return
         _table(source, frame, open_run, open_compare)
 
@@ -153,7 +153,7 @@ def labels(source: Source, ids: list[str], tags: list[str], notes: str, key: str
     """A form for tags and a note on runs."""
     with st.form(f"labels {key}", border=False):
         given = st.text_input("Tags, separated by commas", ", ".join(tags), placeholder="paper, table 2")
-        noted = st.text_area("Notes", notes, placeholder="What was tried, and what came of it")
+        noted = st.text_area("Notes", notes, placeholder="What was tried, and the result")
         if st.form_submit_button("Save", type="primary"):
             tags = [tag.strip() for tag in given.split(",") if tag.strip()]
             run_control.label(source, ids, tags=tags, notes=noted.strip())
@@ -177,8 +177,8 @@ def _caption(count: int, of: int, waiting: int) -> None:
 
 def _greet(source: Source) -> None:
     st.subheader("Welcome to slimfed. There is no run here yet.", anchor=False)
-    st.markdown("Start the built-in job, 80 unequal devices that tune and slim a small language model together:")
+    st.markdown("Start the built-in job, 80 unequal devices that tune and prune a small language model together:")
     st.code("slimfed run", language="bash")
-    st.markdown("Or fill in a form: press **Launch** at the top. The run appears here by itself within a few seconds.")
+    st.markdown("Or fill in a form: press **Launch** at the top. The run appears here within a few seconds.")
     st.caption(f"This page reads the store `{format.code(source.address)}`.")
     st.caption("If your runs are kept elsewhere, set `SLIMFED_HOME` or `SLIMFED_STORE` and start the dashboard again.")

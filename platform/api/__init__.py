@@ -1,1 +1,1 @@
-"""What ``import slimfed`` offers: jobs, runs, sweeps and the store, as a program or a notebook uses them."""
+"""The Python interface behind ``import slimfed``: jobs, runs, sweeps and the store."""

@@ -1,4 +1,4 @@
-"""A job, from whatever a program has of it."""
+"""Jobs from files, tables and settings."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from slimfed.platform.job.job import Job, demo_document, job_to_dict, located, p
 from slimfed.platform.job.overrides import merge, parse_sets, read_toml
 
 JobSource = Job | Mapping[str, Any] | str | Path | None
-"""A job that is filled in, nested tables as in a job file, the path of a job file, or None: the built-in demo."""
+"""A ``Job``, nested tables as in a job file, the path of a job file, or None for the built-in demo."""
 
 Settings = Mapping[str, Any] | Iterable[str]
 """Fields to override: ``{"training.rounds": 5}``, or lines such as ``training.rounds=5``."""
@@ -18,10 +18,9 @@ Settings = Mapping[str, Any] | Iterable[str]
 def load_job(source: JobSource = None, set: Settings = ()) -> Job:
     """A checked job with every field filled in.
 
-    ``set`` overrides fields, as ``--set`` does on the command line. A preset (``method.name``) fills in what a file or
-    tables leave open; a ``Job`` leaves nothing open, so its method cannot be changed any more. Relative paths are
-    meant from the job file's folder, elsewhere from the working directory. Raises ``InputError`` with one line for each
-    field that cannot be used.
+    ``set`` overrides fields, as ``--set`` does on the command line. A preset (``method.name``) sets defaults of fields
+    that a file or tables leave out; a ``Job`` has every field, so its method cannot be changed. Relative paths start at
+    the job file's folder, or else at the working directory. Raises ``InputError`` with one line for each invalid field.
     """
     changes = located(tables(set), Path.cwd())
     if isinstance(source, Job):
@@ -44,7 +43,7 @@ def _document(source: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
 
 
 def tables(settings: Settings) -> dict[str, Any]:
-    """The settings as nested tables. Raises ``InputError`` for what names no field."""
+    """The settings as nested tables. Raises ``InputError`` for a name that is no field."""
     if isinstance(settings, str):
         raise InputError(f"set = {settings!r}: must be a mapping of fields, or a list of lines such as this one")
     if not isinstance(settings, Mapping):

@@ -1,4 +1,4 @@
-"""Progress of a run in a notebook: one cell output that is written anew, without widgets."""
+"""Progress of a run in a notebook: one cell output that is updated, without widgets."""
 
 from html import escape
 from types import TracebackType
@@ -8,7 +8,7 @@ from slimfed.platform.launch.progress import Snapshot
 
 
 def open_notebook_display() -> "NotebookDisplay | None":
-    """The display of a notebook; None if this process does not serve one."""
+    """The display of a notebook; None if this process is no notebook's kernel."""
     try:
         from IPython import get_ipython
     except ImportError:
@@ -37,7 +37,7 @@ class NotebookDisplay:
         return None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Write the bar anew if anything has changed."""
+        """Update the bar if anything has changed."""
         text = bar(snapshot)
         if text == self._shown:
             return

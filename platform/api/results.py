@@ -1,4 +1,4 @@
-"""A run as a program sees it: its figures, its rounds, and the models that can be made of it."""
+"""The result of a run: figures, rounds, and pruned models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ _SHOWN = ("accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds", "wa
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run as it was when it was read. :meth:`refresh` reads it again.
+    """A snapshot of one run. :meth:`refresh` reads it again.
 
-    ``figures``: what ``slimfed run --json`` prints: status, rounds done, accuracies and sparsity in [0, 1], times in
+    ``figures``: the values of ``slimfed run --json``: status, rounds done, accuracies and sparsity in [0, 1], times in
     seconds, sizes in bytes. ``home`` and ``store``: the folder of the runs, and the address of the store.
     """
 
@@ -65,7 +65,7 @@ class RunResult:
 
     @property
     def job(self) -> "Job":
-        """The job as it was resolved: every field filled in."""
+        """The job with all defaults filled in."""
         from slimfed.platform.home import RunFolder
         from slimfed.platform.job.job import load_job
 
@@ -88,7 +88,7 @@ class RunResult:
         return _frame(self._asked(rows), "round")
 
     def devices(self, round: int | None = None) -> "pd.DataFrame":
-        """What every device did in ``round``, or in all: status, rank, sparsity, reward, losses, times, bytes."""
+        """A row for each device in ``round`` (None: in all): status, rank, sparsity, reward, losses, times, bytes."""
 
         def rows(reader: Reader) -> list[dict[str, Any]]:
             numbers = [row.round for row in reader.rounds(self.id)] if round is None else [round]
@@ -98,11 +98,11 @@ class RunResult:
 
     @property
     def events(self) -> "pd.DataFrame":
-        """What went wrong and what to do about it, oldest first."""
+        """The events with cause and remedy, oldest first."""
         return _frame(self._asked(lambda reader: [row._asdict() for row in reader.events(self.id, limit=None)]), None)
 
     def export(self, out: str | Path | None = None, format: str = "safetensors", device: int | None = None) -> Path:
-        """Write the pruned model as a folder that opens elsewhere, and return the folder.
+        """Write the pruned model to a folder, and return the folder.
 
         ``device``: the model in this device's structure; None: the global model. ``out``: the folder, which must not
         exist; None: one in the run's own. Raises ``InputError`` for a run without a checkpoint, an unknown format or
@@ -159,7 +159,7 @@ def _written(name: str, value: float | None) -> str:
 
 
 def _frame(rows: list[dict[str, Any]], index: str | None) -> "pd.DataFrame":
-    import pandas as pd  # here: a program that asks for figures alone need not wait for it
+    import pandas as pd  # imported here, as figures do not need it
 
     frame = pd.DataFrame(rows).drop(columns="run_id", errors="ignore")
     return frame.set_index(index) if index is not None and index in frame else frame

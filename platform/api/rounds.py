@@ -1,4 +1,4 @@
-"""What is known of a round when it has ended, and telling it to whoever asked to be told."""
+"""The figures of a finished round, and the callback after every round."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class RoundFigures:
     """One finished round.
 
     ``accuracy``: of the pruned global model on the test split, in [0, 1]; ``device_accuracy_mean``: of devices' own
-    models; both None in a round that measured nothing. ``train_loss``: mean over the devices, nats. ``sparsity``: mean
+    models; both None in a round without evaluation. ``train_loss``: mean over the devices, nats. ``sparsity``: mean
     share of the prunable parameters that devices have removed. Times in seconds, sizes in bytes.
     """
 
@@ -30,11 +30,11 @@ class RoundFigures:
 
 
 OnRound = Callable[[RoundFigures], object]
-"""Called in the thread that called ``run``, after every round, in order. It observes: what it returns is not used."""
+"""Called in the thread that called ``run``, after every round, in order. Its return value is ignored."""
 
 
 class RoundReporter:
-    """Tells ``on_round`` of every round of a run, once. ``told`` rounds are known already."""
+    """Calls ``on_round`` once for every round of a run after the first ``told`` ones."""
 
     def __init__(self, reader: Reader, run_id: str, on_round: OnRound | None, told: int = 0) -> None:
         self._reader = reader
@@ -45,7 +45,7 @@ class RoundReporter:
         """What ``on_round`` raised. It is called no more then, and the run is to stop."""
 
     def report(self, done: int) -> bool:
-        """Tell of the rounds up to ``done``; False once ``on_round`` has raised."""
+        """Report the rounds up to ``done``; False once ``on_round`` has raised."""
         if self._on_round is None or done <= self._told or self.error is not None:
             return self.error is None
         for figures in round_figures(self._reader, self._run_id, self._told):

@@ -37,12 +37,12 @@ def run(
     ``job`` and ``set`` as in :func:`slimfed.load_job`. ``runtime``: "flower" starts a SuperLink and Ray workers and
     uses all processors, as ``slimfed run`` does; "local" computes in this process, one device cohort after another,
     which starts at once and suits notebooks and small jobs. Both give the same result. ``progress``: show a bar on
-    standard error, or in the notebook. ``on_round`` is called after every round with its
-    :class:`slimfed.RoundFigures`; if it raises, the run is stopped and the error raised again. ``home``: folder of the
-    runs; default: that of the command line. What is interrupted (Ctrl-C) ends as "stopped" and can be resumed.
+    standard error, or in the notebook. ``on_round`` is called after every round with its :class:`slimfed.RoundFigures`;
+    if it raises, the run is stopped and the error raised again. ``home``: folder of the runs; default: that of the
+    command line. An interrupted run (Ctrl-C) ends as "stopped" and can be resumed.
 
-    Raises ``InputError`` for a job that cannot run, before anything is written. A run that fails raises nothing: its
-    status is "failed", and its cause says why.
+    Raises ``InputError`` for a job that cannot run, before anything is written. A failing run raises nothing; its
+    status is "failed", and ``cause`` has the cause.
     """
     _check_runtime(runtime)
     from slimfed.platform.launch.preflight import check  # brings torch
@@ -102,7 +102,7 @@ def _compute(
     progress: bool,
     on_round: OnRound | None,
 ) -> None:
-    """Compute a run, showing and telling its rounds; raises again what ``on_round`` raised."""
+    """Compute a run, with progress and ``on_round``; raises the error of ``on_round`` again."""
     store.mark_running(run_id)
     reader = Reader(store.engine)
     reporter = RoundReporter(reader, run_id, on_round, told=reader.find_run(run_id).rounds_done)
@@ -132,15 +132,15 @@ def _compute_here(run_id: str, folder: RunFolder, journal: "_ReportingJournal") 
         try:
             serve(LocalGrid(1), settings, after_round=journal.look)
         except Exception as error:
-            if journal.look().final is None:  # the session has recorded all that it could
+            if journal.look().final is None:  # the session has recorded the end of the run
                 raise error
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute in one thread on a CPU, as every node does; the caller's setting comes back afterwards.
+    """Compute in one thread on a CPU, as every node does; the caller's setting is restored afterwards.
 
-    The order of a sum, and so its last bits, hangs on the number of threads.
+    The last bits of a sum depend on the number of threads.
     """
     import torch
 
@@ -153,14 +153,14 @@ def _one_thread() -> Iterator[None]:
 
 
 class _ReportingJournal:
-    """A journal that tells of new rounds whenever it looks, and asks the run to stop once telling has failed."""
+    """A journal that reports new rounds when it is read, and requests a stop once ``on_round`` has raised."""
 
     def __init__(self, journal: StoreJournal, reporter: RoundReporter) -> None:
         self._journal = journal
         self._reporter = reporter
 
     def look(self) -> Look:
-        """Read the run, show it and tell of it."""
+        """Read the run, update the display and report new rounds."""
         look = self._journal.look()
         if not self._reporter.report(look.rounds_done) and look.final is None and not look.stopping:
             self._journal.request_stop()

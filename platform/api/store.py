@@ -1,4 +1,4 @@
-"""The store from Python: which runs there are, and each of them."""
+"""The store from Python: the list of runs, and single runs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunStore:
-    """The recorded runs. Nothing is kept open: every question is asked anew."""
+    """The recorded runs. No connection is kept open; every call reads the store."""
 
     def __init__(self, url: str, home: Path) -> None:
         self.url = url

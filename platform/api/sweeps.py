@@ -1,4 +1,4 @@
-"""Several runs: all combinations of some values, and what runs say of each other."""
+"""Several runs: sweeps over combinations of values, and comparisons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class ComparedRuns:
 
     @property
     def groups(self) -> "pd.DataFrame":
-        """A row a group: means over its seeds, of the quality, sparsity, peak memory and of what the target cost."""
+        """A row a group: means over its seeds, of quality, sparsity, peak memory, and the costs of the target."""
         import pandas as pd  # here: as in ``results``
 
         rows = [
@@ -50,7 +50,7 @@ class ComparedRuns:
         return pd.DataFrame(rows).set_index("group")
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``slimfed compare --json`` prints, with the value of every run behind each mean."""
+        """The object of ``slimfed compare --json``, with the value of every run behind each mean."""
         return comparison_as_json(self.comparison)
 
     def _repr_html_(self) -> str:
@@ -72,10 +72,10 @@ def sweep(
 ) -> ComparedRuns:
     """Run all combinations of ``values``, such as ``{"method.target_sparsity": [0.3, 0.5]}``, and compare them.
 
-    Each combination runs with ``seeds`` seeds, counted up from the job's, ``parallel`` runs at once. Called again, a
-    sweep of the same ``name`` (default: the job's) takes the runs that are done, goes on with those that were stopped,
-    and starts those that are missing. ``metric`` and ``target`` as in :func:`compare`. Raises ``InputError`` before the
-    first run starts if any combination cannot run, and ``RuntimeError`` if no run ended as "done".
+    Each combination runs with ``seeds`` seeds, counted up from the job's, ``parallel`` runs at once. When repeated, a
+    sweep of the same ``name`` (default: the job's) reuses finished runs, resumes stopped ones, and starts missing ones.
+    ``metric`` and ``target`` as in :func:`compare`. Raises ``InputError`` before the first run starts if any
+    combination cannot run, and ``RuntimeError`` if no run ended as "done".
     """
     from slimfed.platform.launch.batch import run_batch  # brings torch
 
@@ -98,7 +98,7 @@ def compare(
     target: float | None = None,
     home: str | Path | None = None,
 ) -> ComparedRuns:
-    """What runs (results, ids, their beginnings, or "last") say of each other.
+    """Compare ``runs`` (results, ids, beginnings of ids, or "last").
 
     ``metric``: accuracy, device_accuracy_mean, macro_f1, exact_match, rouge_l or bleu. ``target``: the quality to
     reach, in [0, 1]; default: 90% of the best of the runs. Raises ``InputError`` for unknown runs, or none.

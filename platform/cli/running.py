@@ -136,7 +136,7 @@ def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json:
 
     insight = Insight(store.engine)
     waiting = [row.id for row in waiting_here(insight, place)]
-    ahead = waiting.index(run_id) if run_id in waiting else 0  # the foreman may have taken it already
+    ahead = waiting.index(run_id) if run_id in waiting else 0  # the queue runner may already have started it
     call_foreman(place, named)
     if as_json:
         print_json(run_summaries([insight.find_run(run_id)], insight, store.address)[0])

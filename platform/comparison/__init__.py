@@ -1,1 +1,1 @@
-"""Runs against each other: what a target costs, what a budget buys, what disturbances do."""
+"""Comparison of runs: cost of a target, quality within a budget, robustness to disturbances."""

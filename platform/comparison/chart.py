@@ -1,4 +1,4 @@
-"""The comparison as a picture: quality over virtual time on the left, what the target cost on the right."""
+"""The comparison as a chart: quality over virtual time on the left, cost of the target on the right."""
 
 import html
 import io
@@ -18,7 +18,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 
 def check_format(path: Path) -> None:
-    """Raises ``InputError`` for a file name that says no known format, or a folder that is not there."""
+    """Raises ``InputError`` for an unknown file format, or a missing folder."""
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--chart {str(path)!r}: must end in {', '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
@@ -26,7 +26,7 @@ def check_format(path: Path) -> None:
 
 
 def write_chart(comparison: Comparison, path: Path) -> None:
-    """Write the picture in the format that the file's name says. Raises ``InputError`` if it cannot be written."""
+    """Write the chart in the format of the file's name. Raises ``InputError`` if it cannot be written."""
     check_format(path)
     figure = draw(comparison)
     content = io.BytesIO()
@@ -94,7 +94,7 @@ def _colour(index: int) -> str:
 
 
 def _page(comparison: Comparison, svg: bytes) -> bytes:
-    """A page that needs nothing but itself."""
+    """A self-contained HTML page."""
     title = f"{comparison.quality.replace('_', ' ')} of {len(comparison.groups)} groups of runs"
     head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title>'
     return head.encode() + svg[svg.index(b"<svg") :]

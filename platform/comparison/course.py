@@ -1,4 +1,4 @@
-"""A run as a course: how good its model was after each evaluated round, and what it had cost until then."""
+"""The course of a run: quality and cumulative cost after each evaluated round."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,16 +9,16 @@ Quality = Literal["accuracy", "device_accuracy_mean", "macro_f1", "exact_match",
 Cost = Literal["virtual_seconds", "wall_seconds", "bytes", "joules", "memory_bytes"]
 
 QUALITIES: tuple[Quality, ...] = ("accuracy", "device_accuracy_mean", "macro_f1", "exact_match", "rouge_l", "bleu")
-"""What runs can be compared by: in [0, 1], larger is better."""
+"""Qualities of a comparison: in [0, 1], larger is better."""
 
 PRICES: tuple[Cost, ...] = ("virtual_seconds", "wall_seconds", "bytes", "joules")
-"""What a target costs."""
+"""Costs of a target."""
 
 BUDGETS: tuple[Cost, ...] = ("virtual_seconds", "bytes", "memory_bytes")
-"""What can be limited."""
+"""Costs that can have a budget."""
 
 
-# A structure comes as close to a sparsity as whole heads and channels allow.
+# Tolerance of a sparsity, as structures consist of whole heads and channels.
 _ROUNDING = 0.01
 
 
@@ -27,7 +27,7 @@ class Point:
     """A run after an evaluated round. Costs are those of all rounds up to here; ``bytes`` are sent both ways.
 
     ``joules`` is None if one round's energy is not known. ``memory_bytes`` is the most that a device has needed so far,
-    None if nobody counted it.
+    None if not counted.
     """
 
     round: int
@@ -62,7 +62,7 @@ class Course:
 
     @property
     def best(self) -> float | None:
-        """The best quality on the way."""
+        """The best quality of all evaluations."""
         return max((point.quality for point in self.points), default=None)
 
 
@@ -87,11 +87,11 @@ def courses(
 
 
 def cost_to_target(points: Sequence[Point], cost: Cost, target: float, sparsity: float = 0.0) -> float | None:
-    """What it cost until the quality was first at least ``target``; None if it never was, or nobody knows the cost.
+    """Cost until the quality was first at least ``target``; None if it never was, or the cost is unknown.
 
-    Between the evaluation before and the one that reached it, quality is taken to grow evenly with the cost. The first
-    evaluation of a run has none before it: a target that it reaches has the cost of that evaluation. So a higher target
-    never costs less. Evaluations of a model below ``sparsity`` do not count at all.
+    The cost is interpolated linearly between the evaluation before and the one that reached the target. A target that
+    the first evaluation reaches costs what that evaluation cost. So a higher target never costs less. Evaluations of a
+    model below ``sparsity`` are left out.
     """
     slim = [point for point in points if point.sparsity >= sparsity - _ROUNDING]
     for before, point in itertools.pairwise((None, *slim)):
@@ -104,9 +104,9 @@ def cost_to_target(points: Sequence[Point], cost: Cost, target: float, sparsity:
 
 
 def under_budget(points: Sequence[Point], cost: Cost, budget: float) -> Point | None:
-    """The newest evaluation within ``budget``: the model in hand when it is spent. None if even the first costs more.
+    """The newest evaluation within ``budget``; None if the first costs more.
 
-    Not the best one on the way: which that was, only the test split tells.
+    Not the best one, which could be selected on the test split only.
     """
     within = [point for point in points if (spent := point.cost(cost)) is not None and spent <= budget]
     return within[-1] if within else None

@@ -1,4 +1,4 @@
-"""Which runs are the same job with another seed, and what a group of them is called."""
+"""Groups of runs that differ only in their seed, and the names of groups."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,18 +11,18 @@ from slimfed.platform.comparison.course import Course
 from slimfed.platform.job.job import job_to_dict, parse_job
 
 _NOT_THE_JOB = ("seed", "name", "store.url", "engine.name", "engine.workers", "engine.cohort_size")
-"""Fields that say which run it is, and where it is kept and computed: they do not change what it does."""
+"""Fields for the identity, storage and computation of a run, which do not change its results."""
 
 DISTURBANCES = ("fleet.dropout", "disturbance.")
-"""Fields that make life hard for the fleet; a name that ends in a dot is a whole section."""
+"""Fields of disturbances; a name that ends in a dot is a whole section."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Courses that differ in their seed only.
 
-    ``fields``: every field of the job that counts, by its dotted name. ``differences``: those in which the compared
-    groups differ. ``name``: the differences that a reader needs; ``calm_name``: those of them that are no disturbance.
+    ``fields``: every compared field of the job, by its dotted name. ``differences``: those in which the compared groups
+    differ. ``name``: made of the differences; ``calm_name``: the same without disturbances.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Group:
 
 
 def is_disturbance(path: str) -> bool:
-    """True for a field that makes life hard for the fleet."""
+    """True for a field of a disturbance."""
     return any(path.startswith(each) if each.endswith(".") else path == each for each in DISTURBANCES)
 
 
 def grouped(runs: Iterable[Course]) -> tuple[Group, ...]:
-    """The groups in order of their first run, each named by what sets it apart.
+    """The groups in order of their first run, each named by its differences.
 
     A field that every method's preset sets for itself is implied by ``method.name`` and not part of the name.
     """
@@ -81,7 +81,7 @@ def job_fields(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _implied(path: str, fields: Sequence[Mapping[str, Any]]) -> bool:
-    """True if each of the jobs has in ``path`` what its method's preset, or else the default, says."""
+    """True if ``path`` has the value of the method's preset, or else the default, in every job."""
     if path == "method.name":
         return False
     return all(_key(each.get(path)) == _key(_preset(str(each["method.name"])).get(path)) for each in fields)
@@ -89,7 +89,7 @@ def _implied(path: str, fields: Sequence[Mapping[str, Any]]) -> bool:
 
 @lru_cache(maxsize=64)
 def _preset(name: str) -> Mapping[str, Any]:
-    """The fields of a job that names nothing but its method; none for a method that this slimfed does not know."""
+    """The fields of a job with only ``method.name`` set; none for an unknown method."""
     try:
         return job_fields(job_to_dict(parse_job({"method": {"name": name}})))
     except InputError:
@@ -103,7 +103,7 @@ def _name(fields: Mapping[str, Any], paths: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a job file would have it, or as close as one line allows."""
+    """A value as in a job file, on one line."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value)

@@ -14,12 +14,12 @@ from slimfed.platform.store.reader import Reader
 __all__ = ["Comparison", "GroupResult", "Target", "UnderBudget", "choose_target", "compare", "load_courses"]
 
 SHARE_OF_BEST = 0.9
-"""The target where none is given: this share of the best quality among the runs, or of the reference run."""
+"""Default target: this share of the best quality of the runs, or of the reference run."""
 
 
 @dataclass(frozen=True)
 class UnderBudget:
-    """What a group has when a budget is spent: quality and sparsity of the model in hand."""
+    """Quality and sparsity of a group's newest models within a budget."""
 
     cost: Cost
     budget: float
@@ -29,11 +29,11 @@ class UnderBudget:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What is to be said of a group. ``prices``: what the target cost, a statistic for each of ``PRICES``.
+    """The results of a group. ``prices``: costs of the target, a statistic for each of ``PRICES``.
 
-    ``final`` and ``best``: quality after the last evaluation, and the best on the way. ``memory``: the most bytes that
-    a device needed. ``slower``: mean virtual time to the target, as a multiple of the fastest group's; None unless
-    every run reached the target.
+    ``final`` and ``best``: quality after the last evaluation, and the best one. ``memory``: the most bytes that a
+    device needed. ``slower``: mean virtual time to the target, as a multiple of the fastest group's; None unless every
+    run reached the target.
     """
 
     group: Group
@@ -53,7 +53,7 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All groups by the same measures. ``remarks``: what a reader must know before believing it."""
+    """All groups by the same measures. ``remarks``: caveats for the reader."""
 
     quality: Quality
     target: Target | None
@@ -63,7 +63,7 @@ class Comparison:
 
 
 def load_courses(reader: Reader, run_ids: Sequence[str], quality: Quality = "accuracy") -> tuple[Course, ...]:
-    """The courses of the runs with these ids (or their beginnings), each once. Raises ``InputError`` for strangers."""
+    """The courses of the runs with these ids (or beginnings), each once. Raises ``InputError`` for unknown ones."""
     runs = {run.id: run for run in map(reader.find_run, run_ids)}
     rounds, evaluations = reader.courses(list(runs))
     return courses(runs.values(), rounds, evaluations, quality)
@@ -89,7 +89,7 @@ def compare(
     target: Target | None = None,
     budgets: Mapping[Cost, float] | None = None,
 ) -> Comparison:
-    """Compare ``runs``, over the seeds where they differ in nothing else. Raises ``InputError`` if there are none."""
+    """Compare ``runs``; runs that differ only in their seed form a group. Raises ``InputError`` if there are none."""
     if not runs:
         raise InputError("there are no runs to compare")
     groups = grouped(runs)

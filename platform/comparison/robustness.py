@@ -1,4 +1,4 @@
-"""What disturbances do to a method: its runs under dropouts, stragglers or slow links, against its undisturbed ones."""
+"""Robustness: runs under dropouts, stragglers or slow links, compared with undisturbed ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Robustness:
 
 
 def robustness(groups: Sequence[Group], target: Target | None) -> tuple[Robustness, ...]:
-    """One entry for each group whose job is another group's with a disturbance on top."""
+    """One entry for each group whose job is another group's plus a disturbance."""
     found = []
     for group in groups:
         calm = next((other for other in groups if other is not group and _calm_twin(other, group)), None)
@@ -63,7 +63,7 @@ def _compare(undisturbed: Group, group: Group, target: Target | None) -> Robustn
 
 
 def _news(undisturbed: Group, group: Group) -> dict[str, Any]:
-    """The disturbance's fields that are not as in the undisturbed job."""
+    """The disturbance's fields that differ from the undisturbed job."""
     calm_fields = undisturbed.disturbance
     return {path: value for path, value in group.disturbance.items() if calm_fields.get(path) != value}
 

@@ -1,4 +1,4 @@
-"""A value over seeds: mean and spread, and how many of the runs have one at all."""
+"""A value over seeds: mean, spread, and number of runs with a value."""
 
 import math
 import statistics
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Statistic:
-    """The values of a group's runs. ``of``: how many runs there are; those without a value are not in ``values``."""
+    """The values of a group's runs. ``of``: number of runs; runs without a value are not in ``values``."""
 
     values: tuple[float, ...]
     of: int
 
     @staticmethod
     def over(values: Iterable[float | None]) -> "Statistic":
-        """Of one value a run; None where a run has none."""
+        """The statistic of one value for each run (None: no value)."""
         every = list(values)
         return Statistic(tuple(value for value in every if value is not None), len(every))
 
     @property
     def mean(self) -> float | None:
-        """Of the runs that have a value; None if none has."""
+        """Mean of the runs with a value; None if there are none."""
         return math.fsum(self.values) / len(self.values) if self.values else None
 
     @property

@@ -1,11 +1,11 @@
-"""What runs are asked to reach."""
+"""The target of a comparison."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Target:
-    """A quality to reach, in words where it comes from, and the sparsity that a model must have to count."""
+    """A quality to reach, its origin in words, and the least sparsity of a model that reaches it."""
 
     value: float
     origin: str

@@ -1,4 +1,4 @@
-"""How long a device's round took: computed from its profile (virtual), or as the node measured it (real devices)."""
+"""The time of a device's round: computed from its profile (virtual), or measured (real devices)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -33,12 +33,12 @@ class VirtualClock:
     def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
         """Completion of ``report.device`` in ``report.round``.
 
-        A device that runs out of memory has got its message and ends there; one that drops out ends after computing.
+        A device that runs out of memory ends after its download; one that drops out ends after computing.
         """
         return self.completion_of(report.device, report.round, report.workload, bytes_down, bytes_up)
 
     def completion_of(self, device: int, round: int, workload: Workload, bytes_down: int, bytes_up: int) -> Completion:
-        """The same for a workload that nobody has computed, to see what a fleet would need for it."""
+        """Completion of a workload that was not computed, to predict a fleet's time."""
         profile = self.fleet.devices[device]
         draw = np.random.default_rng(derive(self.seed, "clock", round, device))
         compute_noise, down_noise, up_noise = (math.exp(sigma * draw.standard_normal()) for sigma in _sigmas(profile))
@@ -58,7 +58,7 @@ class VirtualClock:
 
     @cached_property
     def stragglers(self) -> frozenset[int]:
-        """The devices that straggle in every round; a larger share adds devices and takes none away."""
+        """The devices that straggle in every round; a larger share only adds devices."""
         devices = len(self.fleet.devices)
         order = np.random.default_rng(derive(self.seed, "stragglers")).permutation(devices)
         return frozenset(order[: round(self.disturbance.stragglers * devices)].tolist())
@@ -77,10 +77,10 @@ class VirtualClock:
 
 @dataclass(frozen=True)
 class MeasuredClock:
-    """Real devices: the seconds that the node worked, and those that the server waited for it besides.
+    """Real devices: the working seconds of the node, and the remaining seconds that the server waited.
 
-    The server's clock alone decides how long a device took, so no device can make itself quick, and clocks that differ
-    do no harm. Time on the link is divided by the bytes of the two ways. Nobody measures energy there: none is told.
+    The server's clock measures the time, so a device cannot understate it, and differences between clocks have no
+    effect. The link's time is divided in proportion to the bytes of both directions. Energy is not measured and None.
     """
 
     def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
@@ -99,7 +99,7 @@ def _compute_seconds(profile: DeviceProfile, workload: Workload) -> float:
 
 
 def _powered(completion: Completion, profile: DeviceProfile, mode: PowerMode | None) -> Completion:
-    """With the energy of its parts, if the profile knows the device's watts. ``mode``: None if nothing was computed."""
+    """The completion with its energy, if the profile has the device's watts. ``mode``: None without computing."""
     power = profile.power
     if power is None:
         return completion

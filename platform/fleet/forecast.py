@@ -1,4 +1,4 @@
-"""How long a round will take by the devices' profiles, before it is computed: for agents that foresee alone."""
+"""Predicted times of a round by the devices' profiles, for agents that foresee."""
 
 from dataclasses import dataclass, field
 
@@ -17,10 +17,10 @@ from slimfed.strategies.aggregation.coordinates import device_bytes
 
 @dataclass(frozen=True)
 class ProfileForecast:
-    """Implements ``strategies.protocols.Forecast``: the virtual clock, asked beforehand.
+    """Implements ``strategies.protocols.Forecast``: the virtual clock, applied in advance.
 
     Half of the steps are counted at the sparsity before and half at the one after, batches as wide as the longest text
-    allowed; what depends on which units go is left out.
+    allowed; the choice of units is left out.
     """
 
     clock: VirtualClock
@@ -29,7 +29,7 @@ class ProfileForecast:
     _known: dict[float, tuple[Structure, Dimensions]] = field(default_factory=dict)
 
     def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
-        """Completion time with the jitter and the power mode that the round will have; infinite without memory."""
+        """Completion seconds with the round's jitter and power mode; infinite if memory does not suffice."""
         task = self.runtime.task
         steps, batch, length = task.training.local_steps, task.training.batch_size, task.data.max_length
         halves = [steps - steps // 2, steps // 2]

@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 class PowerMode(Section):
     """A power mode: compute runs at ``speed`` times the full one, and the mode is drawn with ``probability``.
 
-    ``watts``: what the device draws while it computes in this mode; as the class says where it is left out.
+    ``watts``: power of the device while it computes in this mode; default: that of the class.
     """
 
     name: str
@@ -33,12 +33,12 @@ class PowerMode(Section):
 
 
 class DeviceClass(Section):
-    """One kind of device. Units are in the names; ``sources`` says for any field where its value comes from.
+    """One kind of device. Units are in the names; ``sources`` gives the source of a field's value.
 
-    ``efficiency``: share of the peak that training reaches. ``memory_gib``: what training may use. The jitters are the
-    sigma of a lognormal factor with median 1 drawn every round; ``link_spread`` is that of a factor drawn once for
-    each device. A power mode is kept for ``mode_rounds`` rounds. The watts are those of the whole device while it
-    waits, computes at full power, and uses its link; without them nothing is known of its energy.
+    ``efficiency``: share of the peak that training reaches. ``memory_gib``: memory for training. The jitters are the
+    sigma of a lognormal factor with median 1 drawn every round; ``link_spread`` is that of a factor drawn once for each
+    device. A power mode is kept for ``mode_rounds`` rounds. The watts are those of the whole device while it waits,
+    computes at full power, and uses its link; without them its energy is unknown.
     """
 
     name: str = Field(min_length=1, max_length=60)
@@ -104,7 +104,7 @@ class FleetProfile(Section):
 
 @dataclass(frozen=True)
 class Power:
-    """What one device draws, in watts: while it waits, computes at full power, and uses its link."""
+    """Power of one device in watts: waiting, computing at full power, using its link."""
 
     idle: float
     compute: float
@@ -115,7 +115,7 @@ class Power:
 class DeviceProfile:
     """The hardware of one device in SI units; ``rate`` is the FLOP/s that training reaches at full power.
 
-    ``power`` is None if the profile does not say.
+    ``power`` is None if the profile has no watts.
     """
 
     device: int
@@ -207,13 +207,13 @@ def apportion(shares: list[int], total: int) -> list[int]:
 
 
 def interleave(counts: list[int]) -> list[int]:
-    """Each class ``index`` repeated ``counts[index]`` times, so spread that every prefix holds about the same mix."""
+    """Each class ``index`` repeated ``counts[index]`` times, arranged so that every prefix has about the same mix."""
     places = [((turn + 0.5) / count, kind) for kind, count in enumerate(counts) for turn in range(count)]
     return [kind for _, kind in sorted(places)]
 
 
 def _device(number: int, kind: DeviceClass, seed: int, *, varied: bool) -> DeviceProfile:
-    import numpy as np  # not above: listing profiles needs no numpy, and must be quick
+    import numpy as np  # imported here, so that listing profiles is quick
 
     from slimfed.clients.seeds import derive
 

@@ -1,1 +1,1 @@
-"""Runs in other people's tools."""
+"""Figures of runs for TensorBoard, MLflow and Prometheus."""

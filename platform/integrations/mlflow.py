@@ -10,7 +10,7 @@ from slimfed.platform.store.reader import Reader
 def to_mlflow(reader: Reader, run: Any, address: str, experiment: str = "slimfed") -> str:
     """Write the run to an MLflow tracking server or folder; returns MLflow's id of it. Raises ``InputError``.
 
-    Fields of the job become parameters. A run that was written before is written again as another one.
+    Fields of the job become parameters. Writing a run twice creates two MLflow runs.
     """
     mlflow = needed("mlflow", "mlflow")
     client = mlflow.MlflowClient(tracking_uri=address)

@@ -1,4 +1,4 @@
-"""Runs as Prometheus scrapes them."""
+"""Figures of runs for Prometheus."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,9 +25,9 @@ SCRAPED = 200
 
 
 class Exposition:
-    """What Prometheus scrapes: the newest runs, each with its figures (a ``prometheus_client`` collector).
+    """A ``prometheus_client`` collector with the figures of the newest runs.
 
-    The store is asked at every scrape, so nothing is older than that.
+    It reads the store at every scrape.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -51,7 +51,7 @@ class Exposition:
 
 
 def serve_prometheus(reader: Reader, port: int, address: str = "127.0.0.1") -> Any:
-    """Answer scrapes at ``/metrics`` in a thread; returns the server. Raises ``InputError``."""
+    """Serve ``/metrics`` in a thread; returns the server. Raises ``InputError``."""
     client = needed("prometheus_client", "prometheus")
     registry = client.CollectorRegistry()
     registry.register(Exposition(reader))

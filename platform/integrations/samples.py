@@ -1,4 +1,4 @@
-"""The figures of a run as a series of samples, which other tools take."""
+"""The figures of a run as samples for other tools."""
 
 import math
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def samples(reader: Reader, run: Any) -> Iterator[Sample]:
 
 
 def needed(module: str, extra: str) -> ModuleType:
-    """A package that only this integration uses, imported. Raises ``InputError`` that names the extra it comes with."""
+    """Import a package of an integration. Raises ``InputError`` that names the missing extra."""
     try:
         return import_module(module)
     except ImportError:

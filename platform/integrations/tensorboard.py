@@ -8,7 +8,7 @@ from slimfed.platform.store.reader import Reader
 
 
 def to_tensorboard(reader: Reader, run: Any, folder: Path) -> int:
-    """Write the run below ``folder``, in a folder of its own; returns how many values. Raises ``InputError``."""
+    """Write the run below ``folder``, in a new folder; returns the number of values. Raises ``InputError``."""
     needed("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 

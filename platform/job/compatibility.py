@@ -1,6 +1,6 @@
-"""Rules across the sections of a job: each function says what does not go together and what to set instead, or None.
+"""Rules across the sections of a job: each function returns an incompatibility with its remedy, or None.
 
-What a method needs or cannot do it says itself, by attributes of its class; no rule names a method.
+Requirements and limits of a method are attributes of its class; no rule names a method.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ Rule = Callable[[JobSections], str | None]
 
 
 def problems(job: JobSections) -> list[str]:
-    """What is wrong with a job file as a whole, one line a problem: checked whenever a job is read."""
+    """Problems of a job file as a whole, one line each; checked whenever a job is read."""
     unknown = _broken(job, (bandit_is_known, optimizer_is_known))
     return unknown or _broken(job, RULES)
 
 
 def problems_of_run(job: JobSections) -> list[str]:
-    """What keeps a valid job from being run, one line a problem: checked when a run is made, not when one is read."""
+    """Problems that prevent a valid job from running, one line each; checked when a run is created."""
     return _broken(job, RUN_RULES) + privacy_problems(job)
 
 
@@ -39,7 +39,7 @@ def optimizer_is_known(job: JobSections) -> str | None:
 
 
 def equal_structures(job: JobSections) -> str | None:
-    """Devices that prune on their own end with different structures, which some aggregations refuse."""
+    """Devices with own pruning get different structures, which some aggregations refuse."""
     name = job.method.aggregation
     prunes_alone = job.method.target_sparsity > 0 and job.pruning.structure == "own"
     if not (AGGREGATIONS[name].needs_equal_structures and prunes_alone):
@@ -51,7 +51,7 @@ def equal_structures(job: JobSections) -> str | None:
 
 
 def equal_ranks(job: JobSections) -> str | None:
-    """Devices whose agents choose the rank, or that give up ranks, have different ranks, which some refuse."""
+    """Devices whose agents choose ranks, or that prune ranks, have different ranks, which some aggregations refuse."""
     name, bandit = job.method.aggregation, job.bandit
     same = BANDITS[bandit.name].constant_rank and not bandit.spread_ranks
     if not AGGREGATIONS[name].needs_equal_ranks or ((same or len(bandit.ranks) == 1) and job.adapter.keep_ranks == 1):
@@ -64,7 +64,7 @@ def equal_ranks(job: JobSections) -> str | None:
 
 
 def factors_are_plain(job: JobSections) -> str | None:
-    """Aggregations of LoRA's product B A do not know what other adapters train."""
+    """Aggregations of LoRA's product B A do not support other adapters."""
     method = job.method
     if not AGGREGATIONS[method.aggregation].plain_factors_only or ADAPTERS[method.adapter].plain_factors:
         return None
@@ -75,7 +75,7 @@ def factors_are_plain(job: JobSections) -> str | None:
 
 
 def shared_structure(job: JobSections) -> str | None:
-    """The server cannot remove heads and channels for all devices while the adapter decides something else."""
+    """A shared structure is incompatible with adapters that prune by themselves."""
     adapter = job.method.adapter
     if job.pruning.structure != "shared" or ADAPTERS[adapter].supports_shared_structure:
         return None
@@ -86,7 +86,7 @@ def shared_structure(job: JobSections) -> str | None:
 
 
 def enough_rounds(job: JobSections) -> str | None:
-    """An adapter that decides something in the course of a run needs rounds for it."""
+    """An adapter with decisions during the run needs a least number of rounds."""
     adapter, rounds = job.method.adapter, job.training.rounds
     needed = ADAPTERS[adapter].min_rounds
     if rounds >= needed:
@@ -106,7 +106,7 @@ def squarehead_has_one_width(job: JobSections) -> str | None:
 
 
 def ranks_are_kept(job: JobSections) -> str | None:
-    """Giving up ranks (HetLoRA) needs ranks of plain factors, and an agent that does not choose them anew."""
+    """Rank self-pruning (HetLoRA) needs plain factors, and an agent that keeps the rank."""
     adapter, bandit, kept = job.method.adapter, job.bandit.name, job.adapter.keep_ranks
     if kept == 1 or (ADAPTERS[adapter].plain_factors and BANDITS[bandit].constant_rank):
         return None
@@ -120,7 +120,7 @@ def ranks_are_kept(job: JobSections) -> str | None:
 
 
 def foresight_has_profiles(job: JobSections) -> str | None:
-    """Only simulated devices have profiles from which an agent can be told how long arms will take."""
+    """Agents that foresee need profiles, which only simulated devices have."""
     if job.fleet.clock != "measured" or not BANDITS[job.bandit.name].foresees:
         return None
     return f"bandit.name = {job.bandit.name!r}: it reads the profiles, which real devices (fleet.clock) have not"
@@ -139,7 +139,7 @@ def optimizer_has_a_direction(job: JobSections) -> str | None:
 
 
 def optimizer_moves_no_decisions(job: JobSections) -> str | None:
-    """A server optimiser would move on what an adapter has decided by the size of single numbers."""
+    """A server optimiser would change decisions that an adapter makes by the size of single values."""
     name, adapter = job.server.optimizer, job.method.adapter
     if not SERVER_OPTIMIZERS[name].moves or ADAPTERS[adapter].supports_server_optimizer:
         return None
@@ -151,7 +151,7 @@ def optimizer_moves_no_decisions(job: JobSections) -> str | None:
 
 
 def rounding_moves_no_decisions(job: JobSections) -> str | None:
-    """Rounding would move what an adapter decides by the size of single numbers."""
+    """Rounding would change decisions that an adapter makes by the size of single values."""
     precision, adapter = job.messages.precision, job.method.adapter
     if precision == "fp32" or ADAPTERS[adapter].supports_rounding:
         return None
@@ -162,7 +162,7 @@ def rounding_moves_no_decisions(job: JobSections) -> str | None:
 
 
 def rounding_adds_up(job: JobSections) -> str | None:
-    """What rounding takes away is sent in the next round (error feedback), which only a sum of updates makes good."""
+    """Rounding errors are sent in the next round (error feedback) and cancel only in sums of updates."""
     precision, aggregation = job.messages.precision, job.method.aggregation
     if precision == "fp32" or AGGREGATIONS[aggregation].sums_updates:
         return None
@@ -174,7 +174,7 @@ def rounding_adds_up(job: JobSections) -> str | None:
 
 
 def rounding_is_not_clipped(job: JobSections) -> str | None:
-    """Clipping, which privacy needs, would cut off what makes the rounding of the round before good."""
+    """Clipping for privacy would remove the rounding errors of the round before."""
     precision, kind = job.messages.precision, job.privacy.kind
     if precision == "fp32" or kind == "none":
         return None
@@ -193,7 +193,7 @@ def real_devices_are_not_disturbed(job: JobSections) -> str | None:
 
 
 def disturbance_begins_in_the_run(job: JobSections) -> str | None:
-    """A drop of bandwidth that begins after the last round would disturb nothing."""
+    """A drop of bandwidth must begin within the run."""
     first, rounds = job.disturbance.bandwidth_from, job.training.rounds
     if job.disturbance.bandwidth_factor == 1 or first <= rounds:
         return None
@@ -235,7 +235,7 @@ RUN_RULES: tuple[Rule, ...] = (
 
 
 def privacy_problems(job: JobSections) -> list[str]:
-    """Privacy needs that nothing but the clipped adapter depends on a device's text; one line for each that does."""
+    """Under privacy only the clipped adapter may depend on a device's text; one line for each violation."""
     privacy, method, bandit = job.privacy, job.method, BANDITS[job.bandit.name]
     if privacy.secure_aggregation:
         return [
@@ -270,7 +270,7 @@ def privacy_problems(job: JobSections) -> list[str]:
     return [f"privacy.kind = {privacy.kind}: {text}" for text, hinders in hindrances.items() if hinders]
 
 
-# Its defaults are what errors recommend: they go with everything.
+# Errors recommend the defaults, which are compatible with every method.
 _USUAL = MethodSpec()
 
 
@@ -288,7 +288,7 @@ def _hides_rewards(bandit: Any) -> bool:
 
 
 def _still() -> str:
-    """Server optimisers that take the aggregate as it is."""
+    """Server optimisers that use the aggregate unchanged."""
     return _either(SERVER_OPTIMIZERS, lambda each: not each.moves)
 
 

@@ -1,4 +1,4 @@
-"""Checks a nested mapping against a pydantic model and says what is wrong, one plain line per field."""
+"""Validation of a nested mapping by a pydantic model, with one line for each wrong field."""
 
 import difflib
 import math
@@ -60,7 +60,7 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _deepest(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Without errors that only follow from another one further inside."""
+    """The errors without those that follow from an error further inside."""
     places = [each["loc"] for each in errors]
     return [each for each in errors if not any(_within(place, each["loc"]) for place in places)]
 

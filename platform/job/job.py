@@ -1,4 +1,4 @@
-"""The job file: everything a run needs, checked once, before anything starts."""
+"""The job: all settings of a run, checked before anything starts."""
 
 import os
 import tomllib
@@ -19,12 +19,12 @@ from slimfed.strategies.settings import StrategySettings
 
 
 class Job(JobSections):
-    """One job file, with every field filled in, and sections that go together."""
+    """One job with every field filled in and compatible sections."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, document: Any) -> Any:
-        """Lay the method's preset under what the user gave."""
+        """Use the method's preset as defaults for the user's fields."""
         if not isinstance(document, Mapping):
             return document
         method = document.get("method", {})
@@ -35,7 +35,7 @@ class Job(JobSections):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "Job":
-        """What would fail in the first rounds is refused before anything starts."""
+        """Refuse incompatible sections."""
         problems = compatibility.problems(self)
         if problems:
             raise ValueError("\n".join(problems))
@@ -47,7 +47,7 @@ class Job(JobSections):
         return "fp32" if self.engine.dtype == "auto" else self.engine.dtype
 
     def task_spec(self) -> TaskSpec:
-        """What the nodes are told. A run's job leaves nothing open in ``engine`` (``launch/engine_choice.py``)."""
+        """The specification for the nodes. A run's job has no "auto" in ``engine`` (``launch/engine_choice.py``)."""
         engine = self.engine
         return TaskSpec(
             seed=self.seed,
@@ -74,9 +74,9 @@ class Job(JobSections):
         )
 
     def strategy_settings(self, task: TaskSpec, nodes: int, *, real: bool = False) -> StrategySettings:
-        """What the strategy is told; ``nodes`` is how many Flower nodes serve the fleet.
+        """The settings of the strategy; ``nodes``: number of Flower nodes of the fleet.
 
-        ``real``: each of them hosts one device of its own.
+        ``real``: each node hosts one device.
         """
         return StrategySettings(
             task=task,
@@ -98,8 +98,8 @@ class Job(JobSections):
 def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:
     """The job in the TOML file ``path`` (none: the built-in demo), with ``sets`` such as ``training.rounds=5`` on top.
 
-    Relative paths are meant from the job file's folder, those in ``sets`` from the working directory. Raises
-    ``InputError`` with one line per problem.
+    Relative paths start at the job file's folder, those in ``sets`` at the working directory. Raises ``InputError``
+    with one line per problem.
     """
     file = None if path is None else Path(path)
     below = demo_document() if file is None else located(read_toml(file, "job file"), file.absolute().parent)
@@ -112,7 +112,7 @@ def parse_job(document: Mapping[str, Any]) -> Job:
 
 
 def demo_document() -> dict[str, Any]:
-    """The built-in job: 80 Jetsons learn what people say to the devices in their homes."""
+    """The built-in job: 80 Jetsons learn smart-home commands."""
     return tomllib.loads((Path(__file__).parent / "demo.toml").read_text(encoding="utf-8"))
 
 
@@ -129,8 +129,8 @@ def job_to_dict(job: Job) -> dict[str, Any]:
 def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 
-    A model or data path may also be the id of something on a hub: it is a path if it looks like one (``./x``, ``../x``,
-    ``~/x``) or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
+    A model or data path may also be a hub id. It is a path if it looks like one (``./x``, ``../x``, ``~/x``) or if
+    there is such a file or folder. A profile is a path if it ends in ``.toml``.
     """
     result = dict(document)
     for section, field in (("model", "path"), ("data", "path"), ("fleet", "profile")):
@@ -151,7 +151,7 @@ def _is_path(text: str, folder: Path, field: str) -> bool:
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: a field that is None is left out, which means the same."""
+    """``document`` without fields that are None, as TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return value

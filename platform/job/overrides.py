@@ -1,4 +1,4 @@
-"""From a TOML file and ``--set`` arguments to one nested mapping."""
+"""TOML files and ``--set`` arguments as nested mappings."""
 
 import re
 import tomllib
@@ -37,8 +37,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 def parse_sets(arguments: Iterable[str]) -> dict[str, Any]:
     """``["training.rounds=5", "name=demo"]`` -> ``{"training": {"rounds": 5}, "name": "demo"}``; the last one wins.
 
-    A value is TOML; what is not TOML is taken as bare text. Raises ``InputError`` for an argument that is not
-    ``path.to.field=value``.
+    A value is TOML, or else plain text. Raises ``InputError`` for an argument that is not ``path.to.field=value``.
     """
     result: dict[str, Any] = {}
     for argument in arguments:

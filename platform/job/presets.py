@@ -1,8 +1,8 @@
 """Presets: the fields of the job file that a named method sets. A job can override each of them.
 
-A new method is one entry here, or an entry point ``slimfed.presets`` of another package. Methods that know no pruning
-of their own get it in the way that costs them nothing: one structure for all, by magnitude, along the cubic schedule
-(docs/methods.md says why).
+A new method is one entry here, or an entry point ``slimfed.presets`` of another package. Methods without pruning are
+pruned by one structure for all devices, by magnitude, along the cubic schedule, which costs the devices nothing
+(docs/methods.md).
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from slimfed.clients.registry import Registry
 
 @dataclass(frozen=True)
 class Preset:
-    """A published method as defaults for the job file.
+    """A method as defaults for the job file.
 
-    ``summary``: one line on what it does. ``source``: where it is published, and what is not as published. ``fields``:
-    shaped like the job file itself. Fields that are not set keep the job file's defaults.
+    ``summary``: one line on the method. ``source``: its publication, and differences from it. ``fields``: nested tables
+    as in a job file. Fields that are not set keep the job file's defaults.
     """
 
     summary: str

@@ -1,1 +1,1 @@
-"""Starting the Flower runtime for one run, watching it, and leaving nothing behind."""
+"""Starting the Flower runtime for a run, watching it, and ending all its processes."""

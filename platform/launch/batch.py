@@ -1,6 +1,6 @@
 """Several runs, one after another or at once, through the launcher that ``slimfed run`` uses.
 
-Runs that are done are taken as they are, those that were stopped or failed go on, and those that are missing start.
+Finished runs are reused, stopped and failed runs are resumed, and missing runs are started.
 """
 
 import threading
@@ -32,7 +32,7 @@ _WAIT_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Batch:
-    """What came of some runs: ids of those that are done, in order; and the exit code of it all."""
+    """The result of a batch: ids of the finished runs in order, and the exit code."""
 
     run_ids: tuple[str, ...]
     code: int
@@ -40,22 +40,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """A variant, and the run (a row of the store) that has done it or is to go on with it; None if there is none."""
+    """A variant and its finished or unfinished run (a row of the store); None without run."""
 
     variant: Variant
     found: Any
 
     @property
     def done(self) -> bool:
-        """True if there is nothing left to do."""
+        """True if its run is finished."""
         return self.found is not None and self.found.status == "done"
 
 
 def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = None, place: Path | None = None) -> Batch:
-    """Run what is missing of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
+    """Run the missing runs of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
 
-    Only runs of the same ``sweep`` are taken for done or gone on with; without one, any run of the same job. A first
-    Ctrl-C stops the runs and starts no more; a second one ends them at once. ``place``: folder of the runs.
+    Only runs of the same ``sweep`` are reused or resumed; without sweep, any run of the same job. A first Ctrl-C stops
+    the runs and starts no more; a second one kills them. ``place``: folder of the runs.
     """
     place = place or home()
     tasks = _find(variants, sweep, place)
@@ -64,7 +64,7 @@ def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = No
     crew = _Crew(sweep, parallel, place)
     with stop_signals() as stop, Board() as board, ThreadPoolExecutor(parallel) as pool:
         waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
-        while waiting:  # in short turns, so that signals are taken meanwhile
+        while waiting:  # in short intervals, so that signals are handled
             _, waiting = wait(waiting, _WAIT_SECONDS)
     ended = _find(variants, sweep, place)
     for task in ended:
@@ -82,7 +82,7 @@ def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = No
 
 
 class _Crew:
-    """Does tasks in threads."""
+    """Runs tasks in threads."""
 
     def __init__(self, sweep: str | None, parallel: int, place: Path) -> None:
         self._place = place
@@ -93,7 +93,7 @@ class _Crew:
         self._preparing = threading.Lock()
 
     def work(self, task: Task, board: Board, stop: StopSignals) -> None:
-        """Run one task to its end; nothing if somebody asked to stop before. Errors are kept for later."""
+        """Run one task to its end; nothing after a request to stop. Errors are kept for :meth:`raise_first_error`."""
         try:
             if not stop.count:
                 self._run(task, board, stop)
@@ -101,7 +101,7 @@ class _Crew:
             self._errors.append(error)
 
     def raise_first_error(self) -> None:
-        """What went wrong outside the runs themselves, if anything did."""
+        """Raise the first error outside the runs, if there was one."""
         if self._errors:
             raise self._errors[0]
 
@@ -124,7 +124,7 @@ class _Crew:
 
 
 def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:
-    """Every variant with the run that has done it, else the newest unfinished one; ``InputError`` if that one runs."""
+    """Every variant with its finished run, or else its newest unfinished one; ``InputError`` if that one is running."""
     with reading(variants[0].job, place) as store:
         if store is None:
             return [Task(variant, None) for variant in variants]
@@ -142,7 +142,7 @@ def _match(reader: Reader, job: Job, sweep: str | None) -> Any:
 
 
 def _is_job(stored: Any, job: Job) -> bool:
-    """True if a stored job, maybe an older slimfed's, is this one."""
+    """True if a stored job, possibly of an older slimfed, equals this job."""
     try:
         return same_work(parse_job(stored), job)
     except InputError:
@@ -150,10 +150,10 @@ def _is_job(stored: Any, job: Job) -> bool:
 
 
 def _checked(tasks: Sequence[Task]) -> list[Task]:
-    """What is left to do, after opening all that any combination names; where jobs leave it open, in one precision.
+    """The checked tasks that remain, with one precision for all jobs that leave it open.
 
-    The precision is that of the runs that are there, else what is chosen for the first one. Raises ``InputError`` with
-    a line for everything that is wrong.
+    The precision is that of existing runs, or else the one chosen for the first task. Raises ``InputError`` with a line
+    for everything that is wrong.
     """
     problems: list[str] = []
     precision = next((task.found.job["engine"]["dtype"] for task in tasks if task.found is not None), "auto")
@@ -174,12 +174,12 @@ def _checked(tasks: Sequence[Task]) -> list[Task]:
 
 
 def _in_precision(job: Job, precision: str) -> Job:
-    """The job computed in ``precision``, unless it says itself what it wants."""
+    """The job with ``precision`` in place of "auto"."""
     return _with_engine(job, dtype=precision) if job.engine.dtype == "auto" else job
 
 
 def _unmeasured(job: Job) -> Job:
-    """The job with a cohort size that need not be found by measuring: before its run, only mistakes are looked for."""
+    """The job with a fixed cohort size, so that checking needs no measurement."""
     return _with_engine(job, cohort_size=1) if job.engine.cohort_size == "auto" else job
 
 
@@ -196,7 +196,7 @@ def _say_what_is_to_do(tasks: Sequence[Task], sweep: str | None) -> None:
 
 
 def _share(size: Sizing, job: Job, parallel: int) -> Sizing:
-    """One of ``parallel`` equal parts of this machine's processors, unless the job says how many workers it wants."""
+    """The job with the workers of one of ``parallel`` equal parts of the processors, unless it sets ``workers``."""
     if size.gpus or job.engine.workers != "auto":
         return size
     most = max(1, processor_count() // parallel)

@@ -1,6 +1,6 @@
-"""The Flower app bundle: what ``flwr run`` is given, so that it works from a wheel as from a checkout.
+"""The Flower app bundle for ``flwr run``, which works from a wheel and from a checkout.
 
-The bundle carries no code. Flower wants a ``pyproject.toml`` that names the apps and a licence file; both apps are
+The bundle contains no code. Flower requires a ``pyproject.toml`` that names the apps, and a licence file; both apps are
 imported from the installed package.
 """
 

@@ -1,7 +1,7 @@
-"""What the job leaves to the machine: engine, cohort size, precision and workers, chosen once and kept with the run.
+"""The choice of engine, cohort size, precision and workers for "auto", made once and kept with the run.
 
-Who is computed together, and in which precision, decides the last bits of a result. So the choice is made before the
-run exists, written into its job file, and is the same for all workers and on resume.
+Cohorts and precision determine the last bits of a result. So the choice is made before the run is created, is written
+to its job file, and is the same for all workers and every resume.
 """
 
 from dataclasses import dataclass, replace
@@ -24,28 +24,28 @@ from slimfed.platform.job.job import Job
 from slimfed.platform.launch.workers import Sizing, gpu_count, processor_count, size_up
 from slimfed.strategies.first_adapter import first_adapter
 
-# bf16 must be this much faster than fp32 to be worth its rounding.
+# Least factor by which bf16 must be faster than fp32 to be chosen.
 _WORTH = 1.3
-# Sizes that a cohort can have: few, so that noise in a measurement seldom changes the choice.
+# Possible sizes of a cohort: few, so that measurement noise seldom changes the choice.
 _SIZES = (1, 2, 5, 10, 20, 40, 80)
 # Of sizes that cost about the same the largest is taken, for the same reason.
 _ABOUT = 1.1
-# A step longer than this hides what it costs to launch it, and takes too long to be measured.
+# Above this the fixed cost of a step is negligible, and measuring takes too long.
 _LONG_SECONDS = 0.5
 # Cohorts that a processor should at least have of a fleet, so that none waits for the others. It counts processors, not
 # workers: who shares a cohort, and so the last bits of a result, must not depend on the number of workers.
 _COHORTS_A_PROCESSOR = 2
 _GPU_COHORT = 80
-# What a worker holds beside model and activations: Python, PyTorch, Ray, tokenised text.
+# Memory of a worker beside model and activations: Python, PyTorch, Ray, tokenised text.
 _WORKER_BYTES = 900e6
 _MEMORY_SHARE = 0.7
-# Counted activations leave out what an operation needs for a moment.
+# Factor for temporary memory of operations, which counted activations leave out.
 _ACTIVATION_SLACK = 2.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The job with nothing left open in ``engine``, how it is spread over this machine, and why, a line a decision."""
+    """The job without "auto" in ``engine``, its distribution on this machine, and the reason of each choice."""
 
     job: Job
     sizing: Sizing
@@ -54,17 +54,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Picked:
-    """A value and why it was picked."""
+    """A value and the reason of its choice."""
 
     value: Any
     reason: str
 
 
 def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
-    """Fill in what ``engine`` leaves open, from a short measurement and the memory there is.
+    """Resolve "auto" in ``engine``, by a short measurement and the free memory.
 
-    ``base`` is the model as it was loaded, on the CPU. Raises ``InputError`` if the job asks for an engine that cannot
-    do its task.
+    ``base`` is the model as it was loaded, on the CPU. Raises ``InputError`` if the job's engine cannot train its task.
     """
     task, gpus = job.task_spec(), gpu_count()
     dtype = _dtype(job, gpus)
@@ -125,7 +124,7 @@ def _cohort_size(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -
 
 
 def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, str]:
-    """What a step costs, measured unless that would take long, and how it is known."""
+    """The cost of a step (measured, or estimated if measuring takes long), and its origin in words."""
     task, training = job.task_spec(), job.training
     size = measure(base.model, blueprint, blueprint.dense())
     load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), _first_adapter(base, blueprint, job))
@@ -140,9 +139,9 @@ def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, 
 def seconds_a_device(cost: StepCost, job: Job, size: int) -> float:
     """Seconds of a device's step in a cohort of ``size``, over the run.
 
-    What a cohort saves is the fixed part; what it wastes is that its base keeps all that any of its devices has. With
-    s the mean sparsity and w the share of the fleet in a ranking (``pruning.prior_weight``), about s (w + (1 - w)
-    s^(size - 1)) of the base is gone from all.
+    A cohort shares the fixed part, but its base keeps every unit that any of its devices has. With s the mean sparsity
+    and w the fleet's weight in a ranking (``pruning.prior_weight``), about s (w + (1 - w) s^(size - 1)) of the base is
+    removed on all devices.
     """
     sparsity = job.method.target_sparsity * (1 - job.pruning.until / 2)
     alike = job.pruning.prior_weight
@@ -151,7 +150,7 @@ def seconds_a_device(cost: StepCost, job: Job, size: int) -> float:
 
 
 def _fitting(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> tuple[int, str]:
-    """Devices whose activations and adapters fit the memory of one worker beside the model."""
+    """Number of devices whose activations and adapters fit into a worker's memory beside the model."""
     model, device = _bytes(job, base, blueprint)
     if gpus:
         free = float(torch.cuda.mem_get_info()[0])
@@ -175,7 +174,7 @@ def _workers(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> _P
 
 
 def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, float]:
-    """Bytes of the model, and of what one device adds to a cohort."""
+    """Bytes of the model, and of one device in a cohort."""
     size = measure(base.model, blueprint, blueprint.dense())
     rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
     load = ADAPTERS[job.method.adapter].load(size, rank, _first_adapter(base, blueprint, job))

@@ -1,4 +1,4 @@
-"""A SuperLink that somebody else runs, for real devices: the job is submitted to it, and watched from here."""
+"""An external SuperLink for real devices: the job is submitted to it and watched from here."""
 
 import os
 import time
@@ -12,9 +12,9 @@ import tomli_w
 from slimfed.clients.errors import InputError
 from slimfed.platform.launch.flwr_cli import AppStatus, Flower, LaunchError, environment
 
-# A look takes a second of processor time and a connection; the store shows progress meanwhile.
+# A status request takes a second of processor time; progress is read from the store.
 _LOOK_SECONDS = 10.0
-# A SuperLink that restarts must not cost the run.
+# A restart of the SuperLink must not end the run.
 _LOOKS_MISSED = 6
 
 
@@ -49,7 +49,7 @@ def check_connection(name: str, variables: Mapping[str, str] = os.environ) -> No
 
 
 class Federation:
-    """What the launcher asks of a SuperLink, for one by name. Leaving it ends the app if that still runs."""
+    """The launcher's interface to a SuperLink by name. Leaving the context ends the app if it is still running."""
 
     def __init__(self, name: str, folder: Path, environment_extra: Mapping[str, str] | None = None) -> None:
         self._name = name
@@ -73,7 +73,7 @@ class Federation:
             return  # it is out of reach, and the store has the run's status
 
     def submit(self, app: Path, settings: Mapping[str, Any]) -> str:
-        """Ask for a run of ``app``. Raises :class:`LaunchError`."""
+        """Submit ``app``. Raises :class:`LaunchError`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "run.toml"
         configuration.write_text(tomli_w.dumps(dict(settings)))
@@ -82,18 +82,18 @@ class Federation:
 
     @property
     def alive(self) -> bool:
-        """False once it has not answered several times in a row."""
+        """False after several failed requests in a row."""
         return self._missed < _LOOKS_MISSED
 
     def ended_within(self, seconds: float) -> bool:
-        """Nothing of it runs here that could end."""
+        """False: it has no process here."""
         return not self.alive
 
     def app_process(self) -> None:
-        """It runs where the SuperLink does."""
+        """None: it runs on the SuperLink's machine."""
 
     def status(self, submission: str) -> AppStatus:
-        """How the app is doing, looked up now and then; the last that was known while the SuperLink is silent."""
+        """Status of the app, requested at intervals; the last known one while the SuperLink does not answer."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
@@ -108,5 +108,5 @@ class Federation:
         return self._flower.app_log(submission)
 
     def last_lines(self) -> str:
-        """What can be said of it once it is gone."""
+        """A sentence on the SuperLink after it is gone."""
         return f"{self._name} did not answer {_LOOKS_MISSED} times in a row"

@@ -1,4 +1,4 @@
-"""Flower's command line as a library: an app is submitted to a SuperLink, asked about and stopped, over JSON."""
+"""Flower's command line as a library: submitting, querying and stopping an app, with JSON."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from slimfed.clients.errors import SlimfedError
 
 _COMMAND_SECONDS = 60.0
 
-# Quiet, private and quick: nothing is reported or looked up, tasks are picked up soon (every look of Flower's, all
-# through the run, costs 2 ms), Ray keeps to itself and keeps its object store small (a round's messages are a few MB;
-# its default is 30% of the memory).
+# No telemetry and no version check; tasks are polled often (every look of Flower's, all through the run, costs 2 ms),
+# Ray keeps to itself and keeps its object store small (a round's messages are a few MB; its default is 30% of the
+# memory).
 _SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -47,7 +47,7 @@ class LaunchError(SlimfedError, RuntimeError):
 
 @dataclass(frozen=True)
 class AppStatus:
-    """What Flower says of the app: ``status`` (pending, starting, running, finished:completed, ...) and its details."""
+    """Flower's status of the app: ``status`` (pending, starting, running, finished:completed, ...) and its details."""
 
     status: str
     details: str
@@ -59,7 +59,7 @@ class AppStatus:
 
 
 class Flower:
-    """``flwr`` as seen from one Flower home; ``connection`` names a SuperLink in that home's configuration."""
+    """``flwr`` with one Flower home; ``connection`` names a SuperLink in that home's configuration."""
 
     def __init__(self, environment: Mapping[str, str], connection: str) -> None:
         self.environment = environment
@@ -71,7 +71,7 @@ class Flower:
         return str(self._json("run", *arguments)["run-id"])
 
     def status(self, run_id: str) -> AppStatus:
-        """How the app is doing, as Flower sees it. Raises :class:`LaunchError`."""
+        """Status of the app by Flower. Raises :class:`LaunchError`."""
         (run,) = self._json("ls", self.connection, "--run-id", run_id)["runs"]
         return AppStatus(run["status"], run["status-details"])
 
@@ -104,7 +104,7 @@ class Flower:
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 timeout=_COMMAND_SECONDS,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the launcher alone
+                start_new_session=True,  # Ctrl-C must reach only the launcher
             )
         except subprocess.TimeoutExpired:
             raise LaunchError(f"flwr {arguments[0]} did not answer within {_COMMAND_SECONDS:.0f} s") from None
@@ -114,9 +114,9 @@ class Flower:
 
 
 def environment(home: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
-    """What Flower's programs are given; ``home`` is theirs alone, None the user's own."""
+    """Environment of Flower's programs; ``home``: a separate Flower home; None: the user's."""
     inherited = {name: value for name, value in os.environ.items() if name not in _UNSET}
-    # Flower starts its parts by name, and a virtual environment need not be activated to be used.
+    # Flower starts its parts by name, also if the virtual environment is not activated.
     places = [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), inherited.get("PATH", os.defpath)]
     own = {} if home is None else {"FLWR_HOME": str(home)}
     return {**inherited, **_SETTINGS, "PATH": os.pathsep.join(places), **own, **extra}

@@ -1,4 +1,4 @@
-"""What the launcher asks of the store, and what the progress display shows of it."""
+"""The launcher's interface to the store, which also feeds the progress display."""
 
 from slimfed.platform.format import seconds
 from slimfed.platform.launch.launcher import FinalStatus, Look
@@ -7,7 +7,7 @@ from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.retry import patiently
 from slimfed.platform.store.writer import Store
 
-# The launcher only watches: it waits longer for a store than a run does by default, and so tells how the run ended.
+# The launcher waits longer for a store than a run does by default, so that it can report the end of the run.
 _PATIENCE_SECONDS = 90.0
 
 
@@ -15,7 +15,7 @@ class StoreJournal:
     """Implements ``launcher.Journal`` for one run. ``pid`` of the run tells whether the ServerApp has taken over."""
 
     def __init__(self, store: Store, run_id: str, display: Display, *, began: bool = False) -> None:
-        """``began``: the server is this process, and at work already."""
+        """``began``: the server is this process and already running."""
         self._began = began
         self._store = store
         self._reader = Reader(store.engine)
@@ -25,7 +25,7 @@ class StoreJournal:
         self._slowest: tuple[int, str | None] = (0, None)
 
     def look(self) -> Look:
-        """Read the run and show it."""
+        """Read the run and update the display."""
         run = patiently(lambda: self._reader.find_run(self._run_id), _PATIENCE_SECONDS)
         began = self._began or run.pid != self._launcher_pid
         self._display.show(
@@ -51,7 +51,7 @@ class StoreJournal:
         patiently(lambda: self._store.finish(self._run_id, status, cause), _PATIENCE_SECONDS)
 
     def _slowest_device(self, rounds_done: int) -> str | None:
-        """The device that the last round waited for, looked up once a round."""
+        """The slowest device of the last round, read once a round."""
         if rounds_done != self._slowest[0]:
             rows = self._reader.slowest_devices(self._run_id)
             text = None

@@ -1,7 +1,7 @@
-"""Running a job from here: start the Flower runtime, watch the run, end everything.
+"""The launcher: starts the Flower runtime, watches the run, and ends all processes.
 
-The ServerApp does the work and writes the store; the launcher only watches. It marks a run failed or stopped itself
-when the ServerApp can no longer do so.
+The ServerApp does the work and writes the store; the launcher only watches. It sets the status failed or stopped if the
+ServerApp can no longer do so.
 """
 
 import logging
@@ -38,9 +38,9 @@ _LOG_LINES = 3
 
 @dataclass(frozen=True)
 class Look:
-    """What the store says of a run.
+    """The state of a run in the store.
 
-    ``began``: the server is at work; ``stopping``: somebody asked it to stop; ``rounds_done``: those recorded.
+    ``began``: the server is running; ``stopping``: a stop was requested; ``rounds_done``: recorded rounds.
     """
 
     status: str
@@ -50,15 +50,15 @@ class Look:
 
     @property
     def final(self) -> FinalStatus | None:
-        """The status, if the run will not change any more."""
+        """The status if it is final, else None."""
         return next((status for status in FINAL if status == self.status), None)
 
 
 class Journal(Protocol):
-    """What the launcher asks of one run in the store."""
+    """The launcher's interface to one run in the store."""
 
     def look(self) -> Look:
-        """The run as it stands now; also the place to show progress, it is called a few times a second."""
+        """The current state of the run; called a few times a second, so it can also show progress."""
         ...
 
     def request_stop(self) -> None:
@@ -72,9 +72,10 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """Where a run lives and what it is given; ``folder`` is the run's own.
+    """The paths and settings of a launch; ``folder`` is the run's folder.
 
-    ``federation`` names the SuperLink of real devices that the run is submitted to; None: one of our own, simulated.
+    ``federation`` names the SuperLink of real devices that the run is submitted to; None: a local one for simulated
+    devices.
     """
 
     run: str
@@ -91,7 +92,7 @@ class LaunchPlan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and whether a signal was taken on the way."""
+    """The final status of a run, and whether a signal interrupted it."""
 
     status: FinalStatus
     interrupted: bool
@@ -106,8 +107,8 @@ def launch(
     """Run the job to its end; the journal has the cause if the status is not "done".
 
     A first SIGINT or SIGTERM asks the run to stop and waits for it, up to 20 s; a second one ends it at once. When this
-    function returns no process of the run is left. Whoever launches several runs takes the signals for all of them
-    (:func:`stop_signals`) and passes them as ``stop``.
+    function returns no process of the run is left. A caller of several runs handles the signals (:func:`stop_signals`)
+    and passes them as ``stop``.
     """
     status: FinalStatus
     with nullcontext(stop) if stop is not None else stop_signals() as stop:
@@ -132,7 +133,7 @@ def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> SuperLi
 
 
 def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
-    """Hand over the app; returns Flower's run id."""
+    """Submit the app; returns Flower's run id."""
     app, size = write_bundle(plan.folder / "flower" / "bundle"), plan.sizing
     real = plan.federation is not None
     settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes, "real": real}}
@@ -159,14 +160,14 @@ class _Watch:
         self._stop_deadline: float | None = None
 
     def until_final(self) -> FinalStatus:
-        """Look a few times a second until the status is final, or make it so."""
+        """Poll the run until its status is final, or set a final status."""
         while True:
             look = self._journal.look()
             if look.final:
                 return look.final
             ending = self._interruption(look) or self._illness(look)
             if ending is not None:
-                # What the ServerApp managed to write at the last moment counts more than what is seen from here.
+                # A status written by the ServerApp at the last moment takes precedence.
                 look = self._journal.look()
                 if look.final:
                     return look.final
@@ -226,28 +227,28 @@ class _Watch:
 
 
 class StopSignals:
-    """Counts the requests to stop; waiting ends early when one comes."""
+    """Counts requests to stop; a request ends a wait early."""
 
     def __init__(self) -> None:
         self.count = 0
         self._news = threading.Event()
 
     def take(self, _number: int, _frame: FrameType | None) -> None:
-        """One more; a signal handler."""
+        """Count one request; a signal handler."""
         self.count += 1
         self._news.set()
 
     def wait(self, seconds: float) -> None:
-        """For so long, or until the next one."""
+        """Wait for ``seconds``, or until the next request."""
         if self._news.wait(seconds):
             self._news.clear()
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Take SIGINT, SIGTERM and SIGHUP (a closed terminal) for as long as the block lasts.
+    """Handle SIGINT, SIGTERM and SIGHUP (a closed terminal) inside the block.
 
-    In the main thread; elsewhere they cannot be taken.
+    Only in the main thread; in other threads signals cannot be handled.
     """
     stop = StopSignals()
     if threading.current_thread() is not threading.main_thread():

@@ -106,7 +106,7 @@ def test_a_finished_run_is_shown_whole(open_page, address, finished, size, schem
         ("Maps", "LoRA rank (rows of each factor)", 2),
         ("Bandit", "Pruning step (% of the remaining structure)", 1),
         ("Structure", "Kept (% of the fleet's devices)", 1),
-        ("Job", "The job as it was resolved", 0),
+        ("Job", "The job with all defaults", 0),
     ):
         page.get_by_role("radio", name=tab).click()
         shows(page, re.compile(re.escape(text)))
@@ -166,7 +166,7 @@ def test_every_page_fits_its_window(open_page, address, finished, size, scheme):
     for place, text in (
         ("/", "1 run, newest first"),
         ("/launch", "The job file"),
-        (f"/fleet?run={finished.id}", "What each class can hold"),
+        (f"/fleet?run={finished.id}", "Memory of each class"),
         ("/compare", "Choose two to 8 runs"),
     ):
         page = open_page(f"{address}{place}", size, scheme)
