@@ -1,4 +1,4 @@
-"""All registries: what a job file and the command line can name, in the order that people read it."""
+"""All registries of names in job files and on the command line, in the order of display."""
 
 from typing import Any
 

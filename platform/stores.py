@@ -1,4 +1,4 @@
-"""The store as the commands that only read find it."""
+"""The existing store, for commands that only read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading(job: "Job | None" = None, place: Path | None = None) -> Iterator[Store | None]:
-    """The store that exists; None for an SQLite file that nobody has made yet (and that is not made here).
+    """Context with the existing store; None if the SQLite file does not exist (it is not created).
 
-    ``job``: the one whose store it is, if it names one. ``place``: folder of the runs; None: the usual one.
+    ``job``: the one whose store it is, if it names one. ``place``: folder of the runs; None: the default one.
     """
     place = place or home()
     url = resolve_url(store_url(job), place)
@@ -31,7 +31,7 @@ def reading(job: "Job | None" = None, place: Path | None = None) -> Iterator[Sto
 
 @contextmanager
 def existing(job: "Job | None" = None) -> Iterator[Store]:
-    """The store that exists. Raises ``InputError`` if there is none."""
+    """Context with the existing store. Raises ``InputError`` if there is none."""
     with reading(job) as store:
         if store is None:
             raise InputError(f"there are no runs in {home()}; set SLIMFED_HOME or start one with `slimfed run`")

@@ -1,4 +1,4 @@
-"""A run in one JSON object: what ``slimfed run --json`` and ``slimfed runs --json`` print."""
+"""A run as one JSON object, for ``slimfed run --json`` and ``slimfed runs --json``."""
 
 import math
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from typing import Any
 from slimfed.platform.store.reader import Reader
 
 MEASURES = ("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu")
-"""What is measured of the global model beside its accuracy; None where it does not belong to the task."""
+"""Measures of the global model beside its accuracy; None if not applicable to the task."""
 
 
 def perplexity(task: str, loss: float | None) -> float | None:
-    """e^loss of a language model; None for a classifier, before an evaluation, and where it is no number any more."""
+    """e^loss of a language model; None for a classifier, before an evaluation, and if it overflows."""
     if task != "causal-lm" or loss is None:
         return None
     return math.exp(loss) if loss < math.log(float_info.max) else None

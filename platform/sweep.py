@@ -1,4 +1,4 @@
-"""Sweeps: the product of some values of a job's fields, over seeds, as jobs that have all been checked."""
+"""Sweeps: checked jobs for all combinations of values and seeds."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ _OPENING, _CLOSING, _QUOTES = "[{", "]}", "\"'"
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a sweep. ``label``: what sets it apart; ``first``: the first seed of its combination."""
+    """One run of a sweep. ``label``: its values; ``first``: the first seed of its combination."""
 
     label: str
     job: Job
@@ -36,8 +36,8 @@ def expand(path: Path | str | None, arguments: Sequence[str], seeds: int, name: 
     """Every combination of ``arguments`` such as ``method.name=fedspine,hetlora``, each with ``seeds`` seeds.
 
     Seeds count up from the job's. Combinations come in the order of the arguments, the last one changing fastest; runs
-    are named after the sweep (``name``, or else the job's) and their label. Raises ``InputError`` with a line for
-    everything that is wrong with any of them, each with its combination; nothing is opened or written.
+    are named after the sweep (``name``, or else the job's) and their label. Raises ``InputError`` with a line for each
+    problem of each combination; nothing is opened or written.
     """
     axes = [_axis(argument) for argument in arguments]
     _check_axes([field for field, _ in axes], seeds)
@@ -74,7 +74,7 @@ def _written(value: Any) -> str:
 
 
 def check_different(variants: Sequence[Variant]) -> None:
-    """Raises ``InputError`` if two of the runs are to do the same, or are to be recorded in different stores."""
+    """Raises ``InputError`` if two of the runs are equal, or if their stores differ."""
     if len({variant.job.store.url for variant in variants}) > 1:
         raise InputError("store.url: runs that are to be compared must be recorded in one store")
     seen: dict[str, str] = {}
@@ -86,9 +86,9 @@ def check_different(variants: Sequence[Variant]) -> None:
 
 
 def same_work(done: Job, asked: Job) -> bool:
-    """True if the job of a run is the one that is asked for, but for what it is called and where it is recorded.
+    """True if the job of a run equals the wanted one, except for name and store.
 
-    What the asked one leaves open in ``engine`` was chosen before the run was made.
+    Values of ``engine`` that the wanted job leaves at "auto" are not compared.
     """
     left_open = {field: value for field, value in asked.engine.model_dump().items() if value == "auto"}
     opened = done.model_copy(update={"engine": done.engine.model_copy(update=left_open)})
@@ -120,7 +120,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _axis(argument: str) -> tuple[str, list[str]]:
-    """The field and its values. Raises ``InputError`` for what is no ``field=value,...``."""
+    """The field and its values. Raises ``InputError`` for another form than ``field=value,...``."""
     field, _, text = argument.partition("=")
     values = split_values(text)
     parse_sets([f"{field}={values[0]}" if "=" in argument else argument])

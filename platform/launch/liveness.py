@@ -1,4 +1,4 @@
-"""Whether a run's process is alive: asked before it is stopped, resumed or shown."""
+"""Checks whether a run's process is alive, used before a run is stopped, resumed or listed."""
 
 import socket
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ _LAST_WORDS_SECONDS = 30.0
 
 
 def ask_to_stop(store: Store, run: Any) -> None:
-    """Have a run (a row of the store) stop. One that nobody computes is stopped at once."""
+    """Request a run (a row of the store) to stop. A run without process is set to stopped at once."""
     if run.status == "queued":
         store.finish(run.id, "stopped", "taken out of the queue")
     elif not is_alive(run):
@@ -25,24 +25,24 @@ def ask_to_stop(store: Store, run: Any) -> None:
 
 
 def is_alive(run: Any) -> bool:
-    """True if a process computes this run (a row of the store), as far as can be seen from here."""
+    """True if a process computes this run (a row of the store), as far as this computer can tell."""
     if run.status not in ("created", "running") or run.heartbeat_at is None:
         return False
     heartbeat = as_utc(run.heartbeat_at)
     if run.host != socket.gethostname():
         return (datetime.now(UTC) - heartbeat).total_seconds() < _SILENCE_SECONDS
     try:
-        # A process that is younger than the last heartbeat only inherited the number.
+        # A process that is younger than the last heartbeat is another one with the same id.
         return bool(psutil.Process(run.pid).create_time() <= heartbeat.timestamp() + 1.0)
     except psutil.NoSuchProcess:
         return False
 
 
 def settle(store: Store) -> None:
-    """Say of runs of this computer whose process ended without a word (killed, power lost) that they failed.
+    """Set runs of this computer whose process ended without a status (killed, power lost) to failed.
 
-    Nobody else would: their status would be "running" for ever. A process that ended a moment ago may have a launcher
-    that still writes why.
+    Their status would stay "running" otherwise. Processes that have just ended are left out, as their launcher may
+    still write the cause.
     """
     for run in Reader(store.engine).runs(limit=None, status=("running",)):
         if run.host != socket.gethostname() or run.heartbeat_at is None or is_alive(run):
@@ -53,5 +53,5 @@ def settle(store: Store) -> None:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """Times in the store are UTC; SQLite gives them back without saying so."""
+    """Times in the store are UTC; SQLite returns them without a zone."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

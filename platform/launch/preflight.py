@@ -1,4 +1,4 @@
-"""All that can be wrong with a job, found within seconds, before a run exists."""
+"""The preflight: checks of a job within seconds, before a run is created."""
 
 import socket
 from dataclasses import dataclass, replace
@@ -21,9 +21,9 @@ _CLUSTER_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Checked:
-    """A job that can run: nothing left open in ``engine``, its fleet, and the examples of each device.
+    """A job that can run, without "auto" in ``engine``, its fleet, and the number of examples of each device.
 
-    ``sizing`` is how it is spread over this machine, ``reasons`` why the engine is what it is, a line a decision.
+    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice.
     """
 
     job: Job
@@ -36,8 +36,8 @@ class Checked:
 def check(job: Job, *, real: bool = False) -> Checked:
     """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
 
-    Cheap checks come first, so that most mistakes are answered at once. ``real``: the devices have text of their own,
-    so nothing is divided among them, and how much each has is not known here (0).
+    Cheap checks come first, so that most errors are found at once. ``real``: the devices have their own text, so no
+    text is divided, and their numbers of examples are unknown (0).
     """
     load_profile(job.fleet.profile)
     problems = problems_of_run(job)
@@ -64,7 +64,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
 def on_devices(job: Job) -> Job:
     """With the engine of real devices where the job leaves it open: their model is sliced, which is what they gain by.
 
-    Nothing measured on this machine would tell what is best on theirs.
+    Measurements on this machine do not apply to the devices.
     """
     open_fields = {"name": "sequential", "dtype": "fp32", "cohort_size": 1, "workers": 1}
     chosen = {name: value for name, value in open_fields.items() if getattr(job.engine, name) == "auto"}
@@ -72,14 +72,14 @@ def on_devices(job: Job) -> Job:
 
 
 def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A factor of a rank above either side of its layer would be singular. Raises ``InputError``."""
+    """A rank must not exceed either side of a layer. Raises ``InputError``."""
     smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
     if max(ranks) > smallest:
         raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
 
 
 def check_length(job: Job, base: LoadedModel) -> None:
-    """Texts must not be longer than the model can read. Raises ``InputError``."""
+    """``max_length`` must not exceed the model's positions. Raises ``InputError``."""
     if base.positions is not None and job.data.max_length > base.positions:
         raise InputError(f"data.max_length = {job.data.max_length}: the model can take at most {base.positions} tokens")
     longest, writes = job.evaluation.generate.max_new_tokens, job.evaluation.generate.examples > 0
@@ -91,7 +91,7 @@ def check_length(job: Job, base: LoadedModel) -> None:
 
 
 def check_cluster(job: Job) -> None:
-    """The head of a Ray cluster must be there. Raises ``InputError``."""
+    """The head of the Ray cluster must be reachable. Raises ``InputError``."""
     if not job.engine.cluster:
         return
     host, _, port = job.engine.cluster.rpartition(":")

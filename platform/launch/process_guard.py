@@ -1,8 +1,8 @@
-"""The guard: a small process that owns a program and everything it starts, and ends all of it.
+"""The process guard: a small process that starts a program and ends it with all its descendants.
 
 It stands between the launcher and the SuperLink. It ends the whole tree when its standard input closes (the launcher
-asked for it, or died in whatever way), on SIGTERM, or when the program ends by itself. Flower and Ray start detached
-processes and some outlive their parents by half a minute; on Linux the guard adopts such orphans, so none can escape.
+closed it or died), on SIGTERM, or when the program ends by itself. Flower and Ray start detached processes and some
+outlive their parents by half a minute; on Linux the guard adopts such orphans, so it can end all of them.
 
 Usage: ``python -m slimfed.platform.launch.process_guard LOG PROGRAM [ARGUMENT ...]``. The program's output goes to LOG.
 The guard's exit code is 0 if it was asked to end, else 1.
@@ -28,7 +28,7 @@ _TOTAL_SECONDS = 15.0
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``PROGRAM`` until it ends or the guard is asked to end it; then end all that is left."""
+    """Run ``PROGRAM`` until it ends or the guard must end; then end all remaining descendants."""
     log, command = Path(arguments[0]), arguments[1:]
     adopt_orphans()
     reasons: SimpleQueue[str] = SimpleQueue()

@@ -13,8 +13,8 @@ from slimfed.platform.format import percent, seconds
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a run is. ``began``: the server is at work; ``stopping``: somebody asked it to stop; ``slowest``: the last
-    round's slowest device, its class.
+    """The progress of a run. ``began``: the server is running; ``stopping``: a stop was requested; ``slowest``: the
+    class of the last round's slowest device.
     """
 
     began: bool
@@ -37,7 +37,7 @@ class Snapshot:
 
 
 class Display(Protocol):
-    """Shows snapshots as they come; used as a context manager."""
+    """Shows snapshots; used as a context manager."""
 
     def __enter__(self) -> "Display": ...
 
@@ -46,7 +46,7 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, snapshot: Snapshot) -> None:
-        """Called a few times a second."""
+        """Show a snapshot; called a few times a second."""
         ...
 
 
@@ -67,7 +67,7 @@ class NoDisplay:
         return None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 class Board:
@@ -88,7 +88,7 @@ class Board:
             self._shared.stop()
 
     def display(self, name: str) -> Display:
-        """The place of one run; safe to use from a thread of its own."""
+        """The display of one run; thread-safe."""
         return LiveBar(self._shared, name, alone=False) if self._shared is not None else PlainLines(f"{name}: ")
 
 
@@ -120,7 +120,7 @@ class PlainLines:
         return None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print the round's line when it is new."""
+        """Print the line of a new round."""
         if snapshot.stopping and not self._stopping:
             self._stopping = True
             sys.stderr.write(f"{self._prefix}stopping\n")

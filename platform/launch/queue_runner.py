@@ -1,8 +1,8 @@
-"""The foreman: a process of its own that starts the runs that wait for this computer, one after another.
+"""The queue runner ("foreman"): a separate process that starts the queued runs of this computer one after another.
 
 ``slimfed run --queue`` and the dashboard put runs into the store with status "queued" and call :func:`call_foreman`.
-The foreman outlives whoever called it, and each run outlives the foreman. It leaves when nothing waits any more. What
-waits is in the store, so nothing is lost when the computer goes down: the next caller starts a new foreman.
+The foreman continues after its caller ends, and runs continue after the foreman ends. It ends when the queue is empty.
+The queue is in the store, so it survives a restart of the computer; the next caller starts a new foreman.
 """
 
 import fcntl
@@ -23,14 +23,14 @@ from slimfed.platform.store.writer import Store
 
 _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
-"""How long a second foreman waits for the first to leave: it may have looked at the queue for the last time."""
+"""Seconds that a second foreman waits for the first one to end, which may have read the queue for the last time."""
 
 _RESUME = "from slimfed.platform.cli import main; main()"
 LOG = "launch.log"
 
 
 def call_foreman(place: Path, store: str) -> None:
-    """Have a foreman at work on the queue of this home and store; one that is there already is enough."""
+    """Start a foreman for the queue of this home and store, unless one is running."""
     place.mkdir(parents=True, exist_ok=True)
     with (place / "foreman.log").open("ab") as log:
         subprocess.Popen(
@@ -54,13 +54,13 @@ def at_work(place: Path) -> bool:
 
 
 def waiting_here(insight: Insight, place: Path) -> list[Any]:
-    """The queued runs that are this computer's and this home's to start, the first to start first."""
+    """The queued runs of this computer and home, in the order of starting."""
     here = (socket.gethostname(), str(place))
     return [run for run in insight.queued() if (run.host, str(Path(run.folder).parent)) == here]
 
 
 def work(store: Store, place: Path) -> None:
-    """Start what waits, each when nothing else runs on this computer, until nothing waits."""
+    """Start queued runs, each when no other run is running on this computer, until the queue is empty."""
     insight = Insight(store.engine)
     while waiting := waiting_here(insight, place):
         if busy(insight):
@@ -70,14 +70,14 @@ def work(store: Store, place: Path) -> None:
 
 
 def busy(insight: Insight) -> bool:
-    """True while a run of this store computes on this computer."""
+    """True while a run of this store is running on this computer."""
     return any(
         run.host == socket.gethostname() and is_alive(run) for run in insight.runs(status=("created", "running"))
     )
 
 
 def _start(store: Store, place: Path, run_id: str) -> None:
-    """Run it to its end, in a process that does not end with this one."""
+    """Compute a run to its end, in a process that continues if this one ends."""
     log = run_folder(place, run_id).logs / LOG
     with log.open("ab") as output:
         code = subprocess.Popen(
@@ -88,7 +88,7 @@ def _start(store: Store, place: Path, run_id: str) -> None:
             start_new_session=True,
         ).wait()
     run = Insight(store.engine).find_run(run_id)
-    # It may have an ending already, or wait for its next start: its process takes seconds to go after it has stopped.
+    # The run may already have ended or been queued again, since its process needs seconds to end.
     if code and run.status in ("created", "running") and not is_alive(run):
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         store.finish(run_id, "failed", lines[-1].removeprefix("error: ") if lines else f"it ended with code {code}")
@@ -113,7 +113,7 @@ def _alone(place: Path) -> Iterator[bool]:
 
 
 def main() -> None:
-    """Work until nothing waits, unless somebody does already."""
+    """Work until the queue is empty, unless another foreman is running."""
     place = home()
     with _alone(place) as alone:
         if alone:

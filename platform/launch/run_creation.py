@@ -9,7 +9,7 @@ from slimfed.platform.job.job import job_to_dict, job_to_toml
 from slimfed.platform.store.writer import FirstStatus, Store
 
 if TYPE_CHECKING:
-    from slimfed.platform.launch.preflight import Checked  # brings torch, which listing runs can do without
+    from slimfed.platform.launch.preflight import Checked  # imports torch, which listing runs does not need
 
 
 def create_run(
@@ -17,7 +17,7 @@ def create_run(
 ) -> tuple[str, RunFolder]:
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
-    Why the engine is what it is stands in the folder too, ``logs/engine.log``. ``sweep``: the name of the sweep that
+    The reasons of the engine choices are in the folder, in ``logs/engine.log``. ``sweep``: the name of the sweep that
     the run belongs to.
     """
     run_id, folder = create_run_folder(home)

@@ -1,4 +1,4 @@
-"""A local Flower SuperLink of our own: started on a free port, asked to run the app, stopped with all it started.
+"""A local Flower SuperLink: started on a free port, runs the app, and is stopped with all its processes.
 
 flwr 1.41 serves all its APIs over HTTP on one port (``--host``, ``--port``); nothing else of it listens. Each run has a
 Flower home (``FLWR_HOME``) of its own, so neither the user's Flower configuration nor another run is touched.
@@ -54,7 +54,7 @@ class SuperLink:
         """Start on a free port and wait until it answers. Raises :class:`LaunchError`."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        # Between the choice of a port and its use another program may take it.
+        # Another program may take the port before it is used.
         for _ in range(_PORT_ATTEMPTS):
             port = _free_port()
             self._spawn(port)
@@ -75,9 +75,8 @@ class SuperLink:
     ) -> str:
         """Ask for a run of ``app`` with the run configuration ``settings``; returns Flower's run id.
 
-        ``nodes`` are simulated SuperNodes, served by Ray processes that get ``gpu_share`` of a GPU each. ``own``: how
-        many processes and GPUs a Ray of our own has; None: the cluster at ``RAY_ADDRESS`` has what it has. Raises
-        :class:`LaunchError`.
+        ``nodes`` are simulated SuperNodes, served by Ray processes that get ``gpu_share`` of a GPU each. ``own``:
+        processes and GPUs of a local Ray; None: the cluster at ``RAY_ADDRESS`` is used. Raises :class:`LaunchError`.
         """
         configuration = self.home / "run.toml"
         configuration.write_text(tomli_w.dumps(dict(settings)))
@@ -90,7 +89,7 @@ class SuperLink:
         return self._flower.submit(app, configuration, ["--federation-config", federation])
 
     def status(self, run_id: str) -> AppStatus:
-        """How the app is doing, as Flower sees it. Raises :class:`LaunchError`."""
+        """Status of the app by Flower. Raises :class:`LaunchError`."""
         return self._flower.status(run_id)
 
     def app_log(self, run_id: str) -> str:
@@ -109,7 +108,7 @@ class SuperLink:
 
     @property
     def pid(self) -> int:
-        """Process id of the guard, the parent of all else."""
+        """Process id of the guard, the ancestor of all other processes."""
         if self._guard is None:
             raise LaunchError("the Flower SuperLink was not started")
         return self._guard.pid
@@ -120,7 +119,7 @@ class SuperLink:
         return self._guard is not None and self._guard.poll() is None
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` for the SuperLink to be gone; True if it is."""
+        """Wait up to ``seconds`` for the SuperLink's end; True if it has ended."""
         if self._guard is None:
             return True
         try:

@@ -1,4 +1,4 @@
-"""How a job is spread over this machine: nodes, worker processes, GPUs."""
+"""Distribution of a job on this machine: nodes, worker processes, GPUs."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Sizing:
     """``nodes`` simulated Flower nodes, served by ``workers`` processes, each with ``gpu_share`` of a GPU.
 
-    ``cluster``: address of the Ray cluster that has the processes; empty: a Ray of our own on this machine.
+    ``cluster``: address of the Ray cluster that has the processes; empty: a local Ray on this machine.
     """
 
     nodes: int
@@ -21,7 +21,7 @@ class Sizing:
         """GPUs a worker gets: a whole number, or one n-th so that n workers fit one GPU."""
         if self.gpus == 0:
             return 0.0
-        if self.cluster:  # how many the other machines have is not known here
+        if self.cluster:  # the number of the other machines is unknown
             return 1.0
         if self.workers <= self.gpus:
             return float(self.gpus // self.workers)
@@ -29,7 +29,7 @@ class Sizing:
 
 
 def size_up(devices: int, cohort: int, workers: int | str, *, processors: int, gpus: int) -> Sizing:
-    """Fill in what the job leaves to the machine (``workers`` = "auto"): one node a worker, each with whole cohorts."""
+    """Resolve ``workers`` = "auto": one node for each worker, each with whole cohorts."""
     automatic = gpus if gpus else processors
     count = automatic if workers == "auto" else int(workers)
     nodes = min(count, -(-devices // cohort))

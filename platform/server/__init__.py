@@ -1,1 +1,1 @@
-"""What runs in the ServerApp: a run is put together, driven, recorded and resumed."""
+"""The ServerApp's code: assembling, running, recording and resuming a run."""

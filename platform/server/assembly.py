@@ -1,4 +1,4 @@
-"""Putting a run's parts together: from a job to a strategy that can start."""
+"""Assembling a run: from a job to its strategy."""
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.node.runtime import NodeRuntime
@@ -19,7 +19,7 @@ from slimfed.strategies.strategy import FedSlim
 def assemble(
     job: Job, runtime: NodeRuntime, fleet: Fleet, nodes: int, recorder: Recorder, *, real: bool = False
 ) -> FedSlim:
-    """The strategy of a job with all its parts; it goes on where ``fleet`` stands. ``real``: devices, not simulated."""
+    """The strategy of a job with all its parts, which continues from ``fleet``. ``real``: devices are real."""
     evaluator = GlobalEvaluator(runtime, processor_count())
     clock = _clock(job)
     forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None

@@ -1,4 +1,4 @@
-"""The base a run began with, so that nobody goes on with, or exports, another one under the same name."""
+"""The hash of a run's base, so that a run is never continued or exported with another base of the same name."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from slimfed.platform.home import RunFolder
 
 
 def pin_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> None:
-    """Write down the hash of a run's base before its first round; later, hold the base against it.
+    """Write the hash of a run's base before its first round; later, compare the base with it.
 
     Raises ``InputError`` if the base is not the one that the run began with.
     """
@@ -26,7 +26,7 @@ def pin_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> None:
 def check_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> str:
     """The hash of a base's weights. Raises ``InputError`` if the run in ``folder`` began with others.
 
-    A run that has not begun, or that an earlier version began, has none to be held against.
+    A run that has not begun, or of an earlier version, has no hash to compare with.
     """
     found = digest(base)
     if not folder.base.exists():

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: tensors as safetensors, the rest as JSON, complete or not there at all. No pickle.
+"""Checkpoints on disk: tensors as safetensors, the rest as JSON, written atomically. No pickle.
 
 A checkpoint is a folder ``round-00012`` with ``tensors.safetensors``, ``state.json`` and ``manifest.json``, which holds
 size and SHA-256 of the other two. It is written under another name, synced to disk and then renamed.
@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_tensors
 from slimfed.clients.errors import InputError
 
 KEEP = 2
-"""Checkpoints kept: the newest, and the one before it in case the newest is damaged or not in the store yet."""
+"""Number of checkpoints to keep: the newest, and the one before in case it is damaged or not in the store."""
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"round-(\d{5,})")
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(InputError):
-    """A checkpoint that is damaged or incomplete: the text says which, what is wrong, and what to do."""
+    """A damaged or incomplete checkpoint; the text has the checkpoint, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself. ``digest``: SHA-256 over its files; ``bytes``: their size."""
+    """The manifest of a checkpoint. ``digest``: SHA-256 over its files; ``bytes``: their size."""
 
     round: int
     bytes: int
@@ -46,8 +46,8 @@ class Manifest:
 def save(folder: Path, round: int, tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Path:
     """Write the checkpoint of ``round`` into ``folder`` and return its path; a second one of it replaces the first.
 
-    Keeps the newest two up to ``round``; those of later rounds belong to an abandoned course and go. Raises ``OSError``
-    if the disk is full or not writable; what was there before is then untouched.
+    Keeps the newest two up to ``round``; those of later rounds are removed, as they belong to an abandoned course.
+    Raises ``OSError`` if the disk is full or not writable; earlier checkpoints are then unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(folder)
@@ -71,7 +71,7 @@ def save(folder: Path, round: int, tensors: dict[str, np.ndarray], state: dict[s
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors and state of a checkpoint. Raises :class:`CheckpointError` unless every byte is as it was written."""
+    """Tensors and state of a checkpoint. Raises :class:`CheckpointError` unless every byte is unchanged."""
     manifest = _read_manifest(path)
     contents = {name: _read_checked(path, name, manifest) for name in (_TENSORS, _STATE)}
     try:
@@ -99,7 +99,7 @@ def rounds(folder: Path) -> list[int]:
 
 
 def path_of(folder: Path, round: int) -> Path:
-    """Where the checkpoint of a round lies, if there is one."""
+    """Path of the checkpoint of a round, or None."""
     return folder / f"round-{round:05d}"
 
 
@@ -107,7 +107,7 @@ def newest(folder: Path, at_most: int | None = None) -> Path | None:
     """The newest complete checkpoint, up to round ``at_most``; None if there is none at all.
 
     A damaged one is passed over with a warning in the log (:func:`survey` gives the texts). Raises
-    :class:`CheckpointError` if there are only damaged ones: going on from nothing would lose the run silently.
+    :class:`CheckpointError` if all are damaged, since starting anew would silently lose the run.
     """
     found, refused = survey(folder, at_most)
     for text in refused:
@@ -118,7 +118,7 @@ def newest(folder: Path, at_most: int | None = None) -> Path | None:
 
 
 def survey(folder: Path, at_most: int | None = None) -> tuple[Path | None, list[str]]:
-    """The newest complete checkpoint up to round ``at_most``, and why newer ones were refused."""
+    """The newest complete checkpoint up to round ``at_most``, and the causes for which newer ones were refused."""
     refused: list[str] = []
     for number in reversed(rounds(folder)):
         if at_most is not None and number > at_most:
@@ -189,7 +189,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Halves of checkpoints that a killed process left behind, and replaced ones."""
+    """Remove incomplete checkpoints of killed processes, and replaced ones."""
     for pattern in (".writing-*", ".replaced-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The server's own measurement: the pruned global model on the test split."""
+"""Evaluation of the pruned global model on the test split by the server."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from slimfed.clients.update import Evaluation
 
 @dataclass(frozen=True)
 class GlobalEvaluator:
-    """Implements ``strategies.protocols.Evaluator``. ``threads``: nothing else computes while the server measures."""
+    """Implements ``strategies.protocols.Evaluator``. ``threads``: for evaluation, during which no node computes."""
 
     runtime: NodeRuntime
     threads: int
@@ -24,5 +24,5 @@ class GlobalEvaluator:
         torch.set_num_threads(self.threads)
         try:
             return self.runtime.examine(narrow(adapter, self.runtime.blueprint.dense(), structure), structure)
-        finally:  # where nodes share the process, they go on in one thread: the order of a sum hangs on it
+        finally:  # nodes in this process must continue with one thread, on which the last bits of sums depend
             torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The strategy's memory: every finished round goes to disk as a checkpoint, then to the store."""
+"""The recorder: every finished round is written as a checkpoint, then to the store."""
 
 import os
 import time
@@ -23,9 +23,9 @@ _HEARTBEAT_SECONDS = 5.0
 class StoreRecorder:
     """Implements ``strategies.protocols.Recorder`` for one run; the one writer of that run.
 
-    ``patience``: seconds to try again while the store fails. ``after_round`` is called when a round has been recorded.
-    The checkpoint is complete on disk before the store knows of the round. A crash in between leaves a checkpoint that
-    is one round ahead, so resume from ``checkpoint.newest(folder, at_most=rounds_done)``.
+    ``patience``: seconds for which failed writes to the store are repeated. ``after_round`` is called when a round has
+    been recorded. The checkpoint is complete on disk before the round is in the store. A crash in between leaves a
+    checkpoint that is one round ahead, so resume from ``checkpoint.newest(folder, at_most=rounds_done)``.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StoreRecorder:
             row = CheckpointRow(manifest.round, path, manifest.bytes, manifest.digest)
             kept = checkpoint.rounds(self._checkpoints)
         with watch.phase("store"):
-            # A round that was recorded before is replaced, so that trying again counts nothing twice.
+            # A round that was recorded before is replaced, so that a repeated write counts once.
             patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
         round_timing.keep(RunFolder(self._checkpoints.parent).profile, record, watch.seconds)
         self._after_round()
@@ -66,7 +66,7 @@ class StoreRecorder:
         patiently(lambda: self._store.add_event(self._run_id, event), self._patience)
 
     def spend(self, before: int) -> int:
-        """One byte more in the run's file ``told``, on disk before this returns. Raises ``OSError``."""
+        """Append one byte to the run's file ``told``, synced to disk. Raises ``OSError``."""
         with RunFolder(self._checkpoints.parent).told.open("ab") as file:
             file.write(b"." * (max(before - file.tell(), 0) + 1))
             file.flush()
@@ -74,7 +74,7 @@ class StoreRecorder:
             return file.tell()
 
     def stop_requested(self) -> bool:
-        """True once somebody asked for this run to stop; asks the store at most every 0.2 s, and shows it is alive."""
+        """True after a request to stop; reads the store at most every 0.2 s, and writes heartbeats."""
         now = self._now()
         if not self._stop and now - self._asked >= _ASK_SECONDS:
             self._asked = now

@@ -1,4 +1,4 @@
-"""Where the time of a run's rounds went, and what arithmetic they reached: kept round by round, told at the end."""
+"""Time of a run's rounds by phase, and the speed of training steps: recorded by round, summarised at the end."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ _COMPUTING = ("steps", "importance")
 
 @dataclass(frozen=True)
 class RoundProfile:
-    """Medians over the rounds after the first, which warms up (or the first itself, if it is the only one).
+    """Medians over the rounds after the first, which includes set-up (or of the first, if it is the only one).
 
-    ``server`` and ``nodes``: seconds by phase, those of the nodes added up over all of them. ``flops``: operations of
-    the training steps, counted over each device's own shapes; ``rate``: FLOP/s that a node reached in its steps.
+    ``server`` and ``nodes``: seconds by phase, those of the nodes summed over all nodes. ``flops``: operations of the
+    training steps, counted over each device's own shapes; ``rate``: FLOP/s that a node reached in its steps.
     """
 
     rounds: int
@@ -33,7 +33,7 @@ class RoundProfile:
 
 
 def keep(path: Path, record: RoundRecord, recording: Mapping[str, float]) -> None:
-    """Add a line about a recorded round to ``path``. ``recording``: the seconds that this took, by phase."""
+    """Add a line about a recorded round to ``path``. ``recording``: seconds of recording it, by phase."""
     updates = [each.report for each in record.devices if each.report is not None]
     line = {
         "round": record.round,

@@ -1,4 +1,4 @@
-"""What the ServerApp does: put a run together from its parts, drive it to its end, and write down how it ended."""
+"""The ServerApp's session: assembles a run, computes it to its end, and records its final status."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], object] = lambda: None) -> None:
-    """Compute the run ``slimfed.run`` below ``slimfed.home`` from where it stands to its end.
+    """Compute the run ``slimfed.run`` below ``slimfed.home`` from its last finished round to its end.
 
     Without a run id (``flwr run .``) a new run is made of the job file ``slimfed.job``, or of the built-in job.
-    ``after_round`` is called whenever a round has been recorded. However the run ends, the store says so; errors are
-    raised again so that Flower knows too.
+    ``after_round`` is called whenever a round has been recorded. The final status is always written to the store;
+    errors are raised again for Flower.
     """
     place = Path(str(settings["slimfed.home"])) if settings["slimfed.home"] else home()
     if settings["slimfed.run"]:
@@ -78,7 +78,7 @@ def _recording_end(store: Store, run_id: str) -> Iterator[None]:
         _log.exception("run %s: failed", run_id)
         try:
             store.finish(run_id, "failed", _in_words(error))
-        except SQLAlchemyError as unsaid:  # as on a full disk: what began it is what counts
+        except SQLAlchemyError as unsaid:  # for example on a full disk: the first error is the cause
             _log.error("run %s: the store does not take its end: %s", run_id, unsaid)
         raise
     else:
@@ -94,7 +94,7 @@ def _in_words(error: BaseException) -> str:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Everything that is logged in this process also goes to ``path``."""
+    """Context in which all log messages of this process also go to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))

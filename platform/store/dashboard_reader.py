@@ -1,4 +1,4 @@
-"""What the dashboard asks of the store beyond :class:`Reader`: sums that were made when the rounds were written."""
+"""The dashboard's queries beyond :class:`Reader`: sums that are written with each round."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ _TOOK = Assignment.download_seconds + Assignment.compute_seconds + Assignment.up
 
 
 class Insight(Reader):
-    """A reader that also knows classes, pulls and blocks. Every answer is small, however large the fleet."""
+    """A reader with queries for classes, pulls and blocks. Every result is small for any size of the fleet."""
 
     def queued(self) -> Rows:
-        """Runs that wait for a computer, the first to start first: ``id``, ``name``, ``host``, ``folder``."""
+        """Queued runs in the order of starting: ``id``, ``name``, ``host``, ``folder``."""
         query = select(Run.id, Run.name, Run.host, Run.folder, Run.created_at).where(Run.status == "queued")
         return self._rows(query.order_by(Run.created_at, Run.id))
 
@@ -31,7 +31,7 @@ class Insight(Reader):
         return self._rows(query.order_by(ClassRound.round, ClassRound.profile))
 
     def pulls(self, run_id: str, profile: str | None = None) -> Rows:
-        """What was pulled, of one class or of all: ``rank``, ``step`` (in 40ths), ``pulls``, ``reward`` (sum)."""
+        """Pulls of one class or of all: ``rank``, ``step`` (in 40ths), ``pulls``, ``reward`` (sum)."""
         query = select(
             Pull.rank, Pull.step, func.sum(Pull.pulls).label("pulls"), func.sum(Pull.reward).label("reward")
         ).where(Pull.run_id == run_id)
@@ -40,7 +40,7 @@ class Insight(Reader):
         return self._rows(query.group_by(Pull.rank, Pull.step).order_by(Pull.rank, Pull.step))
 
     def blocks(self, run_id: str) -> Rows:
-        """What is left of each block after the newest round that says so, in forward order."""
+        """Kept units of each block after the newest round with this record, in forward order."""
         newest = select(func.max(BlockLeft.round)).where(BlockLeft.run_id == run_id).scalar_subquery()
         query = select(BlockLeft.__table__).where(BlockLeft.run_id == run_id, BlockLeft.round == newest)
         return self._rows(query.order_by(BlockLeft.block))
@@ -70,7 +70,7 @@ class Insight(Reader):
         return self._rows(query.order_by(Assignment.round.desc(), ranked.c.place))
 
     def event_rounds(self, run_id: str) -> Rows:
-        """How many events of each kind there were in each round: ``round``, ``kind``, ``count``."""
+        """Number of events by round and kind: ``round``, ``kind``, ``count``."""
         query = select(Event.round, Event.kind, func.count().label("count")).where(Event.run_id == run_id)
         return self._rows(query.group_by(Event.round, Event.kind).order_by(Event.round, Event.kind))
 
@@ -83,7 +83,7 @@ class Insight(Reader):
         return self._rows(query.where(Assignment.run_id == run_id, Assignment.round == newest).group_by(Device.profile))
 
     def nodes(self, run_id: str) -> Rows:
-        """The nodes that have replied in a run, the longest silent first."""
+        """The nodes that have replied in a run, the oldest contact first."""
         query = select(Node.__table__).where(Node.run_id == run_id)
         return self._rows(query.order_by(Node.last_contact, Node.node))
 

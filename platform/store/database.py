@@ -12,10 +12,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from slimfed.clients.errors import InputError
 
 CONNECT_SECONDS = 5
-"""How long to try to reach a server."""
+"""Seconds to try to reach a server."""
 
 LOCK_SECONDS = 30
-"""How long to wait for another writer of an SQLite file."""
+"""Seconds to wait for another writer of an SQLite file."""
 
 _VALID = "valid: sqlite, sqlite:///PATH, postgresql+psycopg://USER:PASSWORD@HOST/NAME"
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
@@ -54,7 +54,7 @@ def open_engine(url: URL) -> Engine:
 
 
 def unreachable(url: URL, error: Exception) -> InputError:
-    """What to tell the user when the database does not answer."""
+    """The error for a database that does not answer."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0].strip()
     for secret in filter(None, [url.password, *(v for k, v in url.query.items() if "pass" in k.lower())]):
         cause = cause.replace(str(secret), "***")
@@ -88,7 +88,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Readers never block the writer (WAL), references hold, and BEGIN is ours to send (DDL rolls back too)."""
+    """WAL, so that readers never block the writer; foreign keys; explicit BEGIN, so that DDL rolls back."""
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA foreign_keys = ON")

@@ -1,4 +1,4 @@
-"""Reading the store: what the command line and other programs ask of it. Sums and choices are made in SQL."""
+"""Reading the store, for the command line and other programs. Sums and selections are made in SQL."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What differs whenever a run has something new to show."""
+    """Values that change whenever a run has new content."""
 
     status: str
     stop_requested: bool
@@ -42,7 +42,7 @@ class Pulse:
 
 
 class Reader:
-    """Answers about the runs of one store. Rows have the columns of ``schema.py`` as attributes."""
+    """Queries on the runs of one store. Rows have the columns of ``schema.py`` as attributes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -94,7 +94,7 @@ class Reader:
         raise InputError(f"run {wanted!r}: several runs begin so: {some}; give more of the id")
 
     def runs_like(self, seed: int, method: str, rounds: int, devices: int, sweep: str | None = None) -> Rows:
-        """Runs with these figures, newest first, with their jobs: few enough to look whether one is the wanted job."""
+        """Runs with these figures, newest first, with their jobs, for comparison with a wanted job."""
         query = select(Run.__table__).where(
             Run.seed == seed, Run.method == method, Run.rounds == rounds, Run.devices == devices
         )
@@ -112,7 +112,7 @@ class Reader:
         return self._rows(select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(Evaluation.round))
 
     def devices(self, run_id: str) -> Rows:
-        """Who takes part: device, profile and examples."""
+        """The devices of a run: device, profile and examples."""
         return self._rows(select(Device.__table__).where(Device.run_id == run_id).order_by(Device.device))
 
     def device_rows(self, run_id: str, round: int | None = None, limit: int | None = None) -> Rows:
@@ -131,7 +131,7 @@ class Reader:
         return self._rows(query.order_by(Assignment.round))
 
     def slowest_devices(self, run_id: str) -> Rows:
-        """Of each round: ``round``, ``device``, ``profile``, and how long it took to download, compute and upload."""
+        """Of each round: ``round``, ``device``, ``profile``, and its seconds of download, compute and upload."""
         at_work = (
             (Assignment.run_id == Round.run_id)
             & (Assignment.round == Round.round)
@@ -158,7 +158,7 @@ class Reader:
         return self._rows(query.order_by(Event.id.desc()).limit(limit))
 
     def courses(self, run_ids: Collection[str]) -> tuple[Rows, Rows]:
-        """Rounds and evaluations of several runs, by run and round: what a comparison is made of."""
+        """Rounds and evaluations of several runs, by run and round, for comparisons."""
         rounds = select(Round.__table__).where(Round.run_id.in_(run_ids)).order_by(Round.run_id, Round.round)
         measured = select(Evaluation.__table__).where(Evaluation.run_id.in_(run_ids))
         return self._rows(rounds), self._rows(measured.order_by(Evaluation.run_id, Evaluation.round))
@@ -181,7 +181,7 @@ class Reader:
             )
             cells = connection.execute(query).all()
         shape = (len(numbers), len(chosen))
-        import numpy as np  # here, because a list of runs can do without it
+        import numpy as np  # imported here, as listing runs does not need it
 
         sparsity, rank = np.full(shape, np.nan), np.full(shape, np.nan)
         row_of = {number: index for index, number in enumerate(numbers)}
@@ -198,7 +198,7 @@ class Reader:
         )
 
     def seconds_per_round(self, run_ids: Collection[str]) -> dict[str, float]:
-        """Median wall seconds of a round, the first one left out (it warms up); runs with one round are missing."""
+        """Median wall seconds of a round, without the first, which includes set-up; runs of one round are missing."""
         ranked = (
             select(
                 Round.run_id,
@@ -214,7 +214,7 @@ class Reader:
         return {run_id: float(seconds) for run_id, seconds in self._rows(query)}
 
     def pulse(self, run_id: str) -> Pulse | None:
-        """One cheap row that tells a watcher whether anything is new; None if there is no such run."""
+        """One small row by which a watcher detects changes; None if there is no such run."""
         newest_round = select(func.max(Round.round)).where(Round.run_id == run_id).scalar_subquery()
         newest_event = select(func.max(Event.id)).where(Event.run_id == run_id).scalar_subquery()
         query = select(
@@ -227,7 +227,7 @@ class Reader:
         return next((Pulse(*row) for row in self._rows(query)), None)
 
     def event_counts(self, run_id: str) -> dict[str, int]:
-        """How many events there are of each kind."""
+        """Number of events of each kind."""
         query = select(Event.kind, func.count()).where(Event.run_id == run_id).group_by(Event.kind)
         return {kind: int(count) for kind, count in self._rows(query)}
 

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away for a moment: restarted, its disk full, its lock held."""
+"""Retrying while the store is temporarily unavailable: restarted, disk full, locked."""
 
 import logging
 import time
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 
 
 def patiently(action: Callable[[], Result], seconds: float) -> Result:
-    """``action``, again and again for up to ``seconds`` while the database fails it; then its last error.
+    """Repeat ``action`` for up to ``seconds`` while the database fails; then raise the last error.
 
-    ``action`` must be one transaction that may be repeated: what failed may have been committed before the connection
+    ``action`` must be one transaction that may be repeated: a failed one may have been committed before the connection
     was lost.
     """
     deadline = time.monotonic() + seconds

@@ -1,7 +1,7 @@
-"""The store's revisions: an empty database is made, an older one upgraded on demand, an unknown one refused.
+"""The store's revisions: an empty database gets its tables, an older one is upgraded on demand, an unknown one is
+refused.
 
-Alembic is imported only where a database has to be made or upgraded: a command that lists runs finds a store of the
-newest revision, and should not wait for it.
+Alembic is imported only to create or upgrade a database, so that commands on a store of the newest revision are quick.
 """
 
 from pathlib import Path
@@ -16,13 +16,13 @@ from slimfed.platform.store.schema import NEWEST_REVISION, Base
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# Any number will do, as long as every slimfed takes the same one.
+# An arbitrary number, the same in every version of slimfed.
 _LOCK = 7_305_106
 _TABLE = "alembic_version"
 
 
 def check_revision(engine: Engine, url: URL) -> None:
-    """Make the tables in an empty database; otherwise raise ``InputError`` unless it has the newest revision."""
+    """Create the tables in an empty database; otherwise raise ``InputError`` unless it has the newest revision."""
     with engine.connect() as connection:
         found = _revision(connection, url)
     if found is None:
@@ -34,7 +34,7 @@ def check_revision(engine: Engine, url: URL) -> None:
 def migrate(engine: Engine, url: URL) -> tuple[str | None, str]:
     """Bring the database to the newest revision, in one transaction; returns the revisions before and after.
 
-    Raises ``InputError`` if a newer slimfed made the store, or something else than slimfed's migrations.
+    Raises ``InputError`` if the store was made by a newer slimfed, or not by slimfed's migrations.
     """
     from alembic import command
 
@@ -50,7 +50,7 @@ def migrate(engine: Engine, url: URL) -> tuple[str | None, str]:
 
 
 def alembic_config() -> "Config":
-    """Where Alembic finds the migrations."""
+    """Alembic's configuration with the path of the migrations."""
     from alembic.config import Config
 
     config = Config()
@@ -68,7 +68,7 @@ def known_revisions() -> set[str]:
 
 def _revision(connection: Connection, url: URL) -> str | None:
     """The database's revision, None if it is empty. Raises ``InputError`` for one that this slimfed does not know."""
-    # The tables first: another process that makes them meanwhile then shows its revision too, never tables alone.
+    # Tables are read first, so that tables of a concurrent process are never seen without their revision.
     tables = set(inspect(connection).get_table_names())
     found = _recorded(connection)
     if found is None:

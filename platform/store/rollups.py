@@ -1,4 +1,4 @@
-"""What is summed up of a round when it is written, so that no page has to read millions of assignments."""
+"""Sums of a round, written with it, so that no page has to read millions of assignments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,13 +46,13 @@ def sum_up_round(connection: Connection, run_id: str, round: int) -> None:
 
 
 def forget_sums(connection: Connection, run_id: str, after: int) -> None:
-    """Of the rounds after ``after``."""
+    """Delete the sums of rounds after ``after``."""
     for table in (ClassRound, Pull, BlockLeft):
         connection.execute(delete(table).where(table.run_id == run_id, table.round > after))
 
 
 def block_rows(run_id: str, round: int, devices: Sequence[DeviceRecord]) -> list[dict[str, Any]]:
-    """Rows of ``blocks``: what these devices have left; a device whose update was refused has what it began with."""
+    """Rows of ``blocks``: kept units of these devices; with a refused update those before the round."""
     structures = [each.report.structure if each.report else each.assignment.structure for each in devices]
     if not structures:
         return []

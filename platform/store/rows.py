@@ -1,4 +1,4 @@
-"""What a finished round becomes in the store: its rows, and the run's totals over all rounds."""
+"""The rows of a finished round, and the run's totals over all rounds."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -57,7 +57,7 @@ def write_round(
 
 
 def forget_after(connection: Connection, run_id: str, after: int) -> None:
-    """Remove what was recorded of a run after round ``after``. Events stay: they happened."""
+    """Delete the records of a run after round ``after``, except events."""
     for table in (Round, Assignment, Evaluation, Checkpoint):
         connection.execute(delete(table).where(table.run_id == run_id, table.round > after))
     forget_sums(connection, run_id, after)
@@ -88,7 +88,7 @@ def _replace_checkpoints(connection: Connection, run_id: str, checkpoint: Checkp
 
 
 def _meet(connection: Connection, run_id: str, record: protocols.RoundRecord, now: datetime) -> None:
-    """The nodes of this round were heard of; of the others the last word stays."""
+    """Update the contact times of this round's nodes; other nodes keep theirs."""
     rows = [
         {"run_id": run_id, "node": str(node), "round": record.round, "devices": devices, "last_contact": now}
         for node, devices in record.nodes.items()
@@ -217,7 +217,7 @@ def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any)
     return {
         "run_id": run_id,
         "round": record.round,
-        # SQLite keeps no NaN; a loss that has no number any more is infinite.
+        # SQLite has no NaN, so a NaN loss is stored as infinity.
         "loss": math.inf if loss is None else loss,
         "accuracy": float(evaluation.accuracy),
         "examples": int(evaluation.examples),
@@ -245,5 +245,5 @@ def event_row(run_id: str, event: protocols.Event, now: datetime) -> dict[str, A
 
 
 def _finite(value: float | None) -> float | None:
-    """A Python float; None for NaN and Inf, which databases treat each in its own way."""
+    """A Python float; None for NaN and Inf, which databases treat differently."""
     return float(value) if value is not None and math.isfinite(value) else None

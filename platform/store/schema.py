@@ -1,4 +1,4 @@
-"""The tables. One run is one row of ``runs``; everything else hangs on it. Times are UTC; virtual time is in seconds.
+"""The tables. One run is one row of ``runs``, to which all other rows refer. Times are UTC; virtual time is in seconds.
 
 Changing a table means a new Alembic revision in ``migrations/``; a test compares the two.
 """
@@ -21,12 +21,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# Bytes outgrow the 32 bits that PostgreSQL gives an INTEGER.
+# Byte counts exceed PostgreSQL's INTEGER of 32 bits.
 Bytes = Annotated[int, mapped_column(BigInteger)]
 
 
 class Moment(TypeDecorator[datetime]):
-    """A time with its zone, in UTC; SQLite itself forgets zones."""
+    """A time with its zone, in UTC; SQLite does not store zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -60,9 +60,9 @@ class Run(Base):
 
     Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured; those from
     ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``epsilon``:
-    privacy spent after the newest round, NULL without privacy. ``sweep``: the
-    name of the sweep that made the run. ``course``: the global model's accuracies, oldest first, thinned to a few
-    dozen, for lists. ``tags``, ``notes`` and ``archived`` are the reader's own.
+    privacy spent after the newest round, NULL without privacy. ``sweep``: the name of the sweep that made the run.
+    ``course``: the global model's accuracies, oldest first, thinned to a few dozen, for lists. ``tags``, ``notes`` and
+    ``archived`` are set by the user.
     """
 
     __tablename__ = "runs"
@@ -111,7 +111,7 @@ class Run(Base):
 
 
 class Device(Base):
-    """One data owner of a run: its class (profile name) and how much it holds."""
+    """One data owner of a run: its class (profile name) and number of examples."""
 
     __tablename__ = "devices"
 
@@ -153,7 +153,7 @@ class Round(Base):
 
 
 class Assignment(Base):
-    """One device in one round: what it was given, how it went, what it reached.
+    """One device in one round: assignment, status and results.
 
     ``effective_rank``: mean over the modules of the ranks that its adapter has not switched off (SoRA's gates).
 
@@ -215,7 +215,7 @@ class ClassRound(Base):
 
 
 class Pull(Base):
-    """What the bandits of one class pulled in one round: how often, and the sum of the rewards.
+    """Pulls of the bandits of one class in one round: their number and the sum of rewards.
 
     ``step`` counts pruning steps in 40ths, to the nearest: 4 stands for steps of about 0.1.
     """
@@ -232,7 +232,7 @@ class Pull(Base):
 
 
 class BlockLeft(Base):
-    """What the fleet has left of one block of the model after a round.
+    """The fleet's kept units of one block of the model after a round.
 
     ``kept``: mean units of a device; ``shares``: one byte for each of at most 64 equal stretches of the block's units,
     in order: the share of (device, unit) pairs that are kept, 255 for all of them.
@@ -251,7 +251,7 @@ class BlockLeft(Base):
 
 
 class Node(Base):
-    """A Flower node that has replied in a run: when it last did, in which round, and for how many devices.
+    """A Flower node that has replied in a run: time and round of its last reply, and its number of devices.
 
     ``node`` is Flower's number for it, which outgrows 63 bits.
     """

@@ -1,4 +1,4 @@
-"""Writing to the store. One process writes a run; any number of others read (``reader.py``) or ask it to stop."""
+"""Writing to the store. One process writes a run; any number of others read (``reader.py``) or request a stop."""
 
 import os
 import socket
@@ -47,11 +47,11 @@ class Store:
 
     @property
     def address(self) -> str:
-        """Where the store is, without password: for screens and JSON."""
+        """The store's address without password, for display and JSON."""
         return shown(self._url)
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close all connections."""
         self.engine.dispose()
 
     def __enter__(self) -> "Store":
@@ -92,7 +92,7 @@ class Store:
             connection.execute(insert(Run), [row])
 
     def set_devices(self, run_id: str, devices: Iterable[tuple[int, str, int]]) -> None:
-        """Say who takes part: (device, profile, examples) of every device; replaces what was said before."""
+        """Set the devices of a run as (device, profile, examples), replacing earlier ones."""
         rows = [
             {"run_id": run_id, "device": device, "profile": profile, "examples": examples}
             for device, profile, examples in devices
@@ -117,9 +117,9 @@ class Store:
         self._update(run_id, **values)
 
     def take_over(self, run: Any) -> bool:
-        """Become the one process that resumes a run (a row as it was read); False if somebody else was faster.
+        """Become the one process that resumes a run (a row as it was read); False if another process was faster.
 
-        Of several that found the run in the same state exactly one succeeds, on whatever computer.
+        Of several processes that read the run in the same state exactly one succeeds, also across computers.
         """
         seen = [column.is_not_distinct_from(getattr(run, column.key)) for column in (Run.status, Run.pid, Run.host)]
         now = _now()
@@ -129,30 +129,30 @@ class Store:
             return connection.execute(query).rowcount > 0
 
     def enqueue(self, run_id: str) -> bool:
-        """Let a run wait for this computer again that has stopped, failed or lost its process (the caller knows).
+        """Queue a stopped or failed run, or one without process (the caller checks), for this computer.
 
-        False if it waits already, is being started, or is done.
+        False if it is already queued, being started, or done.
         """
         values = {"status": "queued", "cause": None, "finished_at": None, "host": socket.gethostname()}
         return self._change(run_id, ("stopped", "failed", "running"), values)
 
     def claim(self, run_id: str) -> bool:
-        """Take a run from the queue in order to start it. False if somebody else did, or took it out."""
+        """Take a run from the queue in order to start it. False if it is no longer in the queue."""
         return self._change(run_id, ("queued",), {"status": "created", "pid": None, "heartbeat_at": None})
 
     def label(
         self, run_id: str, tags: Sequence[str] | None = None, notes: str | None = None, archived: bool | None = None
     ) -> None:
-        """Write what a reader says of a run; None leaves a thing as it is. Tags are kept once each, in order."""
+        """Write tags, notes or the archived mark of a run; None leaves it unchanged. Tags are unique, in order."""
         given = {"tags": None if tags is None else list(dict.fromkeys(tags)), "notes": notes, "archived": archived}
         self._update(run_id, **{name: value for name, value in given.items() if value is not None})
 
     def heartbeat(self, run_id: str) -> None:
-        """The run's process is alive."""
+        """Record that the run's process is alive."""
         self._update(run_id, heartbeat_at=_now())
 
     def finish(self, run_id: str, status: FinalStatus, cause: str | None = None) -> bool:
-        """Give an unfinished run its final status and, in words, why. False if it had ended already."""
+        """Set the final status and the cause of an unfinished run. False if it had already ended."""
         values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
         return self._change(run_id, UNFINISHED, values)
 
@@ -161,7 +161,7 @@ class Store:
         return self._change(run_id, UNFINISHED, {"stop_requested": True})
 
     def stop_requested(self, run_id: str) -> bool:
-        """True once somebody called :meth:`request_stop`."""
+        """True after :meth:`request_stop`."""
         with self.engine.connect() as connection:
             return bool(connection.scalar(select(Run.stop_requested).where(Run.id == run_id)))
 
@@ -173,7 +173,7 @@ class Store:
             connection.execute(insert(Event), [event_row(run_id, event, _now())])
 
     def rewind(self, run_id: str, round: int) -> None:
-        """Forget the rounds after ``round``, where a resumed run begins anew. Events stay: they happened."""
+        """Delete the rounds after ``round``, from which a resumed run continues. Events are kept."""
         from slimfed.platform.store.rows import forget_after, sum_up_run  # as in record_round
 
         with writing(self.engine) as connection:
@@ -189,10 +189,10 @@ class Store:
     ) -> None:
         """Write a finished round, its devices and events, its checkpoint and the run's totals, in one transaction.
 
-        A round that was recorded before is replaced, and later ones are forgotten: a run that was resumed from an older
-        checkpoint leaves nothing double. ``kept``: other rounds whose checkpoints still exist.
+        A round that was recorded before is replaced, and later ones are forgotten: so a run resumed from an older
+        checkpoint has no duplicates. ``kept``: other rounds whose checkpoints still exist.
         """
-        from slimfed.platform.store.rows import write_round  # brings numpy, which commands that list runs do without
+        from slimfed.platform.store.rows import write_round  # imports numpy, which listing runs does not need
 
         with writing(self.engine) as connection:
             write_round(connection, run_id, record, checkpoint, kept, _now())
@@ -222,7 +222,7 @@ def upgrade(url: str, home: Path) -> tuple[str | None, str]:
 
 
 def _without_password(job: Mapping[str, Any]) -> dict[str, Any]:
-    """The job as everybody who reads the store may see it."""
+    """The job without the store's password."""
     url = job["store"]["url"]
     return {**job, "store": {**job["store"], "url": shown(make_url(url)) if "://" in url else url}}
 
