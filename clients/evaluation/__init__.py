@@ -1,1 +1,1 @@
-"""Measuring a model on labelled text, and on what it writes."""
+"""Evaluation of a model on labelled text and on generated completions."""

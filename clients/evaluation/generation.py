@@ -1,4 +1,4 @@
-"""What a language model writes: completions of test prompts, and how they compare with what people wrote."""
+"""Completions of test prompts by a language model, and their comparison with references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ def collect(
 ) -> Prompts | None:
     """A seeded sample of ``spec.examples`` different prompts of ``split``; None if it has none, or none is wanted.
 
-    A prompt is one example, however many rows repeat it: their texts are its references. It loses its beginning if it
-    is longer than ``max_length`` tokens, or than what the model can take leaves beside ``spec.max_new_tokens``.
+    Rows with the same prompt are one example with several references. A prompt is truncated at the beginning if it is
+    longer than ``max_length`` tokens, or than what the model can take leaves beside ``spec.max_new_tokens``.
     """
     if split.prompt is None or spec.examples == 0:
         return None
@@ -52,9 +52,9 @@ def complete(
     max_new_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> list[str]:
-    """What ``model`` writes after each prompt: greedily, to its end token or ``max_new_tokens``, in order.
+    """Greedy completions of each prompt by ``model``, to its end token or ``max_new_tokens``, in order.
 
-    Prompts of like length share a batch, padded on the left; keys and values are kept from step to step.
+    Prompts of similar length share a batch, padded on the left; keys and values are kept from step to step.
     """
     device = next(model.parameters()).device
     config = GenerationConfig(
@@ -80,7 +80,7 @@ def complete(
 
 @dataclass(frozen=True)
 class Likeness:
-    """How completions compare with their references, each in [0, 1]."""
+    """Similarity of completions and references, each measure in [0, 1]."""
 
     exact_match: float
     rouge_l: float
@@ -90,11 +90,10 @@ class Likeness:
 def likeness(written: Sequence[str], references: Sequence[Sequence[str]]) -> Likeness:
     """Compare each text with all of its references.
 
-    * ``exact_match``: share of texts that are one of their references, white space aside.
-    * ``rouge_l``: F-measure of the longest common subsequence with the best reference, mean over the texts (Lin 2004);
-      tokens are runs of letters and digits, in lower case.
-    * ``bleu``: of the whole corpus, n-grams up to 4 that any reference has, brevity against the closest length, no
-      smoothing (Papineni et al. 2002; tokenised as mteval-v13a does, like sacreBLEU).
+    * ``exact_match``: share of texts that equal one of their references, ignoring white space. * ``rouge_l``: F-measure
+    of the longest common subsequence with the best reference, mean over the texts (Lin 2004); tokens are runs of
+    letters and digits, in lower case. * ``bleu``: of the whole corpus, n-grams up to 4 that any reference has, brevity
+    against the closest length, no smoothing (Papineni et al. 2002; tokenised as mteval-v13a does, like sacreBLEU).
     """
     # Only here: it brings matplotlib and seconds with it, into nodes that never compare a text.
     from torchmetrics.functional.text import rouge_score, sacre_bleu_score

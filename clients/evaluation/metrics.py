@@ -1,4 +1,4 @@
-"""How good a model is on labelled text."""
+"""Measures of a model on labelled text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from slimfed.clients.models.families import without_cache
 from slimfed.clients.update import Evaluation
 
 CONFIDENCE_BINS = 15
-"""Bins of equal width that the calibration error is measured in; as many as Guo et al. (2017) take."""
+"""Number of bins of the calibration error, as in Guo et al. (2017)."""
 
 TOKENS = {"cuda": 32768, "cpu": 4096}
-"""In a batch: enough to fill the processor, few enough for a vocabulary of logits each."""
+"""Tokens in a batch: enough to use the processor, few enough for the memory of logits."""
 
 _IGNORED = -100
 
@@ -32,7 +32,7 @@ def evaluate(
 
     Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
     after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default: :data:`TOKENS`),
-    but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is put back.
+    but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is restored.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(split)) if rows is None else rows
@@ -91,7 +91,7 @@ class Tally:
         )
 
     def evaluation(self, examples: int) -> Evaluation:
-        """What the sums say of ``examples`` examples."""
+        """The evaluation of ``examples`` examples by the sums."""
         return Evaluation(
             float(self.loss) / self.answers,
             int(self.right) / self.answers,
@@ -126,7 +126,7 @@ def count(logits: torch.Tensor, labels: torch.Tensor) -> Tally:
 
 
 def _macro_f1(classes: np.ndarray) -> float:
-    """Mean over the classes of 2 TP / (predicted + true); a class that neither occurs nor is predicted has no part."""
+    """Mean over the classes of 2 TP / (predicted + true); classes that neither occur nor are predicted are left out."""
     right, predicted, true = classes
     there = predicted + true > 0
     return float(np.mean(2 * right[there] / (predicted + true)[there]))

@@ -1,4 +1,4 @@
-"""Models that leave the platform: folders that anyone can open. ``load_slim`` opens one of safetensors."""
+"""Exported models: self-contained folders. ``load_slim`` opens one in safetensors."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["SlimModel", "load_slim", "save_slim"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: it needs torch, which listing the formats must not wait for."""
+    """Import a name on demand, as it needs torch, which listing formats does not."""
     if name == "SlimModel":
         from slimfed.clients.export.slim_model import SlimModel
 

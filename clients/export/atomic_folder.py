@@ -1,4 +1,4 @@
-"""A folder that is complete or not there at all."""
+"""Writing a folder atomically."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ from slimfed.clients.errors import InputError
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which becomes ``folder`` when the block ends without an error, else goes.
+    """Context with an empty folder, which is renamed to ``folder`` without error, and else deleted.
 
-    Raises ``InputError`` if ``folder`` exists, so that nothing is ever overwritten, or if it cannot be made.
+    Raises ``InputError`` if ``folder`` exists, as nothing is ever overwritten, or if it cannot be made.
     """
     if folder.exists():
         raise InputError(f"{str(folder)!r} exists already; name another folder with --out, or remove it")

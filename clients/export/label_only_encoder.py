@@ -1,6 +1,6 @@
-"""The forward pass of an encoder that says labels, without what the label does not need.
+"""The forward pass of an encoder with a classification head, without operations that the label does not need.
 
-The same weights and, to rounding, the same logits as transformers' own modules. What is spared: queries, keys and
+The same weights and, to rounding, the same logits as transformers' own modules. Saved operations: queries, keys and
 values are one product a layer; of the last layer, everything but keys and values is computed for the first token alone,
 since poolers and heads of these families read no other.
 """
@@ -36,7 +36,7 @@ _KINDS = {
 
 
 def can_be_lean(model: PreTrainedModel, task: str) -> bool:
-    """True for the encoders that are known here, as classifiers."""
+    """True for classifiers of the encoder types supported here."""
     return task == "classification" and model.config.model_type in _KINDS
 
 
@@ -47,7 +47,7 @@ def lean(model: PreTrainedModel, wanted: bool) -> nn.Module:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model puts out: float32 [batch, classes]."""
+    """Output of the model: float32 [batch, classes]."""
 
     logits: torch.Tensor
 

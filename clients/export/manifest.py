@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: ``slimfed.json``."""
+"""The manifest of an exported folder: ``slimfed.json``."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class Base(Section):
 
 
 class Provenance(Section):
-    """Where the model comes from: a run of slimfed, and whose model it is ("global", "device 17")."""
+    """The origin of the model: a run of slimfed, and its subject ("global", "device 17")."""
 
     run: str
     name: str
@@ -52,7 +52,7 @@ class FileEntry(Section):
 
 
 class Manifest(Section):
-    """All that is needed to open the folder without the run.
+    """The data needed to open the folder without the run.
 
     ``kind``: the format that opens it (``formats/registry.py``). ``data``: the text it was trained on, its columns
     and longest length. ``prompted``: it completes prompts. ``positions``: the longest text in tokens that the model
@@ -128,9 +128,9 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of an exported folder, every file of which is as it was written.
+    """The manifest of an exported folder, after checking that every file is unchanged.
 
-    Raises ``InputError`` that names what is missing, changed or not understood.
+    Raises ``InputError`` that names a missing, changed or invalid file.
     """
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r}: there is no such folder; `slimfed export` writes one")

@@ -1,4 +1,4 @@
-"""The model card: what a reader finds in the folder's README.md."""
+"""The model card, README.md of an exported folder."""
 
 import json
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ def card(
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
-    ``figures``: what the run measured, by name. ``opening``: Python that opens the folder. ``library``: what opens it,
-    as hubs name it. ``whole``: False if the folder holds the adapter alone.
+    ``figures``: measures of the run, by name. ``opening``: Python that opens the folder. ``library``: what opens it, as
+    hubs name it. ``whole``: False if the folder holds the adapter alone.
     """
     base, source = manifest.base, manifest.provenance
     front = {

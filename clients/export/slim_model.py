@@ -1,4 +1,4 @@
-"""A slim model in memory, with its tokenizer and what is known of it."""
+"""A pruned model in memory, with its tokenizer and manifest."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from slimfed.clients.export.manifest import Manifest
 class SlimModel:
     """A plain transformers model, sliced, its adapter folded in, and what belongs to it.
 
-    It runs and generates as any other of its type; only its shapes differ from what its configuration says.
+    It runs and generates as any model of its type; only its shapes differ from its configuration.
     """
 
     model: PreTrainedModel

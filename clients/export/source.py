@@ -1,4 +1,4 @@
-"""What is exported, before a format is chosen: a base, a structure, and the adapter that was trained."""
+"""The source of an export in any format: base, structure and trained adapter."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from slimfed.clients.structure import Structure
 
 @dataclass(frozen=True)
 class Source:
-    """``adapter`` is in the coordinates of the base; ``figures`` is what the run measured, for the model card."""
+    """``adapter`` is in the coordinates of the base; ``figures``: measures of the run for the model card."""
 
     base: LoadedModel
     spec: ModelSpec
@@ -70,7 +70,7 @@ class Source:
     def model(self) -> PreTrainedModel:
         """The sliced model with the adapter in it, as the run measured it; the base keeps its weights.
 
-        Raises ``InputError`` for an adapter that has still to decide what it removes.
+        Raises ``InputError`` for an adapter whose pruning is not decided yet.
         """
         method = ADAPTERS[self.adapter_spec.name]
         method.check_finished(self.narrowed)

@@ -1,8 +1,8 @@
-"""Which slices a stock configuration can say, so that plain ``from_pretrained`` opens them.
+"""Structures that a stock configuration can express, so that plain ``from_pretrained`` opens them.
 
 A configuration holds one number of heads and one of FFN channels for all layers. Llama-like models may have any number
 of heads if ``head_dim`` is explicit. BERT-like models and GPT-2 compute the width of a head as hidden size / heads, so
-they cannot say that heads are gone; their FFN they can.
+they cannot express fewer heads, but fewer FFN channels.
 """
 
 import copy

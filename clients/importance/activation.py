@@ -38,7 +38,7 @@ class Activation(Importance):
             model.layer(cut.module).module.register_forward_pre_hook(partial(self._seen.note, cut.module))
 
     def see(self, tokens: "torch.Tensor") -> None:
-        """Remember which tokens count."""
+        """Store the mask of counted tokens."""
         self._seen.tokens = tokens
 
     def score(self) -> "torch.Tensor":
@@ -51,14 +51,14 @@ class Activation(Importance):
 
 @dataclass
 class _Seen:
-    """What the hooks of a model know: not the model, or the two would keep each other and all tensors alive."""
+    """State of a model's hooks, without the model, since a reference cycle would keep all tensors alive."""
 
     lead: tuple[int, ...] = ()
     tokens: "torch.Tensor | None" = None
     norms: "dict[str, torch.Tensor]" = field(default_factory=dict)
 
     def note(self, name: str, _module: "nn.Module", inputs: "tuple[torch.Tensor, ...]") -> None:
-        """Keep the norms of what flows into module ``name``."""
+        """Store the norms of the inputs of module ``name``."""
         assert self.tokens is not None, "what counts is said before the forward pass"
         x = inputs[0].detach().float() * self.tokens[..., None]
         self.norms[name] = x.reshape(*self.lead, -1, x.shape[-1]).square().sum(-2).sqrt()

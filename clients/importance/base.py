@@ -1,6 +1,6 @@
-"""What an importance criterion is.
+"""The interface of an importance criterion.
 
-Torch is imported where something is computed: saying which criteria there are, and what they need, takes no seconds.
+Torch is imported only for computing, so that listing criteria is quick.
 """
 
 from abc import ABC, abstractmethod
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 class Importance(ABC):
     """Scores the units of one device's model, or of a cohort's.
 
-    A new criterion is one file here, whose class registers itself with :data:`IMPORTANCE`, or an entry point
+    A new criterion is one file here, whose class is registered with :data:`IMPORTANCE`, or an entry point
     ``slimfed.importances`` of another package.
 
     The trainer builds one object a round, calls :meth:`watch` whenever the model has been (re)built, and :meth:`score`
-    after every backward pass, before the optimiser moves. ``seeds`` has one seed for every device.
+    after every backward pass, before the optimiser's step. ``seeds`` has one seed for every device.
     """
 
     needs_data: ClassVar[bool] = True
-    """False if the weights alone decide, so that the server can score its base before anything was trained."""
+    """False if scores depend on weights alone, so that the server can score its base before training."""
 
     independent_of_text: ClassVar[bool] = False
-    """True if scores do not depend on a device's text, not even by what it has learnt; privacy needs that."""
+    """True if scores do not depend on a device's text, nor on weights trained on it; required by privacy."""
 
     needs_inputs: ClassVar[bool] = False
-    """True if it looks at the inputs of modules, which must then be there for every token."""
+    """True if the inputs of modules are needed for every token."""
 
     def __init__(self, blueprint: Blueprint, seeds: Sequence[int]) -> None:
         self.blueprint = blueprint
         self.seeds = tuple(seeds)
 
     def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
-        """The model that will be scored from now on, cut to ``holds``, and what each of its devices still has."""
+        """Set the model to score, sliced to ``holds``, and the structure of each of its devices."""
         import torch
 
         self.model = model
@@ -52,14 +52,14 @@ class Importance(ABC):
         self.restrict(structures)
 
     def restrict(self, structures: Sequence[Structure]) -> None:
-        """The watched devices have pruned, without a new model: what they have changes in place."""
+        """Set the structures of the watched devices after pruning without a new model."""
         import torch
 
         keep = torch.from_numpy(np.stack([structure.keep for structure in structures])).to(self.model.device)
         self.keep.copy_(keep[:, self.units].reshape(*self.model.lead, -1))
 
     def see(self, tokens: "torch.Tensor") -> None:  # noqa: B027 - most criteria do not care
-        """Told before every forward pass which tokens count, 0/1 [rows, length]; for criteria that use activations."""
+        """Called before every forward pass with the mask of tokens, 0/1 [rows, length]; for criteria of activations."""
 
     @abstractmethod
     def score(self) -> "torch.Tensor":
@@ -69,7 +69,7 @@ class Importance(ABC):
         """Score all blocks from ``along(cut)``, scores >= 0 of the rows or columns on a cut's side: [..., len(units)].
 
         Cuts on one of ``sides`` count. Each module's vector is divided by its own L2 norm before the modules of a block
-        are added, so that none drowns another (LoRAPrune); units that are gone have no part in it. No gradient is kept.
+        are added, so that modules have equal weight (LoRAPrune); removed units are left out. No gradient is kept.
         """
         import torch
 

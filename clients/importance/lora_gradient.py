@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @IMPORTANCE.register("lora-gradient")
 class LoraGradient(Importance):
-    """The weight's gradient G as the adapter's gradients tell it (LoRAPrune, arXiv 2305.18403), summed per unit.
+    """The weight's gradient G from the adapter's gradients (LoRAPrune, arXiv 2305.18403), summed by unit.
 
     The score of a row is |sum_j G_ij W'_ij| with W' the adapted weight: the first-order change of the loss when the row
     goes. For LoRA, G is gB A + B gA (:func:`slimfed.clients.adapters.training.lora_math.first_order`).

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @IMPORTANCE.register("magnitude")
 class Magnitude(Importance):
-    """Squared L2 norm of the rows or columns of the adapted weight that go with a unit."""
+    """Squared L2 norm of the rows or columns of the adapted weight of a unit."""
 
     needs_data = False
 
     def score(self) -> "torch.Tensor":
-        """Scores of the weights as they stand."""
+        """Scores of the current weights."""
         return self.by_block(self._along)
 
     def _along(self, cut: Cut) -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""Random importance: the control that any criterion must beat."""
+"""Random importance, a control for other criteria."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @IMPORTANCE.register("random")
 class Random(Importance):
-    """Uniform noise, drawn once per device and round, so that smoothing does not level it."""
+    """Uniform noise, drawn once per device and round, so that smoothing does not average it out."""
 
     needs_data = False
     independent_of_text = True
 
     def watch(self, model: "Adapted", structures: Sequence[Structure], holds: Structure) -> None:
-        """Draw for all units of the model, whatever has been removed from it."""
+        """Draw scores for all units of the model, including removed ones."""
         import torch  # not above: see base.py
 
         super().watch(model, structures, holds)

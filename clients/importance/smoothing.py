@@ -10,7 +10,7 @@ class SmoothedScores:
     """Exponential moving average of scores over the local steps (LoRAPrune: S <- 0.9 S + 0.1 S_t), for each device.
 
     The average is divided by the weight it has gathered, so that few steps are not biased towards zero. A device's step
-    with any non-finite score is skipped. Nothing here waits for the processor but :meth:`value`.
+    with any non-finite score is skipped. Only :meth:`value` waits for the GPU.
     """
 
     def __init__(self, blueprint: Blueprint, smoothing: float, lead: tuple[int, ...], device: torch.device) -> None:
@@ -19,7 +19,7 @@ class SmoothedScores:
         self._weight = torch.zeros(*lead, 1, device=device)
 
     def add(self, units: torch.Tensor, scores: torch.Tensor) -> None:
-        """Take in one step's ``scores`` [*lead, len(units)]."""
+        """Add one step's ``scores`` [*lead, len(units)]."""
         usable = torch.isfinite(scores).all(dim=-1, keepdim=True)
         decay = torch.where(usable, self.smoothing, 1.0)
         fresh = torch.where(usable, scores.float() * (1.0 - self.smoothing), 0.0)

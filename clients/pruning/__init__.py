@@ -1,1 +1,1 @@
-"""Choosing the units that go, and cutting models and adapters down to those that stay."""
+"""Selecting units to prune, and slicing models and adapters to the kept units."""

@@ -1,4 +1,4 @@
-"""Cutting an adapter down to the units a structure keeps, and putting it back in its place."""
+"""Slicing an adapter to the kept units of a structure, and the inverse."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,11 +10,10 @@ from slimfed.clients.structure import Structure
 
 
 def narrow(adapter: Adapter, has: Structure, wants: Structure, rank: int | None = None) -> Adapter:
-    """Cut an adapter in the shape of ``has`` to that of ``wants`` (within ``has``), and to its first ``rank`` ranks.
+    """Slice an adapter of shape ``has`` to that of ``wants`` (within ``has``), and to its first ``rank`` ranks.
 
-    The residual is cut like the weights it belongs to. Tensors that belong to modules are copies; the head is passed
-    on. ``has`` is ``blueprint.dense()`` for the global adapter.
-    Raises ``ValueError`` if ``wants`` keeps what ``has`` has not.
+    The residual is sliced like its weights. Tensors of modules are copied; the head is shared. ``has`` is
+    ``blueprint.dense()`` for the global adapter. Raises ``ValueError`` if ``wants`` keeps units that ``has`` lacks.
     """
     if not wants.within(has):
         raise ValueError("an adapter can only be cut to a structure within its own")
@@ -45,9 +44,9 @@ def _positions(has: Structure, wants: Structure) -> dict[tuple[str, str], np.nda
 
 
 def widen(adapter: Adapter, has: Structure) -> Adapter:
-    """Inverse of :func:`narrow` but for the rank: an adapter in the shape of ``has`` in the coordinates of the base.
+    """Inverse of :func:`narrow` except for the rank: an adapter in the shape of ``has`` in the coordinates of the base.
 
-    Rows and columns that the device has not are zero; the head is passed on.
+    Missing rows and columns are zero; the head is shared.
     """
     kept, full = has.indices(), has.blueprint.dense().indices()
     factors = {}

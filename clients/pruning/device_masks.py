@@ -1,4 +1,4 @@
-"""Which rows, columns and ranks of the unpruned modules each device of a cohort has, as masks on its processor."""
+"""Masks of the rows, columns and ranks of the unpruned modules that each device of a cohort has."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ Masks = Mapping[tuple[str, str], torch.Tensor]
 
 
 def side_masks(structures: Sequence[Structure], device: torch.device) -> dict[tuple[str, str], torch.Tensor]:
-    """``(module, side)`` -> bool [devices, rows or columns]; sides that no unit is cut from are left out."""
+    """``(module, side)`` -> bool [devices, rows or columns]; sides without units are left out."""
     keep = torch.from_numpy(np.stack([structure.keep for structure in structures])).to(device)
     blueprint = structures[0].blueprint
     masks: dict[tuple[str, str], torch.Tensor] = {}
@@ -32,7 +32,7 @@ def rank_mask(ranks: Sequence[int], device: torch.device) -> torch.Tensor:
 
 
 def factor_masks(module: str, masks: Masks, ranks: torch.Tensor, rows: int, columns: int) -> dict[str, torch.Tensor]:
-    """What each device has of a module's factors: bool a [devices, r, in], b [devices, out, r], gate [devices, r]."""
+    """Masks of the devices' parts of factors: bool a [devices, r, in], b [devices, out, r], gate [devices, r]."""
     into, out = masks.get((module, "in")), masks.get((module, "out"))
     every = len(ranks)
     into = into if into is not None else ranks.new_ones(every, columns)

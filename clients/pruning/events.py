@@ -1,4 +1,4 @@
-"""When and how far a device prunes within a round, and by which ranking; the same alone and in a cohort."""
+"""Prune events within a round: steps, shares and ranking; the same alone and in a cohort."""
 
 import numpy as np
 
@@ -9,16 +9,16 @@ from slimfed.clients.update import Assignment
 
 
 def prune_steps(steps: int, events: int) -> dict[int, float]:
-    """Local steps before which units are removed, and the share of the round's pruning that is then done.
+    """Local steps before which units are removed, and the share of the round's pruning done by then.
 
-    The steps are cut into ``events`` + 1 stretches as equal as can be, the later ones, which recover, being the longer.
+    The steps are divided into ``events`` + 1 parts of about equal length; the later ones are the longer.
     """
     lengths = [(steps + i) // (events + 1) for i in range(events + 1)]
     return {sum(lengths[:event]): event / events for event in range(1, events + 1)}
 
 
 def can_prune(assignment: Assignment, spec: PruningSpec) -> bool:
-    """False once the assigned sparsity is less than a unit away: then nothing needs to be scored, unless asked for."""
+    """False if the assigned sparsity is less than one unit away, so that no scores are needed."""
     start = assignment.structure
     return (
         assignment.score or select(start, np.zeros(start.blueprint.units), assignment.sparsity, spec.scope) is not start
@@ -28,10 +28,10 @@ def can_prune(assignment: Assignment, spec: PruningSpec) -> bool:
 def prune(
     assignment: Assignment, structure: Structure, own: np.ndarray, fleet: np.ndarray, share: float, spec: PruningSpec
 ) -> Structure:
-    """What is left of ``structure`` once ``share`` of the way to the assigned sparsity is gone.
+    """``structure`` after ``share`` of the pruning to the assigned sparsity.
 
-    Every event removes the same fraction of what remains, 1 - (1 - p)^(1/n). ``own`` and
-    ``fleet`` are scores, float32 [units]. Returns ``structure`` itself if no unit goes.
+    Every event removes the same fraction of what remains, 1 - (1 - p)^(1/n). ``own`` and ``fleet`` are scores, float32
+    [units]. Returns ``structure`` itself if no unit is removed.
     """
     start, goal = assignment.structure.sparsity, assignment.sparsity
     sparsity = goal if share >= 1 else 1 - (1 - start) * ((1 - goal) / (1 - start)) ** share
@@ -42,8 +42,8 @@ def prune(
 def mix_scores(blueprint: Blueprint, own: np.ndarray, fleet: np.ndarray, weight: float) -> np.ndarray:
     """A device's ranking: its own scores and the fleet's, each scaled to sum 1 within a block, mixed by ``weight``.
 
-    Devices that lean on the same fleet scores keep like structures, which is what lets their updates add up. All
-    vectors are float32 [units]; where the fleet has no scores yet, the device's own decide alone.
+    The fleet's scores keep the devices' structures similar, so that their updates overlap. All vectors are float32
+    [units]; without fleet scores the device's own are used alone.
     """
     if weight == 0.0 or not fleet.any():
         return own

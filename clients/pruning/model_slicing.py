@@ -1,4 +1,4 @@
-"""Cutting a model down to the units a structure keeps."""
+"""Slicing a model to the kept units of a structure."""
 
 import copy
 
@@ -12,10 +12,10 @@ from slimfed.clients.structure import Structure
 
 
 def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel:
-    """A physically smaller copy of an unpruned ``model``; every parameter and buffer that is not cut is shared with it.
+    """A physically smaller copy of an unpruned ``model``; tensors that are not sliced are shared.
 
     Different layers may keep different numbers of heads and channels; attention infers its heads from the width of the
-    projections, so forward passes and generation with a cache go on working. ``model`` itself is not changed.
+    projections, so forward passes and generation with a cache work. ``model`` itself is not changed.
     """
     shared: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     sliced = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})

@@ -1,4 +1,4 @@
-"""Which units go: how many of each kind a sparsity allows, and the lowest-scored of them."""
+"""Selecting units to remove: the number of each kind for a sparsity, and the lowest-scored units."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from slimfed.clients.structure import Block, Blueprint, Structure
 
 Scope = Literal["layer", "global", "uniform"]
 
-# Numbers of channels that kernels like, where rounding to them moves at most an eighth of a layer's channels.
+# Preferred multiples of channels for kernels, used if rounding adds at most an eighth of a layer's channels.
 _FRIENDLY = (128, 16, 8)
 
-# Sparsities come out of float arithmetic: 0.49999999999 means 0.5. It is less than any single unit weighs.
+# Sparsities come out of float arithmetic: 0.49999999999 means 0.5. It is smaller than the share of any unit.
 _ROUNDING = 1e-9
 
 
@@ -37,10 +37,10 @@ def kept_units(
 ) -> tuple[int, int]:
     """Heads and channels that remain at ``sparsity``; at least one of each, and never more than at a lower sparsity.
 
-    With k = floor(sparsity * heads), k heads go. A head is a large step, so channels go beyond their own share to fill
-    the parameter budget, but not beyond the share (k + 1) / heads at which the next head goes: else that head would
-    have to bring channels back. Sparsities that are a multiple of 1 / heads are met exactly, others to a fraction of a
-    head; none is passed.
+    With k = floor(sparsity * heads), k heads are removed. A head is a large step, so more channels than their share are
+    removed to fill the parameter budget, but not beyond the share (k + 1) / heads, at which the next head is removed:
+    otherwise channels would have to return then. Multiples of 1 / heads are met exactly, other sparsities to a fraction
+    of a head; none is exceeded.
     """
     budget = sparsity * (heads * head_parameters + channels * channel_parameters)
     gone_heads = min(math.floor(sparsity * heads + _ROUNDING), heads - 1)
@@ -61,11 +61,11 @@ def plan_counts(blueprint: Blueprint, sparsity: float) -> tuple[int, ...]:
 def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Scope) -> Structure:
     """Remove the lowest-scored units until ``sparsity`` (cumulative, share of all prunable parameters) is reached.
 
-    ``scores`` is [units]. Nothing that is gone comes back, no block loses its last unit, ties fall to the lower index.
-    With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all layers;
-    "uniform" is "layer" with channels rounded up (:func:`friendly`), so that a little less may go. Where
-    ``structure`` has more of one kind gone than planned, less of the other goes, so that the budget holds all the same.
-    Returns ``structure`` itself if nothing can go.
+    ``scores`` is [units]. Removed units never return, no block loses its last unit, and of equal scores the lower index
+    is removed. With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all
+    layers; "uniform" is "layer" with channels rounded up (:func:`friendly`), so that slightly less may be removed. If
+    ``structure`` lacks more units of one kind than planned, fewer of the other kind are removed to keep the budget.
+    Returns ``structure`` itself if no unit can be removed.
     """
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
@@ -103,10 +103,11 @@ def _count(alive: list[np.ndarray]) -> int:
 
 
 def _drop(keep: np.ndarray, scores: np.ndarray, alive: list[np.ndarray], excess: int) -> int:
-    """Clear the ``excess`` lowest-scored of the ``alive`` units in ``keep``, all but one a block; how many went."""
+    """Clear the ``excess`` lowest-scored of the ``alive`` units in ``keep``, all but one a block; returns their
+    number."""
     if excess <= 0:
         return 0
-    # The best unit of every block is out of the race.
+    # The best unit of every block is never removed.
     best = [units[np.argmax(scores[units])] for units in alive]
     candidates = np.setdiff1d(np.concatenate(alive), best)
     order = np.argsort(scores[candidates], kind="stable")

@@ -1,1 +1,1 @@
-"""Where models and text come from: a hub, or files that must lie in the folder they were named with."""
+"""Sources of models and text: a hub, or files within a named folder."""

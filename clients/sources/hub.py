@@ -1,4 +1,4 @@
-"""Is the hub there, and does it have this? Asked once, with a deadline, before anything is downloaded."""
+"""Checking with a deadline whether a hub answers and has an item, before downloading."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def is_local(path: str) -> bool:
 
 
 def ask_hub(kind: Literal["model", "dataset"], field: str, path: str, revision: str | None) -> _Outcome:
-    """Look ``path`` up on the hub.
+    """Look up ``path`` on the hub.
 
     Returns "unreachable" if there is no answer within :data:`DEADLINE_SECONDS` or the hub is switched off by
     ``HF_HUB_OFFLINE``; a copy in the local cache may still serve. Raises :class:`InputError` if the hub answers that it
@@ -45,7 +45,7 @@ def _ask(kind: str, path: str, revision: str | None) -> "_Outcome | Exception":
         HfApi().repo_info(path, repo_type=kind, revision=revision, timeout=DEADLINE_SECONDS / 2)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as refusal:
         return refusal
-    except Exception:  # whatever the network throws: the hub did not answer
+    except Exception:  # any network error: the hub did not answer
         return "unreachable"
     return "there"
 

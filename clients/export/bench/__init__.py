@@ -1,1 +1,1 @@
-"""What an exported model saves against the unpruned one: time, memory, size."""
+"""Time, memory and size of an exported model, compared with the unpruned one."""

@@ -1,11 +1,10 @@
-"""How much an exported model saves: time, memory and size against the dense model of its shape, in one run.
+"""Comparison of an exported model with its dense model: time, memory and size, in one run.
 
 The dense twin has the base's configuration and random weights, and is written and opened in the same format, so that
-both run in the same runtime; what weights hold does not matter to time. It is the dense model as transformers computes
-it. Where the export has a forward pass of its own (:mod:`slimfed.clients.export.label_only_encoder`), a second twin
-has that, too:
-against it, only what was cut away counts. A causal-lm's pass is the one that begins a text: of its logits, the last
-token's alone are asked for.
+both run in the same runtime; the values of weights do not affect time. It is the dense model as transformers computes
+it. Where the export has a forward pass of its own (:mod:`slimfed.clients.export.label_only_encoder`), a second twin has
+that, too: against it, only what was cut away counts. A causal-lm's pass is the one that begins a text: of its logits,
+the last token's alone are asked for.
 
 Models take turns. With one thread, processor seconds count, which other programs do not disturb; with more, wall
 seconds.
@@ -59,7 +58,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Bench:
-    """A slim model beside its dense twin. Ratios are slim over dense: less is better but for throughput.
+    """A pruned model and its dense twin. Ratios are pruned over dense: less is better, except for throughput.
 
     ``alike``: the dense twin with the forward pass of the slim one; None if that is the stock one.
     """
@@ -79,12 +78,12 @@ class Bench:
 
     @property
     def structure_ratio(self) -> float:
-        """Time at batch 1 against the dense model with the same forward pass: what the structure saves by itself."""
+        """Time at batch 1 against the dense model with the same forward pass: the saving by the structure alone."""
         return self.slim.latency / (self.alike or self.dense).latency
 
     @property
     def throughput_ratio(self) -> float:
-        """Texts a second: how many times as many as the dense model."""
+        """Texts a second over those of the dense model."""
         return self.slim.throughput / self.dense.throughput
 
     @property

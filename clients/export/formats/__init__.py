@@ -1,1 +1,1 @@
-"""The formats a model is written in, one file each."""
+"""Export formats, one file each."""

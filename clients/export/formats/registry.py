@@ -1,4 +1,4 @@
-"""What an export format is, and the formats by name."""
+"""The interface of an export format, and the formats by name."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Format(ABC):
-    """One kind of folder that a model leaves in. It keeps nothing between calls.
+    """An export format: one kind of folder. It keeps no state between calls.
 
-    A new format is one file here, whose class registers itself with :data:`FORMATS`, or an entry point
+    A new format is one file here, whose class is registered with :data:`FORMATS`, or an entry point
     ``slimfed.export_formats`` of another package. The class is called once, without arguments. Its file is imported
-    whenever formats are listed: torch and whatever else takes long is imported inside the methods.
+    whenever formats are listed: torch and other slow packages are imported inside the methods.
     """
 
     kind: ClassVar[str]
@@ -59,7 +59,7 @@ class Format(ABC):
 
 
 class WholeModel(Format):
-    """A format that holds the whole model, the adapter folded in."""
+    """A format of the whole model, with the adapter merged into the weights."""
 
     opening: ClassVar[str]
     """Python for the model card that opens the folder, which it calls FOLDER."""
@@ -69,7 +69,7 @@ class WholeModel(Format):
         """Make ``folder``, complete or not at all, of a model that has been put together; ``card``: the model card."""
 
     def write(self, source: "Source", folder: Path) -> "Manifest":
-        """Put the model together and save it."""
+        """Build the model and save it."""
         manifest = source.manifest.model_copy(update={"kind": self.kind})
         return self.save(source.slim(), folder, card(manifest, source.figures, self.opening, self.library))
 

@@ -25,7 +25,7 @@ _ENDLESS = 1_000_000
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of a text: the likeliest label, and the probability of each."""
+    """The prediction of a classifier: the most probable label, and the probability of each label."""
 
     label: str
     probabilities: dict[str, float]
