@@ -1,4 +1,4 @@
-"""PyTorch's attention kernels for short texts, on a GPU: where clients/models/attention.py draws its line.
+"""PyTorch's attention kernels for short texts on a GPU, to choose the limit in clients/models/attention.py.
 
     python benchmarks/attention_kernels.py
 

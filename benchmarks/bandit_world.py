@@ -1,4 +1,4 @@
-"""What an agent saves: virtual time for equal progress on 80 Jetsons, without training anything.
+"""Virtual time of agents for equal progress on 80 Jetsons, without training.
 
     python benchmarks/bandit_world.py [--agents s-ucb random fixed oracle] [--seeds 5] [--rounds 20]
 
@@ -8,8 +8,8 @@ shapes (random weights). Assumed is how a device learns: in a round its loss fal
     0.06 * (rank / 16)^0.15 * (1 - step / 2) * lognormal(0.3)
 
 so that a small rank learns a little less and pruning costs some of the gain. Progress is the mean of that share over
-the fleet. Printed is the virtual time in which each agent's fleet has made the progress that `fixed` makes in all its
-rounds, relative to fixed; below 1 is faster. All agents face the same jitter and power modes.
+the fleet. The output is the virtual time in which each agent's fleet makes the progress of all rounds of `fixed`,
+relative to `fixed`; below 1 is faster. All agents face the same jitter and power modes.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class World:
 
 
 class Forecast:
-    """For the oracle: what the clock will say."""
+    """The clock's times in advance, for the oracle."""
 
     def __init__(self, world: World, job: Job, clock: VirtualClock) -> None:
         self.world, self.job, self.clock = world, job, clock

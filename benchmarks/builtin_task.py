@@ -1,4 +1,4 @@
-"""How hard is ``builtin:commands``? Bag of words against the tuned ``builtin:tiny-encoder``, both trained centrally.
+"""Difficulty of ``builtin:commands``: bag of words and the tuned ``builtin:tiny-encoder``, both trained centrally.
 
 ``python benchmarks/builtin_task.py`` prints the table of docs/builtin.md; one thread, about five minutes.
 """

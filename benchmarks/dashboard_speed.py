@@ -1,4 +1,4 @@
-"""How soon the dashboard shows a large store: 1,000 runs, one of them with 10,000 devices and 200 rounds.
+"""Time to show a large store in the dashboard: 1,000 runs, one of them with 10,000 devices and 200 rounds.
 
     python benchmarks/dashboard_speed.py [--stores sqlite postgresql] [--devices 10000] [--rounds 200] [--runs 1000]
 

@@ -1,4 +1,4 @@
-"""What security and survival cost: TLS with keys, each kind of privacy, and coming back after a kill.
+"""Cost of security and recovery: TLS with keys, each kind of privacy, and recovery after a kill.
 
     python benchmarks/fleet_costs.py                    # about five minutes on two quiet cores
     python benchmarks/fleet_costs.py --parts privacy    # one of: tls (and a killed node), privacy, server

@@ -93,14 +93,14 @@ _KINDS = {
 
 @dataclass
 class Tokens:
-    """The one thing that training asks of a tokenizer."""
+    """The part of a tokenizer that training uses."""
 
     pad_token_id: int = 0
 
 
 @dataclass(frozen=True)
 class Round:
-    """All that ``train_cohort`` wants."""
+    """The inputs of ``train_cohort``."""
 
     base: LoadedModel
     blueprint: Blueprint
@@ -157,7 +157,7 @@ def measure(case: Case, peer_devices: int, repeats: int) -> dict[str, Any]:
     """Seconds, operations and where the GPU's time went."""
     make_room()  # what an earlier case's recordings have used is not this one's
     work = prepare(case)
-    for _ in range(2):  # libraries set themselves up
+    for _ in range(2):  # libraries initialise
         work.train()
     torch.cuda.reset_peak_memory_stats()
     seconds = [seconds_of(work.train) for _ in range(repeats)]
@@ -337,7 +337,7 @@ def _device(case: Case, device: int) -> DeviceData:
 
 
 def need_gpu(parser: argparse.ArgumentParser) -> None:
-    """Say so, and end with 2, where there is none."""
+    """End with exit code 2 if there is no GPU."""
     if not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here, and this measures one")
 

@@ -1,4 +1,4 @@
-"""Hold the cohort on a GPU against each device alone on the CPU: updates, structures, scores and losses.
+"""Compare a cohort on a GPU with each device alone on the CPU: updates, structures, scores and losses.
 
     python benchmarks/gpu_exactness.py [--families bert llama ...]
 

@@ -5,8 +5,8 @@
 
 The server's own code (strategy, bandits, clock, recorder, SQLite store, checkpoints) with the node's own code behind a
 LocalGrid, each fleet in a process of its own: a random BERT of 2 layers x 64, two steps of one short text a device,
-pruning, LoRA of rank 2 or 4, s-ucb. Training is kept small on purpose: what grows with a fleet is what stands around
-it. Memory is the process's peak, node included; seconds are medians of the rounds after the first.
+pruning, LoRA of rank 2 or 4, s-ucb. Training is minimal, so that the overhead of a large fleet dominates. Memory is the
+process's peak, node included; seconds are medians of the rounds after the first.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
 
 
 def _write_texts(folder: Path, rows: int) -> None:
-    """Texts of two classes; what they say does not matter."""
+    """Texts of two classes with arbitrary content."""
     folder.mkdir()
     for split, count in (("train", rows), ("test", 20)):
         with (folder / f"{split}.jsonl").open("w") as file:
