@@ -26,8 +26,8 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
 _ROLE = re.compile(r":(?:func|class|meth|data|mod|attr):(?=<code>)")
 
 
-def on_config(config: Any) -> Any:
-    """Lay out the package for griffe."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Lay out the package for griffe, before the plug-ins are configured: they pass over folders that are not there."""
     shutil.rmtree(SOURCES, ignore_errors=True)
     package = SOURCES / "slimfed"
     package.mkdir(parents=True)
@@ -37,7 +37,6 @@ def on_config(config: Any) -> Any:
         (package / floor / "__init__.py").touch()
         for path in (ROOT / floor).iterdir():
             (package / floor / path.name).symlink_to(path)
-    return config
 
 
 def on_files(files: Any, config: Any) -> Any:
