@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from slimfed.dashboard import source
-from slimfed.dashboard.access import access
+from slimfed.dashboard.access import login
 from slimfed.dashboard.views import compare, fleet, launch, run, runs
 
 # Inline, because a named icon would be fetched from the internet.
@@ -30,7 +30,7 @@ LOOKS = """<style>
 def main() -> None:
     """Five pages. What a page shows is in its address, which can be shared: ``/run?run=ID&tab=Timeline``."""
     st.set_page_config(page_icon=ICON, layout="wide")
-    operator = access.require_login().role == "operator"
+    operator = login.require_login().role == "operator"
     store = replace(source.here(), operator=operator)
 
     def open_run(chosen: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 
 from slimfed.clients.errors import InputError
-from slimfed.dashboard.access import access
+from slimfed.dashboard.access import login
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import located
 from slimfed.platform.launch.liveness import ask_to_stop
@@ -77,7 +77,7 @@ def see_to_the_queue(source: Source, insight: Insight) -> int:
 
 def _ask_who() -> None:
     """Raises ``InputError`` unless the person at the page is an operator at this moment."""
-    if not access.may_operate():
+    if not login.may_operate():
         raise InputError("only an operator may do this")
 
 

@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from slimfed.dashboard.access.access import AccessError, check_address
+from slimfed.dashboard.access.login import check_address
+from slimfed.dashboard.access.users import AccessError
 
 APP = Path(__file__).with_name("app.py")
 START_SECONDS = 180.0

@@ -20,7 +20,7 @@ MANY, FEW = 5000, 2
 
 def fill(page, label, value):
     """Type into a field of the form, and wait until the job file shows it."""
-    field = page.get_by_label(label, exact=True).first
+    field = page.get_by_label(label, exact=True).filter(visible=True).first  # kinds of fields load one by one
     field.fill(str(value))
     field.press("Enter")
     name = label.rpartition(".")[2]

@@ -11,14 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from slimfed.dashboard.access import access
-from slimfed.dashboard.access.access import AccessError, Person
+from slimfed.dashboard.access import login
+from slimfed.dashboard.access import users as users_file
+from slimfed.dashboard.access.__main__ import main
+from slimfed.dashboard.access.users import AccessError, Person
 
 PASSWORD = "correct horse battery"
 
 PAGE = """
 import streamlit as st
-from slimfed.dashboard.access.access import may_operate, require_login
+from slimfed.dashboard.access.login import may_operate, require_login
 person = require_login()
 st.write(f"in: {person.name}, {may_operate()}")
 """
@@ -27,16 +29,16 @@ st.write(f"in: {person.name}, {may_operate()}")
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of a hash is not what is tested here."""
-    monkeypatch.setattr(access, "_N", 2**4)
-    for name in (access.USERS, access.PEOPLE):
+    monkeypatch.setattr(users_file, "_N", 2**4)
+    for name in (users_file.USERS, users_file.PEOPLE):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def users(tmp_path: Path) -> Path:
     path = tmp_path / "users"
-    access.write_user(path, "ada", "operator", PASSWORD)
-    access.write_user(path, "bob", "viewer", PASSWORD)
+    users_file.write_user(path, "ada", "operator", PASSWORD)
+    users_file.write_user(path, "bob", "viewer", PASSWORD)
     return path
 
 
@@ -48,11 +50,11 @@ def test_the_file_is_private_and_has_no_password(users: Path) -> None:
 
 
 def test_only_the_right_password_admits(users: Path) -> None:
-    doorman = access.read_users(users)
-    assert doorman.admit("ada", PASSWORD) == Person("ada", "operator")
-    assert doorman.admit("bob", PASSWORD) == Person("bob", "viewer")
+    passwords = users_file.read_users(users)
+    assert passwords.admit("ada", PASSWORD) == Person("ada", "operator")
+    assert passwords.admit("bob", PASSWORD) == Person("bob", "viewer")
     for name, password in [("ada", ""), ("ada", PASSWORD + " "), ("eve", PASSWORD), ("", "")]:
-        assert doorman.admit(name, password) is None
+        assert passwords.admit(name, password) is None
 
 
 GUESS = st.sampled_from([PASSWORD, "guess", ""])
@@ -63,11 +65,11 @@ KNOCKS = st.lists(st.tuples(st.sampled_from(["ada", "bob", "eve"]), GUESS, st.fl
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whoever_guessed_five_times_waits_a_minute_and_nobody_else(users: Path, knocks: list[Any]) -> None:
     """Against a model of one line for each name: how many wrong in a row, and until when it waits."""
-    doorman, now = access.read_users(users), 1000.0
+    passwords, now = users_file.read_users(users), 1000.0
     wrong, waits = dict.fromkeys(("ada", "bob", "eve"), 0), dict.fromkeys(("ada", "bob", "eve"), 0.0)
     for name, password, later in knocks:
         now += later
-        admitted = doorman.admit(name, password, now=now)
+        admitted = passwords.admit(name, password, now=now)
         if now < waits[name]:
             assert admitted is None, "the right password waits too"
         elif password == PASSWORD and name != "eve":
@@ -81,33 +83,33 @@ def test_whoever_guessed_five_times_waits_a_minute_and_nobody_else(users: Path, 
 
 
 def test_a_name_that_waits_is_not_freed_by_guessing_at_others(users: Path) -> None:
-    doorman = access.read_users(users)
+    passwords = users_file.read_users(users)
     for _ in range(5):
-        doorman.admit("ada", "guess", now=0.0)
+        passwords.admit("ada", "guess", now=0.0)
     for number in range(10_010):
-        doorman.admit(f"nobody-{number}", "guess", now=1.0)
-    assert doorman.admit("ada", PASSWORD, now=2.0) is None
-    assert set(doorman.wrong) == {"ada"}, "names are the visitor's to choose, and cost no memory"
+        passwords.admit(f"nobody-{number}", "guess", now=1.0)
+    assert passwords.admit("ada", PASSWORD, now=2.0) is None
+    assert set(passwords.wrong) == {"ada"}, "names are the visitor's to choose, and cost no memory"
 
 
 def test_a_changed_password_replaces_the_old_one(users: Path) -> None:
-    access.write_user(users, "ada", "viewer", "another password")
-    doorman = access.read_users(users)
-    assert doorman.admit("ada", PASSWORD) is None
-    assert doorman.admit("ada", "another password") == Person("ada", "viewer")
-    assert doorman.admit("bob", PASSWORD) is not None
+    users_file.write_user(users, "ada", "viewer", "another password")
+    passwords = users_file.read_users(users)
+    assert passwords.admit("ada", PASSWORD) is None
+    assert passwords.admit("ada", "another password") == Person("ada", "viewer")
+    assert passwords.admit("bob", PASSWORD) is not None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_computer_needs_no_login(address: str) -> None:
-    access.check_address(address, {})
+    login.check_address(address, {})
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])
 def test_elsewhere_needs_one(address: str, users: Path) -> None:
     with pytest.raises(AccessError, match="needs a login"):
-        access.check_address(address, {})
-    access.check_address(address, {access.USERS: str(users)})
+        login.check_address(address, {})
+    login.check_address(address, {users_file.USERS: str(users)})
 
 
 @pytest.mark.parametrize("content", ["ada", "ada:operator:x", "ada:king:YQ==:YQ==", "ada:operator:%%%:YQ=="])
@@ -116,36 +118,36 @@ def test_a_malformed_file_lets_nobody_in(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     path.chmod(0o600)
     with pytest.raises(AccessError, match="line 1"):
-        access.read_users(path)
+        users_file.read_users(path)
 
 
 def test_a_file_that_others_can_read_is_refused(users: Path) -> None:
     users.chmod(0o644)
     with pytest.raises(AccessError, match="chmod 600"):
-        access.read_users(users)
+        users_file.read_users(users)
 
 
 def test_people_of_a_provider_have_roles(tmp_path: Path) -> None:
     path = tmp_path / "people"
     path.write_text("Ada@Example.org operator\nbob@example.org\n")
     path.chmod(0o600)
-    assert access.read_people(path) == {"ada@example.org": "operator", "bob@example.org": "viewer"}
+    assert users_file.read_people(path) == {"ada@example.org": "operator", "bob@example.org": "viewer"}
     path.write_text("ada@example.org root\n")
     with pytest.raises(AccessError):
-        access.read_people(path)
+        users_file.read_people(path)
 
 
 @pytest.mark.parametrize(("name", "password"), [("a:b", PASSWORD), ("a\n", PASSWORD), ("", PASSWORD), ("ada", "x")])
 def test_bad_names_and_short_passwords_are_refused(tmp_path: Path, name: str, password: str) -> None:
     with pytest.raises(AccessError):
-        access.write_user(tmp_path / "users", name, "viewer", password)
+        users_file.write_user(tmp_path / "users", name, "viewer", password)
     assert not (tmp_path / "users").exists()
 
 
 def test_the_program_reads_the_password_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
-    assert access.main([str(tmp_path / "users"), "ada", "--operator"]) == 0
-    assert access.read_users(tmp_path / "users").admit("ada", PASSWORD) == Person("ada", "operator")
+    assert main([str(tmp_path / "users"), "ada", "--operator"]) == 0
+    assert users_file.read_users(tmp_path / "users").admit("ada", PASSWORD) == Person("ada", "operator")
 
 
 def page(monkeypatch: pytest.MonkeyPatch, address: str) -> AppTest:
@@ -157,7 +159,7 @@ def page(monkeypatch: pytest.MonkeyPatch, address: str) -> AppTest:
 
 
 def test_a_page_from_elsewhere_shows_nothing_before_the_login(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(access.USERS, str(users))
+    monkeypatch.setenv(users_file.USERS, str(users))
     shown = page(monkeypatch, "0.0.0.0")
     assert not shown.markdown
     shown.text_input[0].input("bob")
