@@ -56,12 +56,14 @@ class RunResult:
     @property
     def accuracy(self) -> float | None:
         """Of the pruned global model on the test split, in [0, 1]; None before an evaluation."""
-        return self.figures["accuracy"]
+        accuracy: float | None = self.figures["accuracy"]
+        return accuracy
 
     @property
     def sparsity(self) -> float | None:
         """Mean share of the prunable parameters that devices have removed, in [0, 1]."""
-        return self.figures["sparsity"]
+        sparsity: float | None = self.figures["sparsity"]
+        return sparsity
 
     @property
     def job(self) -> "Job":
