@@ -72,6 +72,7 @@ def test_a_job_comes_from_tables_a_file_or_a_job_and_fields_are_overruled(tmp_pa
         ("missing.toml", (), "there is no such file"),
         (None, "training.rounds=5", "must be a mapping of fields"),
         (None, ["training.rounds"], "must read field=value"),
+        (None, {5: 1}, "5 is no field"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused(source: Any, settings: Any, said: str) -> None:

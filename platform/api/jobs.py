@@ -43,13 +43,15 @@ def _document(source: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
 
 
 def tables(settings: Settings) -> dict[str, Any]:
-    """The settings as nested tables. Raises ``InputError`` for a name that is no field."""
+    """The settings as nested tables. Raises ``InputError`` for what is neither a mapping by names nor lines."""
     if isinstance(settings, str):
         raise InputError(f"set = {settings!r}: must be a mapping of fields, or a list of lines such as this one")
     if not isinstance(settings, Mapping):
         return parse_sets(settings)
     result: dict[str, Any] = {}
     for field, value in settings.items():
+        if not isinstance(field, str):
+            raise InputError(f"set: {field!r} is no field; name it as text, such as 'training.rounds'")
         nested = value
         for name in reversed(field.split(".")):
             nested = {name: nested}

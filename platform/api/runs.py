@@ -35,7 +35,7 @@ def run(
     """Run a job to its end.
 
     ``job`` and ``set`` as in :func:`slimfed.load_job`. ``runtime``: "flower" starts a SuperLink and Ray workers and
-    uses all processors, as ``slimfed run`` does; "local" computes in this process, one device cohort after another,
+    uses all processors, as ``slimfed run`` does; "local" computes in this process, one cohort after another,
     which starts at once and suits notebooks and small jobs. Both give the same result. ``progress``: show a bar on
     standard error, or in the notebook. ``on_round`` is called after every round with its :class:`slimfed.RoundFigures`;
     if it raises, the run is stopped and the error raised again. ``home``: folder of the runs; default: that of the
@@ -80,7 +80,7 @@ def resume(
                 raise InputError(f"run {row.id} is running (process {row.pid} on {row.host}); stop it first")
             folder = run_folder(Path(row.folder).parent, row.id)
             if folder.federation.is_file():
-                raise InputError(f"run {row.id} is one of real devices: continue it with `slimfed resume {row.id}`")
+                raise InputError(f"run {row.id} runs on real devices: continue it with `slimfed resume {row.id}`")
             sizing = check(load_job(folder.job)).sizing
             if not store.take_over(row):
                 raise InputError(f"run {row.id} is being resumed by somebody else")
@@ -131,9 +131,9 @@ def _compute_here(run_id: str, folder: RunFolder, journal: "_ReportingJournal") 
     with _one_thread():
         try:
             serve(LocalGrid(1), settings, after_round=journal.look)
-        except Exception as error:
-            if journal.look().final is None:  # the session has recorded the end of the run
-                raise error
+        except Exception:
+            if journal.look().final is None:  # otherwise the session has recorded how the run ended
+                raise
 
 
 @contextmanager
