@@ -111,7 +111,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
 
         # Compare the two, and share the link of that.
         page.goto(f"{address}/compare?runs={short},{long}")
-        shows(page, "How the jobs differ", SOON)
+        shows(page, "Differences of the jobs", SOON)
         shows(page, "Cost to target", SOON)
         expect(page.locator(".js-plotly-plot .main-svg:first-child")).to_have_count(2, timeout=SOON)
         assert page.get_by_test_id("stException").count() == 0
