@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.fleet.profiles import load_fleet
@@ -21,7 +22,7 @@ from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.launch.preflight import Checked
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.workers import Sizing
-from slimfed.platform.server import checkpoint
+from slimfed.platform.server import assembly, checkpoint
 from slimfed.platform.server.session import serve
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -59,6 +60,7 @@ class House:
         """Compute the run in a process of its own; returns its exit code, negative for the signal that killed it."""
 
         def work() -> None:
+            use_one_thread()
             damage()
             serve(
                 LocalGrid(2),
@@ -88,6 +90,12 @@ class House:
 
     def end(self, run: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return checkpoint.load(checkpoint.path_of(run_folder(self.home, run).checkpoints, ROUNDS))
+
+
+def use_one_thread() -> None:
+    """OpenMP's threads are not there after a fork, and a process that computes with several would wait for them."""
+    torch.set_num_threads(1)
+    assembly.processor_count = lambda: 1  # type: ignore[attr-defined]
 
 
 def die() -> None:
