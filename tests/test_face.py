@@ -178,10 +178,10 @@ def test_an_empty_store_has_no_runs(tmp_path: Path) -> None:
 def test_a_sweep_runs_every_combination_and_knows_those_that_are_done(home: Path) -> None:
     sets = {"training.rounds": 1, "fleet.devices": 2, "engine.workers": 1}
     values = {"method.target_sparsity": [0.2, 0.4]}
-    swept = slimfed.sweep(SMALL, values, set=sets, name="two", home=home)
+    swept = slimfed.sweep(SMALL, values, set=sets, name="two", runtime="local", home=home)
     assert len(swept.runs) == len(swept.groups) == 2
     assert {run.job.method.target_sparsity for run in swept.runs} == {0.2, 0.4}
-    again = slimfed.sweep(SMALL, values, set=sets, name="two", home=home)
+    again = slimfed.sweep(SMALL, values, set=sets, name="two", home=home)  # whichever runtime: none is left to run
     assert [run.id for run in again.runs] == [run.id for run in swept.runs]
 
 
@@ -192,6 +192,8 @@ def test_a_sweep_runs_every_combination_and_knows_those_that_are_done(home: Path
         (lambda: slimfed.compare(metric="taste"), "metric = 'taste'"),
         (lambda: slimfed.sweep(SMALL, {"seed": [1, 2]}, seeds=2), "seeds: values of seed are given already"),
         (lambda: slimfed.sweep(SMALL, {"training.rounds": []}), "no combination"),
+        (lambda: slimfed.sweep(SMALL, runtime="local", parallel=2), "parallel = 2: runtime = 'local'"),
+        (lambda: slimfed.sweep(SMALL, runtime="nowhere"), "runtime = 'nowhere'"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused_at_once(call: Any, said: str) -> None:

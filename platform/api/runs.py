@@ -1,11 +1,11 @@
 """Running a job from Python: through Flower's runtime, as the command line does, or within this process."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.api import local_runtime
 from slimfed.platform.api.jobs import JobSource, Settings, load_job
 from slimfed.platform.api.notebook import open_notebook_display
 from slimfed.platform.api.results import RunResult, place
@@ -44,7 +44,7 @@ def run(
     Raises ``InputError`` for a job that cannot run, before anything is written. A failing run raises nothing; its
     status is "failed", and ``cause`` has the cause.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     from slimfed.platform.launch.preflight import check  # brings torch
     from slimfed.platform.launch.run_creation import create_run
 
@@ -69,7 +69,7 @@ def resume(
     ``run``: a result, or a run's id, its beginning, or "last". The other parameters are those of :func:`run`; a run
     may be resumed in another runtime than it began in. Raises ``InputError`` for a run that is running.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     from slimfed.platform.launch.preflight import check  # brings torch
 
     known = run if isinstance(run, RunResult) else RunResult.read(run, place(home), store_url())
@@ -88,7 +88,8 @@ def resume(
     return known.refresh()
 
 
-def _check_runtime(runtime: str) -> None:
+def check_runtime(runtime: str) -> None:
+    """Raises ``InputError`` for a runtime that there is not."""
     if runtime not in _RUNTIMES:
         raise InputError(f"runtime = {runtime!r}: must be one of {', '.join(_RUNTIMES)}")
 
@@ -108,48 +109,14 @@ def _compute(
     reporter = RoundReporter(reader, run_id, on_round, told=reader.find_run(run_id).rounds_done)
     with _display(progress) as display:
         journal = _ReportingJournal(StoreJournal(store, run_id, display, began=runtime == "local"), reporter)
+        plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing)
         if runtime == "local":
-            _compute_here(run_id, folder, journal)
+            local_runtime.compute(plan, journal)
         else:
-            launch(LaunchPlan(run_id, folder.path.parent, folder.path, sizing), journal)
+            launch(plan, journal)
         journal.look()
     if reporter.error is not None:
         raise reporter.error
-
-
-def _compute_here(run_id: str, folder: RunFolder, journal: "_ReportingJournal") -> None:
-    """The server's own code with one node, all in this process."""
-    from slimfed.platform.server.session import serve
-    from slimfed.strategies.local_grid import LocalGrid
-
-    settings: dict[str, Any] = {
-        "slimfed.run": run_id,
-        "slimfed.home": str(folder.path.parent),
-        "slimfed.nodes": 1,
-        "slimfed.real": False,
-    }
-    with _one_thread():
-        try:
-            serve(LocalGrid(1), settings, after_round=journal.look)
-        except Exception:
-            if journal.look().final is None:  # otherwise the session has recorded how the run ended
-                raise
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread on a CPU, as every node does; the caller's setting is restored afterwards.
-
-    The last bits of a sum depend on the number of threads.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _ReportingJournal:

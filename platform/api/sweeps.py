@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slimfed.clients.errors import InputError
+from slimfed.clients.errors import InputError, SlimfedError
+from slimfed.platform.api import local_runtime
 from slimfed.platform.api.jobs import JobSource, Settings, load_job, tables
 from slimfed.platform.api.results import RunResult, place
+from slimfed.platform.api.runs import Runtime, check_runtime
 from slimfed.platform.comparison.as_json import comparison_as_json
 from slimfed.platform.comparison.course import QUALITIES
 from slimfed.platform.comparison.report import Comparison, choose_target, load_courses
@@ -66,6 +68,7 @@ def sweep(
     seeds: int = 1,
     name: str | None = None,
     parallel: int = 1,
+    runtime: Runtime = "flower",
     metric: str = "accuracy",
     target: float | None = None,
     home: str | Path | None = None,
@@ -74,21 +77,28 @@ def sweep(
 
     Each combination runs with ``seeds`` seeds, counted up from the job's, ``parallel`` runs at once. When repeated, a
     sweep of the same ``name`` (default: the job's) reuses finished runs, resumes stopped ones, and starts missing ones.
-    ``metric`` and ``target`` as in :func:`compare`. Raises ``InputError`` before the first run starts if any
-    combination cannot run, and ``RuntimeError`` if no run ended as "done".
+    ``runtime`` as in :func:`slimfed.run`; "local" computes one run at a time. ``metric`` and ``target`` as in
+    :func:`compare`. Raises ``InputError`` before the first run starts if any
+    combination cannot run, and ``SlimfedError`` if no run ended as "done".
     """
     from slimfed.platform.launch.batch import run_batch  # brings torch
 
     _check_metric(metric)
+    check_runtime(runtime)
+    if runtime == "local" and parallel > 1:
+        raise InputError(f"parallel = {parallel}: runtime = 'local' computes one run at a time; use parallel = 1")
     axes = {field: list(choices) for field, choices in (values or {}).items()}
     if "seed" in axes and seeds > 1:
         raise InputError("seeds: values of seed are given already; give one of the two")
     common = tables(set)
     planned = expand_jobs(lambda chosen: load_job(job, merge(common, tables(chosen))), axes, seeds, name)
     where = place(home)
-    result = run_batch(planned.variants, parallel, planned.name, where)
+    if runtime == "local":
+        result = run_batch(planned.variants, parallel, planned.name, where, local_runtime.compute)
+    else:
+        result = run_batch(planned.variants, parallel, planned.name, where)
     if not result.run_ids:
-        raise RuntimeError(f"sweep {planned.name!r}: no run ended as done; slimfed.open_store().runs has their causes")
+        raise SlimfedError(f"sweep {planned.name!r}: no run ended as done; slimfed.open_store().runs has their causes")
     return _compared(result.run_ids, metric, target, where, store_url(planned.variants[0].job))
 
 

@@ -4,7 +4,7 @@ Finished runs are reused, stopped and failed runs are resumed, and missing runs 
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,17 +51,32 @@ class Task:
         return self.found is not None and self.found.status == "done"
 
 
-def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = None, place: Path | None = None) -> Batch:
+Compute = Callable[[LaunchPlan, StoreJournal, StopSignals], object]
+"""Computes one run to its end."""
+
+
+def _launch(plan: LaunchPlan, journal: StoreJournal, stop: StopSignals) -> None:
+    launch(plan, journal, stop=stop)
+
+
+def run_batch(
+    variants: Sequence[Variant],
+    parallel: int,
+    sweep: str | None = None,
+    place: Path | None = None,
+    compute: Compute = _launch,
+) -> Batch:
     """Run the missing runs of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
 
     Only runs of the same ``sweep`` are reused or resumed; without sweep, any run of the same job. A first Ctrl-C stops
-    the runs and starts no more; a second one kills them. ``place``: folder of the runs.
+    the runs and starts no more; a second one kills them. ``place``: folder of the runs. ``compute``: by default through
+    Flower's runtime.
     """
     place = place or home()
     tasks = _find(variants, sweep, place)
     _say_what_is_to_do(tasks, sweep)
     pending = _checked(tasks)
-    crew = _Crew(sweep, parallel, place)
+    crew = _Crew(sweep, parallel, place, compute)
     with stop_signals() as stop, Board() as board, ThreadPoolExecutor(parallel) as pool:
         waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
         while waiting:  # in short intervals, so that signals are handled
@@ -84,8 +99,9 @@ def run_batch(variants: Sequence[Variant], parallel: int, sweep: str | None = No
 class _Crew:
     """Runs tasks in threads."""
 
-    def __init__(self, sweep: str | None, parallel: int, place: Path) -> None:
+    def __init__(self, sweep: str | None, parallel: int, place: Path, compute: Compute) -> None:
         self._place = place
+        self._compute = compute
         self._sweep = sweep
         self._parallel = parallel
         self._errors: list[BaseException] = []
@@ -113,7 +129,7 @@ class _Crew:
             size = _share(checked.sizing, task.variant.job, self._parallel)
             plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
             with board.display(task.variant.label) as display:
-                launch(plan, StoreJournal(store, run_id, display), stop=stop)
+                self._compute(plan, StoreJournal(store, run_id, display), stop)
 
     def _prepare(self, store: Store, task: Task) -> tuple[str, RunFolder, Checked]:
         if task.found is None:
