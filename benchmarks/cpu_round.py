@@ -1,86 +1,159 @@
 """A round on a CPU against stock Flower + PEFT, in turns on the same machine. Writes the README's table and figure.
 
-    python benchmarks/cpu_round.py [--minilm FOLDER --sst2 FOLDER]
-    python benchmarks/cpu_round.py --render             # only table and figure again, from results/cpu-round.json
+    python benchmarks/cpu_round.py [--minilm FOLDER --sst2 FOLDER] [--pfl pfl_peft.py --pfl-python PYTHON]
+    python benchmarks/cpu_round.py --render                 # only table and figure again, from results/cpu-round.json
+    python benchmarks/cpu_round.py --devices 4 --out FILE   # a quick check that it works
 
 80 devices x 10 steps x batch 8 x length 32, rank 8, no pruning: `slimfed run` with its defaults, and flower_peft.py.
-Without the two folders only the 2-layer BERT that slimfed ships is measured.
+Without the two folders only the 2-layer BERT that slimfed ships is measured. Every side runs at least two rounds, and
+its first round is left out. Each model's results are kept with what they were measured on; measuring one model leaves
+the other's in the file.
+
+``--pfl``: a script that runs the same work with pfl-research's simulator (or a folder with pfl_peft.py). It is called
+with MODEL DATA DEVICES ROUNDS STEPS BATCH LENGTH LEARNING_RATE and prints a line "PEER {json}" with ``rounds``,
+``first_round_s`` and ``s_per_round``, the median of the later rounds. ``--pfl-python``: the interpreter with
+pfl[pytorch], transformers and peft.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import matplotlib
-import psutil
+from calling import CallError, call, slimfed_environment, slimfed_run
+from cpu_round_report import MINILM, TINY, ReportError, draw, table
+from machine import load, machine
 from readme_table import put
-
-from slimfed.clients.builtin.commands import commands
-
-matplotlib.use("svg")
-from matplotlib import pyplot
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results" / "cpu-round.json"
-_FIGURE = _HERE / "images" / "cpu-round.svg"
 _TINY = _HERE.parent / "clients" / "builtin" / "weights" / "tiny-encoder"
-_WORK = {"devices": 80, "steps": 10, "batch": 8, "length": 32, "rank": 8, "learning_rate": 2e-3}
-_AIMS = {"BERT, 2 layers x 128": 8, "MiniLM-L6 on SST-2": 3}
-_SECONDS = 900
+_DEVICES = 80
+_WORK = {"steps": 10, "batch": 8, "length": 32, "rank": 8, "learning_rate": 2e-3}
+_PFL_LIBRARIES = ("pfl", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and its data, and how both sides are run.
+
+    ``peer_devices``: fewer than ``devices`` if the peers' seconds are scaled. ``rounds``: those of each side that end
+    without an evaluation. ``limit``: seconds that one run may take.
+    """
+
+    name: str
+    model: Path
+    data: Path
+    devices: int
+    peer_devices: int
+    rounds: int
+    limit: float
+
+    @property
+    def peer_work(self) -> dict[str, Any]:
+        """What the peers are told to do."""
+        paths = {"model": str(self.model), "data": str(self.data)}
+        return {**_WORK, **paths, "devices": self.peer_devices, "rounds": self.rounds}
 
 
 def main() -> None:
     """Measure, keep, render."""
+    options = _options()
+    try:
+        if not options.render:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            measure(options)
+        results = json.loads(options.out.read_text(encoding="utf-8"))
+        print(table(results))
+        if options.out.resolve() == _RESULTS.resolve():
+            put("cpu-round", table(results))
+            draw(results)
+    except (CallError, ReportError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minilm", type=Path, help="folder of the model")
     parser.add_argument("--sst2", type=Path, help="folder with train.jsonl and test.jsonl")
-    parser.add_argument("--turns", type=int, default=2, help="how often each side of the small model is run")
+    parser.add_argument("--only", choices=("tiny", "minilm"), help="measure only this model")
+    parser.add_argument("--pfl", type=Path, help="script of the third side, or its folder")
+    parser.add_argument("--pfl-python", default=sys.executable, help="its interpreter; default: this one")
+    parser.add_argument("--turns", type=int, default=2, help="how often each side of a model is run")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side, of which the first is left out")
+    parser.add_argument("--devices", type=int, help="fewer devices on all sides, for a quick check; needs --out")
+    parser.add_argument("--peer-devices", type=int, help="fewer devices of the peers; their seconds are scaled")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds that one run of a side may take")
     parser.add_argument("--out", type=Path, default=_RESULTS)
     parser.add_argument("--render", action="store_true", help="run nothing, write table and figure from --out")
     options = parser.parse_args()
-    if not options.render:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(measure(options), indent=1) + "\n", encoding="utf-8")
-    results = json.loads(options.out.read_text(encoding="utf-8"))
-    print(table(results))
-    if options.out == _RESULTS:
-        put("cpu-round", table(results))
-        draw(results)
+    if options.render and not options.out.is_file():
+        parser.error(f"--render: there is no {options.out}")
+    if bool(options.minilm) != bool(options.sst2) or (options.only == "minilm" and not options.minilm):
+        parser.error("MiniLM needs both --minilm and --sst2")
+    if min(options.rounds, options.peer_devices or 2, options.devices or 2) < 2 or options.turns < 1:
+        parser.error("at least two rounds, two devices and one turn: the first round of each side is left out")
+    if options.devices and options.out.resolve().is_relative_to(_RESULTS.parent.resolve()):
+        parser.error(f"--devices is for a quick check: name a file outside {_RESULTS.parent} with --out")
+    options.devices = options.devices or _DEVICES
+    options.peer_devices = options.peer_devices or options.devices
+    if options.peer_devices > options.devices:
+        parser.error("--peer-devices: the peers have no more devices than slimfed")
+    if options.pfl and options.pfl.is_dir():
+        options.pfl /= "pfl_peft.py"
+    if options.pfl and not options.pfl.is_file():
+        parser.error(f"--pfl: there is no {options.pfl}")
+    return options
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Both sides of every model, in turns."""
-    names = ("slimfed", "torch", "transformers", "peft", "flwr", "ray")
-    found: dict[str, Any] = {"versions": {name: version(name) for name in names}, "models": {}}
-    found["cores"], found["load"] = os.cpu_count(), []
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, model, data, rounds, turns in _models(options, Path(scratch)):
-            found["models"][name] = {"slimfed": [], "peer": []}
-            for _ in range(turns):
-                found["load"].append(psutil.getloadavg()[0])
-                found["models"][name]["peer"].append(peer(model, data, rounds, Path(scratch)))
-                found["models"][name]["slimfed"].append(ours(model, data, rounds + 2, Path(scratch)))
-    return found
+def measure(options: argparse.Namespace) -> None:
+    """All sides of every model, in turns; each model is kept in ``options.out`` when it is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        for case in _cases(options, Path(folder)):
+            entry = _measure(case, options, Path(folder))
+            found = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {"models": {}}
+            found["models"][case.name] = entry
+            options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _models(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Path, Path, int, int]]:
-    """Name, model, data, rounds of the peer and turns."""
-    names = list(_AIMS)
-    _write_commands(scratch / "commands")
-    yield names[0], _TINY, scratch / "commands", 3, options.turns
-    if options.minilm and options.sst2:
-        yield names[1], options.minilm, options.sst2, 1, 1
+def _measure(case: Case, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "machine": machine(),
+        "load": [],
+        "work": _WORK,
+        "devices": case.devices,
+        "peer_devices": case.peer_devices,
+        "slimfed": [],
+        "peer": [],
+    }
+    if options.pfl:
+        entry |= {"pfl": [], "pfl_versions": pfl_versions(options.pfl_python)}
+    for _ in range(options.turns):
+        entry["load"].append(load())
+        entry["peer"].append(peer(case, scratch))
+        if options.pfl:
+            entry["pfl"].append(pfl(case, options.pfl, options.pfl_python))
+        entry["slimfed"].append(ours(case, scratch))
+    return entry
+
+
+def _cases(options: argparse.Namespace, scratch: Path) -> Iterator[Case]:
+    counts = (options.devices, options.peer_devices, options.rounds, options.limit)
+    if options.only != "minilm":
+        _write_commands(scratch / "commands")
+        yield Case(TINY, _TINY, scratch / "commands", *counts)
+    if options.minilm and options.only != "tiny":
+        yield Case(MINILM, options.minilm.resolve(), options.sst2.resolve(), *counts)
 
 
 def _write_commands(folder: Path) -> None:
+    from slimfed.clients.builtin.commands import commands  # only here: a table can be written without slimfed
+
     folder.mkdir()
     splits = dict(zip(("train", "test"), commands(), strict=True))
     labels = sorted({row.label for row in splits["train"]})
@@ -89,78 +162,54 @@ def _write_commands(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-def peer(model: Path, data: Path, rounds: int, scratch: Path) -> dict[str, Any]:
+def peer(case: Case, scratch: Path) -> dict[str, Any]:
     """Seconds of every round of Flower + PEFT."""
     settings = scratch / "settings.json"
-    settings.write_text(json.dumps({**_WORK, "model": str(model), "data": str(data), "rounds": rounds}))
-    text = _run([sys.executable, str(_HERE / "flower_peft.py"), str(settings)], {"PYTHONPATH": str(_HERE)})
-    (line,) = [line for line in text.splitlines() if line.startswith("PEER ")]
-    return json.loads(line.removeprefix("PEER "))
+    settings.write_text(json.dumps(case.peer_work), encoding="utf-8")
+    what = f"{case.name}, Flower + PEFT, {case.rounds} rounds of {case.peer_devices} devices"
+    command = [sys.executable, str(_HERE / "flower_peft.py"), str(settings)]
+    return _printed(what, call(what, command, {"PYTHONPATH": str(_HERE)}, case.limit))
 
 
-def ours(model: Path, data: Path, rounds: int, scratch: Path) -> dict[str, Any]:
+def pfl(case: Case, script: Path, python: str) -> dict[str, Any]:
+    """What the script of pfl-research prints: ``rounds``, ``first_round_s`` and ``s_per_round`` of the later ones."""
+    what = f"{case.name}, pfl-research, {case.rounds} rounds of {case.peer_devices} devices"
+    names = ("model", "data", "devices", "rounds", "steps", "batch", "length", "learning_rate")
+    command = [python, str(script), *(str(case.peer_work[name]) for name in names)]
+    return _printed(what, call(what, command, {"HF_HUB_OFFLINE": "1"}, case.limit))
+
+
+def pfl_versions(python: str) -> dict[str, str]:
+    """Versions of pfl-research and of what it computes with, in its own environment."""
+    ask = f"from importlib.metadata import version; print(*map(version, {_PFL_LIBRARIES!r}))"
+    text = call("pfl-research's versions (--pfl-python)", [python, "-c", ask], {}, 60.0)
+    return dict(zip(_PFL_LIBRARIES, text.split(), strict=True))
+
+
+def _printed(what: str, text: str) -> dict[str, Any]:
+    """The object after "PEER " in a peer's output. Raises :class:`CallError` without one."""
+    lines = [line for line in text.splitlines() if line.startswith("PEER ")]
+    if len(lines) != 1:
+        raise CallError(f"{what}: printed no result. The end of what it printed:\n{text[-2000:]}")
+    return dict(json.loads(lines[0].removeprefix("PEER ")))
+
+
+def ours(case: Case, scratch: Path) -> dict[str, Any]:
     """Seconds of every round of `slimfed run`, store and checkpoint included."""
+    rounds = case.rounds + 1  # the last one also measures every model, which the peers do not, and is left out
     sets = {
-        "model.path": model, "data.path": data, "data.max_length": _WORK["length"], "fleet.devices": _WORK["devices"],
-        "method.target_sparsity": 0.0, "bandit.ranks": [_WORK["rank"]], "training.rounds": rounds,
-        "training.local_steps": _WORK["steps"], "training.batch_size": _WORK["batch"],
+        "model.path": case.model, "data.path": case.data, "data.max_length": _WORK["length"],
+        "fleet.devices": case.devices, "method.target_sparsity": 0.0, "bandit.ranks": [_WORK["rank"]],
+        "training.rounds": rounds, "training.local_steps": _WORK["steps"], "training.batch_size": _WORK["batch"],
         "training.learning_rate": _WORK["learning_rate"], "evaluation.every": rounds, "evaluation.device_examples": 1,
     }  # fmt: skip
-    command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", "--json"]
-    command += [part for name, value in sets.items() for part in ("--set", f"{name}={value}")]
-    home = {"SLIMFED_HOME": str(scratch / "home")}
-    summary = json.loads(_run(command, home))
-    shown = json.loads(_run([*command[:3], "show", summary["run_id"], "--json"], home))
-    folder = scratch / "home" / summary["run_id"]
-    reasons = (folder / "logs" / "engine.log").read_text(encoding="utf-8").splitlines()
-    # The last round also measures every model, which the peer does not.
+    home = scratch / "home"
+    what = f"{case.name}, slimfed, {rounds} rounds of {case.devices} devices"
+    shown = slimfed_run(what, sets, slimfed_environment(home, scratch), case.limit)
+    reasons = Path(shown["folder"], "logs", "engine.log").read_text(encoding="utf-8").splitlines()
     return {"seconds": [each["wall_seconds"] for each in shown["round_list"]][:-1], "engine": reasons}
 
 
-def _run(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stderr[-2000:]}")
-    return done.stdout
-
-
-def table(results: dict[str, Any]) -> str:
-    """Markdown: one row a model."""
-    lines = ["| model | Flower + PEFT, s a round | slimfed, s a round | times faster | aim |", "|---|---|---|---|---|"]
-    for name, sides in results["models"].items():
-        theirs, our = _seconds(sides["peer"]), _seconds(sides["slimfed"])
-        lines.append(f"| {name} | {theirs:.1f} | **{our:.2f}** | **{theirs / our:.1f}** | {_AIMS[name]} |")
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    loads = ", ".join(f"{load:.1f}" for load in results["load"])
-    lines += ["", f"{results['cores']} cores; load average before each turn {loads}; {versions}. slimfed chose:", ""]
-    for name, sides in results["models"].items():
-        lines += [f"- {name}: {reason}" for reason in sides["slimfed"][-1]["engine"]]
-    return "\n".join(lines)
-
-
-def _seconds(runs: list[dict[str, Any]]) -> float:
-    """Median over the rounds of all turns, the first of each left out where there are more: it warms up."""
-    return median(seconds for run in runs for seconds in (run["seconds"][1:] or run["seconds"]))
-
-
-def draw(results: dict[str, Any]) -> None:
-    """Seconds a round of both sides, a pair of bars a model."""
-    matplotlib.rcParams["svg.hashsalt"] = "slimfed"
-    figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
-    for place, (side, label) in enumerate((("peer", "Flower + PEFT"), ("slimfed", "slimfed"))):
-        seconds = [_seconds(sides[side]) for sides in results["models"].values()]
-        bars = axes.barh([n + 0.4 * place for n in range(len(seconds))], seconds, height=0.38, label=label)
-        axes.bar_label(bars, fmt="%.1f s", padding=3)
-    axes.set_yticks([n + 0.2 for n in range(len(results["models"]))], list(results["models"]))
-    axes.set_xlabel("seconds a round of 80 devices")
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.legend(frameon=False)
-    _FIGURE.parent.mkdir(exist_ok=True)
-    figure.savefig(_FIGURE, metadata={"Date": None})
-
-
 if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main()

@@ -1,0 +1,104 @@
+"""The benchmarks' tables: what cannot be compared honestly is refused, and says of itself how it was measured."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def report() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        return importlib.import_module("cpu_round_report")
+
+
+@pytest.fixture(scope="module")
+def calling() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        return importlib.import_module("calling")
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    seen = {
+        "date": "2026-01-02T03:04:05+00:00",
+        "versions": {"slimfed": "1.2", "torch": "3.4"},
+        "python": "3.12.3",
+        "processor": "a processor",
+        "cores": 2,
+        "instruction_sets": ["amx_bf16", "avx2"],
+        "gpus": [],
+    }
+    entry = {
+        "machine": seen,
+        "load": [0.25, 1.5],
+        "devices": 80,
+        "peer_devices": 80,
+        "slimfed": [{"seconds": [9.0, 2.0], "engine": ["engine.dtype = bf16"]}],
+        "peer": [{"seconds": [50.0, 10.0, 12.0]}],
+    }
+    return entry | changes
+
+
+def test_the_first_round_of_every_side_is_left_out(report: ModuleType) -> None:
+    text = report.table({"models": {report.TINY: measured()}})
+    assert f"| {report.TINY} | 11.0 | **2.00** | **5.5** | 8 |" in text
+    assert "pfl-research" not in text
+
+
+@pytest.mark.parametrize(
+    ("side", "run"),
+    [
+        ("peer", {"seconds": [98.8]}),
+        ("slimfed", {"seconds": [29.2], "engine": []}),
+        ("pfl", {"rounds": 1, "first_round_s": 9.0, "s_per_round": 9.0}),
+    ],
+)
+def test_a_run_of_one_round_is_refused(report: ModuleType, side: str, run: dict[str, Any]) -> None:
+    with pytest.raises(report.ReportError, match=rf"^{report.MINILM}: a run of .* has 1 round"):
+        report.table({"models": {report.TINY: measured(), report.MINILM: measured(**{side: [run]})}})
+
+
+def test_reduced_peers_are_scaled_and_named(report: ModuleType) -> None:
+    text = report.table({"models": {report.TINY: measured(peer_devices=8)}})
+    assert "| 110.0 |" in text
+    assert "Only 8 of the 80 devices of the peers were run; their seconds were scaled by 10." in text
+
+
+def test_the_third_side_has_columns_where_it_was_measured(report: ModuleType) -> None:
+    third = measured(pfl=[{"rounds": 3, "first_round_s": 30.0, "s_per_round": 20.0}], pfl_versions={"pfl": "0.6.0"})
+    text = report.table({"models": {report.TINY: third, report.MINILM: measured()}})
+    assert "| 20.0 | **10.0** | 8 |" in text
+    assert "pfl-research ran with pfl 0.6.0." in text
+    assert "| not measured |" in text
+
+
+def test_the_footnote_says_on_what_it_was_measured(report: ModuleType) -> None:
+    text = report.table({"models": {report.TINY: measured()}})
+    assert (
+        "2026-01-02, a processor, 2 cores (avx2, amx_bf16); load average before each turn 0.2, 1.5; "
+        "Python 3.12.3, slimfed 1.2, torch 3.4." in text
+    )
+
+
+def test_the_kept_results_are_as_the_script_writes_them(report: ModuleType) -> None:
+    kept = json.loads((FOLDER / "results" / "cpu-round.json").read_text(encoding="utf-8"))
+    for entry in kept["models"].values():
+        assert {"machine", "load", "devices", "peer_devices", "slimfed", "peer"} <= set(entry)
+
+
+def test_a_call_that_takes_too_long_is_named_and_ended(calling: ModuleType) -> None:
+    with pytest.raises(calling.CallError, match=r"^the slow one: not done after 0\.2 s"):
+        calling.call("the slow one", [sys.executable, "-c", "import time; time.sleep(60)"], {}, 0.2)
+
+
+def test_a_call_that_fails_says_why(calling: ModuleType) -> None:
+    with pytest.raises(calling.CallError, match=r"^the bad one: failed with exit code 1\.(.|\n)*because"):
+        calling.call("the bad one", [sys.executable, "-c", "raise SystemExit('because')"], {}, 60.0)
