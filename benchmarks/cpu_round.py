@@ -18,6 +18,8 @@ pfl[pytorch], transformers and peft.
 import argparse
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -137,7 +139,7 @@ def _measure(case: Case, options: argparse.Namespace, scratch: Path) -> dict[str
         entry["load"].append(load())
         entry["peer"].append(peer(case, scratch))
         if options.pfl:
-            entry["pfl"].append(pfl(case, options.pfl, options.pfl_python))
+            entry["pfl"].append(pfl(case, options.pfl, options.pfl_python, scratch))
         entry["slimfed"].append(ours(case, scratch))
     return entry
 
@@ -171,12 +173,34 @@ def peer(case: Case, scratch: Path) -> dict[str, Any]:
     return _printed(what, call(what, command, {"PYTHONPATH": str(_HERE)}, case.limit))
 
 
-def pfl(case: Case, script: Path, python: str) -> dict[str, Any]:
+def pfl(case: Case, script: Path, python: str, scratch: Path) -> dict[str, Any]:
     """What the script of pfl-research prints: ``rounds``, ``first_round_s`` and ``s_per_round`` of the later ones."""
     what = f"{case.name}, pfl-research, {case.rounds} rounds of {case.peer_devices} devices"
-    names = ("model", "data", "devices", "rounds", "steps", "batch", "length", "learning_rate")
-    command = [python, str(script), *(str(case.peer_work[name]) for name in names)]
-    return _printed(what, call(what, command, {"HF_HUB_OFFLINE": "1"}, case.limit))
+    names = ("data", "devices", "rounds", "steps", "batch", "length", "learning_rate")
+    model = str(in_fp32(case.model, scratch / f"fp32-{case.model.name}"))
+    command = [python, str(script), model, *(str(case.peer_work[name]) for name in names)]
+    text = call(what, command, {"HF_HUB_OFFLINE": "1"}, case.limit)
+    if re.search(r"loss after local training\s*: nan", text):
+        raise CallError(f"{what}: its training diverged (a loss is NaN), so its seconds mean nothing")
+    return _printed(what, text)
+
+
+def in_fp32(model: Path, folder: Path) -> Path:
+    """A copy of a model's folder with weights in fp32.
+
+    transformers computes in the type of the file unless told otherwise, and the file of the model that slimfed ships is
+    fp16: slow on a CPU, and training in it diverges.
+    """
+    if not folder.exists():
+        from safetensors.torch import load_file, save_file  # only here: a table can be written without torch
+
+        shutil.copytree(model, folder)
+        weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = {name: value for name, value in config.items() if name != "torch_dtype"} | {"dtype": "float32"}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 def pfl_versions(python: str) -> dict[str, str]:
