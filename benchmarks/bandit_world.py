@@ -34,7 +34,7 @@ from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.job import Job, load_job
 from slimfed.strategies.aggregation import initial_adapter
-from slimfed.strategies.aggregation.coordinates import device_bytes
+from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.planning import plan_round
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reply_validation import RoundOutcome

@@ -1,6 +1,7 @@
 """The trained state beside the frozen base, as it is sent and averaged: factors or sparse deltas, and a head."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,6 +16,10 @@ class Factors:
     a: np.ndarray
     b: np.ndarray
     gate: np.ndarray | None = None
+
+    def copy(self) -> "Factors":
+        """The same values in arrays of their own."""
+        return Factors(self.a.copy(), self.b.copy(), None if self.gate is None else self.gate.copy())
 
     def parts(self) -> dict[str, np.ndarray]:
         """The tensors by their names."""
@@ -65,12 +70,38 @@ class Adapter:
     residual: dict[str, np.ndarray] = field(default_factory=dict)
     deltas: dict[str, Delta] = field(default_factory=dict)
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    _vector: np.ndarray | None = field(init=False, default=None, repr=False, compare=False)
 
     def tensors(self) -> list[np.ndarray]:
         """All tensors in order: factors of every module, values of deltas, extra tensors, head, residual."""
         factors = [part for f in self.factors.values() for part in f.parts().values()]
         deltas = [delta.values for delta in self.deltas.values()]
         return [*factors, *deltas, *self.extra.values(), *self.head.values(), *self.residual.values()]
+
+    @property
+    def vector(self) -> np.ndarray:
+        """All numbers in the order of :meth:`tensors`, float32; no copy where the tensors are views of one vector."""
+        if self._vector is not None:
+            return self._vector
+        parts = [tensor.ravel() for tensor in self.tensors()]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+    def with_vector(self, vector: np.ndarray) -> "Adapter":
+        """An adapter of these shapes with the numbers of ``vector``, of which its tensors are views."""
+        ends = np.cumsum([0, *(tensor.size for tensor in self.tensors())]).tolist()
+        pieces = (vector[start:end] for start, end in pairwise(ends))
+        factors = {
+            name: Factors(**{part: next(pieces).reshape(tensor.shape) for part, tensor in f.parts().items()})
+            for name, f in self.factors.items()
+        }
+        deltas = {name: replace(delta, values=next(pieces)) for name, delta in self.deltas.items()}
+        extra, head, residual = (
+            {name: next(pieces).reshape(tensor.shape) for name, tensor in part.items()}
+            for part in (self.extra, self.head, self.residual)
+        )
+        made = Adapter(factors, head, residual, deltas, extra)
+        object.__setattr__(made, "_vector", vector)
+        return made
 
     @property
     def nbytes(self) -> int:

@@ -73,6 +73,19 @@ class Blueprint:
         """Every linear module that a cut touches, in order: the modules that carry an adapter."""
         return tuple(dict.fromkeys(cut.module for block in self.blocks for cut in block.cuts))
 
+    @cached_property
+    def lines(self) -> dict[tuple[str, str], np.ndarray]:
+        """``(module, side)`` -> the unit of each row or column of the unpruned module, int64, model-wide numbers."""
+        found: dict[tuple[str, str], np.ndarray] = {}
+        for offset, block in zip(self.offsets, self.blocks, strict=False):
+            every = np.arange(block.units)
+            for cut in block.cuts:
+                at = cut.indices(every)
+                units = np.empty(len(at), dtype=np.int64)
+                units[at] = offset + np.tile(np.repeat(every, cut.width), len(cut.starts))
+                found[cut.module, cut.side] = units
+        return found
+
     def span(self, index: int) -> slice:
         """The slice of block ``index`` in a structure or score vector."""
         return slice(self.offsets[index], self.offsets[index + 1])
@@ -108,6 +121,15 @@ class Structure:
     def indices(self) -> dict[tuple[str, str], np.ndarray]:
         """``(module, side)`` -> kept rows or columns, in the coordinates of the unpruned module; computed once."""
         return self._indices
+
+    def sizes(self) -> dict[tuple[str, str], int]:
+        """``(module, side)`` -> number of kept rows or columns: the lengths of :meth:`indices`, without them."""
+        counts = np.add.reduceat(self.keep, self.blueprint.offsets[:-1], dtype=np.int64).tolist()
+        return {
+            (cut.module, cut.side): count * cut.width * len(cut.starts)
+            for count, block in zip(counts, self.blueprint.blocks, strict=True)
+            for cut in block.cuts
+        }
 
     def forget(self) -> None:
         """Free the cached result of :meth:`indices`, which is many times as large as the structure."""

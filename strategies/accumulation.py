@@ -4,27 +4,37 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import Accumulation
-from slimfed.strategies.aggregation.exact import ExactSum
+from slimfed.strategies.coordinates.exact_sum import ExactSum
 
 # So many updates of one grade are kept whole: for fewer it does not pay to make sums of the adapter's size.
 _FEW = 8
+# The grades of nearly all updates, which are summed from the first on.
+_USUAL = (0, 0)
 
 
 class RoundAccumulator:
-    """The aggregation of some updates so far, the sum of their scores, and whole updates of some devices.
+    """The aggregation of some updates so far, the sum of their scores, and a part of some devices' updates.
 
     All sums are exact: the result does not depend on the order of the updates, nor on the accumulator that they were
     added to.
     """
 
-    def __init__(self, accumulation: Accumulation, units: int, keep: Container[int]) -> None:
-        """``units``: length of the scores. ``keep``: the devices whose updates are kept whole."""
+    def __init__(
+        self,
+        accumulation: Accumulation,
+        units: int,
+        keep: Container[int],
+        part: Callable[[Update], Update] = lambda update: update,
+    ) -> None:
+        """``units``: length of the scores. ``keep``: devices of whose updates a ``part`` is kept."""
         self._accumulation = accumulation
-        self._scores = ExactSum((units,))
+        self._scores = ExactSum(units)
+        self._part = part
         self._scored = 0
         self._keep = keep
         self._kept: list[Update] = []
@@ -33,10 +43,10 @@ class RoundAccumulator:
         """Add one accepted update."""
         self._accumulation.add(update)
         if update.scores.any():
-            self._scores.add(update.scores, 1)
+            self._scores.add(torch.tensor(update.scores), 1)
             self._scored += 1
         if update.device in self._keep:
-            self._kept.append(update)
+            self._kept.append(self._part(update))
 
     def merge(self, other: "RoundAccumulator") -> None:
         """Add the contents of another accumulator of the same round."""
@@ -51,10 +61,10 @@ class RoundAccumulator:
 
     def scores(self) -> tuple[np.ndarray, int]:
         """The sum of the scores, float64 [units], and the number of devices that have scored anything."""
-        return self._scores.value(), self._scored
+        return self._scores.value().numpy(), self._scored
 
     def kept_updates(self) -> list[Update]:
-        """The updates that were kept whole, in device order."""
+        """What was kept of the chosen devices' updates, in device order."""
         return sorted(self._kept, key=lambda update: update.device)
 
 
@@ -71,7 +81,9 @@ class GradedAccumulators:
     _many: dict[tuple[int, int], RoundAccumulator] = field(default_factory=dict)
 
     def add(self, update: Update, grades: tuple[int, int]) -> None:
-        """Add one update of these ``grades``. Only the first few updates of a grade are kept whole."""
+        """Add one update of these ``grades``. The first few updates of an unusual grade are kept whole."""
+        if grades == _USUAL and grades not in self._many:
+            self._many[grades] = self.new()
         if grades in self._many:
             self._many[grades].add(update)
             return

@@ -11,6 +11,7 @@ from slimfed.clients.messages.records import decode_phases
 from slimfed.clients.messages.size_limit import oversize
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
+from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
 from slimfed.strategies.global_update import accumulators
 from slimfed.strategies.planning import Plan
@@ -54,8 +55,9 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     settings, recorder = context.settings, context.recorder
     by_node = distribute(context, fleet, plan, grid)
     rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
-    sums = GradedAccumulators(accumulators(settings, fleet, plan.number))
-    validation = ReplyValidation(fleet, plan.plans, context.clock, sums, rules)
+    space = GlobalVector(fleet.adapter, fleet.blueprint)
+    sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
+    validation = ReplyValidation(fleet, plan.plans, context.clock, sums, space, rules)
     # The server has seen these updates, even if the round fails.
     disclosures = recorder.spend(plan.number - 1) if settings.task.privacy.kind == "local" else 0
 

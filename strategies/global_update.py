@@ -1,8 +1,9 @@
 """From the accepted updates of a round to the next global adapter: aggregate, privacy, error, server optimiser."""
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from slimfed.clients.seeds import derive
 from slimfed.clients.update import Update
 from slimfed.strategies.accumulation import RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
-from slimfed.strategies.aggregation.error import aggregation_error
+from slimfed.strategies.aggregation.error import ErrorEstimate, aggregation_error, restricted, sampled_modules
+from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.privacy import add_noise, clip
 from slimfed.strategies.round_state import RunContext
 from slimfed.strategies.server import moved
@@ -40,18 +42,32 @@ class ServerStep:
     memory: Memory
 
 
-def accumulators(settings: StrategySettings, fleet: Fleet, number: int) -> Callable[[], RoundAccumulator]:
-    """A maker of empty accumulators for the updates of round ``number``.
+def accumulators(
+    settings: StrategySettings, fleet: Fleet, space: GlobalVector, number: int
+) -> Callable[[], RoundAccumulator]:
+    """A maker of empty accumulators for the updates of round ``number``; ``space``: the adapter that was sent.
 
-    They keep whole updates of all devices if the adapter's method or central privacy needs all of them, else of a
-    seeded sample, on which the aggregation's error is measured.
+    They keep whole updates of all devices if the adapter's method or central privacy needs all of them. Else they keep
+    the modules on which the aggregation's error is estimated, of a seeded sample of devices.
     """
     task, devices = settings.task, len(fleet.devices)
-    everybody = fleet.adapter.undecided or task.privacy.kind == "central"
+    units, frame = fleet.blueprint.units, replace(_frame(settings, number), space=space)
     draw = np.random.default_rng(derive(task.seed, "error", number))
-    keep = set(draw.permutation(devices)[: devices if everybody else _ERROR_SAMPLE].tolist())
-    before, units, frame = fleet.adapter, fleet.blueprint.units, _frame(settings, number)
-    return lambda: RoundAccumulator(AGGREGATIONS[settings.aggregation].start(before, frame), units, keep)
+    order = draw.permutation(devices)
+    part: Callable[[Update], Update] = partial(_only, sampled_modules(fleet.adapter, draw))
+    if fleet.adapter.undecided or task.privacy.kind == "central":
+        keep, part = set(range(devices)), _whole
+    else:
+        keep = set(order[:_ERROR_SAMPLE].tolist())
+    return lambda: RoundAccumulator(AGGREGATIONS[settings.aggregation].start(space.before, frame), units, keep, part)
+
+
+def _whole(update: Update) -> Update:
+    return update
+
+
+def _only(modules: Collection[str], update: Update) -> Update:
+    return replace(update, adapter=restricted(update.adapter, modules))
 
 
 def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accumulated: RoundAccumulator) -> Aggregate:
@@ -72,14 +88,17 @@ def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accum
 
 def round_error(
     settings: StrategySettings, fleet: Fleet, number: int, after: Adapter, sample: Sequence[Update], accepted: int
-) -> float | None:
-    """The aggregation's error (``aggregation/error.py``), on ``sample``, the updates that were kept whole.
+) -> ErrorEstimate | None:
+    """The aggregation's error (``aggregation/error.py``), on ``sample``, what was kept of the updates.
 
     If they are fewer than the ``accepted`` ones, they are aggregated separately and replace ``after``.
     """
+    if not sample:
+        return None
+    modules = sample[0].adapter.factors.keys()
     if len(sample) < accepted:
-        after = AGGREGATIONS[settings.aggregation](fleet.adapter, sample, _frame(settings, number))
-    return aggregation_error(fleet.adapter, after, sample, settings.task.adapter.scaling)
+        after = AGGREGATIONS[settings.aggregation](restricted(fleet.adapter, modules), sample, _frame(settings, number))
+    return aggregation_error(fleet.adapter, after, sample, settings.task.adapter.scaling, modules)
 
 
 def optimize(context: RunContext, fleet: Fleet, number: int, aggregate: Adapter, kept: Sequence[Update]) -> ServerStep:

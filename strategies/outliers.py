@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Assignment, Update
-from slimfed.strategies.aggregation.coordinates import owned_entries, places
+from slimfed.strategies.coordinates.global_vector import GlobalVector, blocks
 
 Fault = Literal[
     "unknown-device",
@@ -134,27 +133,19 @@ def root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
 
 
-def distance(update: Update, before: Adapter) -> float:
-    """Root mean square difference between an update and the part of ``before`` that the device was sent.
+def distance(update: Update, space: GlobalVector) -> float:
+    """Root mean square difference between an update and the part of ``space`` that the device was sent.
 
     The mean makes devices of unequal rank and structure comparable: an AdamW step moves every entry by about as much.
+    Proposals of undecided deltas are left out, since they are sizes of changes, not values.
     """
-    squares, count = 0.0, 0
-    parts = places(before, update.report.structure, update.report.rank)
-    for module, factors in update.adapter.factors.items():
-        sent, place = before.factors[module], parts[module]
-        for part, now in factors.parts().items():
-            squares += _square_difference(now, sent.parts()[part][place.of(part)])
-            count += now.size
-    for part in ("extra", "head"):
-        for name, tensor in getattr(update.adapter, part).items():
-            squares += _square_difference(tensor, getattr(before, part)[name])
-            count += tensor.size
-    entries = {} if before.undecided else owned_entries(before, update.report.structure, update.report.rank)
-    for module, own in entries.items():  # proposals are sizes of changes, not values
-        squares += _square_difference(update.adapter.deltas[module].values, before.deltas[module].values[own])
-        count += int(own.sum())
-    return math.sqrt(squares / max(count, 1))
+    placed, squares = space.place(update), 0.0
+    for block in blocks(0, len(space), space.device):
+        difference = placed.values[block].double()
+        difference -= space.values[block]
+        difference *= placed.owned[block]
+        squares += float(difference.square_().sum())
+    return math.sqrt(squares / max(placed.count, 1))
 
 
 def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> float:
@@ -173,9 +164,3 @@ def largest_distance(distances: Sequence[float], factor: float = _FACTOR) -> flo
     logs = np.log(np.maximum(values / median, 1e-300))
     deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(logs)))
     return median * max(factor, math.exp(min(_MADS * deviation, 700.0)))
-
-
-def _square_difference(now: np.ndarray, then: np.ndarray) -> float:
-    difference = now.astype(np.float64)
-    difference -= then
-    return float(np.square(difference, out=difference).sum())

@@ -80,8 +80,8 @@ class RoundRecord:
     ``joules``: energy of all devices that the clock has a completion of; None if that of one is unknown. ``nodes``:
     number of devices given to each node that replied, by node id. ``removed``: the part of the sparsity that the
     adapter took from every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
-    ``aggregation_error``: see ``aggregation/error.py``. ``phases``: seconds by phase, of the "server" and, summed over
-    the nodes, of the "nodes".
+    ``aggregation_error`` and its standard error ``aggregation_error_deviation``: see ``aggregation/error.py``.
+    ``phases``: seconds by phase, of the "server" and, summed over the nodes, of the "nodes".
     """
 
     round: int
@@ -101,6 +101,7 @@ class RoundRecord:
     nodes: Mapping[int, int] = field(default_factory=dict)
     removed: float = 0.0
     aggregation_error: float | None = None
+    aggregation_error_deviation: float | None = None
     phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 

@@ -9,7 +9,8 @@ from slimfed.clients.messages.records import decode_work, orders_bytes, read_res
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
-from slimfed.strategies.aggregation.coordinates import device_bytes
+from slimfed.strategies.coordinates.global_vector import GlobalVector
+from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.outliers import Grades
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
@@ -74,7 +75,7 @@ class ReplyValidation:
     """Checks the replies of one attempt at a round; an update that is not accepted has no effect.
 
     Call :meth:`receive` for every reply when it arrives, in any order, then :meth:`finish` once. Updates are not kept:
-    accepted ones are added to ``sums``.
+    accepted ones are added to ``sums``. ``space``: the global adapter that was sent.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ReplyValidation:
         plans: Iterable[Plan],
         clock: Clock,
         sums: GradedAccumulators,
+        space: GlobalVector,
         rules: ValidationRules = _NO_RULES,
     ) -> None:
         ordered = sorted((plan.assignment for plan in plans), key=lambda assignment: assignment.device)
@@ -93,7 +95,7 @@ class ReplyValidation:
         self._rules = rules
         self._sums = sums
         grades = Grades.of(ordered, fleet.scores)
-        self._inspection = Inspection(self._assignments, fleet.adapter, rules.adapter, grades)
+        self._inspection = Inspection(self._assignments, space, rules.adapter, grades)
         self._checked: dict[int, _Checked] = {}
         self._problems: dict[int, _Problem] = {}
         self._events: list[Event] = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.update import Evaluation
+from slimfed.strategies.aggregation.error import ErrorEstimate
 from slimfed.strategies.privacy import spent
 from slimfed.strategies.protocols import DeviceRecord, RoundRecord
 from slimfed.strategies.reply_validation import RoundOutcome
@@ -28,7 +29,7 @@ class RoundMeasures:
     """
 
     evaluation: Evaluation | None
-    aggregation_error: float | None
+    aggregation_error: ErrorEstimate | None
     disclosures: int
     virtual_seconds: float
     started: float
@@ -40,7 +41,7 @@ def round_record(
     settings: StrategySettings, fleet: Fleet, number: int, outcome: RoundOutcome, measures: RoundMeasures
 ) -> RoundRecord:
     """The record of round ``number``, with the ``fleet`` after it."""
-    seconds, reports = measures.virtual_seconds, outcome.reports
+    seconds, reports, error = measures.virtual_seconds, outcome.reports, measures.aggregation_error
     records = tuple(_with_energy(record, seconds) for record in outcome.devices)
     own = [report.evaluation.accuracy for report in reports if report.evaluation is not None]
     examples = np.array([report.examples for report in reports], dtype=np.float64)
@@ -61,7 +62,8 @@ def round_record(
         bytes_up=sum(record.bytes_up for record in records),
         train_loss=float((losses * examples).sum() / examples.sum()),
         joules=_energy(records),
-        aggregation_error=measures.aggregation_error,
+        aggregation_error=None if error is None else error.value,
+        aggregation_error_deviation=None if error is None else error.deviation,
         epsilon=spent(settings.task.privacy, measures.disclosures),
         nodes=measures.nodes,
         phases=measures.phases,

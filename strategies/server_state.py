@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from slimfed.clients.adapter import Adapter, Delta, Factors
-from slimfed.clients.messages.quantization import flat, like
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Precision
@@ -117,10 +116,10 @@ class Fleet:
         tensors |= {f"residual/{name}": value for name, value in self.adapter.residual.items()}
         tensors |= {f"server/{name}": value for name, value in self.server_memory.items()}
         if self.memory is not None:
-            tensors["memory"] = flat(self.memory)
+            tensors["memory"] = self.memory.vector
         remembering = {n: device.memory for n, device in enumerate(self.devices) if device.memory is not None}
         for n, memory in remembering.items():
-            tensors |= {f"memory/{n}": flat(memory.adapter), f"memory-structure/{n}": memory.structure.pack()}
+            tensors |= {f"memory/{n}": memory.adapter.vector, f"memory-structure/{n}": memory.structure.pack()}
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
@@ -167,7 +166,7 @@ class Fleet:
         for n, rank in state.get("memory_ranks", {}).items():
             structure = Structure.unpack(blueprint, tensors[f"memory-structure/{n}"])
             shapes = narrow(adapter, blueprint.dense(), structure, rank)
-            devices[int(n)].memory = Memory(structure, rank, like(shapes, tensors[f"memory/{n}"]))
+            devices[int(n)].memory = Memory(structure, rank, shapes.with_vector(tensors[f"memory/{n}"]))
         return Fleet(
             blueprint,
             adapter,
@@ -179,7 +178,7 @@ class Fleet:
             virtual_clock=state["virtual_clock"],
             clipping_norm=state.get("clipping_norm"),
             server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
-            memory=like(adapter, tensors["memory"]) if "memory" in tensors else None,
+            memory=adapter.with_vector(tensors["memory"]) if "memory" in tensors else None,
         )
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
-from slimfed.strategies.aggregation.coordinates import device_bytes
 from slimfed.strategies.bandits import Arm
+from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.protocols import Completion
 
 # Weight of earlier rounds: averages jitter, and follows a new power mode within a few rounds.

@@ -11,7 +11,8 @@ from slimfed.clients.adapters.rank_pruning import kept_ranks
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Assignment, Report, Update
-from slimfed.strategies.aggregation.coordinates import device_shapes, owned_entries
+from slimfed.strategies.coordinates.global_vector import GlobalVector
+from slimfed.strategies.coordinates.places import device_shapes, owned_entries
 from slimfed.strategies.outliers import DIVERGED, Finding, Grades, Sizes, distance, find_outliers, root_mean_square
 
 # Sparsity is a ratio of integers: an excess over the assigned sparsity below this is rounding.
@@ -34,25 +35,31 @@ class Unfit:
 class Inspection:
     """Checks the updates of a round when they arrive; :meth:`outliers` compares them with each other in the end.
 
-    ``expected`` has the round's assignment of every device, ``before`` is the global adapter that was sent (all
+    ``expected`` has the round's assignment of every device, ``space`` the global adapter that was sent (all
     coordinates, largest rank). Of several fit updates of one device only the first counts. ``adapter`` gives the ranks
     that a device may prune, ``grades`` the grades of sizes.
     """
 
     def __init__(
-        self, expected: Mapping[int, Assignment], before: Adapter, adapter: AdapterSpec, grades: Grades
+        self, expected: Mapping[int, Assignment], space: GlobalVector, adapter: AdapterSpec, grades: Grades
     ) -> None:
         self._expected = expected
-        self._before = before
+        self._space = space
         self._adapter = adapter
         self.grades = grades
         self.sizes: dict[int, Sizes] = {}
 
     def inspect(self, update: Update) -> Finding | None:
         """The fault of a single update, or None; for an update that passes, :attr:`sizes` has the sizes, by device."""
-        fault = _check(update, self._expected.get(update.device), self._before, self.sizes, self._adapter)
+        before = self._space.before
+        fault = _check(update, self._expected.get(update.device), before, self.sizes, self._adapter)
+        if fault is not None:
+            return fault
+        moved = distance(update, self._space)
+        if not math.isfinite(moved) or before.undecided or _gated(before):
+            fault = _check_values(update)
         if fault is None:
-            self.sizes[update.device] = Sizes(distance(update, self._before), root_mean_square(update.scores))
+            self.sizes[update.device] = Sizes(moved, root_mean_square(update.scores))
         return fault
 
     def outliers(self) -> tuple[dict[int, Finding], tuple[int, int]]:
@@ -70,7 +77,8 @@ def find_unfit(
 
     Those whose index is not in the result are fit.
     """
-    inspection = Inspection(expected, before, adapter, Grades.of(expected.values()))
+    space = GlobalVector(before, next(iter(expected.values())).structure.blueprint)
+    inspection = Inspection(expected, space, adapter, Grades.of(expected.values()))
     unfit: list[Unfit] = []
     passed: dict[int, int] = {}
     for index, update in enumerate(updates):
@@ -101,7 +109,7 @@ def _check(
         or _check_structure(update.report, assigned)
         or _check_tensors(update, before)
         or _check_entries(update, before)
-        or _check_values(update)
+        or _check_numbers(update)
         or _check_examples(update.report)
     )
 
@@ -196,15 +204,28 @@ def _check_entries(update: Update, before: Adapter) -> Finding | None:
     return None
 
 
+def _gated(adapter: Adapter) -> bool:
+    return any(f.gate is not None for f in adapter.factors.values())
+
+
 def _check_values(update: Update) -> Finding | None:
+    """The first tensor with a value that it cannot have: only needed if the update's distance is not finite, or it has
+    values with a sign."""
     tensors = {f"{name} ({part})": t for name, f in update.adapter.factors.items() for part, t in f.parts().items()}
     tensors |= {f"{name} (delta)": delta.values for name, delta in update.adapter.deltas.items()}
-    for name, tensor in (tensors | update.adapter.extra | update.adapter.head | {"scores": update.scores}).items():
+    for name, tensor in (tensors | update.adapter.extra | update.adapter.head).items():
         if not np.isfinite(tensor).all():
             return Finding("not-finite", f"{name} has NaN or infinite values", DIVERGED)
         if name.endswith("(gate)") and (tensor < 0).any():
             cause = f"{name} has negative values, which the size of a gate cannot have"
             return Finding("not-finite", cause, _REINSTALL)
+    return None
+
+
+def _check_numbers(update: Update) -> Finding | None:
+    """The scores, and the numbers of the report."""
+    if not np.isfinite(update.scores).all():
+        return Finding("not-finite", "scores has NaN or infinite values", DIVERGED)
     report = update.report
     numbers = {
         "loss_before": report.loss_before,

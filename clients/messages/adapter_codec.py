@@ -73,7 +73,7 @@ def decode_adapter(arrays: Any, text: str, precision: Precision) -> Adapter:
         for (name, (o, i, _)), where in zip(layout["deltas"].items(), _decode_entries(arrays, layout), strict=True)
     }
     extra, head, residual = ({name: next(tensors) for name in layout[part]} for part in ("extra", "head", "residual"))
-    return Adapter(factors, head, residual, deltas, extra)
+    return Adapter(factors, head, residual, deltas, extra).with_vector(vector)
 
 
 def _decode_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.ndarray | None]]:

@@ -47,8 +47,7 @@ def pack(adapter: Adapter, precision: Precision) -> tuple[np.ndarray, np.ndarray
     if precision == "int8":
         pairs = [_to_int8(part, axis) for part, axis in _parts(adapter)]
         return np.concatenate([k.ravel() for k, _ in pairs]), np.concatenate([e.ravel() for _, e in pairs])
-    parts = [part.ravel() for part in adapter.tensors()]
-    return (np.concatenate(parts) if parts else np.zeros(0)).astype(np.float32, copy=False), None
+    return adapter.vector.astype(np.float32, copy=False), None
 
 
 def unpack(
@@ -88,19 +87,19 @@ def rounded(adapter: Adapter, precision: Precision) -> Adapter:
     """The adapter rounded to ``precision``."""
     vector, exponents = pack(adapter, precision)
     parts = [(part.shape, axis) for part, axis in _parts(adapter)]
-    return like(adapter, unpack(vector, exponents, parts, precision))
+    return adapter.with_vector(unpack(vector, exponents, parts, precision))
 
 
 def compensated(adapter: Adapter, memory: Adapter | None, precision: Precision) -> tuple[Adapter, Adapter]:
     """The rounded ``adapter`` to send, and the next memory; ``memory`` of the same shapes is the last one."""
-    true = flat(adapter)
-    before = np.zeros_like(true) if memory is None else flat(memory)
+    true = adapter.vector
+    before = np.zeros_like(true) if memory is None else memory.vector
     there = true != 0
     meant = np.where(there, true + before, np.float32(0.0))
-    sent = np.where(there, flat(rounded(like(adapter, meant), precision)), np.float32(0.0))
+    sent = np.where(there, rounded(adapter.with_vector(meant), precision).vector, np.float32(0.0))
     with np.errstate(invalid="ignore"):  # infinity minus infinity is not stored
         left = np.where(there & np.isfinite(sent), meant - sent, before)
-    return like(adapter, sent), like(adapter, left)
+    return adapter.with_vector(sent), adapter.with_vector(left)
 
 
 def kept(memory: Adapter, had: Structure, has: Structure, rank: int) -> Adapter:
@@ -126,22 +125,6 @@ def _parts(adapter: Adapter) -> Iterator[tuple[np.ndarray, int | None]]:
 
 def _groups(tensor: np.ndarray, axis: int | None) -> int:
     return 1 if axis is None else tensor.shape[axis]
-
-
-def flat(adapter: Adapter) -> np.ndarray:
-    """Inverse of :func:`like`."""
-    return np.concatenate([tensor.ravel() for tensor in adapter.tensors()])
-
-
-def like(adapter: Adapter, vector: np.ndarray) -> Adapter:
-    """``vector``, all numbers in the order of ``Adapter.tensors``, in the shapes of ``adapter``."""
-    ends = np.cumsum([tensor.size for tensor in adapter.tensors()])
-    pieces = iter(np.split(vector, ends[:-1]))
-    factors = {
-        name: Factors(next(pieces).reshape(f.a.shape), next(pieces).reshape(f.b.shape))
-        for name, f in adapter.factors.items()
-    }
-    return Adapter(factors, {name: next(pieces).reshape(tensor.shape) for name, tensor in adapter.head.items()})
 
 
 def _to_bits(tensor: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.adapter_codec import decode_adapter, encode_adapter, encode_entries
-from slimfed.clients.messages.quantization import adapter_bytes, flat, like
+from slimfed.clients.messages.quantization import adapter_bytes
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import Precision, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure, union
@@ -273,7 +273,7 @@ def _metrics(update: Update) -> dict[str, Any]:
 
 
 def _memories(memories: Mapping[int, Adapter]) -> dict[str, Any]:
-    return {f"memory-{device}": ArrayRecord({"adapter": Array(flat(m))}) for device, m in memories.items()}
+    return {f"memory-{device}": ArrayRecord({"adapter": Array(m.vector)}) for device, m in memories.items()}
 
 
 def _memory(content: RecordDict, device: int, adapter: Adapter) -> Adapter:
@@ -283,7 +283,7 @@ def _memory(content: RecordDict, device: int, adapter: Adapter) -> Adapter:
     size = sum(tensor.size for tensor in adapter.tensors())
     if vector.dtype != np.float32 or vector.shape != (size,) or not np.isfinite(vector).all():
         raise ValueError(f"memory must be {size} finite float32, got {vector.dtype} {list(vector.shape)}")
-    return like(adapter, vector)
+    return adapter.with_vector(vector)
 
 
 def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:

@@ -12,7 +12,7 @@ from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure
 from slimfed.platform.fleet.clock import VirtualClock
-from slimfed.strategies.aggregation.coordinates import device_bytes
+from slimfed.strategies.coordinates.places import device_bytes
 
 
 @dataclass(frozen=True)

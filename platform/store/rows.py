@@ -159,6 +159,7 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "bytes_up": int(record.bytes_up),
         "bytes_down": int(record.bytes_down),
         "aggregation_error": _finite(record.aggregation_error),
+        "aggregation_error_deviation": _finite(record.aggregation_error_deviation),
         "joules": _finite(record.joules),
         "epsilon": _finite(record.epsilon),
         "peak_memory_bytes": max((int(memory) for memory in _peaks(record.devices)), default=None),

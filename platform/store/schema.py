@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0007"
+NEWEST_REVISION = "0008"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -126,7 +126,8 @@ class Round(Base):
 
     ``joules``: NULL if the clock does not know the energy. ``epsilon``: privacy spent so far, NULL without.
     ``peak_memory_bytes``: of the device that needed most.
-    ``aggregation_error``: relative distance of the result from the exact mean of the updates, NULL if there is none.
+    ``aggregation_error``: relative distance of the result from the exact mean of the updates, NULL if there is none;
+    ``aggregation_error_deviation``: the standard error of this figure, 0 if it is exact, NULL in runs of slimfed 0.1.
     """
 
     __tablename__ = "rounds"
@@ -147,6 +148,7 @@ class Round(Base):
     epsilon: Mapped[float | None]
     peak_memory_bytes: Mapped[Bytes | None]
     aggregation_error: Mapped[float | None]
+    aggregation_error_deviation: Mapped[float | None]
     accepted: Mapped[int]
     rejected: Mapped[int]
     slowest_device: Mapped[int | None]

@@ -3,19 +3,27 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.registry import Registry
 from slimfed.clients.update import Update
 
+if TYPE_CHECKING:  # brings torch
+    from slimfed.strategies.coordinates.global_vector import GlobalVector
+
 
 @dataclass(frozen=True)
 class Frame:
-    """Inputs of a round's aggregation beside the updates: ``scaling`` in dW = scaling * b @ a, and a seed for draws."""
+    """Inputs of a round's aggregation beside the updates: ``scaling`` in dW = scaling * b @ a, and a seed for draws.
+
+    ``space``: the global adapter before the round as one vector, shared by the checks and sums of the round's updates;
+    None: the aggregation makes its own.
+    """
 
     scaling: float = 1.0
     seed: int = 0
+    space: "GlobalVector | None" = None
 
 
 PLAIN = Frame()

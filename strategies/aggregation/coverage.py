@@ -25,4 +25,4 @@ class Coverage(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""
-        return Means(before)
+        return Means(before, frame)

@@ -24,16 +24,20 @@ class FedAvg(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""
-        return EqualMeans(before, "fedavg")
+        return EqualMeans(before, frame, "fedavg")
 
 
 class EqualMeans:
     """Means that refuse unequal updates. With equal coordinates, all averages of factors are the same."""
 
     def __init__(
-        self, before: Adapter, name: str, weigh: Callable[[Update], int] = lambda update: update.report.examples
+        self,
+        before: Adapter,
+        frame: Frame,
+        name: str,
+        weigh: Callable[[Update], int] = lambda update: update.report.examples,
     ) -> None:
-        self._means = Means(before, weigh=weigh)
+        self._means = Means(before, frame, weigh=weigh)
         self._name = name
         self._first: tuple[int, int, Structure] | None = None
 

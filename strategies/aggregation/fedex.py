@@ -31,7 +31,7 @@ class _Exact:
         self._before = before
         self._frame = frame
         self._members = Members(before)
-        self._means = Means(before)
+        self._means = Means(before, frame)
 
     def add(self, update: Update, weight: int | None = None) -> None:
         """Add the factors to the sums, and keep a reference to them."""

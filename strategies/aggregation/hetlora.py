@@ -7,7 +7,6 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
 from slimfed.strategies.aggregation.base import AGGREGATIONS, PLAIN, Accumulation, Aggregator, Frame
-from slimfed.strategies.aggregation.coordinates import Place
 from slimfed.strategies.aggregation.means import Means
 
 # Exact sums need whole weights: norms are counted in these steps, up to 512.
@@ -31,7 +30,7 @@ class HetLora(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""
-        return Means(before, _all_ranks, lambda update: min(_LARGEST, max(1, round(product_norm(update) / _STEP))))
+        return Means(before, frame, cover="all-ranks", weigh=_norm_in_steps)
 
 
 def product_norm(update: Update) -> float:
@@ -43,6 +42,5 @@ def product_norm(update: Update) -> float:
     return math.sqrt(math.fsum(squares))
 
 
-def _all_ranks(place: Place, part: str) -> object:
-    every = slice(None)
-    return {"a": (every, place.columns), "b": (place.rows, every), "gate": every}[part]
+def _norm_in_steps(update: Update) -> int:
+    return min(_LARGEST, max(1, round(product_norm(update) / _STEP)))

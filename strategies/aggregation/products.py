@@ -6,7 +6,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.coordinates import Place, places
+from slimfed.strategies.coordinates.places import Place, places
 
 Member = tuple[Update, int]
 _ALL = slice(None)
@@ -90,6 +90,18 @@ class Stack:
         old = self._old.a
         whole[self._depth - len(old) :] = old if self._by_rows else np.where(self._orphans(), old, 0.0)
         return whole
+
+    def times(self, directions: np.ndarray) -> np.ndarray:
+        """``left @ right @ directions``, float64 [out, some], without the stacks."""
+        old, orphans = self._old, self._orphans()
+        weights = np.maximum(self._weights, 1)[:, None]
+        total = np.zeros((self.shape[0], directions.shape[1]))
+        shared = directions if self._by_rows else directions / weights
+        for factors, place, weight in self._parts:
+            total[place.rows] += weight * (factors.b @ (factors.a @ shared[place.columns]))
+        if self._by_rows:
+            return np.where(orphans[:, None], old.b @ (old.a @ directions), total / weights)
+        return total + old.b @ (old.a[:, orphans] @ directions[orphans]) if orphans.any() else total
 
     @property
     def _depth(self) -> int:

@@ -21,4 +21,4 @@ class Soups(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""
-        return EqualMeans(before, "soups", weigh=lambda update: 1)
+        return EqualMeans(before, frame, "soups", weigh=lambda update: 1)

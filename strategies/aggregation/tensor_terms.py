@@ -8,7 +8,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.update import Update
-from slimfed.strategies.aggregation.coordinates import owned_entries, places
+from slimfed.strategies.coordinates.places import owned_entries, places
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,4 @@ def rebuilt(before: Adapter, updates: Sequence[Update], new: Callable[[Terms], n
         for module, delta in before.deltas.items()
     }
     whole = {kind: {name: made[kind, name] for name in getattr(before, kind)} for kind in ("extra", "head")}
-    return replace(before, factors=factors, deltas=deltas, **whole)
+    return Adapter(factors, whole["head"], before.residual, deltas, whole["extra"])

@@ -20,4 +20,4 @@ class ZeroPadding(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""
-        return Means(before, cover=lambda place, part: ...)
+        return Means(before, frame, cover="everything")

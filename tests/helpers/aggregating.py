@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Report, Update, Workload
-from slimfed.strategies.aggregation.coordinates import device_shapes
+from slimfed.strategies.coordinates.places import device_shapes
 
 RANK = 4
 # Two heads of width 2 (a fused projection with two parts, and a plain output), three channels; residual width 5.

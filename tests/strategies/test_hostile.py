@@ -24,6 +24,7 @@ from slimfed.clients.update import Report, Update, Workload
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
+from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion
@@ -78,7 +79,8 @@ def validate(replies: list[Message]) -> Validated:
     sums = GradedAccumulators(
         lambda: RoundAccumulator(AGGREGATIONS["coverage"].start(WHOLE), BLUEPRINT.units, range(DEVICES))
     )
-    validation = ReplyValidation(FLEET, [plan for plan, _ in HONEST], Clock(), sums)
+    space = GlobalVector(WHOLE, BLUEPRINT)
+    validation = ReplyValidation(FLEET, [plan for plan, _ in HONEST], Clock(), sums, space)
     for each in replies:
         validation.receive(each, {each.metadata.src_node_id - 1})
     found, accumulated = validation.finish()

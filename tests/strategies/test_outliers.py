@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.outliers import Grades, Sizes, distance, find_outliers, largest_distance
 
 
@@ -41,11 +42,12 @@ def test_distance_is_the_root_mean_square_of_what_moved():
     before, update = global_adapter(), make_update(0, [1, 0, 1, 0, 1], 2, 5)
     structure = update.report.structure
     sent = narrow(before, structure.blueprint.dense(), structure, 2)
-    assert distance(replace(update, adapter=sent), before) == 0.0
+    space = GlobalVector(before, structure.blueprint)
+    assert distance(replace(update, adapter=sent), space) == 0.0
     factors = {m: Factors(f.a + np.float32(0.25), f.b - np.float32(0.25)) for m, f in sent.factors.items()}
     head = {name: tensor + np.float32(0.25) for name, tensor in sent.head.items()}
     shifted = replace(update, adapter=Adapter(factors, head))
-    assert distance(shifted, before) == pytest.approx(0.25, rel=1e-5)
+    assert distance(shifted, space) == pytest.approx(0.25, rel=1e-5)
 
 
 @given(st.floats(1e3, 1e9), st.booleans())

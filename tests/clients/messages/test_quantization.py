@@ -8,7 +8,7 @@ from small_models import build
 from small_structures import draw_adapter, draw_structure
 
 from slimfed.clients.adapter import Adapter, Factors
-from slimfed.clients.messages.quantization import adapter_bytes, compensated, flat, kept, like, pack, rounded
+from slimfed.clients.messages.quantization import adapter_bytes, compensated, kept, pack, rounded
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.adapter_slicing import narrow
 
@@ -39,7 +39,7 @@ def test_rounding_stays_near_and_is_done_once(seed: int, precision: str) -> None
     for true, near in zip(whole.tensors(), once.tensors(), strict=True):
         assert near.dtype == np.float32
         assert np.abs(true - near).max() <= NEARNESS[precision] * np.abs(true).max()
-    np.testing.assert_array_equal(flat(rounded(once, precision)), flat(once))
+    np.testing.assert_array_equal(rounded(once, precision).vector, once.vector)
 
 
 @given(seed=st.integers(0, 10**6), precision=precisions, rank=st.integers(1, 4))
@@ -47,38 +47,38 @@ def test_a_part_of_what_was_rounded_is_rounded(seed: int, precision: str, rank: 
     """So a device is told the same, whoever shares its message."""
     wants = draw_structure(BLUEPRINT, seed)
     part = narrow(rounded(some_adapter(seed), precision), DENSE, wants, rank)
-    np.testing.assert_array_equal(flat(rounded(part, precision)), flat(part))
+    np.testing.assert_array_equal(rounded(part, precision).vector, part.vector)
 
 
 @given(seed=st.integers(0, 10**6), precision=precisions, rounds=st.integers(1, 30))
 def test_what_was_sent_adds_up_to_what_was_meant(seed: int, precision: str, rounds: int) -> None:
     memory, meant, sent = None, 0.0, 0.0
     base = some_adapter(seed)
-    largest = np.abs(flat(base)).max()
+    largest = np.abs(base.vector).max()
     for number in range(rounds):
         # One way for long, as learning goes: the worst for rounding that remembers nothing.
-        true = like(base, flat(base) * np.float32(1 + 1e-3 * number))
+        true = base.with_vector(base.vector * np.float32(1 + 1e-3 * number))
         told, memory = compensated(true, memory, precision)
-        meant, sent = meant + flat(true).astype(np.float64), sent + flat(told).astype(np.float64)
-    np.testing.assert_allclose(sent + flat(memory), meant, rtol=1e-5, atol=1e-6 * largest)
+        meant, sent = meant + true.vector.astype(np.float64), sent + told.vector.astype(np.float64)
+    np.testing.assert_allclose(sent + memory.vector, meant, rtol=1e-5, atol=1e-6 * largest)
     for left, whole in zip(memory.tensors(), base.tensors(), strict=True):
         assert np.abs(left).max() <= 1.1 * NEARNESS[precision] * np.abs(whole).max()  # however many rounds
 
 
 def test_rounding_that_remembers_nothing_does_not_add_up() -> None:
-    base = like(some_adapter(1), np.full(flat(some_adapter(1)).shape, 0.3, np.float32))
-    lost = 100 * (flat(base) - flat(rounded(base, "int8")))
+    base = some_adapter(1).with_vector(np.full(some_adapter(1).vector.shape, 0.3, np.float32))
+    lost = 100 * (base.vector - rounded(base, "int8").vector)
     assert np.abs(lost).min() > 0.1 * NEARNESS["int8"]
 
 
 @given(seed=st.integers(0, 10**6), precision=precisions)
 def test_zeros_stay_zeros_and_remember(seed: int, precision: str) -> None:
-    whole, memory = some_adapter(seed), like(some_adapter(seed), np.ones_like(flat(some_adapter(seed))))
+    whole, memory = some_adapter(seed), some_adapter(seed).with_vector(np.ones_like(some_adapter(seed).vector))
     sent, left = compensated(whole, memory, precision)
-    gone = flat(whole) == 0
+    gone = whole.vector == 0
     assert gone.any()
-    assert not flat(sent)[gone].any()
-    assert (flat(left)[gone] == 1).all()
+    assert not sent.vector[gone].any()
+    assert (left.vector[gone] == 1).all()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
@@ -87,8 +87,8 @@ def test_what_is_not_finite_is_not_hidden_and_not_remembered(precision: str, odd
     whole = some_adapter(3)
     next(iter(whole.factors.values())).a[0, 0] = odd
     sent, left = compensated(whole, None, precision)
-    assert not np.isfinite(flat(sent)).all()
-    assert np.isfinite(flat(left)).all()
+    assert not np.isfinite(sent.vector).all()
+    assert np.isfinite(left.vector).all()
 
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2), ("int8", 1)])

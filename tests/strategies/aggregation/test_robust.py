@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import AGGREGATIONS
-from slimfed.strategies.aggregation.coordinates import places
 from slimfed.strategies.aggregation.multi_krum import choose
 from slimfed.strategies.aggregation.trimmed_mean import TrimmedMean
+from slimfed.strategies.coordinates.places import places
 
 ROBUST = ("trimmed-mean", "median", "multi-krum")
 FULL = [1, 1, 1, 1, 1]

@@ -15,7 +15,7 @@ class LogExamples(Aggregator):
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round. Sums are exact, so weights are whole numbers: here thousandths."""
-        return Means(before, weigh=_weight)
+        return Means(before, frame, weigh=_weight)
 
 
 def _weight(update: Update) -> int:

@@ -50,10 +50,12 @@ def device_shapes(
     adapter: Adapter, structure: Structure, rank: int
 ) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
     """Shapes that the factors (a, b) of every module of the global ``adapter`` have on a device."""
-    return {
-        module: ((rank, _length(place.columns, f.a.shape[1])), (_length(place.rows, f.b.shape[0]), rank))
-        for (module, f), place in zip(adapter.factors.items(), places(adapter, structure, rank).values(), strict=True)
-    }
+    kept = structure.sizes()
+    shapes = {}
+    for module, f in adapter.factors.items():
+        columns, rows = int(f.a.shape[1]), int(f.b.shape[0])
+        shapes[module] = (rank, kept.get((module, "in"), columns)), (kept.get((module, "out"), rows), rank)
+    return shapes
 
 
 def owned_entries(adapter: Adapter, structure: Structure, rank: int) -> dict[str, np.ndarray]:
@@ -76,7 +78,3 @@ def device_bytes(adapter: Adapter, structure: Structure, rank: int, precision: P
     numbers += 2 * sum(int(own.sum()) for own in owned_entries(adapter, structure, rank).values())  # and where they lie
     scales = 2 * rank * len(shapes) + len(adapter.head)
     return value_bytes(numbers, scales, precision)  # in fp32 all are float32, and indices int32
-
-
-def _length(index: np.ndarray | slice, whole: int) -> int:
-    return whole if isinstance(index, slice) else len(index)
