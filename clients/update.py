@@ -55,6 +55,9 @@ class Evaluation:
     The other measures are in [0, 1], and None if not measured. Classification: ``macro_f1`` and ``calibration_error``
     (``evaluation/metrics.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the completions
     that the model generated for ``generated`` prompts (``evaluation/generation.py``).
+
+    ``test_examples``: examples of the test split, of which the ``examples`` measured are a sample, or all; None if it
+    is not known.
     """
 
     loss: float
@@ -66,6 +69,7 @@ class Evaluation:
     rouge_l: float | None = None
     bleu: float | None = None
     generated: int | None = None
+    test_examples: int | None = None
 
 
 @dataclass(frozen=True)

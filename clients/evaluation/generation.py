@@ -9,9 +9,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from slimfed.clients.data.batching import prompt_tokens
 from slimfed.clients.data.text import TextSplit
+from slimfed.clients.evaluation.batch_size import rows_to_complete
 from slimfed.clients.spec import GenerationSpec
-
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,13 @@ def complete(
     prompts: Prompts,
     max_new_tokens: int,
     dtype: torch.dtype = torch.float32,
+    rows: int | None = None,
 ) -> list[str]:
     """Greedy completions of each prompt by ``model``, to its end token or ``max_new_tokens``, in order.
 
-    Prompts of similar length share a batch, padded on the left; keys and values are kept from step to step.
+    Prompts of similar length share a batch, padded on the left; keys and values are kept from step to step. Completions
+    do not depend on the batches but for rounding. ``rows``: most prompts in a batch; default: by the device and its
+    free memory (:func:`prompts_at_once`). The batches of a call have equal sizes, to within one prompt.
     """
     device = next(model.parameters()).device
     config = GenerationConfig(
@@ -65,17 +67,23 @@ def complete(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts.tokens[index]))
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
+    count = -(-len(order) // (rows or prompts_at_once(model, prompts, max_new_tokens)))
     written = [""] * len(prompts)
     with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
+        for places in (part.tolist() for part in np.array_split(order, count)):
             ids, mask = _padded([prompts.tokens[place] for place in places], tokenizer.pad_token_id)
             made = model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
             texts = tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
                 written[place] = text.strip()
     return written
+
+
+def prompts_at_once(model: PreTrainedModel, prompts: Prompts, max_new_tokens: int) -> int:
+    """Prompts that ``model`` continues at once, by the speed of its device and the free memory."""
+    longest = max(map(len, prompts.tokens), default=1)
+    return rows_to_complete(model, next(model.parameters()).device, longest, max_new_tokens)
 
 
 @dataclass(frozen=True)

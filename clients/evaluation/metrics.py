@@ -9,16 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from slimfed.clients.data.batching import Batch, TokenisedSplit
+from slimfed.clients.evaluation.batch_size import batch_tokens
+from slimfed.clients.evaluation.next_token import needs_whole_logits, predictions
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.update import Evaluation
 
 CONFIDENCE_BINS = 15
 """Number of bins of the calibration error, as in Guo et al. (2017)."""
-
-TOKENS = {"cuda": 32768, "cpu": 4096}
-"""Tokens in a batch: enough to use the processor, few enough for the memory of logits."""
-
-_IGNORED = -100
 
 
 def evaluate(
@@ -31,8 +28,9 @@ def evaluate(
     """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
 
     Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
-    after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default: :data:`TOKENS`),
-    but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is restored.
+    after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default:
+    :func:`pass_tokens`), but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is
+    restored.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(split)) if rows is None else rows
@@ -41,11 +39,13 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            for batch in batches(split, rows, tokens or TOKENS[device.type]):
-                labels = batch.pop("labels").to(device)
+            for batch in batches(split, rows, tokens or pass_tokens(model, device, split, rows)):
+                labels = batch.pop("labels")
                 there = {name: tensor.to(device) for name, tensor in batch.items()}
-                logits = model(**there, **without_cache(model)).logits
-                found = count(logits, labels)
+                if labels.dim() == 2:
+                    (found,) = count_tokens(*predictions(model, there, labels))
+                else:
+                    found = count(model(**there, **without_cache(model)).logits, labels.to(device))
                 tally = found if tally is None else tally + found
     finally:
         model.train(was_training)
@@ -55,15 +55,23 @@ def evaluate(
 
 
 def batches(split: TokenisedSplit, rows: np.ndarray, tokens: int) -> Iterator[Batch]:
-    """``rows`` of ``split`` from the shortest to the longest, so that padding is short, about ``tokens`` in a batch."""
-    order = rows[np.argsort(split.lengths[rows], kind="stable")]
-    widths = split.lengths[order]
+    """``rows`` of ``split`` from the longest to the shortest, so that padding is short, at most ``tokens`` in a batch.
+
+    A row with more tokens is a batch of its own. The longest come first: what does not fit into memory fails at once.
+    """
+    order = rows[np.argsort(-split.lengths[rows], kind="stable")]
     start = 0
     while start < len(order):
-        padded = np.arange(1, len(order) - start + 1) * widths[start:]
-        stop = start + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        stop = start + max(1, tokens // max(1, int(split.lengths[order[start]])))
         yield split.collate(order[start:stop])
         start = stop
+
+
+def pass_tokens(model: nn.Module, device: torch.device, split: TokenisedSplit, rows: np.ndarray) -> int:
+    """Tokens in a batch of ``rows``, by the speed of ``device`` and its free memory."""
+    causal = split.labels is None
+    logits = model.config.get_text_config().vocab_size if causal and needs_whole_logits(model) else 0
+    return batch_tokens(model, device, int(split.lengths[rows].max(initial=1)), logits)
 
 
 @dataclass(frozen=True)
@@ -101,19 +109,18 @@ class Tally:
         )
 
 
+def count_tokens(losses: torch.Tensor, right: torch.Tensor) -> list[Tally]:
+    """The sums of one batch for each device, of :func:`predictions`: [devices, targets] both."""
+    sums = zip(losses.double().sum(1), right.sum(1), strict=True)
+    return [Tally(loss, hits, losses.shape[1], None, None) for loss, hits in sums]
+
+
 def count(logits: torch.Tensor, labels: torch.Tensor) -> Tally:
-    """The sums of one batch; tokens are predicted from the position before."""
-    tokens = labels.dim() == 2
-    if tokens:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-        learnt = labels != _IGNORED
-        logits, labels = logits[learnt], labels[learnt]
+    """The sums of one batch of a classifier: logits [rows, classes], labels [rows]."""
     logits = logits.float()
     loss = functional.cross_entropy(logits, labels, reduction="none").double().sum()
     predicted = logits.argmax(-1)
     right = predicted == labels
-    if tokens:
-        return Tally(loss, right.sum(), labels.numel(), None, None)
     width = logits.shape[-1]
     classes = [torch.bincount(each, minlength=width) for each in (labels[right], predicted, labels)]
     surest = logits.softmax(-1).amax(-1).double()

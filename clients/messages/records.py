@@ -71,7 +71,7 @@ _LONGEST_CAUSE = 2000
 _MOST_PHASES = 30
 _WORKLOAD = tuple(f.name for f in fields(Workload))
 _EVALUATION = tuple(f.name for f in fields(Evaluation))
-_COUNTS = frozenset({"examples", "generated"})
+_COUNTS = frozenset({"examples", "generated", "test_examples"})
 
 
 def encode_orders(orders: Orders) -> RecordDict:

@@ -11,10 +11,12 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
-from slimfed.clients.evaluation.metrics import evaluate
+from slimfed.clients.evaluation.generation import Prompts, complete, prompts_at_once
+from slimfed.clients.evaluation.metrics import evaluate, pass_tokens
 from slimfed.clients.structure import Structure
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
-from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
+from slimfed.clients.training.cohort.first_token import read_first_token
+from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room, with_smaller
 from slimfed.clients.training.work import DeviceContext
 from slimfed.clients.update import Evaluation, Update
 
@@ -37,11 +39,26 @@ class ModelEvaluator:
         """The base, sliced to ``structure``, with ``adapter`` (in that shape) in it."""
         spec = self.context.task.adapter
         method = ADAPTERS[spec.name]
-        return method.training.build(self.context.base.model, structure, method.finished(adapter), spec)
+        model = method.training.build(self.context.base.model, structure, method.finished(adapter), spec)
+        read_first_token(model, self.context.blueprint)
+        return model
+
+    def measure(self, model: PreTrainedModel, rows: np.ndarray | None = None) -> Evaluation:
+        """``model`` on ``rows`` of the test split (None: all), in smaller batches if memory does not suffice."""
+        rows = np.arange(len(self.test)) if rows is None else rows
+        tokens = pass_tokens(model, model.device, self.test, rows)
+        least = int(self.test.lengths[rows].max(initial=1))
+        return with_smaller(lambda size: evaluate(model, self.test, size, self.dtype, rows), tokens, least)
 
     def one(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The model of one device on ``rows`` of the test split; None: on all of it."""
-        return with_room(lambda: evaluate(self.model(adapter, structure), self.test, dtype=self.dtype, rows=rows))
+        return self.measure(with_room(lambda: self.model(adapter, structure)), rows)
+
+    def complete(self, model: PreTrainedModel, prompts: Prompts) -> list[str]:
+        """What ``model`` writes for ``prompts``. Fewer at once are tried if memory does not suffice."""
+        tokenizer, longest = self.context.base.tokenizer, self.context.task.generate.max_new_tokens
+        rows = prompts_at_once(model, prompts, longest)
+        return with_smaller(lambda size: complete(model, tokenizer, prompts, longest, self.dtype, size), rows)
 
     def many(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
         """The models of ``updates`` on the same ``rows``, in cohorts if possible."""

@@ -15,8 +15,8 @@ from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.data.text import TextData, load_data, load_own_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
-from slimfed.clients.evaluation.metrics import evaluate
+from slimfed.clients.evaluation.generation import Prompts, collect, likeness
+from slimfed.clients.evaluation.sample import sample_rows
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
@@ -114,17 +114,19 @@ class NodeRuntime:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
         return self._evaluator.one(adapter, structure, rows)
 
-    def examine(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        """As :meth:`evaluate` on the whole test split, and of generated completions, if the test split has prompts."""
+    def examine(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+        """As :meth:`evaluate` on ``examples`` of the test split, and of completions, if the test split has prompts.
+
+        The examples are a sample by the run's seed, the same in every call, proportional by label; 0: all.
+        """
         evaluator = self._evaluator
         model = with_room(lambda: evaluator.model(adapter, structure))
-        found = with_room(lambda: evaluate(model, self.test, dtype=evaluator.dtype))
+        rows = sample_rows(len(self.test), examples, derive(self.task.seed, "global sample"), self.test.labels)
+        found = replace(evaluator.measure(model, rows), test_examples=len(self.test))
         if self.prompts is None:
             return found
-        longest = self.task.generate.max_new_tokens
-        prompts, tokenizer = self.prompts, self.base.tokenizer
-        written = with_room(lambda: complete(model, tokenizer, prompts, longest, evaluator.dtype))
-        return replace(found, **vars(likeness(written, prompts.references)), generated=len(written))
+        written = evaluator.complete(model, self.prompts)
+        return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
 
     def scores_of_base(self) -> np.ndarray | None:
         """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data."""

@@ -1,6 +1,7 @@
 """Out of memory: detecting it, and freeing caches before a second attempt."""
 
 import gc
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ import torch
 from slimfed.clients.training.cohort.cuda_graph import forget_recordings
 
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -35,3 +37,19 @@ def with_room(work: Callable[[], Result]) -> Result:
             raise
     make_room()
     return work()
+
+
+def with_smaller(work: Callable[[int], Result], size: int, least: int = 1) -> Result:
+    """The result of ``work(size)``, repeated with half the size as long as memory does not suffice.
+
+    Raises the error of the last attempt, with a size of at most ``least``.
+    """
+    while True:
+        try:
+            return work(size)
+        except Exception as error:
+            if size <= least or not is_out_of_memory(error):
+                raise
+            _log.warning("a batch of %d does not fit into memory, half of it is tried: %s", size, error)
+        make_room()
+        size //= 2

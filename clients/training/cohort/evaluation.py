@@ -8,9 +8,11 @@ import torch
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
-from slimfed.clients.evaluation.metrics import TOKENS, Tally, batches, count
+from slimfed.clients.evaluation.metrics import Tally, batches, count, count_tokens, pass_tokens
+from slimfed.clients.evaluation.next_token import predictions
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.spec import AdapterSpec, TaskSpec
+from slimfed.clients.training.cohort.first_token import read_first_token
 from slimfed.clients.training.cohort.model import CohortModel, Members, attach_cohort
 from slimfed.clients.training.work import DeviceContext
 from slimfed.clients.update import Evaluation, Update
@@ -23,26 +25,32 @@ def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
 
 
 def evaluate_cohort(
-    context: DeviceContext, updates: Sequence[Update], split: TokenisedSplit, rows: np.ndarray
+    context: DeviceContext,
+    updates: Sequence[Update],
+    split: TokenisedSplit,
+    rows: np.ndarray,
+    tokens: int | None = None,
 ) -> list[Evaluation]:
     """Each device's model, after its round, on the same ``rows`` of ``split``: equal to ``evaluate`` up to rounding.
 
-    For adapters of which :func:`together` is true.
+    For adapters of which :func:`together` is true. ``tokens``: those in a pass of all devices; default: by the device
+    and its free memory, as for one model.
     """
     cohort = _attached(context, updates)
     device, devices = cohort.device, len(updates)
     tallies: list[Tally] = []
     answers: list[tuple[torch.Tensor, torch.Tensor]] = []
     with torch.no_grad():
-        for batch in batches(split, rows, TOKENS[device.type] // devices):
-            labels = batch.pop("labels").to(device)
+        tokens = tokens or pass_tokens(cohort.model, device, split, rows)
+        for batch in batches(split, rows, tokens // devices):
+            labels = batch.pop("labels")
             joined = {name: tensor.to(device).repeat(devices, 1) for name, tensor in batch.items()}
-            logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
-            if labels.dim() == 1:
-                answers.append((logits, labels))  # few numbers: fetched once, not after every pass
-            else:
-                counted = [count(of_device, labels) for of_device in logits]
+            if labels.dim() == 2:
+                counted = count_tokens(*predictions(cohort.model, joined, labels, devices))
                 tallies = [old + new for old, new in zip(tallies, counted, strict=True)] if tallies else counted
+            else:  # few numbers: fetched once, not after every pass
+                logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
+                answers.append((logits, labels.to(device)))
     if answers:
         logits, labels = torch.cat([each for each, _ in answers], dim=1), torch.cat([each for _, each in answers])
         tallies = [count(of_device, labels) for of_device in logits]
@@ -58,5 +66,6 @@ def _attached(context: DeviceContext, updates: Sequence[Update]) -> CohortModel:
     cohort = attach_cohort(context.base.model, Members(finished, structures, ranks), plain, context.dtype)
     if not all(structure.keep.all() for structure in structures):
         cohort.set_structures(structures)
+    read_first_token(cohort.model, context.blueprint)
     cohort.model.eval()
     return cohort

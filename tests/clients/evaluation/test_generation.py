@@ -57,6 +57,15 @@ def test_a_sliced_model_writes_in_a_batch_what_it_writes_alone(family: str) -> N
     assert any(written)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.lists(st.integers(3, 119), min_size=1, max_size=9), min_size=1, max_size=7), st.integers(1, 8))
+def test_a_completion_does_not_depend_on_its_batch(family: str, tokens: list[list[int]], rows: int) -> None:
+    model = build(family, causal=True, seed=3)
+    prompts = Prompts(tuple(map(tuple, tokens)), (("x",),) * len(tokens))
+    assert complete(model, Numbers(), prompts, 5, rows=rows) == [greedily(model, tuple(each), 5) for each in tokens]
+
+
 def test_prompts_are_asked_once_with_all_their_references(tokenizer: PreTrainedTokenizerBase) -> None:
     split = TextSplit(["red", "blue", "round", "crimson"], ["a rose", "the sky", "a ball", "a rose"])
     found = collect(split, tokenizer, GenerationSpec(), 32, 1)

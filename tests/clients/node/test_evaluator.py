@@ -5,6 +5,7 @@ import pytest
 import torch
 from training import adapter, assignment, device_data, narrowed, opened, split, task
 
+from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort
 from slimfed.clients.training.cohort.trainer import train_cohort
@@ -40,6 +41,36 @@ def test_out_of_memory_halves_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = ModelEvaluator(context, text).many(updates, ROWS)
     assert sizes == [5, 3, 2, 1, 2]
     assert [each.accuracy for each in measured] == [each.accuracy for each in expected]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_out_of_memory_halves_the_batch_of_a_single_model(monkeypatch: pytest.MonkeyPatch, causal: bool) -> None:
+    base, blueprint = opened("llama", causal)
+    evaluator = ModelEvaluator(DeviceContext(base, blueprint, task(causal)), split(causal, 1))
+    expected, sizes = evaluate(base.model, evaluator.test), []
+
+    def cramped(model, test, tokens, *others):
+        sizes.append(tokens)
+        if tokens > 100:
+            raise torch.OutOfMemoryError("no room")
+        return evaluate(model, test, tokens, *others)
+
+    monkeypatch.setattr("slimfed.clients.node.evaluator.evaluate", cramped)
+    found = evaluator.measure(base.model)
+    assert (found.accuracy, found.examples) == (expected.accuracy, expected.examples)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert sizes == [4096, 2048, 1024, 512, 256, 128, 64]
+
+
+def test_a_batch_of_one_text_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, blueprint = opened("bert", False)
+
+    def never(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("slimfed.clients.node.evaluator.evaluate", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        ModelEvaluator(DeviceContext(base, blueprint, task(False)), split(False, 1)).measure(base.model)
 
 
 def test_one_by_one_and_together_find_the_same() -> None:
