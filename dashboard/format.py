@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, tzinfo
 
-from slimfed.platform.format import NOTHING, missing, percent, plural, points, seconds, size
+from slimfed.platform.format import NOTHING, missing, percent, plural, points, sampled, seconds, size
 
 STATUS_COLORS = {
     "queued": "violet",
@@ -69,6 +69,7 @@ __all__ = [
     "plain",
     "plural",
     "points",
+    "sampled",
     "seconds",
     "silent_for",
     "size",

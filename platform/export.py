@@ -15,7 +15,7 @@ from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
-from slimfed.platform.format import percent
+from slimfed.platform.format import percent, sampled
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.server import checkpoint
@@ -118,8 +118,9 @@ def _of_fleet(figures: dict[str, str]) -> dict[str, str]:
 
 def card_figures(run: Any) -> dict[str, str]:
     """The figures of a run for a model card. ``run``: a row of the store."""
+    note = sampled(getattr(run, "examples", None), getattr(run, "test_examples", None))
     return {
-        "accuracy of the global model on the test split": percent(run.accuracy),
+        "accuracy of the global model on the test split": f"{percent(run.accuracy)} {note}".rstrip(),
         "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
         "sparsity of the devices (mean)": percent(run.sparsity),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",

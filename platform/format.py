@@ -13,6 +13,14 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NOTHING if share is None or missing(share) else f"{100 * share:.{digits}f}%"
 
 
+def sampled(examples: float | None, test_examples: float | None) -> str:
+    """``on 500 of 1,821 test texts`` for a figure of a sample; empty for one of all, or if that is not known."""
+    known = None not in (examples, test_examples) and not missing(examples) and not missing(test_examples)
+    if not known or examples == test_examples:
+        return ""
+    return f"on {examples:,.0f} of {test_examples:,.0f} test texts"
+
+
 def points(change: float | None) -> str | None:
     """A change of a share in percentage points, ``+1.3 points``; None where there is none to speak of."""
     if change is None or missing(change) or abs(change) < 0.0005:

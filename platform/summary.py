@@ -24,13 +24,19 @@ def measures(task: str, row: Any) -> dict[str, float | None]:
     return found | {"perplexity": perplexity(task, found["loss"])}
 
 
+def counts(row: Any) -> dict[str, int | None]:
+    """``examples`` and ``test_examples`` of a row of ``evaluations``: both None without a row."""
+    return {name: getattr(row, name, None) for name in ("examples", "test_examples")}
+
+
 def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[str, Any]:
     """The object for one run. ``run``: a row of ``Reader.runs`` or ``Reader.find_run``.
 
-    ``rounds``: those finished. ``accuracy``: the pruned global model on the test split; ``device_accuracy_mean``: the
-    devices' own pruned models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round;
-    ``joules``: estimated energy of all devices;
-    ``epsilon``: privacy spent (null without ``[privacy]``); ``sweep``: the sweep that made the run, if any.
+    ``rounds``: those finished. ``accuracy``: the pruned global model on the test split, on ``examples`` of its
+    ``test_examples`` (null in runs of older versions: on all); ``device_accuracy_mean``: the devices' own pruned
+    models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round; ``joules``: estimated
+    energy of all devices; ``epsilon``: privacy spent (null without ``[privacy]``); ``sweep``: the sweep that made the
+    run, if any.
     """
     return {
         "run_id": run.id,
@@ -50,6 +56,8 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
         "epsilon": run.epsilon,
         "task": run.task,
         **measures(run.task, run),
+        "examples": run.examples,
+        "test_examples": run.test_examples,
         "sweep": run.sweep,
         "store": store,
     }

@@ -90,6 +90,11 @@ def evaluates(settings: StrategySettings, number: int) -> bool:
     return number % settings.evaluate_every == 0 or number == settings.task.training.rounds
 
 
+def evaluated_examples(settings: StrategySettings, number: int) -> int:
+    """Test examples for the global model after round ``number``, a sample; 0: all of them, as after the last."""
+    return 0 if number == settings.task.training.rounds else settings.evaluate_examples
+
+
 def _tell_forecast_times(
     agents: Sequence[Bandit],
     structures: Sequence[Structure],

@@ -154,6 +154,9 @@ class Recorder(Protocol):
 class Evaluator(Protocol):
     """Measures the global model in a given structure on the test split."""
 
-    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        """The base, sliced to ``structure``, with ``adapter`` at full rank."""
+    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` at full rank.
+
+        ``examples``: so many of the test split, the same in every call; 0: all.
+        """
         ...

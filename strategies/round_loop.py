@@ -9,7 +9,7 @@ from slimfed.clients.stopwatch import Stopwatch
 from slimfed.strategies.attempt import send_until_quorum
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
-from slimfed.strategies.planning import evaluates, plan_round
+from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round
 from slimfed.strategies.protocols import RoundRecord
 from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.round_record import RoundMeasures, round_record
@@ -63,7 +63,8 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
     # 8. Evaluate the global model in its own structure.
     with watch.phase("evaluate"):
         due = evaluates(settings, number)
-        evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure) if due else None
+        examples = evaluated_examples(settings, number)
+        evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure, examples) if due else None
 
     # 9. Record the round with its checkpoint.
     phases = {"server": watch.seconds, "nodes": node_phases}

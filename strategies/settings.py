@@ -12,7 +12,8 @@ class StrategySettings:
     """The fields of a job that the strategy needs. Sparsities are shares of the prunable parameters.
 
     ``aggregation``: name in the registry. ``evaluate_devices`` of the devices' own models are measured every
-    ``evaluate_every`` rounds, all of them in the last. ``nodes``: number of nodes that the run waits for before it
+    ``evaluate_every`` rounds, all of them in the last. ``evaluate_examples``: test examples for the global model before
+    the last round, a sample; 0: all. ``nodes``: number of nodes that the run waits for before it
     starts. ``reply_seconds``: deadline for a node's reply. ``straggler_seconds``: deadline for a device's completion by
     the clock; None: no deadline. A round with fewer than ``quorum`` (share of the devices) usable updates is repeated
     up to ``retries`` times. ``real``: every node hosts one device, and is asked for its number.
@@ -30,4 +31,5 @@ class StrategySettings:
     quorum: float
     retries: int
     real: bool = False
+    evaluate_examples: int = 0
     server: ServerSpec = field(default_factory=ServerSpec)

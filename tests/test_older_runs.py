@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 import slimfed
+from slimfed.platform.store.writer import upgrade
 
 FIXTURE = Path(__file__).parent / "fixtures" / "run-of-0.1.0"
 UNINTERRUPTED: dict[str, list[dict[str, Any]]] = json.loads((FIXTURE / "uninterrupted.json").read_text())
@@ -22,6 +23,7 @@ UNINTERRUPTED: dict[str, list[dict[str, Any]]] = json.loads((FIXTURE / "uninterr
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> slimfed.RunResult:
     home = tmp_path_factory.mktemp("home")
     shutil.copy(FIXTURE / "store.db", home)
+    upgrade(f"sqlite:///{home / 'store.db'}", home)  # as `slimfed db upgrade` does, which an older store asks for
     (run,) = slimfed.open_store(home=home).runs.index
     shutil.copytree(FIXTURE, home / run, ignore=shutil.ignore_patterns("store.db", "uninterrupted.json"))
     engine = create_engine(f"sqlite:///{home / 'store.db'}")

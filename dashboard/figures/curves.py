@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from slimfed.dashboard import format
+from slimfed.dashboard.figures.frames import samples
 from slimfed.dashboard.figures.style import (
     BLUE,
     LINE_HEIGHT,
@@ -27,18 +28,22 @@ from slimfed.dashboard.figures.style import (
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a column of the frame, its name in the legend, and how it is drawn."""
+    """One curve: a column of the frame, its name in the legend, and how it is drawn.
+
+    ``of_global``: a measure of the global model, whose points are hollow where they are estimates from a sample.
+    """
 
     column: str
     name: str
     color: str
     dash: str = "solid"
+    of_global: bool = False
 
 
 def accuracy(rounds: pd.DataFrame, axis: Axis, counted: str = "test examples") -> go.Figure:
     """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time."""
     lines = (
-        Line("accuracy", "Global model", BLUE),
+        Line("accuracy", "Global model", BLUE, of_global=True),
         Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
     )
     figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
@@ -49,7 +54,7 @@ def accuracy(rounds: pd.DataFrame, axis: Axis, counted: str = "test examples") -
 def loss(rounds: pd.DataFrame, axis: Axis) -> go.Figure:
     """Loss of the global model on the test split, and the fleet's mean training loss, by round or virtual time."""
     lines = (
-        Line("loss", "Global model, test", BLUE),
+        Line("loss", "Global model, test", BLUE, of_global=True),
         Line("train_loss", "Devices, training", VERMILLION, "dot"),
     )
     figure = _curves(rounds, lines, axis, scale=1.0, hover="%{y:.3f}")
@@ -60,17 +65,18 @@ def loss(rounds: pd.DataFrame, axis: Axis) -> go.Figure:
 def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: float, hover: str) -> go.Figure:
     longest = float(rounds["virtual_clock"].max()) if len(rounds) else 0.0
     places = axis_places(rounds, axis, longest)
-    figure = go.Figure()
+    figure, notes = go.Figure(), samples(rounds)
     for line in lines:
         known = rounds[line.column].notna()
+        note = notes if line.of_global else notes.str[:0]
         figure.add_scatter(
             x=places[known],
             y=rounds.loc[known, line.column] * scale,
             name=line.name,
             mode="lines+markers" if len(rounds) <= MARKERS_UP_TO else "lines",
             line={"color": line.color, "dash": line.dash, "width": 2},
-            marker={"size": 5},
-            customdata=rounds.loc[known, "round"],
+            marker={"size": 5, "symbol": ["circle-open" if text else "circle" for text in note[known]]},
+            customdata=rounds.loc[known, "round"].astype(str) + note[known],
             hovertemplate=f"{hover} after round %{{customdata}}<extra>{line.name}</extra>",
         )
     finish(figure, LINE_HEIGHT)

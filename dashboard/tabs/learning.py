@@ -15,6 +15,7 @@ AXES: dict[str, style.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes
 _COLUMNS = {
     "round": st.column_config.NumberColumn("Round", format="%d", width=60),
     "accuracy": st.column_config.NumberColumn("Accuracy", format="%.1f%%"),
+    "examples": st.column_config.NumberColumn("On test texts", format="localized"),
     "device_accuracy_mean": st.column_config.NumberColumn("Devices' own", format="%.1f%%"),
     "loss": st.column_config.NumberColumn("Loss, test (nats)", format="%.3f"),
     "train_loss": st.column_config.NumberColumn("Loss, training (nats)", format="%.3f"),
@@ -30,6 +31,16 @@ _COLUMNS = {
 def rounds(reader: Reader, run_id: str) -> pd.DataFrame:
     """The rounds of a run, with the evaluation after each."""
     return frames.rounds_frame(reader.rounds(run_id), reader.evaluations(run_id))
+
+
+def _estimates(rounds: pd.DataFrame) -> str:
+    """Words on the rounds whose figures are estimates from a sample; empty if there are none."""
+    notes = [note for note in frames.samples(rounds) if note]
+    if not notes:
+        return ""
+    last = rounds[rounds["examples"].notna()].iloc[-1]
+    whole = "; after the last round on all" if last["examples"] == last["test_examples"] else ""
+    return f" (estimates{notes[-1]}{whole})"
 
 
 @st.fragment
@@ -48,18 +59,21 @@ def show(source: Source, run: Any) -> None:
         )
         axis = AXES[choice or "Rounds"]
         counted = "next tokens" if run.task == "causal-lm" else "test examples"
+        estimates = _estimates(frame)
         left, right = st.columns(2, gap="large")
         with left:
             widgets.chart(
                 "Accuracy",
                 curves.accuracy(frame, axis, counted),
-                "The pruned global model on the test split, and the mean of the devices' own pruned models.",
+                f"The pruned global model on the test split{estimates}, and the mean of the devices' own pruned "
+                "models.",
             )
         with right:
             widgets.chart(
                 "Loss",
                 curves.loss(frame, axis),
-                "Of the global model on the test split, and of the devices on their own text. Lower is better.",
+                f"Of the global model on the test split{estimates}, and of the devices on their own text. Lower is "
+                "better.",
             )
         slowest = frames.slowest_frame(reader.slowest_devices(run.id))
         if not slowest.empty:
@@ -72,4 +86,5 @@ def show(source: Source, run: Any) -> None:
         with st.expander("The rounds as a table"):
             shares = ("accuracy", "device_accuracy_mean", "sparsity")
             shown = frame.assign(**{name: 100 * frame[name] for name in shares}).iloc[::-1]
-            widgets.table(shown, f"rounds of {run.id}", _COLUMNS, "Table of rounds, newest first", whole=frame)
+            columns = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
+            widgets.table(shown, f"rounds of {run.id}", columns, "Table of rounds, newest first", whole=frame)

@@ -165,6 +165,8 @@ def _headline(reader: Insight, run: Run) -> None:
     rounds = learning.rounds(reader, run.id)
     _progress(run, rounds)
     _notice(run)
+    if sample := format.sampled(run.examples, run.test_examples):
+        st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
     with st.container(horizontal=True, gap="small"):
         for label, value, change, meaning in _figures(run, rounds):
             judged = change is not None and change.endswith("points") and label != "Sparsity"
@@ -210,15 +212,16 @@ def _notice(run: Run) -> None:
 
 def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None, str], ...]:
     """Name, value, change since the value before it, meaning."""
+    sample = format.sampled(run.examples, run.test_examples)
     trained = rounds[rounds["round"] > 0]
     last = trained.iloc[-1] if len(trained) else None
     return (
         (
-            "Accuracy",
+            "Accuracy, estimate" if sample else "Accuracy",
             format.percent(run.accuracy),
             format.points(_change(rounds["accuracy"])),
-            "Pruned global model on the test split, after the newest round; the change is that since the evaluation "
-            "before",
+            f"Pruned global model {sample or 'on the test split'}, after the newest round; the change is that since "
+            "the evaluation before",
         ),
         (
             "Devices' accuracy",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.format import NOTHING, percent, seconds, size
+from slimfed.platform.format import NOTHING, percent, sampled, seconds, size
 from slimfed.platform.home import home as default_home
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
-from slimfed.platform.summary import measures, run_summaries
+from slimfed.platform.summary import counts, measures, run_summaries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,10 @@ class RunResult:
 
     @property
     def accuracy(self) -> float | None:
-        """Of the pruned global model on the test split, in [0, 1]; None before an evaluation."""
+        """Of the pruned global model on the test split, in [0, 1]; None before an evaluation.
+
+        Before the last round it may be that of a sample (``evaluation.examples``): see ``figures["examples"]``.
+        """
         accuracy: float | None = self.figures["accuracy"]
         return accuracy
 
@@ -84,6 +87,7 @@ class RunResult:
                 each._asdict()
                 | {"accuracy": getattr(found.get(each.round), "accuracy", None)}
                 | measures(row.task, found.get(each.round))
+                | counts(found.get(each.round))
                 for each in reader.rounds(self.id)
             ]
 
@@ -144,8 +148,13 @@ class RunResult:
         figures = self.figures
         status = self.status if self.cause is None else f"{self.status}: {self.cause}"
         return [("run", f"{self.id} ({self.name})"), ("status", status), ("rounds", str(figures["rounds"]))] + [
-            (name.replace("_", " "), _written(name, figures[name])) for name in _SHOWN
+            (name.replace("_", " "), self._written(name)) for name in _SHOWN
         ]
+
+    def _written(self, name: str) -> str:
+        text = _written(name, self.figures[name])
+        note = sampled(self.figures["examples"], self.figures["test_examples"]) if name == "accuracy" else ""
+        return f"{text} {note}".rstrip()
 
 
 def place(home: str | Path | None) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimfed.platform.store.reader import Reader
+from slimfed.platform.summary import counts
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,10 @@ class RoundFigures:
     """One finished round.
 
     ``accuracy``: of the pruned global model on the test split, in [0, 1]; ``device_accuracy_mean``: of devices' own
-    models; both None in a round without evaluation. ``train_loss``: mean over the devices, nats. ``sparsity``: mean
-    share of the prunable parameters that devices have removed. Times in seconds, sizes in bytes.
+    models; both None in a round without evaluation. ``accuracy`` stands on ``examples`` of the ``test_examples`` in the
+    test split: a sample if they differ (``evaluation.examples`` of the job). ``train_loss``: mean over the devices,
+    nats. ``sparsity``: mean share of the prunable parameters that devices have removed. Times in seconds, sizes in
+    bytes.
     """
 
     round: int
@@ -27,6 +30,8 @@ class RoundFigures:
     bytes_down: int
     accepted: int
     rejected: int
+    examples: int | None = None
+    test_examples: int | None = None
 
 
 OnRound = Callable[[RoundFigures], object]
@@ -77,4 +82,5 @@ def _figures(row: Any, evaluation: Any) -> RoundFigures:
         bytes_down=row.bytes_down,
         accepted=row.accepted,
         rejected=row.rejected,
+        **counts(evaluation),
     )

@@ -85,6 +85,7 @@ class Job(JobSections):
             target_sparsity=self.method.target_sparsity,
             evaluate_every=self.evaluation.every,
             evaluate_devices=self.evaluation.devices,
+            evaluate_examples=self.evaluation.examples,
             nodes=nodes,
             reply_seconds=self.deadlines.reply_seconds,
             straggler_seconds=self.deadlines.straggler_seconds,

@@ -125,13 +125,19 @@ class EvaluationSpec(Section):
     """What is measured on the test split. After the last round everything is measured."""
 
     every: int = Field(1, ge=1, description="rounds from one evaluation to the next")
+    examples: int = Field(
+        0,
+        ge=0,
+        description="test examples for the global model before the last round, a seeded sample, the same in every "
+        "round and proportional by label: figures of these rounds are estimates; 0: all. After the last round: all",
+    )
     devices: int = Field(
         8, ge=0, description="devices whose own models are evaluated, a seeded sample; after the last round: all"
     )
     device_examples: int = Field(
         500,
         ge=0,
-        description="test examples for devices' own models, a seeded sample; 0: all. The global model always gets all",
+        description="test examples for devices' own models, a seeded sample, in every round; 0: all",
     )
     generate: GenerationSpec = GenerationSpec()
 

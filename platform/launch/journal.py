@@ -1,6 +1,6 @@
 """The launcher's interface to the store, which also feeds the progress display."""
 
-from slimfed.platform.format import seconds
+from slimfed.platform.format import sampled, seconds
 from slimfed.platform.launch.launcher import FinalStatus, Look
 from slimfed.platform.launch.progress import Display, Snapshot
 from slimfed.platform.store.reader import Reader
@@ -38,6 +38,7 @@ class StoreJournal:
                 run.sparsity,
                 run.virtual_seconds,
                 self._slowest_device(run.rounds_done),
+                sampled(run.examples, run.test_examples),
             )
         )
         return Look(run.status, began, run.stop_requested, run.rounds_done)

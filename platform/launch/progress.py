@@ -14,7 +14,7 @@ from slimfed.platform.format import percent, seconds
 @dataclass(frozen=True)
 class Snapshot:
     """The progress of a run. ``began``: the server is running; ``stopping``: a stop was requested; ``slowest``: the
-    class of the last round's slowest device.
+    class of the last round's slowest device; ``sample``: on how many test texts the accuracy stands, if not on all.
     """
 
     began: bool
@@ -25,11 +25,12 @@ class Snapshot:
     sparsity: float | None
     virtual_seconds: float
     slowest: str | None
+    sample: str = ""
 
     def describe(self) -> str:
         """The figures in one line."""
         parts = [
-            f"accuracy {percent(self.accuracy)}",
+            f"accuracy {percent(self.accuracy)} {self.sample}".rstrip(),
             f"sparsity {percent(self.sparsity)}",
             f"virtual {seconds(self.virtual_seconds)}",
         ]

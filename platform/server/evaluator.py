@@ -18,11 +18,15 @@ class GlobalEvaluator:
     runtime: NodeRuntime
     threads: int
 
-    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
-        """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it."""
+    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+        """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it.
+
+        ``examples``: of the test split, a sample drawn by the run's seed, the same in every call; 0: all.
+        """
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return self.runtime.examine(narrow(adapter, self.runtime.blueprint.dense(), structure), structure)
+            narrowed = narrow(adapter, self.runtime.blueprint.dense(), structure)
+            return self.runtime.examine(narrowed, structure, examples)
         finally:  # nodes in this process must continue with one thread, on which the last bits of sums depend
             torch.set_num_threads(before)

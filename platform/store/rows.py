@@ -16,6 +16,7 @@ from slimfed.strategies.schedule import sparsity_after
 
 _COURSE_POINTS = 32
 _MEASURES = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")
+_COUNTS = ("examples", "test_examples")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def sum_up_run(connection: Connection, run_id: str) -> None:
         "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
         "course": _course(connection, run_id),
     }
-    values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in _MEASURES}
+    values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in (*_MEASURES, *_COUNTS)}
     connection.execute(update(Run).where(Run.id == run_id).values(**values))
 
 
@@ -228,6 +229,7 @@ def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any)
         "rouge_l": _finite(evaluation.rouge_l),
         "bleu": _finite(evaluation.bleu),
         "generated": evaluation.generated,
+        "test_examples": evaluation.test_examples,
         "sparsity": float(record.global_sparsity),
     }
 

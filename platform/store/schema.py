@@ -58,11 +58,12 @@ class Run(Base):
     """One job execution. ``status``: queued, created, running, done, failed, stopped. ``task``: classification or
     causal-lm.
 
-    Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured; those from
-    ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known. ``epsilon``:
-    privacy spent after the newest round, NULL without privacy. ``sweep``: the name of the sweep that made the run.
-    ``course``: the global model's accuracies, oldest first, thinned to a few dozen, for lists. ``tags``, ``notes`` and
-    ``archived`` are set by the user.
+    Measures from ``accuracy`` to ``sparsity`` are the newest ones, NULL where nothing was measured. Those of the global
+    model stand on ``examples`` of the ``test_examples`` of the test split, both NULL in a run of an older version.
+    Those from ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known.
+    ``epsilon``: privacy spent after the newest round, NULL without privacy. ``sweep``: the name of the sweep that made
+    the run. ``course``: the global model's accuracies, oldest first, thinned to a few dozen, for lists. ``tags``,
+    ``notes`` and ``archived`` are set by the user.
     """
 
     __tablename__ = "runs"
@@ -95,6 +96,8 @@ class Run(Base):
     exact_match: Mapped[float | None]
     rouge_l: Mapped[float | None]
     bleu: Mapped[float | None]
+    examples: Mapped[int | None]
+    test_examples: Mapped[int | None]
     device_accuracy_mean: Mapped[float | None]
     sparsity: Mapped[float | None]
     virtual_seconds: Mapped[float] = mapped_column(default=0.0)
@@ -286,6 +289,7 @@ class Evaluation(Base):
     rouge_l: Mapped[float | None]
     bleu: Mapped[float | None]
     generated: Mapped[int | None]
+    test_examples: Mapped[int | None]
     sparsity: Mapped[float]
 
 

@@ -51,9 +51,9 @@ class Clock:
 class Evaluator:
     """Says nothing about accuracy, but checks what it is given."""
 
-    def evaluate(self, adapter: Adapter, structure: Structure) -> Evaluation:
+    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
         assert all(np.isfinite(tensor).all() for tensor in adapter.tensors())
-        return Evaluation(1.0, structure.sparsity, 1)
+        return Evaluation(1.0, structure.sparsity, examples or 9, test_examples=9)
 
 
 def assert_same_checkpoint(one, other) -> None:

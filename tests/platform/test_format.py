@@ -55,3 +55,11 @@ def test_shares_and_counts():
 @pytest.mark.parametrize(("joules", "written"), [(812, "812 J"), (3_400, "3.4 kJ"), (1.2e6, "1.2 MJ"), (None, "–")])
 def test_energy(joules, written):
     assert format.energy(joules) == written
+
+
+@pytest.mark.parametrize(
+    ("examples", "whole", "written"),
+    [(500, 1821, "on 500 of 1,821 test texts"), (9, 9, ""), (None, 9, ""), (9, None, ""), (9, float("nan"), "")],
+)
+def test_only_figures_of_a_sample_say_on_what_they_stand(examples, whole, written):
+    assert format.sampled(examples, whole) == written

@@ -96,6 +96,19 @@ def test_a_run_prunes_to_its_target_and_records_every_round(undisturbed: Memory)
     assert last.train_loss < undisturbed.rounds[0].train_loss
 
 
+def test_the_global_model_is_measured_on_a_sample_until_the_last_round_and_resumed_alike() -> None:
+    """The stand-in has 9 test examples."""
+    whole, first, rest = Memory(), Memory(stop_after=2), Memory()
+    run(whole, evaluate_every=1, evaluate_examples=4)
+    assert [record.evaluation.examples for record in whole.rounds] == [4, 4, 4, 9]
+    with pytest.raises(StopRequestedError):
+        run(first, evaluate_every=1, evaluate_examples=4)
+    tensors, state = first.checkpoints[-1]
+    fleet = Fleet.restore(open_runtime(TASK).blueprint, tensors, json.loads(state))
+    run(rest, fleet=fleet, evaluate_every=1, evaluate_examples=4)
+    assert [record.evaluation for record in first.rounds + rest.rounds] == [r.evaluation for r in whole.rounds]
+
+
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_the_number_of_nodes_changes_nothing(undisturbed: Memory, nodes: int) -> None:
     recorder = Memory()

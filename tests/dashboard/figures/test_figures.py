@@ -20,6 +20,8 @@ def rounds():
             "train_loss": [np.nan, 5, 4, 3, 2, 1],
             "loss": [6, 5, 4, 3, 2, 1],
             "accuracy": number / 10,
+            "examples": 9.0,
+            "test_examples": 9.0,
             "device_accuracy_mean": [np.nan, 0.1, 0.2, 0.3, 0.4, 0.5],
             "sparsity": 0.1,
             "global_sparsity": 0.1,
@@ -46,6 +48,15 @@ def test_accuracy_is_in_percent_of_what_is_counted(rounds):
     assert [line.name for line in figure.data] == ["Global model", "Devices' own, mean"]
 
 
+def test_estimates_from_a_sample_are_hollow_and_say_so(rounds):
+    rounds["examples"], rounds["test_examples"] = [500] * 5 + [1821], 1821
+    for figure in (curves.accuracy(rounds, "round"), curves.loss(rounds, "round")):
+        of_global, of_devices = figure.data
+        assert list(of_global.marker.symbol) == ["circle-open"] * 5 + ["circle"]
+        assert list(of_global.customdata)[-2:] == ["4 on 500 of 1,821 test texts", "5"]
+        assert set(of_devices.marker.symbol) == {"circle"}
+
+
 def test_unknown_points_are_left_out_not_drawn_as_zero(rounds):
     assert list(curves.accuracy(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
     assert list(curves.loss(rounds, "round").data[1].x) == [1, 2, 3, 4, 5]
@@ -61,7 +72,7 @@ def test_virtual_time_has_a_unit_that_fits(rounds):
     figure = curves.loss(rounds, "time")
     assert titles(figure) == ("Virtual time (min)", "Loss (nats)")
     assert list(figure.data[0].x) == pytest.approx([0, 100 / 60, 200 / 60, 300 / 60, 400 / 60, 500 / 60])
-    assert list(figure.data[0].customdata) == [0, 1, 2, 3, 4, 5]
+    assert list(figure.data[0].customdata) == ["0", "1", "2", "3", "4", "5"]
 
 
 @given(st.floats(min_value=0, max_value=1e8))

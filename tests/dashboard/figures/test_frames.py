@@ -35,6 +35,10 @@ def ran(number, **more):
     return row | more
 
 
+def evaluated(number, **more):
+    return {"round": number, "loss": 1.0, "accuracy": 0.5, "examples": 9, "test_examples": 9} | more
+
+
 def assigned(device, **more):
     row = {
         "device": device,
@@ -55,7 +59,7 @@ def assigned(device, **more):
 def test_rounds_join_training_and_evaluation_in_order():
     frame = frames.rounds_frame(
         [ran(2), ran(1, train_loss=None)],
-        [{"round": r, "loss": 2.0 - r, "accuracy": r / 10} for r in (0, 1, 2)],
+        [evaluated(r, loss=2.0 - r, accuracy=r / 10) for r in (0, 1, 2)],
     )
     assert list(frame["round"]) == [0, 1, 2]
     assert list(frame["virtual_clock"]) == [0.0, 10.0, 20.0]
@@ -66,20 +70,28 @@ def test_rounds_join_training_and_evaluation_in_order():
 
 
 def test_a_loss_without_bounds_leaves_a_gap():
-    frame = frames.rounds_frame([ran(1)], [{"round": 1, "loss": float("inf"), "accuracy": 0.5}])
+    frame = frames.rounds_frame([ran(1)], [evaluated(1, loss=float("inf"))])
     assert np.isnan(frame["loss"][0])
     assert frame["accuracy"][0] == 0.5
 
 
 def test_a_round_without_evaluation_keeps_its_place():
-    frame = frames.rounds_frame([ran(1), ran(2)], [{"round": 2, "loss": 1.0, "accuracy": 0.5}])
+    frame = frames.rounds_frame([ran(1), ran(2)], [evaluated(2)])
     assert list(frame["round"]) == [1, 2]
     assert np.isnan(frame["accuracy"][0])
 
 
 def test_an_evaluation_whose_round_is_not_written_yet_waits():
-    frame = frames.rounds_frame([ran(1)], [{"round": r, "loss": 1.0, "accuracy": 0.5} for r in (1, 2)])
+    frame = frames.rounds_frame([ran(1)], [evaluated(r) for r in (1, 2)])
     assert list(frame["round"]) == [1]
+
+
+def test_rounds_measured_on_a_sample_are_named_and_others_not():
+    frame = frames.rounds_frame(
+        [ran(r) for r in (1, 2, 3, 4)],
+        [evaluated(1, examples=5), evaluated(2, test_examples=None), evaluated(4)],
+    )
+    assert list(frames.samples(frame)) == [" on 5 of 9 test texts", "", "", ""]
 
 
 def test_devices_have_a_completion_time_only_if_all_of_it_is_known():

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from round_records import device_record, round_record
 from sqlalchemy import update
 from typer.testing import CliRunner
 
+from slimfed.clients.update import Evaluation
 from slimfed.platform.cli import app
 from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.reader import Reader
@@ -34,6 +36,8 @@ FIELDS = [
         "exact_match",
         "rouge_l",
         "bleu",
+        "examples",
+        "test_examples",
         "sweep",
         "store",
     ),
@@ -155,6 +159,22 @@ def test_show_tells_the_cause_and_the_job(home: Path) -> None:
     assert shown["job"]["fleet"]["devices"] == 4
     assert shown["round_list"] == []
     assert "failed: no node replied" in runner.invoke(app, ["show", "2026"]).stdout
+
+
+def test_show_says_on_how_many_test_texts_an_estimate_stands(home: Path) -> None:
+    _add_run(home, "20260101-000000-aaa", "stopped")
+    with Store.open("sqlite", home) as store:
+        for number, examples in ((1, 500), (2, 1821)):
+            assert ("on 500 of 1,821 test texts" in runner.invoke(app, ["show", "last"]).stdout) is (number == 2)
+            measured = Evaluation(0.4, 0.75, examples, test_examples=1821)
+            record = round_record(number, (device_record(0, number),), evaluation=measured)
+            store.record_round("20260101-000000-aaa", record)
+    written = runner.invoke(app, ["show", "last"]).stdout
+    assert "test texts)" not in written, "the newest figure is that of all"
+    assert "on test texts" in written, "the table of rounds has a column"
+    shown = json.loads(runner.invoke(app, ["show", "last", "--json"]).stdout)
+    assert [(row["examples"], row["test_examples"]) for row in shown["round_list"]] == [(500, 1821), (1821, 1821)]
+    assert (shown["examples"], shown["test_examples"]) == (1821, 1821)
 
 
 def test_an_unknown_run_is_bad_input(home: Path) -> None:

@@ -54,6 +54,8 @@ KEYS = [
     "exact_match",
     "rouge_l",
     "bleu",
+    "examples",
+    "test_examples",
     "sweep",
     "store",
 ]
