@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0008"
+NEWEST_REVISION = "0009"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
