@@ -99,9 +99,12 @@ class Adapter:
             {name: next(pieces).reshape(tensor.shape) for name, tensor in part.items()}
             for part in (self.extra, self.head, self.residual)
         )
-        made = Adapter(factors, head, residual, deltas, extra)
-        object.__setattr__(made, "_vector", vector)
-        return made
+        return Adapter(factors, head, residual, deltas, extra).viewing(vector)
+
+    def viewing(self, vector: np.ndarray) -> "Adapter":
+        """This adapter, whose tensors are views of ``vector``, one after another."""
+        object.__setattr__(self, "_vector", vector)
+        return self
 
     @property
     def nbytes(self) -> int:

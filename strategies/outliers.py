@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.coordinates.global_vector import GlobalVector, blocks
@@ -141,10 +142,9 @@ def distance(update: Update, space: GlobalVector) -> float:
     """
     placed, squares = space.place(update), 0.0
     for block in blocks(0, len(space), space.device):
-        difference = placed.values[block].double()
-        difference -= space.values[block]
+        difference = placed.values[block] - space.values[block]
         difference *= placed.owned[block]
-        squares += float(difference.square_().sum())
+        squares += float(torch.linalg.vector_norm(difference, dtype=torch.float64)) ** 2
     return math.sqrt(squares / max(placed.count, 1))
 
 

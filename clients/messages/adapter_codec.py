@@ -4,7 +4,8 @@ Every array is one object of Flower's object store, so a device's tensors are se
 """
 
 import json
-from itertools import pairwise
+import math
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,13 @@ def decode_adapter(arrays: Any, text: str, precision: Precision) -> Adapter:
     told = [*shapes, *((o, i) for o, i, _ in layout["deltas"].values())]
     if any(not isinstance(n, int) or n < 0 for shape in told for n in shape):
         raise ValueError("adapter layout has a size that is not a natural number")
-    sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
+    sizes = [math.prod(shape) for shape in shapes]
     if sum(sizes) != vector.size:
         raise ValueError(f"adapter layout promises {sum(sizes)} values, the vector has {vector.size}")
     axes = [*FACTOR_AXES * len(layout["factors"]), *[None] * len(layout["head"])] if precision != "fp32" else []
     exponents = arrays["exponents"].numpy() if "exponents" in arrays else None
     vector = unpack(vector, exponents, list(zip(shapes, axes, strict=bool(axes))), precision)
-    ends = np.cumsum([0, *sizes])
+    ends = list(accumulate(sizes, initial=0))
     tensors = iter([vector[a:b].reshape(s) for a, b, s in zip(ends[:-1], ends[1:], shapes, strict=True)])
     factors = {
         name: Factors(next(tensors), next(tensors), next(tensors) if gated else None) for name in layout["factors"]
@@ -73,7 +74,7 @@ def decode_adapter(arrays: Any, text: str, precision: Precision) -> Adapter:
         for (name, (o, i, _)), where in zip(layout["deltas"].items(), _decode_entries(arrays, layout), strict=True)
     }
     extra, head, residual = ({name: next(tensors) for name in layout[part]} for part in ("extra", "head", "residual"))
-    return Adapter(factors, head, residual, deltas, extra).with_vector(vector)
+    return Adapter(factors, head, residual, deltas, extra).viewing(vector)
 
 
 def _decode_entries(arrays: Any, layout: Any) -> list[tuple[np.ndarray | None, np.ndarray | None]]:

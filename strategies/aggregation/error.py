@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from slimfed.strategies.aggregation.products import mean_products
 
 MODULES = 8
 """Number of modules on which the error is estimated."""
-_DIRECTIONS = 256
+_DIRECTIONS = 128
 """Random directions of all these modules together."""
 _FEWEST, _MOST = 16, 64
 """Directions of one module."""
@@ -65,7 +66,7 @@ def aggregation_error(
     off, moved = [], []
     for module, stack in mean_products(part, [(update, update.report.examples) for update in own]).items():
         old, new = part.factors[module], after.factors[module]
-        directions = _directions(old.a.shape[1], size)
+        directions = _directions(module, old.a.shape[1], size)
         mean = stack.times(directions)
         made = _product(new, directions)
         if module in after.residual or module in before.residual:
@@ -93,11 +94,14 @@ def _ratio(off: list[np.ndarray], moved: list[np.ndarray], modules: int, size: i
     return ErrorEstimate(math.sqrt(square), math.sqrt(variance) / (2 * math.sqrt(square)))
 
 
-def _directions(columns: int, size: int) -> np.ndarray:
-    """[columns, size], of which ||X d||^2 is ||X||^2: expected to be, or exactly where there are few columns."""
+def _directions(module: str, columns: int, size: int) -> np.ndarray:
+    """[columns, size], of which ||X d||^2 is ||X||^2: expected to be, or exactly where there are few columns.
+
+    Every module has its own, so that their errors are independent.
+    """
     if columns <= 2 * size:
         return np.eye(columns)
-    return np.random.default_rng(columns).standard_normal((columns, size)) / math.sqrt(size)
+    return np.random.default_rng(crc32(module.encode())).standard_normal((columns, size)) / math.sqrt(size)
 
 
 def _product(factors: Factors, directions: np.ndarray) -> np.ndarray:

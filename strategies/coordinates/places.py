@@ -39,11 +39,16 @@ class Place:
 
 def places(adapter: Adapter, structure: Structure, rank: int) -> dict[str, Place]:
     """The place of every module of ``adapter`` for a device of this ``structure`` and ``rank``."""
-    kept = structure.indices()
     return {
-        module: Place(rank, kept.get((module, "out"), _ALL), kept.get((module, "in"), _ALL))
+        module: Place(rank, _kept(structure, module, "out"), _kept(structure, module, "in"))
         for module in adapter.factors
     }
+
+
+def _kept(structure: Structure, module: str, side: str) -> np.ndarray | slice:
+    """As ``Structure.indices``, for one side of one module."""
+    units = structure.blueprint.lines.get((module, side))
+    return _ALL if units is None else np.flatnonzero(structure.keep[units])
 
 
 def device_shapes(
@@ -60,6 +65,8 @@ def device_shapes(
 
 def owned_entries(adapter: Adapter, structure: Structure, rank: int) -> dict[str, np.ndarray]:
     """Which entries of every delta of the global ``adapter`` a device of this ``structure`` and ``rank`` has: [k]."""
+    if not adapter.deltas:
+        return {}
     kept = structure.indices()
     return {
         module: delta.owned(kept.get((module, "out")), kept.get((module, "in")), rank)
