@@ -11,8 +11,7 @@ from slimfed.clients.adapters.rank_pruning import kept_ranks
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Assignment, Report, Update
-from slimfed.strategies.coordinates.global_vector import GlobalVector
-from slimfed.strategies.coordinates.places import device_shapes, owned_entries
+from slimfed.strategies.coordinates.global_vector import GlobalVector, named
 from slimfed.strategies.outliers import DIVERGED, Finding, Grades, Sizes, distance, find_outliers, root_mean_square
 
 # Sparsity is a ratio of integers: an excess over the assigned sparsity below this is rounding.
@@ -52,7 +51,7 @@ class Inspection:
     def inspect(self, update: Update) -> Finding | None:
         """The fault of a single update, or None; for an update that passes, :attr:`sizes` has the sizes, by device."""
         before = self._space.before
-        fault = _check(update, self._expected.get(update.device), before, self.sizes, self._adapter)
+        fault = _check(update, self._expected.get(update.device), self._space, self.sizes, self._adapter)
         if fault is not None:
             return fault
         moved = distance(update, self._space)
@@ -93,7 +92,7 @@ def find_unfit(
 
 
 def _check(
-    update: Update, assigned: Assignment | None, before: Adapter, accepted: Container[int], adapter: AdapterSpec
+    update: Update, assigned: Assignment | None, space: GlobalVector, accepted: Container[int], adapter: AdapterSpec
 ) -> Finding | None:
     """The first fault of an update by itself."""
     if assigned is None:
@@ -107,8 +106,8 @@ def _check(
     return (
         _check_rank(update.report, assigned, adapter)
         or _check_structure(update.report, assigned)
-        or _check_tensors(update, before)
-        or _check_entries(update, before)
+        or _check_tensors(update, space)
+        or _check_entries(update, space.before)
         or _check_numbers(update)
         or _check_examples(update.report)
     )
@@ -142,7 +141,8 @@ def _coarseness(blueprint: Blueprint) -> float:
     return sum(block.unit_parameters for block in blueprint.blocks) / total
 
 
-def _check_tensors(update: Update, before: Adapter) -> Finding | None:
+def _check_tensors(update: Update, space: GlobalVector) -> Finding | None:
+    before = space.before
     factors, head = update.adapter.factors, update.adapter.head
     for what, names, known in (
         ("module", factors, before.factors),
@@ -160,24 +160,15 @@ def _check_tensors(update: Update, before: Adapter) -> Finding | None:
         odd = sorted(set(f.parts()) ^ set(before.factors[name].parts()))
         if odd:
             return Finding("names", f"{name}: part {odd[0]} is there or missing, unlike in what was sent", _REINSTALL)
-    shapes = device_shapes(before, update.report.structure, update.report.rank)
-    tensors: list[tuple[str, np.ndarray, tuple[int, ...]]] = [
-        (f"{name} (a)", f.a, shapes[name][0]) for name, f in factors.items()
-    ]
-    tensors += [(f"{name} (b)", f.b, shapes[name][1]) for name, f in factors.items()]
-    gates = {f"{name} (gate)": f.gate for name, f in factors.items() if f.gate is not None}
-    tensors += [(name, gate, (update.report.rank,)) for name, gate in gates.items()]
-    tensors += [(name, tensor, before.head[name].shape) for name, tensor in head.items()]
-    tensors += [(name, tensor, before.extra[name].shape) for name, tensor in update.adapter.extra.items()]
-    if not before.undecided:
-        entries = owned_entries(before, update.report.structure, update.report.rank)
-        tensors += [(f"{n} (delta)", d.values, (int(entries[n].sum()),)) for n, d in update.adapter.deltas.items()]
-    tensors += [("scores", update.scores, update.report.structure.keep.shape)]
-    for name, tensor, shape in tensors:
-        if tensor.shape != shape:
-            return Finding("shape", f"{name} has shape {list(tensor.shape)}, expected {list(shape)}", _REINSTALL)
-        if tensor.dtype != np.float32:
-            return Finding("shape", f"{name} is {tensor.dtype}, expected float32", _REINSTALL)
+    fault = space.misfit(update)
+    if fault:
+        return Finding("shape", fault, _REINSTALL)
+    scores, wanted = update.scores, update.report.structure.keep.shape
+    if scores.shape != wanted:
+        cause = f"scores has shape {list(scores.shape)}, expected {list(wanted)}"
+        return Finding("shape", cause, _REINSTALL)
+    if scores.dtype != np.float32:
+        return Finding("shape", f"scores is {scores.dtype}, expected float32", _REINSTALL)
     return None
 
 
@@ -211,9 +202,7 @@ def _gated(adapter: Adapter) -> bool:
 def _check_values(update: Update) -> Finding | None:
     """The first tensor with a value that it cannot have: only needed if the update's distance is not finite, or it has
     values with a sign."""
-    tensors = {f"{name} ({part})": t for name, f in update.adapter.factors.items() for part, t in f.parts().items()}
-    tensors |= {f"{name} (delta)": delta.values for name, delta in update.adapter.deltas.items()}
-    for name, tensor in (tensors | update.adapter.extra | update.adapter.head).items():
+    for name, tensor in named(update.adapter).items():
         if not np.isfinite(tensor).all():
             return Finding("not-finite", f"{name} has NaN or infinite values", DIVERGED)
         if name.endswith("(gate)") and (tensor < 0).any():

@@ -9,7 +9,7 @@ import torch
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Update
-from slimfed.strategies.coordinates.places import device_shapes
+from slimfed.strategies.coordinates.places import device_shapes, owned_entries
 
 # A processor's cache holds so many numbers several times, and one thread works on them, so that sums of squares are the
 # same to the bit whatever else runs. A GPU is fastest with all at once.
@@ -54,7 +54,8 @@ class GlobalVector:
         self.deltas = slice(self.shared - entries, self.shared)
         self._delta_columns = _delta_columns(self._shaped, blueprint)
         self._masks: dict[tuple[bytes, int], torch.Tensor] = {}
-        self._last: tuple[Adapter, Placed] | None = None
+        self._last: tuple[Update, Placed] | None = None
+        self._fitting: Update | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -84,37 +85,50 @@ class GlobalVector:
 
         The last one is kept, since an update is checked first, and then summed.
         """
-        if self._last is None or self._last[0] is not update.adapter:
-            self._last = update.adapter, self._placed(update)
+        if self._last is None or self._last[0] is not update:
+            self._last = update, self._placed(update)
         return self._last[1]
 
     def _placed(self, update: Update) -> Placed:
-        own = _without_residual(update.adapter, deltas=bool(self._shaped.deltas))
-        self._insist_on_shapes(update, own)
-        mine = self._tensor(own.vector)
+        fault = None if self._fitting is update else self.misfit(update)
+        if fault:
+            raise ValueError(f"the update of device {update.device} does not fit: {fault}")
+        mine = self._tensor(self._own(update).vector)
         mask = self.owned(update.report.structure, update.report.rank)
         if len(mine) == len(mask):
             return Placed(mine, mask, len(mine))
         return Placed(torch.zeros_like(self.values).masked_scatter_(mask, mine), mask, len(mine))
 
-    def _insist_on_shapes(self, update: Update, own: Adapter) -> None:
+    def misfit(self, update: Update) -> str | None:
+        """What does not fit in the update of a device of its structure and rank: a name, a shape or a type; or None.
+
+        Proposals of undecided deltas have no place here, and are not looked at.
+        """
+        own = self._own(update)
+        wanted, found = self._shapes(update), {name: tensor.shape for name, tensor in named(own).items()}
+        if wanted != found:
+            odd = next(name for name in wanted | found if wanted.get(name) != found.get(name))
+            return f"{odd} has shape {_shown(found.get(odd))}, expected {_shown(wanted.get(odd))}"
+        for name, tensor in named(own).items():
+            if tensor.dtype != np.float32:
+                return f"{name} is {tensor.dtype}, expected float32"
+        self._fitting = update
+        return None
+
+    def _shapes(self, update: Update) -> dict[str, tuple[int, ...]]:
+        """The shapes that the tensors of ``update`` must have, by the names of :func:`named`."""
         report, known = update.report, self._shaped
-        ranks = device_shapes(known, report.structure, report.rank)
-        wanted: dict[str, tuple[int, ...]] = {
-            f"{name} ({part})": shape for name, pair in ranks.items() for part, shape in zip("ab", pair, strict=True)
-        }
-        wanted |= {f"{name} (gate)": (report.rank,) for name, f in known.factors.items() if f.gate is not None}
-        wanted |= {name: tensor.shape for name, tensor in (known.extra | known.head).items()}
-        found = {f"{name} ({part})": t.shape for name, f in own.factors.items() for part, t in f.parts().items()}
-        found |= {name: tensor.shape for name, tensor in (own.extra | own.head).items()}
-        if wanted != found or own.deltas.keys() != known.deltas.keys():
-            odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-            told = [f"{name} has shape {_shown(found.get(name))}, expected {_shown(wanted.get(name))}" for name in odd]
-            raise ValueError(f"the update of device {update.device} does not fit the adapter: {'; '.join(told[:3])}")
-        if any(tensor.dtype != np.float32 for tensor in own.tensors()):
-            raise ValueError(f"the update of device {update.device} is not float32")
-        if known.deltas and own.vector.size != int(self.owned(report.structure, report.rank).sum()):
-            raise ValueError(f"the update of device {update.device} has other entries than it was sent")
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, (a, b) in device_shapes(known, report.structure, report.rank).items():
+            shapes |= {f"{name} (a)": a, f"{name} (b)": b}
+            if known.factors[name].gate is not None:
+                shapes[f"{name} (gate)"] = (report.rank,)
+        entries = owned_entries(known, report.structure, report.rank)
+        shapes |= {f"{name} (delta)": (int(own.sum()),) for name, own in entries.items()}
+        return shapes | {name: tensor.shape for name, tensor in (known.extra | known.head).items()}
+
+    def _own(self, update: Update) -> Adapter:
+        return _without_residual(update.adapter, deltas=bool(self._shaped.deltas))
 
     def adapter(self, values: torch.Tensor) -> Adapter:
         """The global adapter with these ``values``, float32 [n], and the residual and undecided deltas of before."""
@@ -125,6 +139,15 @@ class GlobalVector:
         """For every number, [n], the value that ``table``, [ranks, lines], has for its rank and unit."""
         places = self._levels.clamp(min=0).long() * self.lines + self._units
         return table.reshape(-1)[places]
+
+
+def named(adapter: Adapter) -> dict[str, np.ndarray]:
+    """All tensors but the residual, by names for people, in the order of the vector."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, factors in adapter.factors.items():
+        tensors |= {f"{name} ({part})": tensor for part, tensor in factors.parts().items()}
+    tensors |= {f"{name} (delta)": delta.values for name, delta in adapter.deltas.items()}
+    return tensors | adapter.extra | adapter.head
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:
