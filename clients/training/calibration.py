@@ -55,18 +55,19 @@ def has_bf16() -> bool:
 def step_cost(base: LoadedModel, blueprint: Blueprint, task: TaskSpec) -> StepCost:
     """Measure the step of one device, on artificial text of the job's longest length.
 
-    The fixed part follows from steps on one and on three batches. Processor seconds of one thread, which other programs
-    do not affect.
+    Processor seconds of one thread. The fixed part follows from steps on one text and on three batches: a step on one
+    text is mostly fixed, so that the little time that other programs still cost does not hide it.
     """
+    rows = task.training.batch_size
     with _one_thread():
-        small, large = (_step_seconds(base, blueprint, task, size) for size in (1, _LARGER))
-    own = max(0.0, (large - small) / (_LARGER - 1))
-    return StepCost(max(0.0, small - own), own)
+        small, large = (_step_seconds(base, blueprint, task, count) for count in (1, _LARGER * rows))
+    each = max(0.0, (large - small) / (_LARGER * rows - 1))
+    return StepCost(max(0.0, small - each), each * rows)
 
 
-def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, batches: int) -> float:
-    """Seconds of a step on ``batches`` times the job's batch: a round of several steps less a round of one."""
-    rows, length = batches * task.training.batch_size, task.data.max_length
+def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, rows: int) -> float:
+    """Seconds of a step on ``rows`` texts: a round of several steps less a round of one."""
+    length = task.data.max_length
     ids = torch.full((rows, length), base.pad_id, dtype=torch.int64)
     labels = torch.zeros(rows, dtype=torch.int64) if task.model.task == "classification" else torch.zeros_like(ids)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}

@@ -68,5 +68,5 @@ def test_an_update_of_other_names_or_types_is_refused() -> None:
     with pytest.raises(ValueError, match=r"head.weight has shape none, expected \[2, 5\]"):
         space.place(replace(update, adapter=Adapter(update.adapter.factors, {})))
     head = {"head.weight": update.adapter.head["head.weight"].astype(np.float64)}
-    with pytest.raises(ValueError, match="head.weight is float64, expected float32"):
+    with pytest.raises(ValueError, match=r"head\.weight is float64, expected float32"):
         space.place(replace(update, adapter=Adapter(update.adapter.factors, head)))
