@@ -20,7 +20,7 @@ from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
 from slimfed.clients.update import Assignment
 
-_REPEATS = 5
+_FEWEST, _REPEATS = 3, 5
 _ENOUGH_SECONDS = 0.5
 _STEPS = 2
 _LARGER = 3
@@ -98,9 +98,12 @@ def _rank(base: LoadedModel, blueprint: Blueprint) -> int:
 
 
 def _least_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of a few runs (fewer if they take long), since other programs can only slow a run."""
-    times = [_seconds(work, device)]
-    while len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS:
+    """The shortest of a few runs (fewer if they take long), since set-up and other programs can only slow a run.
+
+    Never of one: the first may take several times as long as the rest.
+    """
+    times: list[float] = []
+    while len(times) < _FEWEST or (len(times) < _REPEATS and sum(times) < _ENOUGH_SECONDS):
         times.append(_seconds(work, device))
     return min(times)
 
