@@ -7,7 +7,7 @@ train nothing: they read their orders as nodes do, and answer with the adapter t
 size of a round's training, with random importance and a structure pruned by it. Nothing is evaluated or stored.
 Without --model: a random Llama of the shape of SmolLM2-135M (30 layers x 576).
 
-Prints milliseconds a round and phase, medians over the rounds after the first.
+Prints milliseconds a round and phase, medians over the rounds after the first; "answers" is what the nodes took.
 """
 
 import argparse
@@ -148,7 +148,8 @@ def main() -> None:
     }
     phases["answers"] = 1e3 * grid.seconds / given.rounds
     print(json.dumps({name: round(milliseconds, 1) for name, milliseconds in phases.items()}))
-    print([r.aggregation_error for r in recorder.rounds])
+    errors = [(r.aggregation_error, r.aggregation_error_deviation) for r in recorder.rounds]
+    print("aggregation error and its deviation:", ", ".join(f"{e:.3f} ({d:.3f})" for e, d in errors if e is not None))
 
 
 def _random_llama(folder: Path) -> Path:

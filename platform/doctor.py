@@ -13,6 +13,8 @@ from typing import Literal
 
 import psutil
 
+from slimfed.clients.processors import processor_count
+
 Level = Literal["ok", "note", "problem"]
 
 _PYTHON = (3, 11)
@@ -84,7 +86,7 @@ def _programs() -> Finding:
 
 
 def _processors() -> Finding:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = processor_count()
     if count < 2:
         return Finding("processors", "note", str(count), "a run works, but server and devices share one core")
     return Finding("processors", "ok", str(count))

@@ -5,7 +5,6 @@ that an evaluation repeats to the bit.
 """
 
 import math
-import os
 from dataclasses import dataclass
 
 import psutil
@@ -14,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from slimfed.clients.models.attention import ENCODER_ATTENTION
+from slimfed.clients.processors import processor_count
 
 _MB = 2**20
 _SPARE = 0.5
@@ -51,7 +51,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
-    share = min(1.0, torch.get_num_threads() / _processors())
+    share = min(1.0, torch.get_num_threads() / processor_count())
     return int(psutil.virtual_memory().available * share)
 
 
@@ -113,7 +113,3 @@ def _number(model: nn.Module, name: str, default: int) -> int:
     """A number of the model's configuration."""
     value = getattr(_config(model), name, None)
     return int(value) if isinstance(value, int) else default
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,7 @@
 """Short measurements of this processor, for choosing the engine and for comparison with a profile."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -14,6 +13,7 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.training.lora import zero_factors
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.models.tensors import to_array
+from slimfed.clients.processors import compute_threads
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.single_device import train_device
@@ -40,7 +40,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, rows: int = 1024, widt
     x, w = (torch.ones(rows, width, dtype=dtype, device=device) for _ in range(2))
     if device.type == "cuda":
         x, w = (torch.ones(8192, 8192, dtype=dtype, device=device) for _ in range(2))
-    with _one_thread():
+    with compute_threads(1):
         seconds = _least_seconds(lambda: x @ w.T, device)
     return 2.0 * x.shape[0] * x.shape[1] * w.shape[0] / seconds
 
@@ -59,7 +59,7 @@ def step_cost(base: LoadedModel, blueprint: Blueprint, task: TaskSpec) -> StepCo
     text is mostly fixed, so that the little time that other programs still cost does not hide it.
     """
     rows = task.training.batch_size
-    with _one_thread():
+    with compute_threads(1):
         small, large = (_step_seconds(base, blueprint, task, count) for count in (1, _LARGER * rows))
     each = max(0.0, (large - small) / (_LARGER * rows - 1))
     return StepCost(max(0.0, small - each), each * rows)
@@ -119,14 +119,3 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as a worker does on a CPU."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,9 +1,8 @@
 """The runtime "local": the server's own code with one node, all in this process, without SuperLink and Ray."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from slimfed.clients.processors import compute_threads
 from slimfed.platform.launch.launcher import Journal, LaunchPlan, StopSignals
 
 
@@ -27,25 +26,9 @@ def compute(plan: LaunchPlan, journal: Journal, stop: StopSignals | None = None)
         "slimfed.nodes": 1,
         "slimfed.real": False,
     }
-    with _one_thread():
+    with compute_threads(1):
         try:
             serve(LocalGrid(1), settings, after_round=after_round)
         except Exception:
             if journal.look().final is None:  # otherwise the session has recorded how the run ended
                 raise
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread on a CPU, as every node does; the caller's setting is restored afterwards.
-
-    The last bits of a sum depend on the number of threads.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

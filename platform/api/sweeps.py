@@ -78,8 +78,8 @@ def sweep(
     Each combination runs with ``seeds`` seeds, counted up from the job's, ``parallel`` runs at once. When repeated, a
     sweep of the same ``name`` (default: the job's) reuses finished runs, resumes stopped ones, and starts missing ones.
     ``runtime`` as in :func:`slimfed.run`; "local" computes one run at a time. ``metric`` and ``target`` as in
-    :func:`compare`. Raises ``InputError`` before the first run starts if any
-    combination cannot run, and ``SlimfedError`` if no run ended as "done".
+    :func:`compare`. Raises ``InputError`` before the first run starts if any combination cannot run, and
+    ``SlimfedError`` if no run ended as "done".
     """
     from slimfed.platform.launch.batch import run_batch  # brings torch
 

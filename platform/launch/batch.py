@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.processors import processor_count
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
@@ -21,7 +22,7 @@ from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
 from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.run_creation import create_run
-from slimfed.platform.launch.workers import Sizing, processor_count
+from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.platform.stores import reading

@@ -16,12 +16,13 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.models.cost import training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.processors import processor_count
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.training.calibration import StepCost, has_bf16, matrix_rate, step_cost
 from slimfed.clients.training.engine import hindrance
 from slimfed.platform.job.job import Job
-from slimfed.platform.launch.workers import Sizing, gpu_count, processor_count, size_up
+from slimfed.platform.launch.workers import Sizing, gpu_count, size_up
 from slimfed.strategies.first_adapter import first_adapter
 
 # Least factor by which bf16 must be faster than fp32 to be chosen.

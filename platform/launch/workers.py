@@ -1,6 +1,5 @@
 """Distribution of a job on this machine: nodes, worker processes, GPUs."""
 
-import os
 from dataclasses import dataclass
 
 
@@ -41,8 +40,3 @@ def gpu_count() -> int:
     import torch  # here, because commands that never compute should not wait seconds for it
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def processor_count() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

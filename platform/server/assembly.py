@@ -2,12 +2,12 @@
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.node.runtime import NodeRuntime
+from slimfed.clients.processors import processor_count
 from slimfed.platform.fleet.clock import MeasuredClock, VirtualClock
 from slimfed.platform.fleet.forecast import ProfileForecast
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job
-from slimfed.platform.launch.workers import processor_count
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.evaluator import GlobalEvaluator
 from slimfed.strategies.first_adapter import first_adapter

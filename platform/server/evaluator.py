@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.node.runtime import NodeRuntime
+from slimfed.clients.processors import compute_threads
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Evaluation
@@ -23,10 +22,6 @@ class GlobalEvaluator:
 
         ``examples``: of the test split, a sample drawn by the run's seed, the same in every call; 0: all.
         """
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with compute_threads(self.threads):  # restored, since nodes may be in this process
             narrowed = narrow(adapter, self.runtime.blueprint.dense(), structure)
             return self.runtime.examine(narrowed, structure, examples)
-        finally:  # nodes in this process must continue with one thread, on which the last bits of sums depend
-            torch.set_num_threads(before)

@@ -32,6 +32,7 @@ from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.models.cost import inference_flops
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.processors import compute_threads
 
 _WARM_UP = 1
 _NEW_TOKENS = 16
@@ -104,16 +105,11 @@ def bench(folder: Path, batch: int = 32, length: int = 64, threads: int = 1, rep
         raise InputError(f"{str(folder)!r} holds an adapter for the dense model: export another format to measure it")
     if manifest.positions is not None and length > manifest.positions:
         raise InputError(f"--length = {length}: the model can take at most {manifest.positions} tokens")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with tempfile.TemporaryDirectory(prefix="slimfed-bench-") as place:
-            folders = [folder, write_dense_twin(folder, manifest, Path(place) / "dense", lean=False)]
-            if manifest.lean:
-                folders.append(write_dense_twin(folder, manifest, Path(place) / "alike", lean=True))
-            return _compare(folders, manifest, batch, length, threads, repeats)
-    finally:
-        torch.set_num_threads(before)
+    with compute_threads(threads), tempfile.TemporaryDirectory(prefix="slimfed-bench-") as place:
+        folders = [folder, write_dense_twin(folder, manifest, Path(place) / "dense", lean=False)]
+        if manifest.lean:
+            folders.append(write_dense_twin(folder, manifest, Path(place) / "alike", lean=True))
+        return _compare(folders, manifest, batch, length, threads, repeats)
 
 
 def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool) -> Path:

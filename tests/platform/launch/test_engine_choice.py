@@ -5,11 +5,11 @@ import socket
 import pytest
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.processors import processor_count
 from slimfed.platform.job.job import job_to_toml, load_job
 from slimfed.platform.job.overrides import read_toml
 from slimfed.platform.launch.engine_choice import StepCost, seconds_a_device
 from slimfed.platform.launch.preflight import check
-from slimfed.platform.launch.workers import processor_count
 
 FAST = ["data.max_length=16", "fleet.devices=30"]
 
