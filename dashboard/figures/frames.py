@@ -56,6 +56,7 @@ DEVICE_COLUMNS = (
     "status",
     "sparsity",
     "rank",
+    "local_steps",
     "seconds",
     "download",
     "compute",
@@ -103,7 +104,7 @@ def devices_frame(rows: Iterable[Any]) -> pd.DataFrame:
     """One line a device of one round, in the order given, its completion time as a whole and in its three parts."""
     frame = _frame(
         rows,
-        ("device", "profile", "status", "sparsity", "rank", *_PARTS, "accuracy", "examples"),
+        ("device", "profile", "status", "sparsity", "rank", "local_steps", *_PARTS, "accuracy", "examples"),
     )
     return _timed(frame)[list(DEVICE_COLUMNS)].astype({"device": int, "rank": int})
 
@@ -198,7 +199,8 @@ def blocks_frame(rows: Iterable[Any]) -> pd.DataFrame:
 
 def history_frame(rows: Iterable[Any]) -> pd.DataFrame:
     """One device through its rounds, oldest first."""
-    columns = ("round", "profile", "status", "sparsity", "rank", "pruning_step", "reward", *_PARTS, "accuracy")
+    given = ("sparsity", "rank", "local_steps", "pruning_step")
+    columns = ("round", "profile", "status", *given, "reward", *_PARTS, "accuracy")
     rows = [{name: getattr(row, name, None) for name in columns} for row in rows]
     return _timed(_frame(rows, columns)).drop(columns="class").astype({"round": int, "rank": int})
 

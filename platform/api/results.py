@@ -94,7 +94,10 @@ class RunResult:
         return _frame(self._asked(rows), "round")
 
     def devices(self, round: int | None = None) -> "pd.DataFrame":
-        """A row for each device in ``round`` (None: in all): status, rank, sparsity, reward, losses, times, bytes."""
+        """A row for each device in ``round`` (None: in all): status, rank, sparsity, reward, losses, times, bytes.
+
+        ``local_steps``: optimiser steps that it was given in the round; missing in rounds of slimfed 0.1.
+        """
 
         def rows(reader: Reader) -> list[dict[str, Any]]:
             numbers = [row.round for row in reader.rounds(self.id)] if round is None else [round]

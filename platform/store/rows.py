@@ -191,6 +191,7 @@ def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> 
         "device": int(assignment.device),
         "status": record.status,
         "rank": int(assignment.rank),
+        "local_steps": int(assignment.local_steps),
         "effective_rank": _finite(result.effective_rank) if result else None,
         "pruning_step": max(0.0, 1 - (1 - assignment.sparsity) / (1 - before)),
         "sparsity": sparsity_after(result.structure.sparsity if result else before, removed),

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0009"
+NEWEST_REVISION = "0010"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -160,7 +160,8 @@ class Round(Base):
 class Assignment(Base):
     """One device in one round: assignment, status and results.
 
-    ``effective_rank``: mean over the modules of the ranks that its adapter has not switched off (SoRA's gates).
+    ``local_steps``: optimiser steps that it was given, NULL in rounds of slimfed 0.1. ``effective_rank``: mean over the
+    modules of the ranks that its adapter has not switched off (SoRA's gates).
 
     ``accuracy``, ``test_loss``, ``macro_f1``, ``calibration_error``: its own model on the test split, where measured.
     """
@@ -174,6 +175,7 @@ class Assignment(Base):
     device: Mapped[int] = mapped_column(primary_key=True)
     status: Mapped[str] = mapped_column(String(20))
     rank: Mapped[int]
+    local_steps: Mapped[int | None]
     effective_rank: Mapped[float | None]
     pruning_step: Mapped[float]
     sparsity: Mapped[float]

@@ -47,6 +47,7 @@ def assigned(device, **more):
         "status": "done",
         "sparsity": 0.25,
         "rank": 4,
+        "local_steps": 20,
         "download_seconds": 1.0,
         "compute_seconds": 2.0,
         "upload_seconds": 3.0,
@@ -100,6 +101,17 @@ def test_devices_have_a_completion_time_only_if_all_of_it_is_known():
     assert frame["seconds"][0] == 6.0
     assert np.isnan(frame["seconds"][1])
     assert list(frame.columns) == list(frames.DEVICE_COLUMNS)
+
+
+def test_local_steps_stand_beside_the_rank_and_are_missing_in_older_rounds():
+    rounds = [assigned(3, round=1, local_steps=None, pruning_step=0.1, reward=None)]
+    rounds.append(rounds[0] | {"round": 2, "local_steps": 10})
+    history = frames.history_frame([SimpleNamespace(**row) for row in rounds])
+    devices = frames.devices_frame([assigned(3, local_steps=None), assigned(4)])
+    for frame, known in ((history, 10), (devices, 20)):
+        assert list(frame.columns).index("local_steps") == list(frame.columns).index("rank") + 1
+        assert np.isnan(frame["local_steps"][0])
+        assert frame["local_steps"][1] == known
 
 
 def test_rows_may_be_objects():

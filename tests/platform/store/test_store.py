@@ -1,6 +1,7 @@
 import math
 import multiprocessing
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,6 +111,21 @@ def test_a_round_and_its_totals(store: Store, run: str) -> None:
     assert (first.accuracy, first.examples, first.peak_memory_bytes) == (0.75, 10, 5_000_000_000)
     assert (rejected.status, rejected.sparsity, rejected.reward) == ("rejected", 0.0, None)
     assert [row.round for row in reader.device_history(run, 1)] == [1, 2, 3]
+
+
+def test_local_steps_of_every_device_and_round(store: Store, run: str) -> None:
+    given = {1: (20, 5, 10), 2: (10, 20, 40)}
+    for number, steps in given.items():
+        devices = tuple(
+            replace(record, assignment=replace(record.assignment, local_steps=each))
+            for record, each in zip(three(number), steps, strict=True)
+        )
+        store.record_round(run, round_record(number, devices))
+    reader = Reader(store.engine)
+    for number, steps in given.items():
+        assert tuple(row.local_steps for row in reader.device_rows(run, number)) == steps
+    assert [row.local_steps for row in reader.device_history(run, 1)] == [5, 20]
+    assert {row.device: row.local_steps for row in reader.slowest_rows(run, 3)} == dict(enumerate(given[2]))
 
 
 def test_a_round_recorded_again_replaces_itself_and_what_came_after(store: Store, run: str) -> None:
@@ -299,6 +315,7 @@ def test_an_older_store_keeps_what_is_in_it(store: Store, store_url: str, run: s
     assert (reader.class_rounds(run), reader.pulls(run)) == sums
     assert [row.peak_memory_bytes for row in reader.rounds(run)] == [5_000_000_000]
     assert len(reader.devices(run)) == len(reader.device_rows(run)) == 3
+    assert {row.local_steps for row in reader.device_rows(run)} == {None}
     assert len(reader.checkpoints(run)) == len(reader.evaluations(run)) == 1
 
 
