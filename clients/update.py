@@ -15,7 +15,8 @@ class Assignment:
 
     ``sparsity`` is that of the device's structure at the end of the round (cumulative, share of the prunable
     parameters); ``learning_rate`` is the rate at the first step and ``learning_rate_end`` the one after the last.
-    ``score``: score the units even if the device prunes none, for the server.
+    ``score``: score the units even if the device prunes none, for the server. ``probed``: the agent learns from the
+    losses before and after, so that measuring them counts as the device's work.
     """
 
     device: int
@@ -29,6 +30,7 @@ class Assignment:
     evaluate: bool
     structure: Structure
     score: bool = False
+    probed: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from flwr.serverapp import Grid
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.records import decode_phases
 from slimfed.clients.messages.size_limit import oversize
+from slimfed.clients.seeds import derive
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
+from slimfed.strategies.agreement import UpdateSamples
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
 from slimfed.strategies.global_update import accumulators
@@ -57,7 +59,8 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
     space = GlobalVector(fleet.adapter, fleet.blueprint)
     sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
-    validation = ReplyValidation(fleet, plan.plans, context.clock, sums, space, rules)
+    samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None
+    validation = ReplyValidation(fleet, plan.plans, context.clock, sums, space, rules, samples)
     # The server has seen these updates, even if the round fails.
     disclosures = recorder.spend(plan.number - 1) if settings.task.privacy.kind == "local" else 0
 

@@ -1,6 +1,7 @@
 """Which node serves which devices in a round, and the messages to it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from flwr.app import Message
 
@@ -34,19 +35,33 @@ def to_hosts(plans: Sequence[Plan], hosts: Mapping[int, int]) -> PlansByNode:
 
 
 def in_turn(plans: Sequence[Plan], nodes: Sequence[int], cohort_size: int) -> PlansByNode:
-    """Whole cohorts of ``cohort_size`` devices, given to the ``nodes`` in turn; a node that gets none is left out.
+    """Whole cohorts of at most ``cohort_size`` devices, given to the ``nodes`` in turn.
 
-    Which devices share a cohort must not depend on the number of nodes, or rounding would.
+    Devices of a cohort have equal local steps. Which share one must not depend on the number of nodes, or rounding
+    would. A node that gets none is left out.
     """
-    cohorts = [plans[start : start + cohort_size] for start in range(0, len(plans), cohort_size)]
-    given = {node: cohorts[position :: len(nodes)] for position, node in enumerate(nodes)}
+    parts = cohorts(sorted(plans, key=lambda plan: plan.assignment.local_steps), cohort_size)
+    given = {node: parts[position :: len(nodes)] for position, node in enumerate(nodes)}
     return {node: [plan for cohort in own for plan in cohort] for node, own in given.items() if own}
 
 
 def message_parts(plans: Sequence[Plan], cohort_size: int) -> list[Sequence[Plan]]:
     """A node's plans, one part for each message to it: whole cohorts, at most 200 devices unless a cohort is larger."""
-    whole = max(1, _MOST_DEVICES // cohort_size) * cohort_size
-    return [plans[start : start + whole] for start in range(0, len(plans), whole)]
+    parts: list[list[Plan]] = []
+    for cohort in cohorts(plans, cohort_size):
+        if not parts or len(parts[-1]) + len(cohort) > _MOST_DEVICES:
+            parts.append([])
+        parts[-1] += cohort
+    return list(parts)
+
+
+def cohorts(plans: Sequence[Plan], cohort_size: int) -> list[list[Plan]]:
+    """The ``plans`` cut into cohorts of at most ``cohort_size`` devices in a row that have equal local steps."""
+    found: list[list[Plan]] = []
+    for _, equal in groupby(plans, lambda plan: plan.assignment.local_steps):
+        row = list(equal)
+        found += [row[start : start + cohort_size] for start in range(0, len(row), cohort_size)]
+    return found
 
 
 def train_message(

@@ -1,7 +1,8 @@
-"""The plan of a round: every agent chooses an arm, which gives its device's assignment."""
+"""The plan of a round: the fleet's agent chooses an arm for every device, which gives its assignment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -10,12 +11,15 @@ from slimfed.clients.pruning.selection import select
 from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
-from slimfed.strategies.bandits import Arm, Bandit
+from slimfed.strategies.bandits import BANDITS, Arm, Offer
 from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
-from slimfed.strategies.speed_model import RoundCost
+from slimfed.strategies.speed_model import Pace, RoundCost
+
+# Losses before and after take two passes forward each, and a pass forward half of a step on a frozen base.
+_PROBE_STEPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,9 @@ class Plan:
 
 
 def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: Forecast | None) -> tuple[Plan, ...]:
-    """Ask every device's agent once, in device order. The agents' random state moves on.
+    """Ask the fleet's agent once for arms of all devices. Its random state moves on.
 
-    ``forecast`` is only asked if an agent foresees; raises ``ValueError`` if there is none then.
+    ``forecast`` is only asked if the agent foresees; raises ``ValueError`` if there is none then.
     """
     training, pruning, target = settings.task.training, settings.task.pruning, settings.target_sparsity
     begin, end = learning_rate(training, number)
@@ -43,24 +47,23 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
         else step_bounds(pruning, s.sparsity, target, number, training.rounds, settings.bandit.pruning_step)
         for s in structures
     ]
-    _tell_forecast_times([device.bandit for device in fleet.devices], structures, bounds, number, forecast)
-    _tell_observed_times(fleet, structures, bounds)
+    arms = fleet.agent.suggest(_offers(fleet, settings, structures, bounds, number, forecast))
     plans = []
-    for device, state in enumerate(fleet.devices):
+    for device, (state, arm) in enumerate(zip(fleet.devices, arms, strict=True)):
         sparsity = structures[device].sparsity
-        arm = state.bandit.suggest(*bounds[device])
         assignment = Assignment(
             device=device,
             round=number,
             rank=arm.rank if state.rank is None else min(arm.rank, state.rank),
             sparsity=max(sparsity, min(target, sparsity_after(sparsity, arm.pruning_step))),
-            local_steps=training.local_steps,
+            local_steps=arm.local_steps or training.local_steps,
             learning_rate=begin,
             learning_rate_end=end,
             seed=derive(settings.task.seed, "train", number, device),
             evaluate=device in evaluated,
             structure=structures[device],
             score=shared is not None and _still_scores(fleet, settings, number),
+            probed=settings.probes,
         )
         plans.append(Plan(assignment, arm))
     return tuple(plans)
@@ -95,44 +98,47 @@ def evaluated_examples(settings: StrategySettings, number: int) -> int:
     return 0 if number == settings.task.training.rounds else settings.evaluate_examples
 
 
-def _tell_forecast_times(
-    agents: Sequence[Bandit],
+def _offers(
+    fleet: Fleet,
+    settings: StrategySettings,
     structures: Sequence[Structure],
     bounds: Sequence[tuple[float, float]],
     number: int,
     forecast: Forecast | None,
-) -> None:
-    """Tell agents that foresee the seconds of every arm by the profiles, and how long the round lasts at least."""
-    if not any(agent.foresees for agent in agents):
-        return
-    if forecast is None:
+) -> list[Offer]:
+    """What every device may be given, with its times by its observed pace, or by its profile if the agent foresees."""
+    foresees = BANDITS[settings.bandit.name].foresees
+    if foresees and forecast is None:
         raise ValueError("bandit.name: an agent foresees, but nobody can tell it the profiles")
+    cost = round_cost(fleet, settings)
 
-    def seconds(device: int, arm: Arm) -> float:
-        start = structures[device].sparsity
-        return forecast.seconds(device, number, start, sparsity_after(start, arm.pruning_step), arm.rank)
+    def observed(device: int, pace: Pace, arms: Sequence[Arm]) -> np.ndarray:
+        return cost.times(pace, structures[device], arms)
 
-    times = [{arm: seconds(device, arm) for arm in agent.arms(*bounds[device])} for device, agent in enumerate(agents)]
-    limit = max(min(each.values()) for each in times)
-    for agent, each in zip(agents, times, strict=True):
-        agent.foresee(each, limit)
+    def foreseen(device: int, told: Forecast, arms: Sequence[Arm]) -> np.ndarray:
+        start, usual = structures[device].sparsity, settings.task.training.local_steps
+
+        def seconds(arm: Arm) -> float:
+            end = sparsity_after(start, arm.pruning_step)
+            return told.seconds(device, number, start, end, arm.rank, arm.local_steps or usual)
+
+        return np.array([seconds(arm) for arm in arms])
+
+    return [
+        Offer(
+            device,
+            *bounds[device],
+            times=None if state.pace is None else partial(observed, device, state.pace),
+            foreseen=partial(foreseen, device, forecast) if foresees and forecast is not None else None,
+        )
+        for device, state in enumerate(fleet.devices)
+    ]
 
 
-def _tell_observed_times(fleet: Fleet, structures: Sequence[Structure], bounds: Sequence[tuple[float, float]]) -> None:
-    """Tell paced agents the seconds of every arm by their devices' observed paces; of a device without, nothing."""
-    cost = RoundCost(fleet.adapter, fleet.precision)
-    times: dict[int, np.ndarray] = {}  # of thousands of devices: numbers alone, the arms are listed again
-    for device, state in enumerate(fleet.devices):
-        if state.bandit.paced:
-            arms = state.bandit.arms(*bounds[device])
-            known = {} if state.pace is None else cost.times(state.pace, structures[device], arms)
-            times[device] = np.array([known[arm] for arm in arms] if known else [])
-            structures[device].forget()
-    limit = max((float(each.min()) for each in times.values() if each.size), default=0.0)
-    for device, each in times.items():
-        agent = fleet.devices[device].bandit
-        arms = agent.arms(*bounds[device]) if each.size else []
-        agent.foresee(dict(zip(arms, each.tolist(), strict=True)), limit)
+def round_cost(fleet: Fleet, settings: StrategySettings) -> RoundCost:
+    """What arms cost any device of this fleet."""
+    probes = _PROBE_STEPS if settings.probes else 0.0
+    return RoundCost(fleet.adapter, fleet.precision, settings.task.training.local_steps, probes)
 
 
 def _evaluated(fleet: Fleet, settings: StrategySettings, number: int) -> set[int]:

@@ -116,8 +116,8 @@ class Clock(Protocol):
 class Forecast(Protocol):
     """Completion times by the devices' profiles, for agents that foresee; real devices have no profiles."""
 
-    def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
-        """Completion time of a round in which a device goes from sparsity ``before`` to ``after`` at this rank.
+    def seconds(self, device: int, round: int, before: float, after: float, rank: int, local_steps: int) -> float:
+        """Completion time of a round in which a device goes from sparsity ``before`` to ``after`` in ``local_steps``.
 
         Infinite if its memory does not suffice.
         """

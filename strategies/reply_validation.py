@@ -1,6 +1,6 @@
 """From the nodes' replies to the outcome of a round: every device's accepted update, or its status and the cause."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
@@ -9,6 +9,7 @@ from slimfed.clients.messages.records import decode_work, orders_bytes, read_res
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
+from slimfed.strategies.agreement import UpdateSamples
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.outliers import Grades
@@ -20,10 +21,14 @@ from slimfed.strategies.update_checks import Finding, Inspection
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """The result of one attempt at a round: a record for every planned device, in device order, and the events."""
+    """The result of one attempt at a round: a record for every planned device, in device order, and the events.
+
+    ``agreements``: of accepted updates, by device (``agreement.py``); empty unless the agent learns from them.
+    """
 
     devices: tuple[DeviceRecord, ...]
     events: tuple[Event, ...]
+    agreements: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> list[DeviceRecord]:
@@ -75,7 +80,8 @@ class ReplyValidation:
     """Checks the replies of one attempt at a round; an update that is not accepted has no effect.
 
     Call :meth:`receive` for every reply when it arrives, in any order, then :meth:`finish` once. Updates are not kept:
-    accepted ones are added to ``sums``. ``space``: the global adapter that was sent.
+    accepted ones are added to ``sums``. ``space``: the global adapter that was sent. ``samples``: looks at accepted
+    updates too.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class ReplyValidation:
         sums: GradedAccumulators,
         space: GlobalVector,
         rules: ValidationRules = _NO_RULES,
+        samples: UpdateSamples | None = None,
     ) -> None:
         ordered = sorted((plan.assignment for plan in plans), key=lambda assignment: assignment.device)
         self._fleet = fleet
@@ -94,6 +101,7 @@ class ReplyValidation:
         self._clock = clock
         self._rules = rules
         self._sums = sums
+        self._samples = samples
         grades = Grades.of(ordered, fleet.scores)
         self._inspection = Inspection(self._assignments, space, rules.adapter, grades)
         self._checked: dict[int, _Checked] = {}
@@ -136,6 +144,8 @@ class ReplyValidation:
         self._checked[device] = _Checked(report, completion, bytes_down, bytes_up, problem)
         if problem is None:
             self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
+            if self._samples is not None:
+                self._samples.add(update)
         report.structure.forget()
 
     def _bytes_down(self, assignment: Assignment) -> int:
@@ -171,7 +181,9 @@ class ReplyValidation:
                 problem = self._problems.get(device) or _unanswered(assignment, device in absent)
             records.append(self._record(assignment, checked, problem))
             events += [problem.event] if problem else []
-        return RoundOutcome(tuple(records), tuple(events)), self._sums.merged(highest)
+        accepted = [record.assignment.device for record in records if record.report is not None]
+        agreements = {} if self._samples is None else self._samples.agreements(accepted)
+        return RoundOutcome(tuple(records), tuple(events), agreements), self._sums.merged(highest)
 
     def _record(self, assignment: Assignment, checked: _Checked | None, problem: _Problem | None) -> DeviceRecord:
         status: DeviceStatus = "done" if problem is None else problem.status

@@ -1,9 +1,10 @@
-"""The rewards of a round, and passing them to the agents.
+"""The rewards of a round, and telling the fleet's agent what came of its arms.
 
 FedSpine (arXiv 2501.02438) rewards loss decrease, pruning progress, the importance of the LoRA update and a completion
 time close to the others', but its formula is not public; this one is our reconstruction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,17 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from slimfed.clients.update import Report
-from slimfed.strategies.bandits import Arm
+from slimfed.strategies.bandits import Arm, Pull
 from slimfed.strategies.bandits.spec import RewardSpec
-from slimfed.strategies.planning import Plan
+from slimfed.strategies.planning import Plan, round_cost
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.speed_model import RoundCost
 
-# Devices on either side, in the order of speed, whose pulls an agent also observes.
-_NEIGHBOURS = 4
 _TINY = 1e-12
 
 
@@ -53,10 +52,11 @@ class _Accepted:
 def reward_devices(
     outcome: RoundOutcome, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings
 ) -> RoundOutcome:
-    """The outcome with the devices' rewards, after their agents have observed them.
+    """The outcome with the devices' rewards, after the agent has observed them.
 
     Running out of memory and missing a deadline are caused by the arm, so they give a reward of 0. Dropouts, failures
-    and refused updates do not depend on the arm, so the agent observes no reward.
+    and refused updates do not depend on the arm, so the agent is not told of them. With ``bandit.control`` it is told
+    permuted outcomes, or none.
     """
     accepted = [
         _Accepted(record, record.report, record.completion)
@@ -64,22 +64,42 @@ def reward_devices(
         if record.report is not None and record.completion is not None
     ]
     values = rewards(settings.bandit.reward, _terms(accepted), settings.target_sparsity).tolist()
-    arms = {plan.assignment.device: plan.arm for plan in plans}
-    rewarded: dict[int, DeviceRecord] = {}
-    for each, value in zip(accepted, values, strict=True):
-        device = each.report.device
-        fleet.devices[device].bandit.observe(each.report.round, arms[device], value)
-        rewarded[device] = replace(each.record, reward=value)
     if accepted:
-        _learn_paces(fleet, accepted)
-        _observe_neighbours(fleet, accepted, arms, values)
+        _learn_paces(fleet, accepted, round_cost(fleet, settings))
+    pulls = _pulls(fleet, accepted, values, outcome, {plan.assignment.device: plan.arm for plan in plans})
+    if settings.bandit.control != "still" and pulls:
+        fleet.agent.observe(plans[0].assignment.round, fleet.shuffle(pulls) if fleet.shuffle else pulls)
+    rewarded = {pull.device: pull.reward for pull in pulls}
+    devices = (
+        replace(record, reward=rewarded.get(record.assignment.device, record.reward)) for record in outcome.devices
+    )
+    return replace(outcome, devices=tuple(devices))
+
+
+def _pulls(
+    fleet: Fleet,
+    accepted: Sequence[_Accepted],
+    values: Sequence[float],
+    outcome: RoundOutcome,
+    arms: Mapping[int, Arm],
+) -> list[Pull]:
+    """What came of the arms: of accepted updates, then of arms that did not fit their devices."""
+    down = float(np.mean([each.record.bytes_down for each in accepted])) if accepted else 0.0
+    up = float(np.mean([each.record.bytes_up for each in accepted])) if accepted else 0.0
+    pulls = []
+    for each, value in zip(accepted, values, strict=True):
+        report, pace = each.report, fleet.devices[each.report.device].pace
+        reference = pace.seconds(1.0, down, up) if pace else 0.0
+        agreement = outcome.agreements.get(report.device, math.nan)
+        losses = report.loss_before, report.loss_after
+        pulls.append(
+            Pull(report.device, arms[report.device], value, *losses, agreement, each.completion.seconds, reference)
+        )
     for record in outcome.devices:
         if record.status in ("out-of-memory", "late"):
             device = record.assignment.device
-            fleet.devices[device].bandit.observe(record.assignment.round, arms[device], 0.0)
-            rewarded[device] = replace(record, reward=0.0)
-    devices = tuple(rewarded.get(record.assignment.device, record) for record in outcome.devices)
-    return replace(outcome, devices=devices)
+            pulls.append(Pull(device, arms[device], 0.0, math.nan, math.nan))
+    return pulls
 
 
 def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
@@ -134,31 +154,10 @@ def _terms(accepted: Sequence[_Accepted]) -> RewardTerms:
     )
 
 
-def _observe_neighbours(
-    fleet: Fleet, accepted: Sequence[_Accepted], arms: Mapping[int, Arm], values: Sequence[float]
-) -> None:
-    """Let every agent observe the rewards of the devices whose speeds are closest to its device's.
-
-    Devices are ordered by the seconds that each would take for the same round.
-    """
-    down = float(np.mean([each.record.bytes_down for each in accepted]))
-    up = float(np.mean([each.record.bytes_up for each in accepted]))
-    order = []
-    for each, value in zip(accepted, values, strict=True):
-        pace = fleet.devices[each.report.device].pace
-        order.append((pace.seconds(1.0, down, up) if pace else 0.0, each.report.device, each.report.round, value))
-    order.sort()
-    for position, (_, device, _, _) in enumerate(order):
-        for _, other, round, value in order[max(0, position - _NEIGHBOURS) : position + _NEIGHBOURS + 1]:
-            if other != device:
-                fleet.devices[device].bandit.observe_neighbour(round, arms[other], value)
-
-
-def _learn_paces(fleet: Fleet, accepted: Sequence[_Accepted]) -> None:
-    cost = RoundCost(fleet.adapter, fleet.precision)
+def _learn_paces(fleet: Fleet, accepted: Sequence[_Accepted], cost: RoundCost) -> None:
     for each in accepted:
-        record, report = each.record, each.report
-        load = cost.load(record.assignment.structure.sparsity, report.structure.sparsity, record.assignment.rank)
+        record, report, given = each.record, each.report, each.record.assignment
+        load = cost.load(given.structure.sparsity, report.structure.sparsity, given.rank, given.local_steps)
         pace = cost.pace(each.completion, load, record.bytes_down, record.bytes_up)
         state = fleet.devices[report.device]
         state.pace = pace if state.pace is None else state.pace.smoothed(pace)

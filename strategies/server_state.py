@@ -12,8 +12,8 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.strategies.bandits import Bandit, make_bandit, restore_bandit, state_codec
-from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.bandits import BanditSpec, FleetAgent, IndependentAgents, make_agent, unpack_agent
+from slimfed.strategies.bandits.control import Shuffle
 from slimfed.strategies.speed_model import Pace
 
 # Weight of earlier scores when a round's scores are added, since old scores belong to an older adapter.
@@ -24,7 +24,7 @@ _DELTA = ("values", "indices", "levels")
 
 @dataclass
 class DeviceState:
-    """The server's state of one device: its structure and its bandit agent.
+    """The server's state of one device: its structure, and what is known of it.
 
     ``pace``: its observed speed; None before its first accepted update. ``rank``: the largest that it still
     trains; None while it has given up none. ``memory``: rounding error of a simulated device's last
@@ -32,7 +32,6 @@ class DeviceState:
     """
 
     structure: Structure
-    bandit: Bandit
     pace: Pace | None = None
     rank: int | None = None
     memory: "Memory | None" = None
@@ -49,17 +48,19 @@ class Memory:
 
 @dataclass
 class Fleet:
-    """The global adapter (all coordinates, largest rank), the devices, the fleet's scores and the virtual clock.
+    """The global adapter (all coordinates, largest rank), the devices, their agent, the fleet's scores and the clock.
 
     ``round`` is the last finished one; ``score_sum`` is float32 [units], the discounted sum of the devices' scores
     (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
     ``server_memory``: state of the server optimiser. ``precision``: of adapters in messages. ``memory``: rounding error
-    of the global adapter when it was last sent; None if nothing was rounded.
+    of the global adapter when it was last sent; None if nothing was rounded. ``shuffle``: permutes what the agent is
+    told (``bandit.control``); None if it is told the truth.
     """
 
     blueprint: Blueprint
     adapter: Adapter
     devices: list[DeviceState]
+    agent: FleetAgent
     structure: Structure
     score_sum: np.ndarray
     score_weight: float = 0.0
@@ -69,6 +70,7 @@ class Fleet:
     server_memory: dict[str, np.ndarray] = field(default_factory=dict)
     precision: Precision = "fp32"
     memory: Adapter | None = None
+    shuffle: Shuffle | None = None
 
     @staticmethod
     def new(
@@ -79,14 +81,23 @@ class Fleet:
         seed: int,
         scores: np.ndarray | None = None,
     ) -> "Fleet":
-        """A fleet before its first round: every device has the dense structure and an agent with a seed of its own.
+        """A fleet before its first round: every device has the dense structure.
 
         ``scores``: float32 [units], importance that was computed without any data.
         """
         dense = blueprint.dense()
-        states = [DeviceState(dense, make_bandit(bandit, derive(seed, "bandit", d))) for d in range(devices)]
+        states = [DeviceState(dense) for _ in range(devices)]
         known = np.zeros(blueprint.units, dtype=np.float32) if scores is None else scores
-        return Fleet(blueprint, adapter, states, dense, known, score_weight=0.0 if scores is None else 1.0)
+        return Fleet(
+            blueprint,
+            adapter,
+            states,
+            make_agent(bandit, seed, devices),
+            dense,
+            known,
+            score_weight=0.0 if scores is None else 1.0,
+            shuffle=Shuffle(derive(seed, "shuffle")) if bandit.control == "shuffled" else None,
+        )
 
     @property
     def scores(self) -> np.ndarray:
@@ -123,8 +134,10 @@ class Fleet:
         tensors["structures"] = np.stack([device.structure.pack() for device in self.devices])
         tensors["structure"] = self.structure.pack()
         tensors["scores"] = self.score_sum
-        kept, agents = state_codec.pack(device.bandit for device in self.devices)
+        kept, agent = self.agent.pack()
         tensors |= {f"bandits/{name}": tensor for name, tensor in kept.items()}
+        if self.shuffle is not None:
+            tensors["shuffle"] = self.shuffle.past
         tensors["ranks"] = np.array([device.rank or 0 for device in self.devices], dtype=np.int32)
         tensors["paces"] = np.array(
             [astuple(device.pace) if device.pace else _NO_PACE for device in self.devices], dtype=np.float64
@@ -140,7 +153,8 @@ class Fleet:
             "deltas": {name: list(delta.shape) for name, delta in self.adapter.deltas.items()},
             "extra": list(self.adapter.extra),
             "memory_ranks": {str(n): memory.rank for n, memory in remembering.items()},
-            "bandits": agents,
+            "bandits": agent,
+            "shuffle": None if self.shuffle is None else self.shuffle.rng.bit_generator.state,
         }
         return tensors, state
 
@@ -160,8 +174,8 @@ class Fleet:
         }
         adapter = Adapter(factors, head, residual, deltas, extra)
         devices = [
-            DeviceState(Structure.unpack(blueprint, bits), restore_bandit(agent), pace, rank)
-            for bits, (agent, pace, rank) in zip(tensors["structures"], _agents(tensors, state), strict=True)
+            DeviceState(Structure.unpack(blueprint, bits), pace, rank)
+            for bits, (pace, rank) in zip(tensors["structures"], _known(tensors, state), strict=True)
         ]
         for n, rank in state.get("memory_ranks", {}).items():
             structure = Structure.unpack(blueprint, tensors[f"memory-structure/{n}"])
@@ -171,6 +185,7 @@ class Fleet:
             blueprint,
             adapter,
             devices,
+            _agent(tensors, state),
             Structure.unpack(blueprint, tensors["structure"]),
             tensors["scores"],
             score_weight=state["score_weight"],
@@ -179,21 +194,31 @@ class Fleet:
             clipping_norm=state.get("clipping_norm"),
             server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
             memory=adapter.with_vector(tensors["memory"]) if "memory" in tensors else None,
+            shuffle=_shuffle(tensors, state),
         )
 
 
-def _agents(
-    tensors: dict[str, np.ndarray], state: dict[str, Any]
-) -> Iterator[tuple[dict[str, Any], Pace | None, int | None]]:
-    """Every device's agent state (for ``restore``), pace and rank."""
+def _agent(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> FleetAgent:
+    """The fleet's agent; in checkpoints of the first versions, every device's in JSON."""
+    if isinstance(state["bandits"], list):
+        return IndependentAgents.restored(state["bandits"])
+    kept = {n.removeprefix("bandits/"): tensor for n, tensor in tensors.items() if n.startswith("bandits/")}
+    return unpack_agent(kept, state["bandits"], len(tensors["structures"]))
+
+
+def _shuffle(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Shuffle | None:
+    if not state.get("shuffle"):
+        return None
+    shuffle = Shuffle(0, tensors["shuffle"])
+    shuffle.rng.bit_generator.state = state["shuffle"]
+    return shuffle
+
+
+def _known(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Iterator[tuple[Pace | None, int | None]]:
+    """Every device's pace and rank."""
     if isinstance(state["bandits"], list):  # checkpoints of the first versions: JSON only
         paces = (pace and Pace(*pace) for pace in state["paces"])
-        ranks = state.get("ranks", [None] * len(state["bandits"]))
-        yield from zip(state["bandits"], paces, ranks, strict=True)
+        yield from zip(paces, state.get("ranks", [None] * len(state["bandits"])), strict=True)
         return
-    kept = {n.removeprefix("bandits/"): tensor for n, tensor in tensors.items() if n.startswith("bandits/")}
-    rows = zip(
-        state_codec.unpack(kept, state["bandits"]), tensors["paces"].tolist(), tensors["ranks"].tolist(), strict=True
-    )
-    for agent, pace, rank in rows:
-        yield agent, None if math.isnan(pace[0]) else Pace(*pace), rank or None
+    for pace, rank in zip(tensors["paces"].tolist(), tensors["ranks"].tolist(), strict=True):
+        yield None if math.isnan(pace[0]) else Pace(*pace), rank or None

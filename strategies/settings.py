@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from slimfed.clients.spec import TaskSpec
+from slimfed.strategies.bandits import BANDITS
 from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.server.spec import ServerSpec
 
@@ -33,3 +34,17 @@ class StrategySettings:
     real: bool = False
     evaluate_examples: int = 0
     server: ServerSpec = field(default_factory=ServerSpec)
+
+    @property
+    def probes(self) -> bool:
+        """True if the agent learns from losses before and after, so that devices must measure them for it."""
+        return self._learns and BANDITS[self.bandit.name].probes
+
+    @property
+    def compares(self) -> bool:
+        """True if the agent learns from the agreement of updates with each other."""
+        return self._learns and BANDITS[self.bandit.name].compares
+
+    @property
+    def _learns(self) -> bool:
+        return BANDITS[self.bandit.name].learns and self.bandit.control != "still"

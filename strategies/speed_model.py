@@ -1,6 +1,8 @@
 """A device's speed, estimated from its past rounds, and the predicted time of its next round. No profile is read."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -21,8 +23,8 @@ _TRAINED_TO_FROZEN = 1.5
 class Pace:
     """Seconds for a byte down, a dense round and a byte up, smoothed over the rounds that the device answered.
 
-    ``dense_seconds``: computing time of a round of the unpruned model without adapter, if time is proportional to the
-    number of weights.
+    ``dense_seconds``: computing time of a round of the unpruned model without adapter with ``training.local_steps``, if
+    time is proportional to the number of weights and steps.
     """
 
     down: float
@@ -41,17 +43,28 @@ class Pace:
 
 @dataclass(frozen=True)
 class RoundCost:
-    """Compute and bytes that an arm costs any device, from the sizes of the global ``adapter`` alone."""
+    """Compute and bytes that an arm costs any device, from the sizes of the global ``adapter`` alone.
+
+    ``local_steps``: those of the job's rounds. ``probe_steps``: steps' worth of computing that a round takes beside its
+    steps, for the losses that an agent learns from.
+    """
 
     adapter: Adapter
     precision: Precision = "fp32"
+    local_steps: int = 1
+    probe_steps: float = 0.0
+    _bytes: dict[tuple[bytes, int], int] = field(default_factory=dict, repr=False)
 
-    def load(self, before: float, after: float, rank: int) -> float:
+    def load(self, before: float, after: float, rank: int, local_steps: int | None = None) -> float:
         """Compute of a round from sparsity ``before`` to ``after``, in rounds of the dense model without adapter."""
+        share = ((local_steps or self.local_steps) + self.probe_steps) / self.local_steps
+        return share * (1.0 - (before + after) / 2.0) * (1.0 + _TRAINED_TO_FROZEN * rank * self._trained_to_frozen)
+
+    @cached_property
+    def _trained_to_frozen(self) -> float:
+        """Trained weights of each rank over frozen ones; 0 for sparse deltas, which have no factors."""
         shapes = [(f.b.shape[0], f.a.shape[1]) for f in self.adapter.factors.values()]
-        trained = rank * sum(rows + columns for rows, columns in shapes)
-        frozen = max(1, sum(rows * columns for rows, columns in shapes))  # sparse deltas have no factors
-        return (1.0 - (before + after) / 2.0) * (1.0 + _TRAINED_TO_FROZEN * trained / frozen)
+        return sum(rows + columns for rows, columns in shapes) / max(1, sum(rows * columns for rows, columns in shapes))
 
     def pace(self, completion: Completion, load: float, bytes_down: int, bytes_up: int) -> Pace:
         """The pace of a device with this ``completion`` of a round of this ``load`` and these bytes."""
@@ -61,17 +74,24 @@ class RoundCost:
             completion.upload_seconds / max(bytes_up, 1),
         )
 
-    def times(self, pace: Pace, structure: Structure, arms: list[Arm]) -> dict[Arm, float]:
-        """Completion seconds by arm for a device of this ``pace`` and ``structure``; pruned parts are not uploaded."""
+    def times(self, pace: Pace, structure: Structure, arms: Sequence[Arm]) -> np.ndarray:
+        """Completion seconds of ``arms``, float64 [arms], on a device of this ``pace`` and ``structure``.
+
+        Pruned parts are not uploaded.
+        """
         before = structure.sparsity
-        sent = {
-            rank: device_bytes(self.adapter, structure, rank, self.precision) for rank in {arm.rank for arm in arms}
-        }
-        return {
-            arm: pace.seconds(
-                self.load(before, before + (1.0 - before) * arm.pruning_step, arm.rank),
-                sent[arm.rank],
-                sent[arm.rank] * (1.0 - arm.pruning_step),
-            )
+        sent = {rank: self._sent(structure, rank) for rank in {arm.rank for arm in arms}}
+        loads = {
+            arm: self.load(before, before + (1.0 - before) * arm.pruning_step, arm.rank, arm.local_steps)
             for arm in arms
         }
+        return np.array(
+            [pace.seconds(loads[arm], sent[arm.rank], sent[arm.rank] * (1.0 - arm.pruning_step)) for arm in arms]
+        )
+
+    def _sent(self, structure: Structure, rank: int) -> int:
+        """Bytes of the adapter in this shape; devices often share their structure."""
+        key = structure.keep.tobytes(), rank
+        if key not in self._bytes:
+            self._bytes[key] = device_bytes(self.adapter, structure, rank, self.precision)
+        return self._bytes[key]

@@ -40,7 +40,15 @@ def test_it_is_done_with_the_rounds_that_were_left(resumed: slimfed.RunResult) -
     assert list(resumed.rounds.index) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("column", ["sparsity", "virtual_seconds", "bytes_up", "bytes_down"])
+def test_the_clock_counts_the_losses_that_agents_learn_from_in_the_new_rounds(resumed: slimfed.RunResult) -> None:
+    """The clock of 0.1.0 left them out."""
+    found, before = list(resumed.rounds.virtual_seconds), [row["virtual_seconds"] for row in UNINTERRUPTED["rounds"]]
+    assert found[:2] == pytest.approx(before[:2], rel=1e-12)
+    for new, old in zip(found[2:], before[2:], strict=True):
+        assert old < new < 1.1 * old
+
+
+@pytest.mark.parametrize("column", ["sparsity", "bytes_up", "bytes_down"])
 def test_what_agents_clock_and_structures_decide_is_the_same(resumed: slimfed.RunResult, column: str) -> None:
     assert list(resumed.rounds[column]) == pytest.approx([row[column] for row in UNINTERRUPTED["rounds"]], rel=1e-12)
 
@@ -62,6 +70,12 @@ def test_every_device_does_what_it_would_have_done(resumed: slimfed.RunResult) -
         assert row["rank"] == wanted["rank"]
         assert row["sparsity"] == pytest.approx(wanted["sparsity"], abs=1e-12)
         assert row["loss_after"] == pytest.approx(wanted["loss_after"], rel=1e-3)
+
+
+def test_local_steps_are_known_of_the_new_rounds_only(resumed: slimfed.RunResult) -> None:
+    devices = resumed.devices()
+    assert devices.local_steps[devices["round"] <= 2].isna().all()
+    assert set(devices.local_steps[devices["round"] > 2]) == {resumed.job.training.local_steps}
 
 
 def test_its_model_can_be_exported(resumed: slimfed.RunResult, tmp_path: Path) -> None:

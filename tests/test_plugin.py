@@ -108,7 +108,7 @@ def test_broken_plugins_are_named_with_their_errors(place: Place) -> None:
     broken = {row["name"]: row["error"] for row in json.loads(done.stdout)["broken"]}
     assert broken == {
         "broken": "AttributeError: module 'slimfed_broken' has no attribute 'Missing'",
-        "not-a-bandit": "TypeError: NotAnAggregation is no subclass of Bandit",
+        "not-a-bandit": "TypeError: NotAnAggregation is no subclass of Agent",
         "coverage": "slimfed has a method of this name already",
         "needs-more": "ModuleNotFoundError: No module named 'slimfed_broken_no_such_module'",
         "wrong": "InputError: fleet profile 'no-such-folder/wrong.toml': there is no such file",

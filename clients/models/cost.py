@@ -124,6 +124,17 @@ def training_workload(
     return Workload(float(steps * flops), float(steps * traffic), float(peak))
 
 
+def loss_workload(size: Dimensions, load: AdapterLoad, batch: int, length: int) -> Workload:
+    """Work of the loss on one batch of ``batch x length`` tokens: a pass forward whose activations are not kept.
+
+    ``traffic_bytes``: weights read once, activations and logits written and read. Memory is less than in training: 0.
+    """
+    tokens = batch * length
+    flops = inference_flops(size, batch, length) + tokens * load.token_flops / 3
+    moved = 2 * tokens * (size.activations + load.activations + size.logits) + size.token_weights + 2 * load.weights
+    return Workload(float(flops), float(size.bytes_per_weight * moved), 0.0)
+
+
 def inference_flops(size: Dimensions, batch: int, length: int) -> float:
     """Operations of one forward pass over ``batch x length`` tokens, the adapter merged into the weights."""
     attention = 4 * length * size.kept_head_width

@@ -1,7 +1,7 @@
 """Training of a node's devices: in cohorts over the shared base, or one after another on sliced models."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,7 @@ from slimfed.clients.training.cohort.trainer import train_cohort
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room
 from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import CohortWork, DeviceContext
-from slimfed.clients.update import Failure, Update
+from slimfed.clients.update import Assignment, Failure, Update
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +45,17 @@ def train(context: DeviceContext, work: CohortWork) -> list[Update | Failure]:
     size = context.task.cohort_size if context.task.engine == "cohort" else 1
     with _flushing_denormals():
         while len(results) < len(work):
-            done, size = _attempt(context, work[len(results) : len(results) + size], size)
+            start = len(results)
+            done, size = _attempt(context, work[start : start + _equal(work.assignments[start : start + size])], size)
             results += done
     return results
+
+
+def _equal(assignments: Sequence[Assignment]) -> int:
+    """The first ``assignments`` in a row with equal local steps, which a cohort needs; their number."""
+    return next(
+        (n for n, each in enumerate(assignments) if each.local_steps != assignments[0].local_steps), len(assignments)
+    )
 
 
 def _one_pass(context: DeviceContext, work: CohortWork) -> list[Update]:

@@ -13,7 +13,7 @@ from slimfed.clients.adapters.training.adapted import AdaptedModel
 from slimfed.clients.adapters.training.base import parameter_groups
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.smoothing import SmoothedScores
-from slimfed.clients.models.cost import inference_flops, training_workload
+from slimfed.clients.models.cost import inference_flops, loss_workload, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.pruning.adapter_slicing import narrow
@@ -173,7 +173,10 @@ class _Session:
         self.workload = self.workload + self._work(*batch["input_ids"].shape)
 
     def mean_loss(self, batches: tuple[Batch, ...]) -> float:
-        """Mean loss on fixed batches, without dropout."""
+        """Mean loss on fixed batches, without dropout; counted as work if the agent asks for it."""
+        if self.assignment.probed:
+            for batch in batches:
+                self.workload = self.workload + loss_workload(self.size, self.load, *batch["input_ids"].shape)
         self.adapted.model.eval()
         with torch.no_grad():
             return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())

@@ -28,11 +28,11 @@ class ProfileForecast:
     adapter: Adapter
     _known: dict[float, tuple[Structure, Dimensions]] = field(default_factory=dict)
 
-    def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
+    def seconds(self, device: int, round: int, before: float, after: float, rank: int, local_steps: int) -> float:
         """Completion seconds with the round's jitter and power mode; infinite if memory does not suffice."""
         task = self.runtime.task
-        steps, batch, length = task.training.local_steps, task.training.batch_size, task.data.max_length
-        halves = [steps - steps // 2, steps // 2]
+        batch, length = task.training.batch_size, task.data.max_length
+        halves = [local_steps - local_steps // 2, local_steps // 2]
         method, work = ADAPTERS[task.adapter.name], []
         for sparsity, half in zip((before, after), halves, strict=True):
             size = self._size(sparsity)[1]

@@ -53,13 +53,13 @@ def equal_structures(job: JobSections) -> str | None:
 def equal_ranks(job: JobSections) -> str | None:
     """Devices whose agents choose ranks, or that prune ranks, have different ranks, which some aggregations refuse."""
     name, bandit = job.method.aggregation, job.bandit
-    same = BANDITS[bandit.name].constant_rank and not bandit.spread_ranks
+    same = _keeps_ranks(job) and not bandit.spread_ranks
     if not AGGREGATIONS[name].needs_equal_ranks or ((same or len(bandit.ranks) == 1) and job.adapter.keep_ranks == 1):
         return None
     constant = _either(BANDITS, lambda each: each.constant_rank)
     return (
         f"method.aggregation = {name!r}: needs equal ranks; give bandit.ranks one value, set bandit.name = {constant} "
-        f"(and adapter.keep_ranks = 1), or aggregate by {_USUAL.aggregation!r}"
+        f"with pacing = 'off' (and adapter.keep_ranks = 1), or aggregate by {_USUAL.aggregation!r}"
     )
 
 
@@ -108,7 +108,7 @@ def squarehead_has_one_width(job: JobSections) -> str | None:
 def ranks_are_kept(job: JobSections) -> str | None:
     """Rank self-pruning (HetLoRA) needs plain factors, and an agent that keeps the rank."""
     adapter, bandit, kept = job.method.adapter, job.bandit.name, job.adapter.keep_ranks
-    if kept == 1 or (ADAPTERS[adapter].plain_factors and BANDITS[bandit].constant_rank):
+    if kept == 1 or (ADAPTERS[adapter].plain_factors and _keeps_ranks(job)):
         return None
     plain = _either(ADAPTERS, lambda each: each.plain_factors)
     constant = _either(BANDITS, lambda each: each.constant_rank)
@@ -202,13 +202,12 @@ def disturbance_begins_in_the_run(job: JobSections) -> str | None:
 
 def scores_come_before_events(job: JobSections) -> str | None:
     """A device scores its units in the local steps before each prune event of a round."""
-    events, steps = job.pruning.events, job.training.local_steps
+    events, field, steps = job.pruning.events, "training.local_steps", job.training.local_steps
+    if job.bandit.local_steps:
+        field, steps = "bandit.local_steps", min(job.bandit.local_steps)
     if job.method.target_sparsity == 0 or events < steps:
         return None
-    return (
-        f"pruning.events = {events}: must be less than training.local_steps ({steps}), so that scores are there "
-        "before units go"
-    )
+    return f"pruning.events = {events}: must be less than {field} ({steps}), so that scores are there before units go"
 
 
 RULES: tuple[Rule, ...] = (
@@ -285,6 +284,11 @@ def _unknown(registry: Registry[Any], name: str) -> str | None:
 
 def _hides_rewards(bandit: Any) -> bool:
     return not bandit.learns and not bandit.foresees
+
+
+def _keeps_ranks(job: JobSections) -> bool:
+    """True if the agent gives a device the same rank in every round."""
+    return BANDITS[job.bandit.name].constant_rank and job.bandit.pacing in ("auto", "off")
 
 
 def _still() -> str:

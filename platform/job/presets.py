@@ -30,6 +30,18 @@ PRESETS = Registry[Preset]("method.name", "slimfed.presets", Preset)
 
 _UNIFORM = {"structure": "shared", "schedule": "cubic"}
 
+PRESETS.register("slimfed")(
+    Preset(
+        summary="one agent fills each round with local steps; one structure, by activations; int8 messages",
+        source="ours; what each part is worth is in benchmarks/README.md (the agent and its controls)",
+        fields={
+            "method": {"adapter": "lora", "importance": "activation", "aggregation": "coverage"},
+            "bandit": {"name": "pooled", "local_steps": [5, 10, 20, 40]},
+            "pruning": {"structure": "shared", "schedule": "one-shot"},
+            "messages": {"precision": "int8"},
+        },
+    )
+)
 PRESETS.register("fedspine")(
     Preset(
         summary="a bandit per device chooses pruning step and LoRA rank; structures scored from activations",

@@ -76,7 +76,10 @@ class DisturbanceSpec(Section):
         4.0, ge=1.0, description="factor on the computing time of a straggler in every round"
     )
     bandwidth_factor: float = Field(
-        1.0, gt=0.0, le=1.0, description="factor on the speed of every link, from bandwidth_from to bandwidth_until"
+        1.0,
+        gt=0.0,
+        le=1000.0,
+        description="factor on the speed of every link, from bandwidth_from to bandwidth_until; above 1: faster links",
     )
     bandwidth_from: int = Field(1, ge=1, description="first round with bandwidth_factor")
     bandwidth_until: int | None = Field(
@@ -95,10 +98,10 @@ class DisturbanceSpec(Section):
     @property
     def active(self) -> bool:
         """True if stragglers or bandwidth are disturbed."""
-        return self.stragglers > 0 or self.bandwidth_factor < 1
+        return self.stragglers > 0 or self.bandwidth_factor != 1
 
     def bandwidth(self, round: int) -> float:
-        """Factor on the speed of every link in ``round``, in (0, 1]."""
+        """Factor on the speed of every link in ``round``, above 0."""
         last = math.inf if self.bandwidth_until is None else self.bandwidth_until
         return self.bandwidth_factor if self.bandwidth_from <= round <= last else 1.0
 

@@ -20,7 +20,8 @@ class EUcb(Bandit):
         U(leaf) = R(leaf) + spec.exploration * sqrt(2 ln n / N(leaf)),  infinite where N = 0
 
     The leaf with the largest U is pulled at a random point and cut there while it is wider than ``spec.resolution``.
-    The rank is ``spec.fixed_rank`` (default: the largest); FedMP has none. Its reward, the loss decrease divided by |T
+    The rank is ``spec.fixed_rank``, the local steps are ``spec.fixed_local_steps`` (default: the largest); FedMP has
+    no ranks. Its reward, the loss decrease divided by |T
     - mean T|, has no bound at T = mean T; all agents here use the reward of ``reward.py``.
     """
 
@@ -35,12 +36,13 @@ class EUcb(Bandit):
         """A random point of the interval with the largest bound, within the allowed steps."""
         check_range(low, high)
         rank = self.spec.fixed_rank if self.spec.fixed_rank is not None else self.spec.ranks[-1]
+        local = self.spec.fixed_local_steps or max(self.spec.local_steps, default=None)
         spans = [(max(low, a), min(high, b)) for a, b in self.leaves() if max(low, a) < min(high, b)]
         if not spans:  # one step is allowed, or only steps beyond the intervals
-            return Arm(draw(self.rng, low, high), rank)
+            return Arm(draw(self.rng, low, high), rank, local)
         bounds = [self._upper_bound((a, b)) for a, b in self.leaves() if max(low, a) < min(high, b)]
         best = [span for span, bound in zip(spans, bounds, strict=True) if bound >= max(bounds)]
-        return Arm(draw(self.rng, *best[self.rng.integers(len(best))]), rank)
+        return Arm(draw(self.rng, *best[self.rng.integers(len(best))]), rank, local)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Store the pull and split its interval. Steps outside the intervals count at the nearest edge."""

@@ -9,10 +9,11 @@ from slimfed.strategies.bandits.spec import BanditSpec
 
 @BANDITS.register("fixed")
 class Fixed(Bandit):
-    """The same pruning step and rank in every round.
+    """The same pruning step, rank and local steps in every round.
 
-    They are ``spec.fixed_step`` (default: the middle of the range) and ``spec.fixed_rank`` (default: the largest).
-    With ``spec.spread_ranks`` the device's rank is drawn once from all ranks, as HetLoRA gives unequal devices theirs.
+    They are ``spec.fixed_step`` (default: the middle of the range), ``spec.fixed_rank`` and ``spec.fixed_local_steps``
+    (default: the largest). With ``spec.spread_ranks`` the device's rank is drawn once from all ranks, as HetLoRA gives
+    unequal devices theirs.
     """
 
     learns = False
@@ -20,13 +21,14 @@ class Fixed(Bandit):
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
+        self._local_steps = spec.fixed_local_steps or max(spec.local_steps, default=None)
         self._rank = self.draw_rank() if spec.spread_ranks else spec.fixed_rank or spec.ranks[-1]
 
     def suggest(self, low: float, high: float) -> Arm:
-        """The fixed step, moved to the nearest allowed one, and the fixed rank."""
+        """The fixed step, moved to the nearest allowed one, with the fixed rank and local steps."""
         check_range(low, high)
         step = self.spec.fixed_step if self.spec.fixed_step is not None else sum(self.spec.pruning_step) / 2
-        return Arm(min(max(step, low), high), self._rank)
+        return Arm(min(max(step, low), high), self._rank, self._local_steps)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Ignore the reward."""

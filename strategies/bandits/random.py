@@ -5,14 +5,14 @@ from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, c
 
 @BANDITS.register("random")
 class Random(Bandit):
-    """Pruning step and rank drawn uniformly and independently in every round."""
+    """Pruning step, rank and local steps drawn uniformly and independently in every round."""
 
     learns = False
 
     def suggest(self, low: float, high: float) -> Arm:
-        """An arm drawn from the allowed steps and the job's ranks."""
+        """An arm drawn from the allowed pruning steps, the job's ranks and its numbers of local steps."""
         check_range(low, high)
-        return Arm(draw(self.rng, low, high), self.draw_rank())
+        return Arm(draw(self.rng, low, high), self.draw_rank(), self.draw_local_steps())
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Ignore the reward."""

@@ -10,9 +10,11 @@ spread; see :class:`SUcb`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Self
 
 from slimfed.strategies.bandits.base import BANDITS, Arm, Bandit, check_range, check_reward, draw
+from slimfed.strategies.bandits.pacing import fitting_arms
 from slimfed.strategies.bandits.spec import BanditSpec
 
 # Weight of a parent's mean in the mean of a box, in pulls: decisive with few pulls, negligible with many.
@@ -23,7 +25,8 @@ _LEAST_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Pull:
-    """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank.
+    """A rewarded arm: its ``step`` within the range of the boxes, and ``level``, the index of its rank and local
+    steps.
 
     ``weight``: 1 for the device's own, ``spec.pooling`` for a neighbour's.
     """
@@ -37,7 +40,7 @@ class Pull:
 
 @dataclass(frozen=True)
 class Box:
-    """Pruning steps [``low``, ``high``) (with ``high`` itself if ``closed``) and rank levels [``first``, ``end``)."""
+    """Pruning steps [``low``, ``high``) (with ``high`` itself if ``closed``) and levels [``first``, ``end``)."""
 
     low: float
     high: float
@@ -65,7 +68,7 @@ class Box:
         )
 
     def cut_between_levels(self) -> tuple["Box", "Box"]:
-        """The lower and the upper half of the rank levels."""
+        """The lower and the upper half of the levels."""
         middle = (self.first + self.end) // 2
         return (
             Box(self.low, self.high, self.first, middle, self.closed),
@@ -88,8 +91,10 @@ class SUcb(Bandit):
 
     Twenty rounds are few pulls for one device, so pulls of devices of similar speed can count too (pooling). A round
     lasts as long as its slowest device, so an agent keeps to arms that, by its device's past times, will not prolong
-    the round (``spec.pacing``). In a paced round a larger rank costs no time, so the agent takes the largest rank that
-    fits, and learns only the pruning step.
+    the round (``spec.pacing``). In a paced round a larger rank costs no time, so with ``"fill"`` the agent takes the
+    largest rank that fits, and learns only the pruning step.
+
+    Ranks, and numbers of local steps of each, are one dimension: level l is pair l of (rank, local steps), ascending.
 
     A pull of round t counts w lam^(k-t) in round k, with lam = ``spec.discount``, k the round after the last reward,
     and w = 1 for an own pull and ``spec.pooling`` for a neighbour's.
@@ -101,31 +106,28 @@ class SUcb(Bandit):
     m = 2 pulls is the weight of the parent, and ``spread`` is twice the discounted standard deviation of all rewards.
     The leaf with the largest U among those that meet the allowed steps is pulled at a random point. Its longest side
     (step and rank scaled to [0, 1]) is then cut: at the pulled step while the box is wider than ``spec.resolution``, or
-    between two levels of rank. Sums are recomputed from the raw pulls, so that children inherit exactly the pulls of
+    between two levels. Sums are recomputed from the raw pulls, so that children inherit exactly the pulls of
     their parent. The tree follows from the pulls, so the state consists of the pulls and the random generator.
     """
 
     paced = True
+    usual_pacing = "fill"
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:
         super().__init__(spec, seed)
         low, high = spec.pruning_step
-        self.root = Node(Box(low, high, 0, len(spec.ranks), closed=True))
+        self._levels = list(product(spec.ranks, spec.local_steps or (None,)))
+        self.root = Node(Box(low, high, 0, len(self._levels), closed=True))
         self._least: dict[int, float] | None = None
 
     def foresee(self, seconds: Mapping[Arm, float], limit: float) -> None:
-        """Restrict the choice to arms that do not prolong the round, or to the smallest rank while no time is known."""
-        if self.spec.pacing == "off":
+        """Restrict the choice to arms that do not prolong the round; without times, to the smallest level."""
+        if self.pacing == "off":
             return
-        fitting = [arm for arm, time in seconds.items() if time <= self.spec.slack * limit]
-        if not fitting and seconds:
-            fitting = [min(seconds, key=lambda arm: seconds[arm])]
-        if self.spec.pacing == "fill":
-            largest = max((arm.rank for arm in fitting), default=0)
-            fitting = [arm for arm in fitting if arm.rank == largest]
-        self._least = {0: 0.0} if not fitting else {}
-        for arm in fitting:  # more pruning is faster: every step from the least fitting one on fits
-            level = self.spec.ranks.index(arm.rank)
+        self._least = {} if seconds else {0: 0.0}
+        # More pruning is faster, so that every step from the least fitting one on fits.
+        for arm in fitting_arms(self.pacing, self.spec.slack, seconds, limit):
+            level = self._levels.index((arm.rank, arm.local_steps))
             self._least[level] = min(arm.pruning_step, self._least.get(level, 1.0))
 
     def suggest(self, low: float, high: float) -> Arm:
@@ -133,7 +135,7 @@ class SUcb(Bandit):
         check_range(low, high)
         least, self._least = self._least, None
         if least is None:
-            least = dict.fromkeys(range(len(self.spec.ranks)), 0.0)
+            least = dict.fromkeys(range(len(self._levels)), 0.0)
         starts = {level: min(max(low, step), high) for level, step in least.items()}
         inner_high = self._clip(high)
         choices = [
@@ -145,10 +147,10 @@ class SUcb(Bandit):
         best = max(bound for bound, _, _ in choices)
         ties = [(box, level) for bound, box, level in choices if bound >= best - 1e-12]
         box, level = ties[self.rng.integers(len(ties))]
-        start, rank = starts[level], self.spec.ranks[level]
+        start, pair = starts[level], self._levels[level]
         if self._clip(start) == inner_high:  # one step is allowed, or only steps beyond the boxes
-            return Arm(draw(self.rng, start, high), rank)
-        return Arm(draw(self.rng, max(box.low, self._clip(start)), min(box.high, inner_high)), rank)
+            return Arm(draw(self.rng, start, high), *pair)
+        return Arm(draw(self.rng, max(box.low, self._clip(start)), min(box.high, inner_high)), *pair)
 
     def observe(self, round: int, arm: Arm, reward: float) -> None:
         """Store the pull and split its box. Steps outside the boxes count at the nearest edge."""
@@ -166,7 +168,8 @@ class SUcb(Bandit):
             raise ValueError(f"rewards must come in ascending rounds, got {round} after {self.root.pulls[-1].round}")
         if arm.rank not in self.spec.ranks:
             raise ValueError(f"rank {arm.rank} is none of {list(self.spec.ranks)}")
-        pull = Pull(round, self._clip(arm.pruning_step), self.spec.ranks.index(arm.rank), reward, weight)
+        level = self._levels.index((arm.rank, arm.local_steps))
+        pull = Pull(round, self._clip(arm.pruning_step), level, reward, weight)
         node = self.root
         node.pulls.append(pull)
         while node.children:
@@ -175,18 +178,18 @@ class SUcb(Bandit):
         self._split(node, pull)
 
     def state(self) -> dict[str, Any]:
-        """Specification, generator and raw pulls."""
-        ranks = self.spec.ranks
+        """Specification, generator and raw pulls; local steps of 0 are those of the job."""
+        levels = [(rank, count or 0) for rank, count in self._levels]
         return super().state() | {
-            "pulls": [[p.round, p.step, ranks[p.level], p.reward, p.weight] for p in self.root.pulls]
+            "pulls": [[p.round, p.step, *levels[p.level], p.reward, p.weight] for p in self.root.pulls]
         }
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
         """The agent that gave ``state``; its tree is rebuilt from the pulls."""
         agent = super().restore(state)
-        for round, step, rank, reward, weight in state["pulls"]:
-            agent._learn(round, Arm(step, rank), reward, weight)
+        for round, step, rank, *count, reward, weight in state["pulls"]:  # no count in checkpoints of first versions
+            agent._learn(round, Arm(step, rank, (count and int(count[0])) or None), reward, weight)
         return agent
 
     def leaves(self) -> list[Node]:

@@ -4,11 +4,13 @@ import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slimfed.clients.spec import Fraction, Section
 
 Rank = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=1)]
+Pacing = Literal["auto", "off", "within", "fill"]
 
 
 class RewardSpec(Section):
@@ -35,13 +37,23 @@ class RewardSpec(Section):
 
 
 class BanditSpec(Section):
-    """The agent that chooses a device's pruning step and rank, its choices, and its reward."""
+    """The agent that chooses a device's pruning step, rank and local steps, its choices, and its reward."""
 
     name: str = Field("s-ucb", description="name in the bandit registry")
     pruning_step: tuple[Fraction, Fraction] = Field(
         (0.0, 0.4), description="smallest and largest fraction of the remaining structure to remove in a round"
     )
     ranks: tuple[Rank, ...] = Field((2, 4, 8, 16), min_length=1, description="LoRA ranks to choose from, ascending")
+    local_steps: tuple[Steps, ...] = Field(
+        (),
+        description="numbers of optimiser steps in a round to choose from, ascending; empty: training.local_steps for "
+        "every device",
+    )
+    control: Literal["none", "shuffled", "still"] = Field(
+        "none",
+        description="experiments that show what learning is worth. shuffled: the agent learns from rewards permuted "
+        "over devices and rounds; still: it gets no rewards, and only learns how fast devices are",
+    )
     discount: float = Field(
         0.98, gt=0.0, le=1.0, description="s-ucb: factor on the weight of a reward after each round"
     )
@@ -52,18 +64,22 @@ class BanditSpec(Section):
     pooling: float = Field(
         0.0, ge=0.0, le=1.0, description="s-ucb: weight of the pulls of devices with similar observed times; 0: off"
     )
-    pacing: Literal["off", "within", "fill"] = Field(
-        "fill",
-        description="s-ucb: off: all arms; within: arms that do not prolong the round, by the device's observed times; "
-        "fill: of these, the arms with the largest rank",
+    pacing: Pacing = Field(
+        "auto",
+        description="off: all arms; within: arms that do not prolong the round, by the device's observed times; fill: "
+        "of these, the arms with the largest rank, and of those the ones with most local steps; auto: fill for s-ucb, "
+        "off for other agents",
     )
     slack: float = Field(
         2.0,
         ge=1.0,
-        description="s-ucb: longest time of an arm that fits, as a multiple of the slowest device's fastest arm",
+        description="longest time of an arm that fits (pacing), as a multiple of the slowest device's fastest arm",
     )
     fixed_step: Fraction | None = Field(None, description="fixed: the pruning step; default: middle of pruning_step")
     fixed_rank: int | None = Field(None, description="fixed: the rank, one of ranks; default: the largest")
+    fixed_local_steps: int | None = Field(
+        None, description="fixed: the local steps, one of local_steps; default: the largest"
+    )
     spread_ranks: bool = Field(
         False, description="fixed: every device has its own rank, drawn once from ranks, instead of fixed_rank"
     )
@@ -76,17 +92,20 @@ class BanditSpec(Section):
             raise ValueError(f"the smallest step must not be above the largest, got {list(steps)}")
         return steps
 
-    @field_validator("ranks")
+    @field_validator("ranks", "local_steps")
     @classmethod
-    def _ascending(cls, ranks: tuple[int, ...]) -> tuple[int, ...]:
-        if any(a >= b for a, b in pairwise(ranks)):
-            raise ValueError(f"ranks must ascend without repetition, got {list(ranks)}")
-        return ranks
+    def _ascending(cls, values: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if any(a >= b for a, b in pairwise(values)):
+            raise ValueError(f"{info.field_name} must ascend without repetition, got {list(values)}")
+        return values
 
     @model_validator(mode="after")
-    def _fixed_rank_is_known(self) -> "BanditSpec":
+    def _fixed_choices_are_known(self) -> "BanditSpec":
         if self.spread_ranks and self.fixed_rank is not None:
             raise ValueError(f"fixed_rank = {self.fixed_rank} is one rank for all, but spread_ranks asks for many")
         if self.fixed_rank is not None and self.fixed_rank not in self.ranks:
             raise ValueError(f"fixed_rank must be one of ranks {list(self.ranks)}, got {self.fixed_rank}")
+        steps = self.fixed_local_steps
+        if steps is not None and steps not in self.local_steps:
+            raise ValueError(f"fixed_local_steps must be one of local_steps {list(self.local_steps)}, got {steps}")
         return self

@@ -1,7 +1,7 @@
 """What a hostile node may send, from its records to the verdict: refused with a cause, and no average changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def reply(node: int, content: RecordDict) -> Message:
 class Validated(RoundOutcome):
     """An outcome, and the sums of the accepted updates."""
 
-    accumulated: RoundAccumulator
+    accumulated: RoundAccumulator = field(kw_only=True)
 
 
 def validate(replies: list[Message]) -> Validated:
@@ -84,7 +84,7 @@ def validate(replies: list[Message]) -> Validated:
     for each in replies:
         validation.receive(each, {each.metadata.src_node_id - 1})
     found, accumulated = validation.finish()
-    return Validated(found.devices, found.events, accumulated)
+    return Validated(found.devices, found.events, accumulated=accumulated)
 
 
 def outcome(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Validated:

@@ -32,7 +32,7 @@ def test_what_was_seen_once_is_foreseen(pace, before, step, rank, down, up):
 @given(paces, st.integers(1, 8))
 def test_pruning_more_and_a_smaller_rank_are_never_slower(pace, kept):
     arms = [Arm(step, rank) for step in (0.0, 0.2, 0.4) for rank in RANKS]
-    times = COST.times(pace, structure(kept), arms)
+    times = dict(zip(arms, COST.times(pace, structure(kept), arms), strict=True))
     for arm in arms:
         for other in arms:
             if other.pruning_step >= arm.pruning_step and other.rank <= arm.rank:
@@ -48,11 +48,12 @@ def test_a_paced_agent_keeps_to_arms_that_fit_the_round(pacing, rounds, seed):
     spec = BanditSpec(name="s-ucb", pruning_step=(0.0, 0.4), ranks=RANKS, pacing=pacing, slack=1.05)
     agent, low, high = make_bandit(spec, seed), 0.05, 0.3
     for number, (pace, share, reward) in enumerate(rounds, 1):
-        times = COST.times(pace, BLUEPRINT.dense(), agent.arms(low, high))
+        arms = agent.arms(low, high)
+        times = dict(zip(arms, COST.times(pace, BLUEPRINT.dense(), arms), strict=True))
         limit = share * max(times.values())
         agent.foresee(times, limit)
         arm = agent.suggest(low, high)
-        taken = COST.times(pace, BLUEPRINT.dense(), [arm])[arm]
+        taken = COST.times(pace, BLUEPRINT.dense(), [arm])[0]
         assert low <= arm.pruning_step <= high
         assert taken <= max(1.05 * limit, min(times.values())) * (1 + 1e-9)
         fitting = [each.rank for each, time in times.items() if time <= 1.05 * limit]

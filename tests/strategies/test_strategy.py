@@ -151,6 +151,44 @@ def test_rounded_messages_are_few_bytes_and_the_same_to_the_bit_on_any_nodes_and
     assert whole.rounds[-1].train_loss == pytest.approx(undisturbed.rounds[-1].train_loss, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "bandit",
+    [
+        BanditSpec(name="pooled", ranks=(2, 4), local_steps=(3, 5)),
+        BanditSpec(name="pooled", ranks=(2, 4), local_steps=(3, 5), control="shuffled"),
+        BanditSpec(name="s-ucb", ranks=(2, 4), local_steps=(3, 5), control="shuffled"),
+        BanditSpec(name="thompson", ranks=(2, 4), local_steps=(3, 5), pacing="within"),
+    ],
+)
+def test_unequal_local_steps_are_the_same_on_any_nodes_and_resumed(bandit: BanditSpec) -> None:
+    whole, first, rest = Memory(), Memory(stop_after=2), Memory()
+    run(whole, bandit=bandit)
+    given = [[device.assignment.local_steps for device in record.devices] for record in whole.rounds]
+    assert {steps for row in given for steps in row} <= {3, 5}
+    with pytest.raises(StopRequestedError):
+        run(first, bandit=bandit, nodes=3)
+    tensors, state = first.checkpoints[-1]
+    assert ("shuffle" in tensors) is (bandit.control == "shuffled")
+    run(rest, fleet=Fleet.restore(open_runtime(TASK).blueprint, tensors, json.loads(state)), bandit=bandit, nodes=1)
+    assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
+
+
+def test_an_agent_that_gets_no_rewards_asks_for_no_losses() -> None:
+    asked = {}
+    for name, control in (("s-ucb", "none"), ("s-ucb", "still"), ("fixed", "none"), ("pooled", "none")):
+        recorder = Memory()
+        run(recorder, bandit=BanditSpec(name=name, ranks=(2, 4), control=control))
+        devices = recorder.rounds[-1].devices
+        asked[name, control] = {device.assignment.probed for device in devices}
+        assert all(device.reward is not None for device in devices)
+    assert asked == {
+        ("s-ucb", "none"): {True},
+        ("s-ucb", "still"): {False},
+        ("fixed", "none"): {False},
+        ("pooled", "none"): {False},
+    }
+
+
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_resumed_run_is_the_undisturbed_run_to_the_bit(undisturbed: Memory, after: int) -> None:
     first = Memory(stop_after=after)
@@ -172,7 +210,7 @@ def test_a_checkpoint_of_the_first_versions_is_read_as_it_was(undisturbed: Memor
     fleet.devices[3].rank = 2
     old = {name: tensor for name, tensor in tensors.items() if not name.startswith(("bandits/", "ranks", "paces"))}
     agents = {
-        "bandits": [device.bandit.state() for device in fleet.devices],
+        "bandits": [agent.state() for agent in fleet.agent.agents],
         "ranks": [device.rank for device in fleet.devices],
         "paces": [device.pace and astuple(device.pace) for device in fleet.devices],
     }

@@ -12,7 +12,7 @@ from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.smoothing import SmoothedScores
 from slimfed.clients.models.attention import short_attention
-from slimfed.clients.models.cost import AdapterLoad, Dimensions, training_workload
+from slimfed.clients.models.cost import AdapterLoad, Dimensions, loss_workload, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.families import ENCODERS, without_cache
 from slimfed.clients.pruning.events import can_prune, prune, prune_steps
@@ -46,6 +46,7 @@ def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
         with watch.phase("probe"):
             passes = session.joined(probes)
             before = session.losses(passes)
+            session.account_losses(probes)
         with watch.phase("batches"):
             launched = session.load([part.batches() for part in data])
         for step in range(steps):
@@ -58,6 +59,7 @@ def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
                 session.account(step)
         with watch.phase("probe"):
             after = session.losses(passes)
+            session.account_losses(probes)
     with watch.phase("read"):
         learnt = session.cohort.read(session.structures)
         adapters = [session.method.closed(own, a.rank) for own, a in zip(learnt, assignments, strict=True)]
@@ -163,6 +165,14 @@ class _Session:
         for n, batch in enumerate(self.batches[step]):
             work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
             self.workloads[n] = self.workloads[n] + work
+
+    def account_losses(self, probes: Sequence[tuple[Batch, ...]]) -> None:
+        """Add the cost of the losses before or after, for devices whose agent asks for them."""
+        for n, (assignment, probe) in enumerate(zip(self.assignments, probes, strict=True)):
+            if assignment.probed:
+                for batch in probe:
+                    work = loss_workload(self.sizes[n], self.loads[n], *batch["input_ids"].shape)
+                    self.workloads[n] = self.workloads[n] + work
 
     def advance(self, batch: Batch) -> None:
         """One optimiser step with a joined batch; all tensors change in place."""

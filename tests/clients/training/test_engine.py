@@ -29,6 +29,42 @@ def trained(data: list[DeviceData], engine: str = "cohort", size: int = DEVICES)
     return train(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, data))
 
 
+def test_devices_with_other_local_steps_train_as_they_do_alone() -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False).model_copy(update={"engine": "cohort", "cohort_size": DEVICES})
+    counts = [4, 4, 6, 6, 4]
+    parts = [
+        replace(assignment(device, 4, blueprint.dense(), 0.5), local_steps=steps) for device, steps in enumerate(counts)
+    ]
+    sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in parts]
+    scores = np.random.default_rng(9).random(blueprint.units).astype(np.float32)
+    context = DeviceContext(base, blueprint, job)
+    whole = train(context, CohortWork(parts, sent, scores, fleet_data()))
+    for n, together in enumerate(whole):
+        [alone] = train(context, CohortWork(parts[n : n + 1], sent[n : n + 1], scores, fleet_data()[n : n + 1]))
+        assert_alike(together, alone)
+        assert together.report.workload.flops == pytest.approx(alone.report.workload.flops)
+    assert whole[2].report.workload.flops > 1.2 * whole[1].report.workload.flops
+
+
+@pytest.mark.parametrize("engine", ["cohort", "sequential"])
+def test_losses_that_an_agent_asks_for_are_counted_as_work(engine: str) -> None:
+    base, blueprint = opened("bert", False)
+    job = task(False).model_copy(update={"engine": engine, "cohort_size": 2})
+    plain = [assignment(device, 4, blueprint.dense(), 0.5) for device in range(2)]
+    sent = [narrowed(adapter(base, blueprint, 3, 8), part.structure, part.rank) for part in plain]
+    scores = np.zeros(blueprint.units, np.float32)
+
+    def work(parts):
+        done = train(DeviceContext(base, blueprint, job), CohortWork(parts, sent, scores, fleet_data()[:2]))
+        return [each.report.workload for each in done]
+
+    for without, asked in zip(work(plain), work([replace(part, probed=True) for part in plain]), strict=True):
+        assert without.flops < asked.flops < 2 * without.flops
+        assert without.traffic_bytes < asked.traffic_bytes
+        assert without.peak_memory_bytes == asked.peak_memory_bytes
+
+
 def fleet_data() -> list[DeviceData]:
     return [device_data(device, False, 50) for device in range(DEVICES)]
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slimfed.clients.errors import InputError
-from slimfed.strategies.bandits import BANDITS, Arm, BanditSpec, make_bandit, restore_bandit, state_codec
+from slimfed.strategies.bandits import BANDITS, Arm, Bandit, BanditSpec, make_bandit, restore_bandit, state_codec
 from slimfed.strategies.bandits.s_ucb import SUcb
 
+OF_DEVICES = sorted(name for name, kind in BANDITS.items() if issubclass(kind, Bandit))
 steps = st.floats(0.0, 1.0, exclude_max=True)
 specs = st.builds(
     BanditSpec,
-    name=st.sampled_from(sorted(BANDITS)),
+    name=st.sampled_from(OF_DEVICES),
     pruning_step=st.tuples(steps, steps).map(lambda pair: tuple(sorted(pair))),
     ranks=st.sets(st.integers(1, 64), min_size=1, max_size=6).map(lambda ranks: tuple(sorted(ranks))),
+    local_steps=st.sets(st.integers(1, 64), max_size=3).map(lambda counts: tuple(sorted(counts))),
     discount=st.floats(0.5, 1.0),
     exploration=st.floats(0.0, 3.0),
     resolution=st.sampled_from([0.01, 0.05, 0.5]),
@@ -54,6 +56,7 @@ def test_arms_stay_within_what_is_allowed(spec, history, seed):
     for arm, ((low, high), _) in zip(arms, history, strict=True):
         assert low <= arm.pruning_step <= high
         assert arm.rank in spec.ranks
+        assert arm.local_steps in (spec.local_steps or (None,))
         assert type(arm.rank) is int
         assert type(arm.pruning_step) is float
 
@@ -77,11 +80,12 @@ def test_leaves_partition_the_box(spec, history, data):
     boxes = [leaf.box for leaf in agent.leaves()]
     edges = [edge for box in boxes for edge in (box.low, box.high)]
     step = data.draw(st.one_of(st.floats(low, high), st.sampled_from(edges)))
-    for level in range(len(spec.ranks)):
+    levels = len(spec.ranks) * max(1, len(spec.local_steps))
+    for level in range(levels):
         assert sum(box.contains(step, level) for box in boxes) == 1
     if high > low:
         area = sum((box.high - box.low) * (box.end - box.first) for box in boxes)
-        assert math.isclose(area, (high - low) * len(spec.ranks), rel_tol=1e-9)
+        assert math.isclose(area, (high - low) * levels, rel_tol=1e-9)
 
 
 @given(specs, histories())
@@ -173,7 +177,7 @@ def test_agents_with_unlike_seeds_differ():
     assert len(arms) == 20
 
 
-@pytest.mark.parametrize("name", sorted(BANDITS))
+@pytest.mark.parametrize("name", OF_DEVICES)
 @pytest.mark.parametrize("reward", [-0.1, 1.1, math.nan, math.inf])
 def test_rewards_outside_the_unit_interval_are_refused(name, reward):
     agent = make_bandit(BanditSpec(name=name), 0)
@@ -192,7 +196,7 @@ def test_s_ucb_refuses_unknown_ranks_and_rounds_that_go_back():
 
 @pytest.mark.parametrize("bounds", [(0.3, 0.2), (-0.1, 0.2), (0.2, 1.1), (math.nan, 0.3)])
 def test_an_impossible_range_is_refused(bounds):
-    for name in BANDITS:
+    for name in OF_DEVICES:
         with pytest.raises(ValueError, match="within"):
             make_bandit(BanditSpec(name=name), 0).suggest(*bounds)
 
@@ -215,6 +219,10 @@ def test_unknown_agent_is_bad_input():
         {"discount": 0.0},
         {"resolution": 0.0},
         {"fixed_rank": 3},
+        {"local_steps": (4, 2)},
+        {"local_steps": (0, 2)},
+        {"fixed_local_steps": 10},
+        {"control": "odd"},
         {"reward": {"loss": 0.9}},
         {"unknown": 1},
     ],
