@@ -133,6 +133,7 @@ class PruningSpec(PruningOptions):
     """Pruning as a device reads it: the importance criterion and the options."""
 
     importance: str = Field("lora-gradient", description="name in the importance registry")
+    target_sparsity: Fraction | None = Field(None, description="sparsity that the run ends at, if it is known")
 
 
 class TrainingSpec(Section):

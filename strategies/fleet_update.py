@@ -27,7 +27,8 @@ def settle_structures(
         return
     for report in reports:
         fleet.devices[report.device].structure = report.structure
-    fleet.structure = select(fleet.blueprint.dense(), fleet.scores, fleet.sparsity, pruning.scope)
+    dense, target = fleet.blueprint.dense(), pruning.target_sparsity
+    fleet.structure = select(dense, fleet.scores, fleet.sparsity, pruning.scope, target)
 
 
 def settle_ranks(fleet: Fleet, plans: Sequence[Plan], reports: Sequence[Report]) -> None:

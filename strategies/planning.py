@@ -78,7 +78,7 @@ def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> S
         return fleet.structure
     pruning = settings.task.pruning
     sparsity = scheduled_sparsity(pruning, settings.target_sparsity, number, settings.task.training.rounds)
-    return select(fleet.structure, fleet.scores, sparsity, pruning.scope)
+    return select(fleet.structure, fleet.scores, sparsity, pruning.scope, pruning.target_sparsity)
 
 
 def _still_scores(fleet: Fleet, settings: StrategySettings, number: int) -> bool:

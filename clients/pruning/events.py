@@ -21,7 +21,9 @@ def can_prune(assignment: Assignment, spec: PruningSpec) -> bool:
     """False if the assigned sparsity is less than one unit away, so that no scores are needed."""
     start = assignment.structure
     return (
-        assignment.score or select(start, np.zeros(start.blueprint.units), assignment.sparsity, spec.scope) is not start
+        assignment.score
+        or select(start, np.zeros(start.blueprint.units), assignment.sparsity, spec.scope, spec.target_sparsity)
+        is not start
     )
 
 
@@ -36,7 +38,13 @@ def prune(
     start, goal = assignment.structure.sparsity, assignment.sparsity
     sparsity = goal if share >= 1 else 1 - (1 - start) * ((1 - goal) / (1 - start)) ** share
     own = np.where(structure.keep, own, np.float32(0.0))
-    return select(structure, mix_scores(structure.blueprint, own, fleet, spec.prior_weight), sparsity, spec.scope)
+    return select(
+        structure,
+        mix_scores(structure.blueprint, own, fleet, spec.prior_weight),
+        sparsity,
+        spec.scope,
+        spec.target_sparsity,
+    )
 
 
 def mix_scores(blueprint: Blueprint, own: np.ndarray, fleet: np.ndarray, weight: float) -> np.ndarray:

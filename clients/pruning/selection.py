@@ -17,6 +17,9 @@ _FRIENDLY = (128, 16, 8)
 # Sparsities come out of float arithmetic: 0.49999999999 means 0.5. It is smaller than the share of any unit.
 _ROUNDING = 1e-9
 
+# A device within half a point of the target is at its end.
+_NEAR = 0.005
+
 
 @dataclass(frozen=True)
 class _Pool:
@@ -32,21 +35,77 @@ class _Pool:
         return self.units * self.unit_parameters
 
 
-def kept_units(
-    heads: int, head_parameters: int, channels: int, channel_parameters: int, sparsity: float
-) -> tuple[int, int]:
-    """Heads and channels that remain at ``sparsity``; at least one of each, and never more than at a lower sparsity.
+@dataclass(frozen=True)
+class _Sizes:
+    """Units of ``layers`` layers, each of which keeps one of each kind, and the parameters of one of each kind."""
 
-    With k = floor(sparsity * heads), k heads are removed. A head is a large step, so more channels than their share are
-    removed to fill the parameter budget, but not beyond the share (k + 1) / heads, at which the next head is removed:
-    otherwise channels would have to return then. Multiples of 1 / heads are met exactly, other sparsities to a fraction
-    of a head; none is exceeded.
+    heads: int
+    head: int
+    channels: int
+    channel: int
+    layers: int = 1
+
+    def on_the_way(self, sparsity: float) -> tuple[int, int]:
+        """Heads and channels to remove at ``sparsity``, so that none has to return at a higher one.
+
+        With k = floor(sparsity * heads), k heads go. A head is a large step, so more channels than their share fill the
+        budget, but not beyond the share (k + 1) / heads, at which the next head goes: otherwise channels would have to
+        return then.
+        """
+        heads = min(math.floor(sparsity * self.heads + _ROUNDING), self.heads - self.layers)
+        limit = self.channels * (heads + 1) / self.heads
+        return heads, min(math.floor(min(self._fill(sparsity, heads), limit) + _ROUNDING), self._spare)
+
+    def at_the_end(self, sparsity: float) -> tuple[int, int]:
+        """Heads and channels to remove so that the budget is spent to less than a channel.
+
+        The number of heads is the nearest to their share that the budget allows. If all channels but one are gone, more
+        heads go.
+        """
+        most = min(self.heads - self.layers, self._affordable(sparsity))
+        heads = min(math.floor(sparsity * self.heads + 0.5), most)
+        while heads < most and self._fill(sparsity, heads) >= self._spare + self.head / self.channel:
+            heads += 1
+        return heads, min(math.floor(self._fill(sparsity, heads) + _ROUNDING), self._spare)
+
+    @property
+    def _spare(self) -> int:
+        """Channels that can go."""
+        return self.channels - self.layers
+
+    def _fill(self, sparsity: float, heads: int) -> float:
+        """Channels that fill the budget beside so many heads."""
+        budget = sparsity * (self.heads * self.head + self.channels * self.channel)
+        return (budget - heads * self.head) / self.channel
+
+    def _affordable(self, sparsity: float) -> int:
+        budget = sparsity * (self.heads * self.head + self.channels * self.channel)
+        return math.floor(budget / self.head + _ROUNDING)
+
+
+def kept_units(
+    heads: int,
+    head_parameters: int,
+    channels: int,
+    channel_parameters: int,
+    sparsity: float,
+    target: float | None = None,
+    layers: int = 1,
+) -> tuple[int, int]:
+    """Heads and channels that remain at ``sparsity``, never more than at a lower sparsity.
+
+    Each of ``layers`` keeps one of each kind. Multiples of 1 / heads are met exactly, other sparsities to a fraction of
+    a head; none is exceeded. ``target``: the sparsity that the run ends at. It is met to a channel, and on the way to
+    it no unit goes that it keeps.
     """
-    budget = sparsity * (heads * head_parameters + channels * channel_parameters)
-    gone_heads = min(math.floor(sparsity * heads + _ROUNDING), heads - 1)
-    fill = (budget - gone_heads * head_parameters) / channel_parameters
-    gone_channels = math.floor(min(fill, channels * (gone_heads + 1) / heads) + _ROUNDING)
-    return heads - gone_heads, channels - min(gone_channels, channels - 1)
+    sizes = _Sizes(heads, head_parameters, channels, channel_parameters, layers)
+    if target is None or sparsity > target:
+        gone = sizes.on_the_way(sparsity)
+    else:
+        last = sizes.at_the_end(target)
+        now = sizes.at_the_end(sparsity) if sparsity >= target - _NEAR else sizes.on_the_way(sparsity)
+        gone = min(now[0], last[0]), min(now[1], last[1])
+    return heads - gone[0], channels - gone[1]
 
 
 def plan_counts(blueprint: Blueprint, sparsity: float) -> tuple[int, ...]:
@@ -58,18 +117,21 @@ def plan_counts(blueprint: Blueprint, sparsity: float) -> tuple[int, ...]:
     return tuple(counts[index] for index in range(len(blueprint.blocks)))
 
 
-def select(structure: Structure, scores: np.ndarray, sparsity: float, scope: Scope) -> Structure:
+def select(
+    structure: Structure, scores: np.ndarray, sparsity: float, scope: Scope, target: float | None = None
+) -> Structure:
     """Remove the lowest-scored units until ``sparsity`` (cumulative, share of all prunable parameters) is reached.
 
     ``scores`` is [units]. Removed units never return, no block loses its last unit, and of equal scores the lower index
     is removed. With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all
     layers; "uniform" is "layer" with channels rounded up (:func:`friendly`), so that slightly less may be removed. If
     ``structure`` lacks more units of one kind than planned, fewer of the other kind are removed to keep the budget.
-    Returns ``structure`` itself if no unit can be removed.
+    ``target``: the sparsity that the run ends at, which is then met to a channel (:func:`kept_units`). Returns
+    ``structure`` itself if no unit can be removed.
     """
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
-        heads, channels = _targets(attention, ffn, sparsity)
+        heads, channels = _targets(attention, ffn, sparsity, target)
         if scope == "uniform":
             channels = friendly(channels, ffn.units)
         alive_heads, alive_channels = (_alive(structure, pool.blocks) for pool in (attention, ffn))
@@ -89,8 +151,9 @@ def friendly(channels: int, of: int) -> int:
     return min(of, -(-channels // multiple) * multiple)
 
 
-def _targets(attention: _Pool, ffn: _Pool, sparsity: float) -> tuple[int, int]:
-    return kept_units(attention.units, attention.unit_parameters, ffn.units, ffn.unit_parameters, sparsity)
+def _targets(attention: _Pool, ffn: _Pool, sparsity: float, target: float | None = None) -> tuple[int, int]:
+    units = attention.units, attention.unit_parameters, ffn.units, ffn.unit_parameters
+    return kept_units(*units, sparsity, target, len(attention.blocks))
 
 
 def _alive(structure: Structure, blocks: Sequence[int]) -> list[np.ndarray]:

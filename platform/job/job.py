@@ -60,7 +60,11 @@ class Job(JobSections):
                 least_rank=min(self.bandit.ranks),
                 **self.adapter.model_dump(),
             ),
-            pruning=PruningSpec(importance=self.method.importance, **self.pruning.model_dump()),
+            pruning=PruningSpec(
+                importance=self.method.importance,
+                target_sparsity=self.method.target_sparsity,
+                **self.pruning.model_dump(),
+            ),
             training=self.training,
             privacy=self.privacy,
             message_mb=self.deadlines.message_mb,

@@ -3,12 +3,16 @@
 import socket
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.partition import partition
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
+from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.job.compatibility import problems_of_run
@@ -17,13 +21,15 @@ from slimfed.platform.launch.engine_choice import choose
 from slimfed.platform.launch.workers import Sizing
 
 _CLUSTER_SECONDS = 5.0
+_HALF_A_POINT = 0.005
 
 
 @dataclass(frozen=True)
 class Checked:
     """A job that can run, without "auto" in ``engine``, its fleet, and the number of examples of each device.
 
-    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice.
+    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, and one if
+    the run cannot come within half a point of its target sparsity.
     """
 
     job: Job
@@ -58,7 +64,23 @@ def check(job: Job, *, real: bool = False) -> Checked:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    return Checked(choice.job, fleet, examples, choice.sizing, choice.reasons)
+    return Checked(choice.job, fleet, examples, choice.sizing, (*choice.reasons, *shortfall(job, blueprint)))
+
+
+def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
+    """A line with the sparsity that is possible, if it is more than half a point below the target; else nothing."""
+    target, scope = job.method.target_sparsity, job.pruning.scope
+    if not ADAPTERS[job.method.adapter].prunes(Adapter({}, {})):  # width is not taken in whole units
+        return ()
+    possible = select(blueprint.dense(), np.zeros(blueprint.units), target, scope, target).sparsity
+    if target - possible <= _HALF_A_POINT:
+        return ()
+    cause = (
+        "channels go in multiples of 8, 16 or 128; pruning.scope = 'layer' comes nearer"
+        if scope == "uniform"
+        else "every layer keeps a head and a channel"
+    )
+    return (f"method.target_sparsity = {target:g}: {possible:.1%} can be removed with scope {scope!r}, since {cause}",)
 
 
 def on_devices(job: Job) -> Job:
