@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import model_validator
 
-from slimfed.clients.spec import AdapterSpec, PruningSpec, TaskSpec
+from slimfed.clients.spec import AdapterSpec, PruningOptions, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.platform.job import compatibility
 from slimfed.platform.job.field_errors import validate
 from slimfed.platform.job.overrides import merge, parse_sets, read_toml
@@ -23,8 +23,12 @@ class Job(JobSections):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, document: Any) -> Any:
-        """Use the method's preset as defaults for the user's fields."""
+    def _fill_in(cls, document: Any) -> Any:
+        """Use the method's preset as defaults for the user's fields, and put numbers for automatic local steps."""
+        return _with_local_steps(cls._with_preset(document))
+
+    @classmethod
+    def _with_preset(cls, document: Any) -> Any:
         if not isinstance(document, Mapping):
             return document
         method = document.get("method", {})
@@ -98,6 +102,25 @@ class Job(JobSections):
             real=real,
             server=self.server,
         )
+
+
+def _with_local_steps(document: Any) -> Any:
+    """The document with numbers for ``bandit.local_steps = "auto"``: multiples of ``training.local_steps``.
+
+    Each is larger than the number of prune events of a round.
+    """
+    if not isinstance(document, Mapping):
+        return document
+    bandit, training, pruning = (document.get(name, {}) for name in ("bandit", "training", "pruning"))
+    sections = isinstance(bandit, Mapping) and isinstance(training, Mapping) and isinstance(pruning, Mapping)
+    if not sections or bandit.get("local_steps") != "auto":
+        return document
+    usual = training.get("local_steps", TrainingSpec.model_fields["local_steps"].default)
+    events = pruning.get("events", PruningOptions.model_fields["events"].default)
+    if not all(isinstance(number, int) and number > 0 for number in (usual, events)):
+        return merge(document, {"bandit": {"local_steps": []}})  # those fields themselves are refused
+    choices = sorted({max(usual // 2, min(usual, events + 1)), usual, 2 * usual, 4 * usual})
+    return merge(document, {"bandit": {"local_steps": choices}})
 
 
 def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:

@@ -36,7 +36,7 @@ PRESETS.register("slimfed")(
         source="ours; what each part is worth is in benchmarks/README.md (the agent and its controls)",
         fields={
             "method": {"adapter": "lora", "importance": "activation", "aggregation": "coverage"},
-            "bandit": {"name": "pooled", "local_steps": [5, 10, 20, 40]},
+            "bandit": {"name": "pooled", "local_steps": "auto"},
             "pruning": {"structure": "shared", "schedule": "one-shot"},
             "messages": {"precision": "int8"},
         },

@@ -46,8 +46,8 @@ class BanditSpec(Section):
     ranks: tuple[Rank, ...] = Field((2, 4, 8, 16), min_length=1, description="LoRA ranks to choose from, ascending")
     local_steps: tuple[Steps, ...] = Field(
         (),
-        description="numbers of optimiser steps in a round to choose from, ascending; empty: training.local_steps for "
-        "every device",
+        description='numbers of optimiser steps in a round to choose from, ascending; "auto": half, once, twice and '
+        "four times training.local_steps; empty: training.local_steps for every device",
     )
     control: Literal["none", "shuffled", "still"] = Field(
         "none",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slimfed.clients.errors import InputError
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.platform.job.field_errors import field_paths
-from slimfed.platform.job.job import Job, job_to_toml, load_job, parse_job
+from slimfed.platform.job.job import Job, job_to_dict, job_to_toml, load_job, parse_job
 from slimfed.platform.job.overrides import merge, parse_sets, parse_value
 from slimfed.platform.job.presets import PRESETS, Preset
 from slimfed.strategies.aggregation import AGGREGATIONS
@@ -220,6 +220,35 @@ def test_defaults_and_presets_name_things_that_exist() -> None:
         assert job.method.importance in IMPORTANCE
         assert job.method.aggregation in AGGREGATIONS
         assert job.bandit.name in BANDITS
+
+
+@pytest.mark.parametrize(
+    ("sets", "choices"),
+    [
+        ([], (5, 10, 20, 40)),  # the demo has 10
+        (["training.local_steps=3"], (2, 3, 6, 12)),
+        (["training.local_steps=1", "method.target_sparsity=0"], (1, 2, 4)),
+        (["training.local_steps=6", "pruning.events=4"], (5, 6, 12, 24)),
+        (["bandit.local_steps=[7]"], (7,)),
+        (["bandit.local_steps=[]"], ()),
+    ],
+)
+def test_automatic_local_steps_are_multiples_of_the_job_s(sets: list[str], choices: tuple[int, ...]) -> None:
+    job = load_job(None, ["method.name=slimfed", *sets])
+    assert job.bandit.local_steps == choices
+    assert check_again(job).bandit.local_steps == choices
+
+
+def test_automatic_local_steps_leave_bad_fields_to_their_own_errors() -> None:
+    with pytest.raises(InputError, match=r"training\.local_steps"):
+        load_job(None, ["method.name=slimfed", "training.local_steps=few"])
+    with pytest.raises(InputError, match=r"bandit\.local_steps"):
+        load_job(None, ["bandit.local_steps=[4,2]"])
+
+
+def check_again(job: Job) -> Job:
+    """The job read again from what is stored of it."""
+    return parse_job(job_to_dict(job))
 
 
 def test_every_field_of_a_preset_can_be_overruled(monkeypatch: pytest.MonkeyPatch) -> None:
