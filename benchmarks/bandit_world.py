@@ -83,7 +83,7 @@ class Forecast:
     def __init__(self, world: World, job: Job, clock: VirtualClock) -> None:
         self.world, self.job, self.clock = world, job, clock
 
-    def seconds(self, device: int, round: int, before: float, after: float, rank: int) -> float:
+    def seconds(self, device: int, round: int, before: float, after: float, rank: int, local_steps: int) -> float:
         """Completion time of a round."""
         return _completion(self.world, self.job, self.clock, device, round, _near(before), _near(after), rank).seconds
 

@@ -56,7 +56,7 @@ def reward_devices(
 
     Running out of memory and missing a deadline are caused by the arm, so they give a reward of 0. Dropouts, failures
     and refused updates do not depend on the arm, so the agent is not told of them. With ``bandit.control`` it is told
-    permuted outcomes, or none.
+    permuted outcomes, or none. The reward of an agent that learns from agreement is the agreement, cut to [0, 1].
     """
     accepted = [
         _Accepted(record, record.report, record.completion)
@@ -91,6 +91,8 @@ def _pulls(
         report, pace = each.report, fleet.devices[each.report.device].pace
         reference = pace.seconds(1.0, down, up) if pace else 0.0
         agreement = outcome.agreements.get(report.device, math.nan)
+        if math.isfinite(agreement):
+            value = min(max(agreement, 0.0), 1.0)
         losses = report.loss_before, report.loss_after
         pulls.append(
             Pull(report.device, arms[report.device], value, *losses, agreement, each.completion.seconds, reference)

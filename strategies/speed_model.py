@@ -1,6 +1,6 @@
 """A device's speed, estimated from its past rounds, and the predicted time of its next round. No profile is read."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -53,7 +53,7 @@ class RoundCost:
     precision: Precision = "fp32"
     local_steps: int = 1
     probe_steps: float = 0.0
-    _bytes: dict[tuple[bytes, int], int] = field(default_factory=dict, repr=False)
+    _sent: dict[bytes, dict[int, int]] = field(default_factory=dict, repr=False)
 
     def load(self, before: float, after: float, rank: int, local_steps: int | None = None) -> float:
         """Compute of a round from sparsity ``before`` to ``after``, in rounds of the dense model without adapter."""
@@ -80,7 +80,7 @@ class RoundCost:
         Pruned parts are not uploaded.
         """
         before = structure.sparsity
-        sent = {rank: self._sent(structure, rank) for rank in {arm.rank for arm in arms}}
+        sent = self._bytes_by_rank(structure, {arm.rank for arm in arms})
         loads = {
             arm: self.load(before, before + (1.0 - before) * arm.pruning_step, arm.rank, arm.local_steps)
             for arm in arms
@@ -89,9 +89,13 @@ class RoundCost:
             [pace.seconds(loads[arm], sent[arm.rank], sent[arm.rank] * (1.0 - arm.pruning_step)) for arm in arms]
         )
 
-    def _sent(self, structure: Structure, rank: int) -> int:
-        """Bytes of the adapter in this shape; devices often share their structure."""
-        key = structure.keep.tobytes(), rank
-        if key not in self._bytes:
-            self._bytes[key] = device_bytes(self.adapter, structure, rank, self.precision)
-        return self._bytes[key]
+    def _bytes_by_rank(self, structure: Structure, ranks: Set[int]) -> dict[int, int]:
+        """Bytes of the adapter in this shape. Those of the last structure are kept, which devices often share."""
+        key = structure.keep.tobytes()
+        if key not in self._sent:
+            self._sent.clear()
+        known = self._sent.setdefault(key, {})
+        for rank in ranks - known.keys():
+            known[rank] = device_bytes(self.adapter, structure, rank, self.precision)
+        structure.forget()
+        return known

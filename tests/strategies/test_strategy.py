@@ -173,6 +173,15 @@ def test_unequal_local_steps_are_the_same_on_any_nodes_and_resumed(bandit: Bandi
     assert_same_checkpoint(rest.checkpoints[-1], whole.checkpoints[-1])
 
 
+def test_the_agreement_of_updates_is_the_reward_of_the_fleet_s_agent() -> None:
+    recorder = Memory()
+    run(recorder, bandit=BanditSpec(name="pooled", ranks=(2, 4), local_steps=(3, 6)))
+    rewards = np.array([[device.reward for device in record.devices] for record in recorder.rounds])
+    assert ((rewards >= 0) & (rewards <= 1)).all()
+    assert len(np.unique(rewards)) > 12
+    assert rewards.mean() > 0.02, "devices that learn one task agree"
+
+
 def test_an_agent_that_gets_no_rewards_asks_for_no_losses() -> None:
     asked = {}
     for name, control in (("s-ucb", "none"), ("s-ucb", "still"), ("fixed", "none"), ("pooled", "none")):
