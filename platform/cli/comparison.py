@@ -1,9 +1,10 @@
 """A comparison in the terminal: tables, and bars of the cost of the target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from slimfed.platform.cli.output import print_table, results
 from slimfed.platform.comparison.course import Cost
+from slimfed.platform.comparison.paired import Paired
 from slimfed.platform.comparison.report import Comparison, GroupResult
 from slimfed.platform.comparison.robustness import Robustness
 from slimfed.platform.comparison.statistic import Statistic
@@ -32,8 +33,8 @@ _COLUMNS = {
 }
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print all tables and bars to standard output."""
+def print_comparison(comparison: Comparison, *, regret: bool = False) -> None:
+    """Print all tables and bars to standard output; ``regret``: also agents against the best fixed choice."""
     quality = comparison.quality.replace("_", " ")
     target = comparison.target
     title = "Runs" if target is None else f"Cost to {quality} {target.value:.4f} ({target.origin})"
@@ -47,6 +48,10 @@ def print_comparison(comparison: Comparison) -> None:
         _print_budgets(comparison)
     if comparison.robustness:
         _print_robustness(comparison)
+    if comparison.controls:
+        _print_paired("Controls: time to the target, of the same agent's (above 1: learning pays)", comparison.controls)
+    if regret:
+        _print_paired("Regret: time to the target, of the best fixed choice's (below 1: it adapts)", comparison.regret)
     for remark in comparison.remarks:
         results().print(f"note: {remark}", soft_wrap=True, markup=False)
 
@@ -124,6 +129,21 @@ def _print_robustness(comparison: Comparison) -> None:
         "delay": "time to target>",
     }
     print_table("Robustness", columns, [_robustness_row(entry) for entry in comparison.robustness])
+
+
+def _print_paired(title: str, entries: Sequence[Paired]) -> None:
+    columns = {"group": "runs", "other": "against", "median": "median>", "ratios": "by seed", "missed": "not reached"}
+    print_table(title, columns, [_paired_row(entry) for entry in entries])
+
+
+def _paired_row(entry: Paired) -> dict[str, str]:
+    return {
+        "group": entry.group,
+        "other": entry.other,
+        "median": "-" if entry.median is None else f"{entry.median:.2f}x",
+        "ratios": ", ".join(f"{seed}: {ratio:.2f}x" for seed, ratio in entry.ratios.items()) or "-",
+        "missed": ", ".join(map(str, entry.missed)) or "-",
+    }
 
 
 def _robustness_row(entry: Robustness) -> dict[str, str]:

@@ -38,6 +38,9 @@ Memory = Annotated[
     float | None,
     typer.Option(min=0.0, help="also show the quality while every device needs at most this many bytes of memory"),
 ]
+Regret = Annotated[
+    bool, typer.Option("--regret", help="also compare agents, seed by seed, with the best fixed choice in hindsight")
+]
 Chart = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a chart to this .svg, .png, .pdf or .html file")
 ]
@@ -55,6 +58,7 @@ class View:
     reference: str | None
     sparsity: float
     budgets: "dict[Cost, float]"
+    regret: bool
     chart: Path | None
     as_json: bool
 
@@ -74,6 +78,7 @@ def compare(
     budget_memory: Memory = None,
     seeds: Seeds = 1,
     parallel: Parallel = 1,
+    regret: Regret = False,
     chart: Chart = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +90,8 @@ def compare(
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 
-    view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    budgets = budget_seconds, budget_bytes, budget_memory
+    view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
     files = [Path(each) for each in runs or [] if each.endswith(".toml")]
     ids = [each for each in runs or [] if not each.endswith(".toml")]
     if not ids and not files and sweep is None:
@@ -120,6 +126,7 @@ def sweep(
     budget_seconds: Seconds = None,
     budget_bytes: Bytes = None,
     budget_memory: Memory = None,
+    regret: Regret = False,
     chart: Chart = None,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +140,8 @@ def sweep(
     from slimfed.platform.stores import existing
     from slimfed.platform.sweep import expand
 
-    view = _view(metric, target, reference, min_sparsity, budget_seconds, budget_bytes, budget_memory, chart, as_json)
+    budgets = budget_seconds, budget_bytes, budget_memory
+    view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
     planned = expand(job, sets or [], seeds, name)
     result = run_batch(planned.variants, parallel, planned.name)
     if result.code != INTERRUPTED and result.run_ids:
@@ -160,9 +168,8 @@ def _view(
     target: float | None,
     reference: str | None,
     sparsity: float,
-    seconds: float | None,
-    count: float | None,
-    memory: float | None,
+    limits: tuple[float | None, float | None, float | None],
+    regret: bool,
     chart: Path | None,
     as_json: bool,
 ) -> View:
@@ -178,9 +185,9 @@ def _view(
         from slimfed.platform.comparison.chart import check_format
 
         check_format(chart)
-    given = dict(zip(BUDGETS, (seconds, count, memory), strict=True))
+    given = dict(zip(BUDGETS, limits, strict=True))
     budgets = {cost: budget for cost, budget in given.items() if budget is not None}
-    return View(quality, target, reference, sparsity, budgets, chart, as_json)
+    return View(quality, target, reference, sparsity, budgets, regret, chart, as_json)
 
 
 def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
@@ -194,11 +201,16 @@ def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
     if named is not None and named.best is None:
         raise InputError(f"--reference {view.reference!r}: run {named.run_id} has no {view.quality}")
     comparison = compare(courses, view.quality, choose_target(courses, view.target, named, view.sparsity), view.budgets)
+    if view.regret and not comparison.regret:
+        raise InputError(
+            "--regret: needs runs of an agent, and of fixed choices (bandit.name = 'fixed') of the same job that "
+            "differ from it in [bandit], training.local_steps and method.name alone"
+        )
     if view.chart is not None:
         write_chart(comparison, view.chart)
     if view.as_json:
         print_json(comparison_as_json(comparison))
     else:
-        print_comparison(comparison)
+        print_comparison(comparison, regret=view.regret)
     if view.chart is not None:
         notes().print(f"chart: {view.chart}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from slimfed.platform.comparison.paired import Paired
 from slimfed.platform.comparison.report import Comparison, GroupResult
 from slimfed.platform.comparison.robustness import Robustness
 from slimfed.platform.comparison.statistic import Statistic
@@ -15,6 +16,8 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "target": None if target is None else vars(target),
         "groups": [_group(result) for result in comparison.groups],
         "robustness": [_robustness(entry) for entry in comparison.robustness],
+        "controls": [_paired(entry) for entry in comparison.controls],
+        "regret": [_paired(entry) for entry in comparison.regret],
         "remarks": list(comparison.remarks),
     }
 
@@ -51,6 +54,17 @@ def _robustness(entry: Robustness) -> dict[str, Any]:
         "undisturbed_quality": _statistic(entry.undisturbed_quality),
         "change": _statistic(entry.change),
         "delay": _statistic(entry.delay),
+    }
+
+
+def _paired(entry: Paired) -> dict[str, Any]:
+    return {
+        "group": entry.group,
+        "other": entry.other,
+        "median": entry.median,
+        "ratios": {str(seed): ratio for seed, ratio in entry.ratios.items()},
+        "others": {str(seed): name for seed, name in entry.others.items()},
+        "missed": list(entry.missed),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.course import PRICES, Cost, Course, Quality, cost_to_target, courses, under_budget
 from slimfed.platform.comparison.grouping import Group, grouped
+from slimfed.platform.comparison.paired import Paired, controls, regret
 from slimfed.platform.comparison.robustness import Robustness, robustness
 from slimfed.platform.comparison.statistic import Statistic
 from slimfed.platform.comparison.target import Target
@@ -53,12 +54,17 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All groups by the same measures. ``remarks``: caveats for the reader."""
+    """All groups by the same measures. ``remarks``: caveats for the reader.
+
+    ``controls`` and ``regret``: agents against their controls, and against fixed choices (``paired.py``).
+    """
 
     quality: Quality
     target: Target | None
     groups: tuple[GroupResult, ...]
     robustness: tuple[Robustness, ...]
+    controls: tuple[Paired, ...]
+    regret: tuple[Paired, ...]
     remarks: tuple[str, ...]
 
 
@@ -101,6 +107,8 @@ def compare(
         wanted,
         tuple(_against(result, fastest) for result in results),
         robustness(groups, wanted),
+        controls(groups, wanted),
+        regret(groups, wanted),
         tuple(_remarks(groups, quality)),
     )
 

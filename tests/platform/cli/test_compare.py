@@ -72,6 +72,23 @@ def test_a_comparison_as_json_is_alone_on_standard_output(home: Path) -> None:
     assert second["differences"] == {"method.target_sparsity": 0.3}
 
 
+def test_controls_are_shown_and_regret_if_it_is_asked_for(home: Path) -> None:
+    _record(home, "a-1", [0.5, 0.7, 0.9])
+    _record(home, "c-1", [0.5, 0.9, 0.9], None, "bandit.control=shuffled")
+    _record(home, "f-1", [0.9, 0.9, 0.9], None, "bandit.name=fixed", "bandit.ranks=[4]")
+    plain = runner.invoke(app, ["compare", "a-1", "c-1", "--target", "0.9"])
+    assert plain.exit_code == 0, plain.output
+    assert "Controls: time to the target" in plain.stdout
+    assert "4: 0.67x" in plain.stdout, "20 of 30 virtual seconds"
+    assert "Regret" not in plain.stdout
+    asked = runner.invoke(app, ["compare", "a-1", "c-1", "f-1", "--target", "0.9", "--regret"])
+    assert "Regret: time to the target" in asked.stdout
+    assert "4: 3.00x" in asked.stdout
+    refused = runner.invoke(app, ["compare", "a-1", "c-1", "--regret"])
+    assert refused.exit_code == 2
+    assert "--regret: needs runs of an agent, and of fixed choices" in refused.output
+
+
 def test_another_quality_can_be_compared(home: Path) -> None:
     _three(home)
     shown = json.loads(runner.invoke(app, ["compare", "a-1", "--metric", "macro_f1", "--json"]).stdout)
