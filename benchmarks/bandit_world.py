@@ -87,6 +87,10 @@ class Forecast:
         """Completion time of a round."""
         return _completion(self.world, self.job, self.clock, device, round, _near(before), _near(after), rank).seconds
 
+    def sparsity_to_fit(self, device: int, rank: int) -> float:
+        """All devices hold the dense model."""
+        return 0.0
+
 
 def _near(sparsity: float) -> float:
     return round(float(sparsity), 2)

@@ -107,6 +107,11 @@ class PruningOptions(Section):
         0.5, ge=0.0, le=1.0, description="weight of the fleet's scores in a device's ranking of units"
     )
     events: int = Field(1, ge=1, description="prune events within one round; training continues after each")
+    fit_memory: bool = Field(
+        True,
+        description="a simulated device whose memory does not hold training of the dense model trains a smaller "
+        "structure from the first round on; false: it runs out of memory until it is pruned enough",
+    )
     until: float = Field(0.6, gt=0.0, le=1.0, description="share of the rounds by which the target sparsity is reached")
     schedule: Literal["bandit", "cubic", "one-shot"] = Field(
         "bandit",

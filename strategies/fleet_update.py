@@ -21,9 +21,10 @@ def settle_structures(
     """
     pruning = settings.task.pruning
     if pruning.structure == "shared":
-        fleet.structure = plans[0].assignment.structure
-        for device in fleet.devices:
-            device.structure = fleet.structure
+        # A device of small memory trains a part of the shared structure.
+        fleet.structure = max((plan.assignment.structure for plan in plans), key=lambda each: int(each.keep.sum()))
+        for plan in plans:
+            fleet.devices[plan.assignment.device].structure = plan.assignment.structure
         return
     for report in reports:
         fleet.devices[report.device].structure = report.structure

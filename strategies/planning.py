@@ -12,6 +12,7 @@ from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
 from slimfed.strategies.bandits import BANDITS, Arm, Offer
+from slimfed.strategies.memory_fit import fitted
 from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.server_state import Fleet
@@ -39,7 +40,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
     begin, end = learning_rate(training, number)
     evaluated = _evaluated(fleet, settings, number)
     shared = shared_structure(fleet, settings, number) if pruning.structure == "shared" else None
-    structures = [shared or device.structure for device in fleet.devices]
+    structures = fitted(fleet, settings, [shared or device.structure for device in fleet.devices], forecast)
     prunes = shared is None and ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
     bounds = [
         (0.0, 0.0)

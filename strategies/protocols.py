@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment, Evaluation, Report
@@ -121,6 +123,14 @@ class Forecast(Protocol):
 
         Infinite if its memory does not suffice.
         """
+        ...
+
+    def sparsity_to_fit(self, device: int, rank: int) -> float:
+        """The least sparsity at which the device's memory holds training at this rank; 0 if none is enough, too."""
+        ...
+
+    def first_scores(self) -> np.ndarray:
+        """Importance of the base's units by its weights, float32 [units], for structures before there are scores."""
         ...
 
 

@@ -9,6 +9,7 @@ from slimfed.clients.stopwatch import Stopwatch
 from slimfed.strategies.attempt import send_until_quorum
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
+from slimfed.strategies.memory_fit import memory_event
 from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round
 from slimfed.strategies.protocols import RoundRecord
 from slimfed.strategies.reward import reward_devices
@@ -27,6 +28,8 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
 
     # 1. Plan: every device's agent chooses an arm; the global adapter is rounded to the precision of messages.
     with watch.phase("plan"):
+        if number == 1 and (event := memory_event(fleet, settings, number, context.forecast)):
+            context.recorder.event(event)
         plan = RoundPlan(number, plan_round(fleet, settings, number, context.forecast), rounded_adapter(fleet))
 
     # 2. Send the plans, check and sum the updates as they arrive; repeat below the quorum.

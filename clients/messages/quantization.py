@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from slimfed.clients.adapter import Adapter, Factors
-from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Structure
 
@@ -103,10 +103,12 @@ def compensated(adapter: Adapter, memory: Adapter | None, precision: Precision) 
 
 
 def kept(memory: Adapter, had: Structure, has: Structure, rank: int) -> Adapter:
-    """A memory in the shape of ``had``, for a device that now has ``has``, within it, and trains ``rank``.
+    """A memory in the shape of ``had``, for a device that now has ``has`` and trains ``rank``.
 
-    Errors of parts that it no longer has or trains are dropped; new ranks start at 0.
+    Errors of parts that it no longer has or trains are dropped; new units and ranks start at 0.
     """
+    if not has.within(had):  # a device of small memory that now trains what the others train
+        memory, had = widen(memory, had), had.blueprint.dense()
     cut = narrow(memory, had, has, rank)
     factors = {
         name: Factors(np.pad(f.a, ((0, rank - len(f.a)), (0, 0))), np.pad(f.b, ((0, 0), (0, rank - f.b.shape[1]))))

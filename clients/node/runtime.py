@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, likeness
 from slimfed.clients.evaluation.sample import sample_rows
 from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.importance.base import Importance
 from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
@@ -131,8 +132,14 @@ class NodeRuntime:
     def scores_of_base(self) -> np.ndarray | None:
         """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data."""
         criterion = IMPORTANCE[self.task.pruning.importance]
-        if criterion.needs_data:
-            return None
+        return None if criterion.needs_data else self._scores_of_base(criterion)
+
+    @cached_property
+    def scores_by_magnitude(self) -> np.ndarray:
+        """Importance of all units of the unpruned base by its weights, float32 [units]."""
+        return self._scores_of_base(IMPORTANCE["magnitude"])
+
+    def _scores_of_base(self, criterion: type[Importance]) -> np.ndarray:
         dense = self.blueprint.dense()
         nothing = Adapter(zero_factors(self.base.model, self.blueprint.modules, rank=1), {})
         model = attach(slice_model(self.base.model, dense), nothing, self.task.adapter)
