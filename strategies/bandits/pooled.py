@@ -50,8 +50,8 @@ class Pooled(FleetAgent):
     **Rank** is one for the fleet, since a rank that few devices train follows the text of these few.
 
     A device whose times are unknown gets the smallest rank with middling local steps. Pruning is as early as the
-    schedule allows, since every later round is shorter for it. After running out of memory a device is offered smaller
-    ranks only.
+    schedule allows, since every later round is shorter for it. After running out of memory, or missing the deadline, a
+    device is offered smaller ranks only.
     """
 
     compares = True
