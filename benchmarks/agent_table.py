@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> None:
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
     done = {_key(result) for result in results}
     cells = [
-        {"world": world, "text": text, "variant": name, "seed": seed, "sets": sets}
+        {"world": world, "text": text, "variant": name, "seed": seed, "sets": sets, "extra": options.sets}
         for seed, text, world, (name, sets) in product(
             options.seeds, options.texts, options.worlds, variants(options.variants).items()
         )

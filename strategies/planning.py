@@ -34,7 +34,8 @@ class Plan:
 def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: Forecast | None) -> tuple[Plan, ...]:
     """Ask the fleet's agent once for arms of all devices. Its random state moves on.
 
-    ``forecast`` is only asked if the agent foresees; raises ``ValueError`` if there is none then.
+    ``forecast`` tells which structures fit the devices' memory; without it all are taken to fit. Raises ``ValueError``
+    if there is none and the agent foresees.
     """
     training, pruning, target = settings.task.training, settings.task.pruning, settings.target_sparsity
     begin, end = learning_rate(training, number)

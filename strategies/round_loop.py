@@ -26,7 +26,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
     """
     settings, started, watch = context.settings, time.monotonic(), Stopwatch()
 
-    # 1. Plan: every device's agent chooses an arm; the global adapter is rounded to the precision of messages.
+    # 1. Plan: the agent chooses an arm for every device; the global adapter is rounded to the precision of messages.
     with watch.phase("plan"):
         if number == 1 and (event := memory_event(fleet, settings, number, context.forecast)):
             context.recorder.event(event)
