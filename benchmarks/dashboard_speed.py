@@ -28,7 +28,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from readme_table import put
 from sqlalchemy import Connection, insert, text, update
 
-from slimfed.dashboard.serve import serving
+from slimfed.dashboard.serve import Served, serving
 from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.database import writing
@@ -204,19 +204,19 @@ def _rounds(connection: Connection, name: str, first: int, last: int) -> None:
     connection.execute(insert(Evaluation), measured)
 
 
-def visits(browser: Browser, address: str, view: View) -> tuple[Paint, Paint]:
+def visits(browser: Browser, served: Served, view: View) -> tuple[Paint, Paint]:
     """The page in a browser that was never here, and once more in the same one."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    first, second = paint(context, address, view), paint(context, address, view)
+    first, second = paint(context, served, view), paint(context, served, view)
     context.close()
     return first, second
 
 
-def paint(context: BrowserContext, address: str, view: View) -> Paint:
+def paint(context: BrowserContext, served: Served, view: View) -> Paint:
     """Open the page and wait until it is whole."""
     page = context.new_page()
     began = time.perf_counter()
-    page.goto(address + view.path, timeout=PATIENCE)
+    page.goto(served.url(view.path), timeout=PATIENCE)
     page.wait_for_selector(view.useful, timeout=PATIENCE)
     useful = time.perf_counter() - began
     page.wait_for_selector(view.whole, timeout=PATIENCE)
@@ -225,10 +225,10 @@ def paint(context: BrowserContext, address: str, view: View) -> Paint:
     return Paint(useful, whole)
 
 
-def updates(browser: Browser, address: str, store: Store, first: int, repeats: int) -> list[float]:
+def updates(browser: Browser, served: Served, store: Store, first: int, repeats: int) -> list[float]:
     """Seconds from the commit of a round to its number on the page of the run."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(f"{address}/run?run={BIG}", timeout=PATIENCE)
+    page.goto(served.url(f"/run?run={BIG}"), timeout=PATIENCE)
     page.wait_for_selector(".js-plotly-plot .main-svg:first-child", timeout=PATIENCE)
     took = []
     for number in range(first, first + repeats):
@@ -271,9 +271,9 @@ def measure(kind: str, browser: Browser, given: argparse.Namespace) -> list[str]
         others = fill(store, given.runs, given.devices, given.rounds)
         print(f"{kind}: filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
         rows = []
-        with serving({"SLIMFED_HOME": str(home), "SLIMFED_STORE": url}) as address:
+        with serving({"SLIMFED_HOME": str(home), "SLIMFED_STORE": url}) as served:
             for view in views(BIG, others):
-                both = [visits(browser, address, view) for _ in range(given.repeats)]
+                both = [visits(browser, served, view) for _ in range(given.repeats)]
                 seconds = (
                     statistics.median(first.useful for first, _ in both),
                     statistics.median(first.whole for first, _ in both),
@@ -282,7 +282,7 @@ def measure(kind: str, browser: Browser, given: argparse.Namespace) -> list[str]
                 shown = " | ".join(f"{value:.2f}" for value in seconds)
                 rows.append(f"| {kind} | {view.name} | {shown} | {asked(store, view, given.repeats):.3f} |")
                 print(rows[-1], file=sys.stderr)
-            took = statistics.median(updates(browser, address, store, given.rounds + 1, given.repeats))
+            took = statistics.median(updates(browser, served, store, given.rounds + 1, given.repeats))
             pulse = View("", "", "", "", lambda ask: (ask.pulse(BIG), ask.find_run(BIG), ask.rounds(BIG)))
             rows.append(f"| {kind} | update | {took:.2f} | | | {asked(store, pulse, given.repeats):.3f} |")
             print(rows[-1], file=sys.stderr)

@@ -30,8 +30,8 @@ def visiting(environment: dict[str, str], page: str = "") -> Iterator[Visit]:
     from slimfed.dashboard.serve import serving  # only here: without a dashboard Streamlit need not be installed
 
     visit, done = Visit(page or "the list of runs"), threading.Event()
-    with serving(environment) as address:
-        thread = threading.Thread(target=_poll, args=(address, page, visit, done), daemon=True)
+    with serving(environment) as served:
+        thread = threading.Thread(target=_poll, args=(served, page, visit, done), daemon=True)
         thread.start()
         try:
             yield visit
@@ -40,13 +40,15 @@ def visiting(environment: dict[str, str], page: str = "") -> Iterator[Visit]:
             thread.join(_DRAWN_SECONDS)
 
 
-def _poll(address: str, page: str, visit: Visit, done: threading.Event) -> None:
+def _poll(served: Any, page: str, visit: Visit, done: threading.Event) -> None:
     from websockets.sync.client import connect
 
-    url = address.replace("http", "ws", 1) + "/_stcore/stream"
+    url = served.address.replace("http", "ws", 1) + "/_stcore/stream"
     while not done.wait(_EVERY_SECONDS):
         try:
-            with connect(url, subprotocols=["streamlit"], max_size=None, proxy=None) as socket:
+            with connect(
+                url, additional_headers={"Cookie": served.cookie}, subprotocols=["streamlit"], max_size=None, proxy=None
+            ) as socket:
                 while not done.is_set():
                     began = time.monotonic()
                     _draw(socket, page)

@@ -10,16 +10,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from slimfed.dashboard.access.login import check_address
+from slimfed.dashboard.access.login import check_address, has_login
+from slimfed.dashboard.access.token_gate import PARAMETER, TOKEN, chosen_token, cookie_name, new_token
 from slimfed.dashboard.access.users import AccessError
 
-APP = Path(__file__).with_name("app.py")
+APP = Path(__file__).with_name("web.py")
 START_SECONDS = 180.0
 STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A dashboard that answers: its address without a path, and the token of its visitors."""
+
+    address: str
+    token: str
+
+    def url(self, path: str = "/") -> str:
+        """The whole address of a page (``/run?run=ID``), with the token, for a browser that was not here before."""
+        return f"{self.address}{path}{'&' if '?' in path else '?'}{PARAMETER}={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """The ``Cookie`` header of a visitor who has shown the token."""
+        return f"{cookie_name(self.address.rsplit(':', 1)[1])}={self.token}"
 
 
 def arguments(port: int, address: str) -> list[str]:
@@ -55,22 +74,25 @@ def warm_up() -> None:
 
 
 @contextmanager
-def serving(environment: dict[str, str]) -> Iterator[str]:
+def serving(environment: dict[str, str]) -> Iterator[Served]:
     """Context with the dashboard in a separate process, on a free port of this computer.
 
-    Yields its address once it answers. Raises ``RuntimeError`` with its output if that takes longer than three minutes.
+    Yields its address and token once it answers. Raises ``RuntimeError`` with its output if that takes longer than
+    three minutes.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    served = Served(f"http://127.0.0.1:{port}", new_token())
     command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port)]
+    variables = os.environ | {TOKEN: served.token} | environment
     with TemporaryFile() as log:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         try:
-            if not _answers(process, f"http://127.0.0.1:{port}/_stcore/health"):
+            if not _answers(process, f"{served.address}/_stcore/health"):
                 log.seek(0)
                 raise RuntimeError(f"the dashboard did not start:\n{log.read().decode(errors='replace')}")
-            yield f"http://127.0.0.1:{port}"
+            yield served
         finally:
             process.terminate()
             try:
@@ -91,20 +113,38 @@ def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
+def check_port(address: str, port: int) -> None:
+    """Raises :class:`AccessError` if the port cannot be listened on, before anything slow is imported."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else str(error)
+        raise AccessError(f"--address {address} --port {port}: cannot listen there ({cause}); choose another") from None
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and serve until interrupted."""
-    from streamlit.web import cli
-
     parser = argparse.ArgumentParser(prog="python -m slimfed.dashboard.serve", description="Serve slimfed's dashboard.")
     parser.add_argument("--port", type=int, default=8501, help="default 8501")
     parser.add_argument("--address", default="127.0.0.1", help="default 127.0.0.1: this computer only")
     given = parser.parse_args(argv)
     try:
         check_address(given.address)
+        # In the environment, which no other account can read; the list of processes shows arguments to all.
+        os.environ[TOKEN] = "" if has_login() else chosen_token()
+        check_port(given.address, given.port)
     except AccessError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    from streamlit.web import cli
+
     warm_up()
-    print(f"slimfed dashboard: http://{given.address}:{given.port}", file=sys.stderr)
+    host = f"[{given.address}]" if ":" in given.address else given.address
+    served = Served(f"http://{host}:{given.port}", os.environ[TOKEN])
+    print(f"slimfed dashboard: {served.url() if served.token else served.address}", file=sys.stderr)
     cli.main(arguments(given.port, given.address))
 
 

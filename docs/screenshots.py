@@ -14,7 +14,7 @@ from typing import Literal
 
 from playwright.sync_api import Browser, sync_playwright
 
-from slimfed.dashboard.serve import serving
+from slimfed.dashboard.serve import Served, serving
 
 PATIENCE = 60_000
 FLAGS = (
@@ -58,12 +58,12 @@ def pictures(run: str, other: str) -> tuple[Picture, ...]:
     )
 
 
-def take(browser: Browser, address: str, picture: Picture, out: Path) -> None:
+def take(browser: Browser, served: Served, picture: Picture, out: Path) -> None:
     """Open the page, wait for what it must show and for two equal pictures in a row, and write the file."""
     page = browser.new_page(
         viewport={"width": picture.width, "height": picture.height}, color_scheme=picture.scheme, device_scale_factor=1
     )
-    page.goto(address + picture.page, timeout=PATIENCE)
+    page.goto(served.url(picture.page), timeout=PATIENCE)
     page.wait_for_selector(picture.shows, timeout=PATIENCE)
     page.wait_for_function(
         f"document.querySelectorAll({picture.shows!r}).length >= {picture.count}"
@@ -95,12 +95,12 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with (
-        serving({"SLIMFED_HOME": str(given.home.absolute()), "SLIMFED_STORE": ""}) as address,
+        serving({"SLIMFED_HOME": str(given.home.absolute()), "SLIMFED_STORE": ""}) as served,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=given.chromium, args=list(FLAGS))
         for picture in pictures(given.run, given.other):
-            take(browser, address, picture, given.out)
+            take(browser, served, picture, given.out)
             print(given.out / picture.name)
         browser.close()
 

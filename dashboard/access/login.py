@@ -1,7 +1,7 @@
 """Who may look at the dashboard, and who may start and stop runs from it.
 
-On this computer's own address whoever can open the page is its user, who could run ``slimfed`` as well: no login, and
-everything is allowed. On any other address nothing is shown without a login, by one of two ways:
+On this computer's own address a token is enough (``token_gate``): whoever has it is the user who started the dashboard,
+and everything is allowed. On any other address nothing is shown without a login, in one of two ways:
 
 * a password file (``SLIMFED_DASHBOARD_USERS``), made with ``python -m slimfed.dashboard.access FILE NAME``;
 * OpenID Connect: an ``[auth]`` section in Streamlit's ``secrets.toml``, and ``SLIMFED_DASHBOARD_PEOPLE``, a file with
@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from slimfed.dashboard.access.token_gate import TOKEN
 from slimfed.dashboard.access.users import PEOPLE, USERS, AccessError, Passwords, Person, Role, read_people, read_users
 
 
@@ -28,6 +29,11 @@ def is_private(address: str | None) -> bool:
         return ipaddress.ip_address((address or "").strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def has_login(environment: Mapping[str, str] = os.environ) -> bool:
+    """True if a password file or a list of people is configured; without one the token is asked for."""
+    return bool(environment.get(USERS) or environment.get(PEOPLE))
 
 
 def check_address(address: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -49,7 +55,7 @@ def require_login() -> Person:
     """The person at this page; shows a login and stops the page until there is one. Call it first on every page."""
     import streamlit as st
 
-    if is_private(st.get_option("server.address")) and not (os.environ.get(USERS) or os.environ.get(PEOPLE)):
+    if is_private(st.get_option("server.address")) and not has_login() and os.environ.get(TOKEN):
         return Person(getpass.getuser(), "operator")
     try:
         if os.environ.get(USERS):
@@ -57,6 +63,7 @@ def require_login() -> Person:
         if os.environ.get(PEOPLE):
             return _by_provider(read_people(Path(os.environ[PEOPLE])))
         check_address(str(st.get_option("server.address")))
+        raise AccessError("the dashboard was started without its token; start it with slimfed dashboard")
     except AccessError as error:
         st.error(f"Nobody can log in: {error}")
     st.stop()

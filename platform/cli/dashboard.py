@@ -13,7 +13,7 @@ def dashboard(
         str, typer.Option(help="address to listen on; any other than 127.0.0.1 needs a login (docs/security.md)")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve the dashboard until Ctrl-C, by default to this machine only."""
+    """Serve the dashboard until Ctrl-C, by default to this machine only, and print the address to open."""
     from importlib.util import find_spec
 
     from slimfed.clients.errors import InputError

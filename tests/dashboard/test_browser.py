@@ -48,9 +48,9 @@ def finished(store):
 
 
 @pytest.fixture(scope="module")
-def address(serve, home, finished):
-    with serve(home) as served:
-        yield served
+def served(serve, home, finished):
+    with serve(home) as started:
+        yield started
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def overflow(page):
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
-def test_a_finished_run_is_shown_whole(open_page, address, finished, size, scheme):
-    page = open_page(f"{address}/run?run={finished.id}", size, scheme)
+def test_a_finished_run_is_shown_whole(open_page, served, finished, size, scheme):
+    page = open_page(served.url(f"/run?run={finished.id}"), size, scheme)
     for text in ("Round 6 of 6", "Devices' accuracy", "Virtual time"):
         shows(page, text)
     charts(page, 3)
@@ -115,26 +115,28 @@ def test_a_finished_run_is_shown_whole(open_page, address, finished, size, schem
         assert overflow(page) <= 0
 
 
-def test_curves_over_virtual_time(open_page, address, finished):
-    page = open_page(f"{address}/run?run={finished.id}")
+def test_curves_over_virtual_time(open_page, served, finished):
+    page = open_page(served.url(f"/run?run={finished.id}"))
     charts(page, 3)
     page.get_by_role("radio", name="Virtual time").click()
     expect(page.get_by_text(re.compile(r"^Virtual time \((s|min)\)$"))).to_have_count(2, timeout=PATIENCE)
 
 
-def test_a_link_leads_to_a_tab_of_a_run(open_page, address, finished):
-    page = open_page(f"{address}/run?run={finished.id}")
+def test_a_link_leads_to_a_tab_of_a_run(open_page, served, finished):
+    page = open_page(served.url(f"/run?run={finished.id}"))
     charts(page, 3)
     page.get_by_role("radio", name="Structure").click()
     page.wait_for_url("**tab=Structure**", timeout=PATIENCE)
     elsewhere = open_page(page.url, PHONE, "dark")
+    elsewhere.get_by_label("Token").fill(served.token)  # another browser: it asks, and then leads on
+    elsewhere.get_by_role("button", name="Open").click()
     shows(elsewhere, "FFN channels")
     expect(elsewhere.get_by_role("radio", name="Structure")).to_be_checked(timeout=PATIENCE)
     assert overflow(elsewhere) <= 0
 
 
-def test_tabs_are_reached_by_keyboard(open_page, address, finished):
-    page = open_page(f"{address}/run?run={finished.id}")
+def test_tabs_are_reached_by_keyboard(open_page, served, finished):
+    page = open_page(served.url(f"/run?run={finished.id}"))
     charts(page, 3)
     page.get_by_role("radio", name="Learning").focus()
     page.keyboard.press("ArrowRight")
@@ -142,8 +144,8 @@ def test_tabs_are_reached_by_keyboard(open_page, address, finished):
     shows(page, "Time since the round began (s)")
 
 
-def test_a_clone_begins_as_a_copy(open_page, address, finished):
-    page = open_page(f"{address}/run?run={finished.id}")
+def test_a_clone_begins_as_a_copy(open_page, served, finished):
+    page = open_page(served.url(f"/run?run={finished.id}"))
     charts(page, 3)
     page.get_by_role("button", name="Clone", exact=True).click()
     shows(page, "Begins as a copy of the run")
@@ -151,8 +153,8 @@ def test_a_clone_begins_as_a_copy(open_page, address, finished):
     expect(page.get_by_label("training.rounds", exact=True).first).to_have_value("6", timeout=PATIENCE)
 
 
-def test_a_table_is_saved_whole(open_page, address, finished):
-    page = open_page(f"{address}/run?run={finished.id}&tab=Devices")
+def test_a_table_is_saved_whole(open_page, served, finished):
+    page = open_page(served.url(f"/run?run={finished.id}&tab=Devices"))
     for label, begins in (("CSV", b"device,class,"), ("Parquet", b"PAR1")):
         with page.expect_download(timeout=PATIENCE) as saved:
             page.get_by_test_id("stDownloadButton").filter(has_text=label).first.click()
@@ -162,21 +164,21 @@ def test_a_table_is_saved_whole(open_page, address, finished):
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "dark"), (PHONE, "light")])
-def test_every_page_fits_its_window(open_page, address, finished, size, scheme):
+def test_every_page_fits_its_window(open_page, served, finished, size, scheme):
     for place, text in (
         ("/", "1 run, newest first"),
         ("/launch", "The job file"),
         (f"/fleet?run={finished.id}", "Memory of each class"),
         ("/compare", "Choose two to 8 runs"),
     ):
-        page = open_page(f"{address}{place}", size, scheme)
+        page = open_page(served.url(place), size, scheme)
         shows(page, re.compile(text))
         assert overflow(page) <= 0, place
         assert page.get_by_test_id("stException").count() == 0
 
 
-def test_the_list_leads_to_a_run_and_back(open_page, address, finished):
-    page = open_page(address)
+def test_the_list_leads_to_a_run_and_back(open_page, served, finished):
+    page = open_page(served.url())
     shows(page, LISTED)
     table = page.get_by_test_id("stDataFrame")
     box = table.bounding_box()
@@ -191,9 +193,9 @@ def test_the_list_leads_to_a_run_and_back(open_page, address, finished):
     shows(page, LISTED)
 
 
-def test_a_running_run_goes_on_without_a_reload(open_page, address, store):
+def test_a_running_run_goes_on_without_a_reload(open_page, served, store):
     running = SampleRun(store, name="going", rounds=20, seed=8).play(3)
-    page = open_page(f"{address}/run?run={running.id}")
+    page = open_page(served.url(f"/run?run={running.id}"))
     shows(page, "Round 3 of 20")
     charts(page, 3)
     page.get_by_text("The slowest device of each round").scroll_into_view_if_needed()
@@ -217,11 +219,11 @@ def test_a_running_run_goes_on_without_a_reload(open_page, address, store):
     assert places(page, "Clone", "Archive") == before, "a button moved: whoever is pressing one gets another"
 
 
-def test_a_run_that_has_ended_is_asked_for_no_more(browser, address, finished):
+def test_a_run_that_has_ended_is_asked_for_no_more(browser, served, finished):
     page = browser.new_page(viewport=DESKTOP)
     sent = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
-    page.goto(f"{address}/run?run={finished.id}")
+    page.goto(served.url(f"/run?run={finished.id}"))
     charts(page, 3)
     page.wait_for_timeout(4000 * REFRESH_SECONDS)
     before = len(sent)
@@ -231,21 +233,21 @@ def test_a_run_that_has_ended_is_asked_for_no_more(browser, address, finished):
     page.close()
 
 
-def test_a_failed_run_says_why_and_what_to_do(open_page, address, store):
+def test_a_failed_run_says_why_and_what_to_do(open_page, served, store):
     failed = SampleRun(store, name="failed", seed=9).play(2).end("failed", "The quorum was missed: 3 of 24 answered.")
-    page = open_page(f"{address}/run?run={failed.id}")
+    page = open_page(served.url(f"/run?run={failed.id}"))
     shows(page, "The quorum was missed: 3 of 24 answered.")
     shows(page, f"slimfed resume {failed.id}")
 
 
-def test_an_unknown_run_is_explained(open_page, address):
-    page = open_page(f"{address}/run?run=nowhere")
+def test_an_unknown_run_is_explained(open_page, served):
+    page = open_page(served.url("/run?run=nowhere"))
     shows(page, "This address leads to no run.")
 
 
 def test_an_empty_store_greets_and_shows_the_first_run_by_itself(open_page, serve, tmp_path):
-    with serve(tmp_path / "home") as address:
-        page = open_page(address, PHONE)
+    with serve(tmp_path / "home") as served:
+        page = open_page(served.url(), PHONE)
         shows(page, "Welcome to slimfed.")
         shows(page, "slimfed run")
         assert not (tmp_path / "home").exists(), "reading must not make a store"
@@ -256,9 +258,9 @@ def test_an_empty_store_greets_and_shows_the_first_run_by_itself(open_page, serv
 
 def test_a_broken_store_is_explained_without_a_stack_trace(open_page, serve, tmp_path):
     (tmp_path / "store.db").write_bytes(b"this is no database" * 100)
-    with serve(tmp_path) as address:
+    with serve(tmp_path) as served:
         for place in ("", "/run?run=any"):
-            page = open_page(f"{address}{place}")
+            page = open_page(served.url(place))
             shows(page, "is not a slimfed store, or it is damaged")
             shows(page, "SLIMFED_HOME")
             assert page.get_by_text("Traceback").count() == 0

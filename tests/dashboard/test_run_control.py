@@ -52,13 +52,13 @@ def start(page):
 
 def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
     home = tmp_path / "home"
-    with new_store(home) as store, serve(home) as address:
+    with new_store(home) as store, serve(home) as served:
         reader = Reader(store.engine)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(SOON)
 
         # A mistake is told before anything starts.
-        page.goto(f"{address}/launch")
+        page.goto(served.url("/launch"))
         fill(page, "name", "from-the-form")
         rounds = page.get_by_label("training.rounds", exact=True).first
         rounds.fill("0")
@@ -88,7 +88,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         page.goto(shared)
         press(page, "Resume")
         expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible(timeout=PATIENCE)
-        page.goto(f"{address}/launch?from={long}")
+        page.goto(served.url(f"/launch?from={long}"))
         fill(page, "training.rounds", FEW)
         short = start(page)
         shows(page, "waits until nothing else runs on this computer", SOON)
@@ -104,13 +104,13 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         assert len(ran) > done
 
         # Now it is the clone's turn: watch it to its end.
-        page.goto(f"{address}/run?run={short}")
+        page.goto(served.url(f"/run?run={short}"))
         status(page, "done")
         shows(page, f"Round {FEW} of {FEW}", SOON)
         assert len(reader.rounds(short)) == FEW
 
         # Compare the two, and share the link of that.
-        page.goto(f"{address}/compare?runs={short},{long}")
+        page.goto(served.url(f"/compare?runs={short},{long}"))
         shows(page, "Differences of the jobs", SOON)
         shows(page, "Cost to target", SOON)
         expect(page.locator(".js-plotly-plot .main-svg:first-child")).to_have_count(2, timeout=SOON)

@@ -12,6 +12,7 @@ from loopback import free_port
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from slimfed.dashboard.access.users import write_user
 from slimfed.dashboard.serve import serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,10 +38,12 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     keys.write_server_files(folder / "keys", ["localhost"])
     address = f"https://localhost:{port}"
     public = "https://fleet.example.org"
+    write_user(folder / "users", "ada", "viewer", "correct horse battery")
     environment = {"SLIMFED_HOME": str(folder / "runs"), "STREAMLIT_SERVER_CORS_ALLOWED_ORIGINS": public}
-    with serving(environment) as inside:
+    environment |= {"SLIMFED_DASHBOARD_USERS": str(folder / "users")}
+    with serving(environment) as served:
         places = {"listen 8444": f"listen 127.0.0.1:{port}", " /keys/": f" {folder / 'keys'}/"}
-        places |= {"http://127.0.0.1:8501": inside.rstrip("/")}
+        places |= {"http://127.0.0.1:8501": served.address}
         with gate.nginx("nginx-dashboard.conf", folder / "nginx", places):
             yield Front(address, ssl.create_default_context(cafile=str(folder / "keys" / "ca.crt")))
 

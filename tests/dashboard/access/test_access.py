@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from slimfed.dashboard.access import login
 from slimfed.dashboard.access import users as users_file
 from slimfed.dashboard.access.__main__ import main
+from slimfed.dashboard.access.token_gate import TOKEN
 from slimfed.dashboard.access.users import AccessError, Person
 
 PASSWORD = "correct horse battery"
@@ -30,7 +31,7 @@ st.write(f"in: {person.name}, {may_operate()}")
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of a hash is not what is tested here."""
     monkeypatch.setattr(users_file, "_N", 2**4)
-    for name in (users_file.USERS, users_file.PEOPLE):
+    for name in (users_file.USERS, users_file.PEOPLE, TOKEN):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -182,4 +183,11 @@ def test_a_page_that_is_open_to_all_by_mistake_lets_nobody_in(monkeypatch: pytes
 
 
 def test_the_user_of_this_computer_operates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "t" * 32)
     assert page(monkeypatch, "127.0.0.1").markdown[0].value.endswith("True")
+
+
+def test_without_a_token_even_this_computer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = page(monkeypatch, "127.0.0.1")
+    assert not shown.markdown
+    assert "start it with slimfed dashboard" in shown.error[0].value
