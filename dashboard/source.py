@@ -1,12 +1,12 @@
 """The store that the pages read, named by the environment, and messages for failures to read it."""
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -19,7 +19,7 @@ from slimfed.clients.errors import InputError
 from slimfed.dashboard import format
 from slimfed.platform.home import home
 from slimfed.platform.store.dashboard_reader import Insight
-from slimfed.platform.store.database import resolve_url, shown, unreachable
+from slimfed.platform.store.database import resolve_url, shown, sqlite_reader, unreachable
 from slimfed.platform.store.writer import Store
 
 PATIENCE_SECONDS = 5
@@ -110,13 +110,8 @@ def engine(url: URL) -> Engine:
         return create_engine(url, pool_size=2, pool_pre_ping=True, connect_args=options, hide_parameters=True)
     file = Path(str(url.database))
 
-    def connect() -> sqlite3.Connection:
-        # rw, not ro: a reader of a WAL file may have to write its shared-memory index. It never creates a file.
-        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE_SECONDS)
-        connection.execute("PRAGMA query_only = ON")
-        return connection
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    reader = partial(sqlite_reader, file, PATIENCE_SECONDS)
+    return create_engine("sqlite://", creator=reader, poolclass=NullPool, hide_parameters=True)
 
 
 def explain(error: Exception, source: Source) -> Problem:
@@ -136,7 +131,8 @@ def explain(error: Exception, source: Source) -> Problem:
     if any(sign in cause for sign in ("not a database", "malformed")):
         return Problem(
             f"The file {store} is not a slimfed store, or it is damaged.",
-            f"Point `SLIMFED_HOME` or `SLIMFED_STORE` at another store, or restore the file from a copy. {said}",
+            "Point `SLIMFED_HOME` or `SLIMFED_STORE` at another store, restore the file from a copy, or move it away "
+            f"and rebuild it with `slimfed db recover`. {said}",
         )
     return Problem(
         f"The store {store} cannot be read at the moment.",

@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "told"
 
     @property
+    def rows(self) -> Path:
+        """Copies of the run's rows in the store (``store/mirror.py``)."""
+        return self.path / "rows"
+
+    @property
     def exports(self) -> Path:
         """Exported models."""
         return self.path / "exports"

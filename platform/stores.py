@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import home, store_url
-from slimfed.platform.store.database import resolve_url
+from slimfed.platform.store.database import can_write, open_engine, resolve_url, shown
 from slimfed.platform.store.writer import Store
 
 if TYPE_CHECKING:
@@ -27,6 +27,33 @@ def reading(job: "Job | None" = None, place: Path | None = None) -> Iterator[Sto
         return
     with Store.open(store_url(job), place) as store:
         yield store
+
+
+def check_store(job: "Job", place: Path) -> None:
+    """The store of a new run of ``job`` must be usable, and ``place`` writable. Nothing is created.
+
+    Raises ``InputError`` within seconds.
+    """
+    from slimfed.platform.store.revisions import look_at_revision
+
+    if not can_write(nearest_existing(place) / "run"):
+        raise InputError(f"SLIMFED_HOME = {str(place)!r}: cannot be written; name a folder that can")
+    url = resolve_url(store_url(job), place)
+    file = Path(str(url.database))
+    if url.get_backend_name() == "sqlite" and not can_write(nearest_existing(file.parent) / file.name):
+        raise InputError(f"store.url = {shown(url)!r}: cannot be written; make it writable or name another")
+    if url.get_backend_name() == "sqlite" and not file.exists():
+        return
+    engine = open_engine(url)
+    try:
+        look_at_revision(engine, url)
+    finally:
+        engine.dispose()
+
+
+def nearest_existing(folder: Path) -> Path:
+    """``folder``, or the nearest folder above it that exists."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from slimfed.platform.launch.progress import Display, NoDisplay, open_display
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
+from slimfed.platform.stores import check_store
 
 Runtime = Literal["flower", "local"]
 _RUNTIMES = ("flower", "local")
@@ -48,8 +49,9 @@ def run(
     from slimfed.platform.launch.preflight import check  # brings torch
     from slimfed.platform.launch.run_creation import create_run
 
-    checked = check(load_job(job, set))
-    where, url = place(home), store_url(checked.job)
+    wanted, where = load_job(job, set), place(home)
+    check_store(wanted, where)
+    checked, url = check(wanted), store_url(wanted)
     with Store.open(url, where) as store:
         run_id, folder = create_run(store, where, checked)
         _compute(store, run_id, folder, checked.sizing, runtime, progress, on_round)

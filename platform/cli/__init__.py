@@ -20,20 +20,21 @@ from slimfed.platform.cli import (
     running,
     sweeping,
 )
-from slimfed.platform.exit_codes import BAD_INPUT
+from slimfed.platform.exit_codes import BAD_INPUT, FAILED
+from slimfed.platform.store.errors import StoreError
 
 
 class Commands(TyperGroup):
     """The group of all commands. Prints input errors, one in a line, and exits with code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an ``InputError`` ends it with exit code 2."""
+        """Run the command; an ``InputError`` ends it with exit code 2, a store that fails with 1."""
         try:
             return super().invoke(ctx)
-        except InputError as error:
+        except (InputError, StoreError) as error:
             for line in str(error).splitlines():
                 typer.echo(f"error: {line}", err=True)
-            raise typer.Exit(BAD_INPUT) from None
+            raise typer.Exit(BAD_INPUT if isinstance(error, InputError) else FAILED) from None
 
 
 app = typer.Typer(

@@ -49,7 +49,7 @@ def runs(
     from slimfed.platform.summary import run_summaries
 
     with reading() as store:
-        if store:
+        if store and store.writable:
             settle(store)
         reader = Reader(store.engine) if store else None
         rows = reader.runs(limit=limit or (None if as_json else 50)) if reader else []

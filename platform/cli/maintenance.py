@@ -1,5 +1,6 @@
-"""``doctor`` and ``db upgrade``: checks of this machine, and upgrades of the store."""
+"""``doctor`` and ``db``: checks of this machine; upgrade, backup and recovery of the store."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +42,46 @@ def upgrade(
     before, after = upgrade_store(store or store_url(), home())
     text = f"the store is up to date ({after})" if before == after else f"upgraded from {before or 'empty'} to {after}"
     notes().print(text)
+
+
+@db.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="file to write; it must not exist")],
+) -> None:
+    """Copy the SQLite store into a file, complete and consistent also while runs are running.
+
+    Copy the run folders first and the store after them: a run whose store is ahead of its checkpoint can be resumed.
+    """
+    from slimfed.platform.store.backup import back_up
+    from slimfed.platform.stores import existing
+
+    with existing() as store:
+        back_up(store, file)
+        notes().print(f"{store.address} is copied to {file}", markup=False, soft_wrap=True)
+
+
+@db.command()
+def recover(as_json: Json = False) -> None:
+    """Add the runs and rounds that the run folders have and the store lacks; nothing in the store is changed.
+
+    Exit code 1 if a run could not be recovered.
+    """
+    from slimfed.platform.home import home, store_url
+    from slimfed.platform.recovery import recover as recover_runs
+    from slimfed.platform.store.writer import Store
+
+    with Store.open(store_url(), home()) as store:
+        found = recover_runs(store, home())
+    if as_json:
+        print_json([each.as_dict() for each in found])
+    else:
+        columns = {"run": "run", "before": "rounds before>", "after": "rounds now>", "note": ""}
+        rows = [
+            {name: "-" if value is None else str(value) for name, value in each.as_dict().items()} for each in found
+        ]
+        print_table("Runs of " + str(home()), columns, rows)
+    if any(not each.complete for each in found):
+        raise typer.Exit(FAILED)
 
 
 def _look_at_store() -> str:

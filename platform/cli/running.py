@@ -46,9 +46,11 @@ def run(
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.store.writer import Store
+    from slimfed.platform.stores import check_store
 
     real = ["fleet.clock=measured"] if federation else []  # real devices are timed, not simulated from a profile
     wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else []), *real])
+    check_store(wanted, home())
     checked = _check(wanted, federation)
     for reason in checked.reasons:
         notes().print(reason, markup=False, highlight=False, soft_wrap=True)

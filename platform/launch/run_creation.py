@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from slimfed.platform.home import RunFolder, create_run_folder
 from slimfed.platform.job.job import job_to_dict, job_to_toml
+from slimfed.platform.store import mirror
 from slimfed.platform.store.writer import FirstStatus, Store
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def create_run(
                 for device, examples in zip(checked.fleet.devices, checked.examples, strict=True)
             ],
         )
+        with store.engine.connect() as connection:
+            mirror.copy_run(connection, run_id, folder.rows)
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise

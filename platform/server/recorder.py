@@ -11,6 +11,7 @@ import numpy as np
 from slimfed.clients.stopwatch import Stopwatch
 from slimfed.platform.home import RunFolder
 from slimfed.platform.server import checkpoint, round_timing
+from slimfed.platform.store import mirror
 from slimfed.platform.store.retry import patiently
 from slimfed.platform.store.rows import CheckpointRow
 from slimfed.platform.store.writer import Store
@@ -58,8 +59,13 @@ class StoreRecorder:
         with watch.phase("store"):
             # A round that was recorded before is replaced, so that a repeated write counts once.
             patiently(lambda: self._store.record_round(self._run_id, record, row, kept=kept), self._patience)
+            patiently(lambda: self._copy(record.round), self._patience)
         round_timing.keep(RunFolder(self._checkpoints.parent).profile, record, watch.seconds)
         self._after_round()
+
+    def _copy(self, round: int) -> None:
+        with self._store.engine.connect() as connection:
+            mirror.copy_round(connection, self._run_id, round, RunFolder(self._checkpoints.parent).rows)
 
     def event(self, event: Event) -> None:
         """Write one event at once."""

@@ -19,6 +19,7 @@ from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.server.base_digest import pin_base
 from slimfed.platform.server.recorder import StoreRecorder
+from slimfed.platform.store.faults import as_store_error
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.strategies.transport import StopRequestedError
@@ -77,7 +78,7 @@ def _recording_end(store: Store, run_id: str) -> Iterator[None]:
     except BaseException as error:
         _log.exception("run %s: failed", run_id)
         try:
-            store.finish(run_id, "failed", _in_words(error))
+            store.finish(run_id, "failed", _in_words(as_store_error(error, store.url) or error))
         except SQLAlchemyError as unsaid:  # for example on a full disk: the first error is the cause
             _log.error("run %s: the store does not take its end: %s", run_id, unsaid)
         raise

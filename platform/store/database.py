@@ -1,5 +1,6 @@
 """Reaching a database: SQLite as a file in the home, or PostgreSQL by URL."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ CONNECT_SECONDS = 5
 
 LOCK_SECONDS = 30
 """Seconds to wait for another writer of an SQLite file."""
+
+DAMAGED = ("malformed", "not a database")
+"""What SQLite says of a damaged file."""
+
+REBUILD = "move it away with its -wal and -shm, then `slimfed db recover` rebuilds it from the run folders"
+"""What to do with a damaged file."""
 
 _VALID = "valid: sqlite, sqlite:///PATH, postgresql+psycopg://USER:PASSWORD@HOST/NAME"
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
@@ -56,17 +63,57 @@ def open_engine(url: URL) -> Engine:
 def unreachable(url: URL, error: Exception) -> InputError:
     """The error for a database that does not answer."""
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0].strip()
+    cause = re.sub(r"^connection (is bad|failed): ", "", without_secrets(cause, url))
+    cure = f"; {REBUILD}" if any(sign in cause for sign in DAMAGED) else ""
+    return InputError(f"store.url = {shown(url)!r}: the store cannot be reached: {cause}{cure}")
+
+
+def without_secrets(text: str, url: URL) -> str:
+    """``text`` with the address's passwords blanked."""
     for secret in filter(None, [url.password, *(v for k, v in url.query.items() if "pass" in k.lower())]):
-        cause = cause.replace(str(secret), "***")
-    cause = re.sub(r"^connection (is bad|failed): ", "", cause)
-    return InputError(f"store.url = {shown(url)!r}: the store cannot be reached: {cause}")
+        text = text.replace(str(secret), "***")
+    return text
+
+
+def sqlite_reader(file: Path, timeout: float) -> sqlite3.Connection:
+    """A connection that only reads an existing SQLite file, also one in a folder that cannot be written.
+
+    Readers of a write-ahead log share an index beside the file, which they may have to make. Where they cannot, the log
+    is empty (every writer leaves it so, ``writing``) and the file is read as it is. Raises ``sqlite3.Error``.
+    """
+    log = file.with_name(file.name + "-wal")
+    fixed = not can_write(file) and not (log.exists() and log.stat().st_size)
+    mode = "mode=ro&immutable=1" if fixed else "mode=rw" if can_write(file) else "mode=ro"
+    connection = sqlite3.connect(
+        f"{file.absolute().as_uri()}?{mode}", uri=True, timeout=timeout, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def can_write(file: Path) -> bool:
+    """True if the file and its folder can be written, which SQLite needs; a missing file counts as its folder."""
+    return os.access(file.parent, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that writes. SQLite waits for other writers at its start rather than fail halfway through."""
-    with engine.connect().execution_options(slimfed_writes=True) as connection, connection.begin():
-        yield connection
+    with engine.connect().execution_options(slimfed_writes=True) as connection:
+        with connection.begin():
+            yield connection
+        _empty_wal(connection)
+
+
+def _empty_wal(connection: Connection) -> None:
+    """Move what was committed from SQLite's write-ahead log to the file itself, which may be copied or kept alone.
+
+    Readers that still need the log keep it for now; the next writer moves it then.
+    """
+    if connection.dialect.name == "sqlite":
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 def _postgres_engine(url: URL) -> Engine:
@@ -81,6 +128,8 @@ def _sqlite_engine(url: URL) -> Engine:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unreachable(url, error) from None
+    if file.exists() and not can_write(file):
+        return create_engine(url, creator=lambda: sqlite_reader(file, LOCK_SECONDS), hide_parameters=True)
     engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -23,12 +23,17 @@ _TABLE = "alembic_version"
 
 def check_revision(engine: Engine, url: URL) -> None:
     """Create the tables in an empty database; otherwise raise ``InputError`` unless it has the newest revision."""
+    if look_at_revision(engine, url) is None:
+        migrate(engine, url)
+
+
+def look_at_revision(engine: Engine, url: URL) -> str | None:
+    """The newest revision, or None for an empty database. Raises ``InputError`` for any other; changes nothing."""
     with engine.connect() as connection:
         found = _revision(connection, url)
-    if found is None:
-        migrate(engine, url)
-    elif found != NEWEST_REVISION:
+    if found not in (None, NEWEST_REVISION):
         raise InputError(f"store.url = {shown(url)!r}: the store is of an older slimfed; run `slimfed db upgrade`")
+    return found
 
 
 def migrate(engine: Engine, url: URL) -> tuple[str | None, str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import URL, Engine, delete, func, insert, make_url, select, update
 
 from slimfed.platform.store import revisions
-from slimfed.platform.store.database import open_engine, resolve_url, shown, writing
+from slimfed.platform.store.database import can_write, open_engine, resolve_url, shown, writing
+from slimfed.platform.store.faults import as_store_error
 from slimfed.platform.store.schema import Device, Event, Run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Store:
 
     def __init__(self, engine: Engine, url: URL) -> None:
         self.engine = engine
-        self._url = url
+        self.url = url
 
     @staticmethod
     def open(url: str, home: Path) -> "Store":
@@ -48,7 +49,12 @@ class Store:
     @property
     def address(self) -> str:
         """The store's address without password, for display and JSON."""
-        return shown(self._url)
+        return shown(self.url)
+
+    @property
+    def writable(self) -> bool:
+        """False for an SQLite file that this process can only read."""
+        return self.url.get_backend_name() != "sqlite" or can_write(Path(str(self.url.database)))
 
     def close(self) -> None:
         """Close all connections."""
@@ -57,8 +63,12 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Close; a failure of the database inside becomes a :class:`StoreError`."""
         self.close()
+        fault = as_store_error(error, self.url)
+        if fault is not None:
+            raise fault from error
 
     def create_run(
         self,
