@@ -66,6 +66,7 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     from slimfed.platform.home import run_folder, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.liveness import is_alive
+    from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 
@@ -79,6 +80,7 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
                 f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it"
             )
         folder = run_folder(Path(found.folder).parent, found.id)
+        refuse_if_computed(folder)
         if queue:
             store.enqueue(found.id)
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))

@@ -10,12 +10,14 @@ from typing import Any
 import tomli_w
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.launch.bundle import write_bundle
 from slimfed.platform.launch.flwr_cli import AppStatus, Flower, LaunchError, environment
 
 # A status request takes a second of processor time; progress is read from the store.
 _LOOK_SECONDS = 10.0
 # A restart of the SuperLink must not end the run.
 _LOOKS_MISSED = 6
+_LINES = 3
 
 
 def connections(variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -49,12 +51,14 @@ def check_connection(name: str, variables: Mapping[str, str] = os.environ) -> No
 
 
 class Federation:
-    """The launcher's interface to a SuperLink by name. Leaving the context ends the app if it is still running."""
+    """The runtime of a run on real devices: a SuperLink by name. Leaving the context ends the app if it still runs."""
 
-    def __init__(self, name: str, folder: Path, environment_extra: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, folder: Path, log: Path, variables: Mapping[str, str] | None = None) -> None:
+        """``folder``: for the app's bundle and settings. ``log``: gets what the app printed, if it dies."""
         self._name = name
         self._folder = folder
-        self._flower = Flower(environment(None, environment_extra or {}), name)
+        self._log = log
+        self._flower = Flower(environment(variables or {}), name)
         self._submission: str | None = None
         self._next_look = 0.0
         self._missed = 0
@@ -72,41 +76,45 @@ class Federation:
         except LaunchError:
             return  # it is out of reach, and the store has the run's status
 
-    def submit(self, app: Path, settings: Mapping[str, Any]) -> str:
-        """Submit ``app``. Raises :class:`LaunchError`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def start(self, run: str, home: Path, nodes: int) -> None:
+        """Submit the app that computes ``run``. Raises :class:`LaunchError`."""
+        app = write_bundle(self._folder / "bundle")
+        settings = {"slimfed": {"run": run, "home": str(home), "nodes": nodes, "real": True}}
         configuration = self._folder / "run.toml"
-        configuration.write_text(tomli_w.dumps(dict(settings)))
+        configuration.write_text(tomli_w.dumps(settings))
         self._submission = self._flower.submit(app, configuration)
-        return self._submission
 
-    @property
-    def alive(self) -> bool:
-        """False after several failed requests in a row."""
-        return self._missed < _LOOKS_MISSED
-
-    def ended_within(self, seconds: float) -> bool:
-        """False: it has no process here."""
-        return not self.alive
-
-    def app_process(self) -> None:
-        """None: it runs on the SuperLink's machine."""
-
-    def status(self, submission: str) -> AppStatus:
-        """Status of the app, requested at intervals; the last known one while the SuperLink does not answer."""
+    def ailment(self) -> str | None:
+        """Why the run can no longer end by itself; None while the SuperLink has it, or has not been asked of late."""
         now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + _LOOK_SECONDS
-            try:
-                self._status, self._missed = self._flower.status(submission), 0
-            except LaunchError:
-                self._missed += 1
-        return self._status
+        if self._submission is None or now < self._next_look:
+            return None
+        self._next_look = now + _LOOK_SECONDS
+        try:
+            self._status, self._missed = self._flower.status(self._submission), 0
+            return self._post_mortem() if self._status.finished else None
+        except LaunchError:
+            self._missed += 1
+        if self._missed < _LOOKS_MISSED:
+            return None
+        return f"the Flower SuperLink {self._name} did not answer {_LOOKS_MISSED} times in a row"
 
-    def app_log(self, submission: str) -> str:
-        """What the app has printed so far. Raises :class:`LaunchError`."""
-        return self._flower.app_log(submission)
+    def last_words(self) -> str:
+        """The end of what the app has printed so far, in one line."""
+        if self._submission is None:
+            return "it was not submitted"
+        try:
+            text = self._flower.app_log(self._submission)
+        except LaunchError as error:
+            return str(error)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " | ".join(lines[-_LINES:]) or "it printed nothing"
 
-    def last_lines(self) -> str:
-        """A sentence on the SuperLink after it is gone."""
-        return f"{self._name} did not answer {_LOOKS_MISSED} times in a row"
+    def _post_mortem(self) -> str:
+        assert self._submission is not None
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.write_text(self._flower.app_log(self._submission), encoding="utf-8")
+        details = self._status.details
+        if details in ("", "N/A"):
+            details = "its process ended without a word, killed or out of memory"
+        return f"the ServerApp ended before the run did: {details}"
