@@ -1,7 +1,6 @@
 """Serves the dashboard: ``python -m slimfed.dashboard.serve --port 8501``."""
 
 import argparse
-import os
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from tempfile import TemporaryFile
 
 from slimfed.dashboard.access.login import check_address
 from slimfed.dashboard.access.users import AccessError
+from slimfed.platform.launch.child_environment import child_environment
 
 APP = Path(__file__).with_name("app.py")
 START_SECONDS = 180.0
@@ -65,7 +65,7 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port)]
     with TemporaryFile() as log:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=child_environment() | environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             if not _answers(process, f"http://127.0.0.1:{port}/_stcore/health"):
                 log.seek(0)

@@ -6,8 +6,8 @@ parents by half a minute; on Linux the guard adopts such orphans, so it can end 
 killed, the kernel kills the program with it (on Linux), Ray's processes end with the program, and the launcher removes
 what is left.
 
-Usage: ``python -m slimfed.platform.launch.process_guard LOG SCRATCH PROGRAM [ARGUMENT ...]``. The program's output goes
-to LOG; the folder SCRATCH is removed at the end. The guard's exit code is 0 if it was asked to end, else 1; LOG then
+Usage: ``python -m slimfed.platform.launch.process_guard LOG [--scratch FOLDER] PROGRAM [ARGUMENT ...]``. The program's
+output goes to LOG; FOLDER is removed at the end. The guard's exit code is 0 if it was asked to end, else 1; LOG then
 says how the program ended.
 """
 
@@ -34,7 +34,10 @@ _ASKED = "asked to end"
 
 def main(arguments: list[str]) -> int:
     """Run ``PROGRAM`` until it ends or the guard must end; then end all remaining descendants."""
-    log, scratch, command = Path(arguments[0]), Path(arguments[1]), arguments[2:]
+    log, command = Path(arguments[0]), arguments[1:]
+    scratch = None
+    if command[0] == "--scratch":
+        scratch, command = Path(command[1]), command[2:]
     adopt_orphans()
     reasons: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -55,7 +58,8 @@ def main(arguments: list[str]) -> int:
             _note_end(log, reason)
         end_descendants(_POLITE_SECONDS, _TOTAL_SECONDS)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     return 0 if reason == _ASKED else 1
 
 
@@ -121,7 +125,7 @@ def _await_end_of_program(program: "subprocess.Popen[bytes]", reasons: "SimpleQu
 def _note_end(log: Path, how: str) -> None:
     try:
         with log.open("a") as output:
-            output.write(f"the process of the run {how}\n")
+            output.write(f"the program {how}\n")
     except OSError:  # a full disk; the guard's exit code still says that the program ended by itself
         return
 

@@ -46,6 +46,8 @@ class Scratch:
 def make_scratch() -> Scratch:
     """A new scratch folder of mode 700, after the ones that killed runs left behind are removed."""
     base = scratch_base()
+    if base != _wanted():
+        _log.warning("TMPDIR = %s is too long for Ray's sockets: %s is used in its place", _wanted(), base)
     remove_left_behind(base)
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     descriptor = os.open(path / "unlocked", os.O_CREAT | os.O_RDWR, 0o600)
@@ -59,20 +61,14 @@ def scratch_base() -> Path:
 
     Raises ``InputError`` if there is none that is short enough and can be written.
     """
-    try:
-        wanted = Path(tempfile.gettempdir()).absolute()
-    except FileNotFoundError as error:
-        raise InputError(f"TMPDIR: there is no folder for temporary files ({error.strerror}); name one") from None
-    if _fits(wanted):
-        return wanted
-    for other in map(Path, _OTHERS):
-        if _fits(other) and os.access(other, os.W_OK):
-            _log.warning("TMPDIR = %s is too long for Ray's sockets: %s is used in its place", wanted, other)
-            return other
-    raise InputError(
-        f"TMPDIR = {str(wanted)!r}: has {len(os.fsencode(wanted))} bytes; Ray's sockets are in it, and their path may "
-        f"have 107, which leaves {_LONGEST}; name a folder with a shorter path"
-    )
+    fitting = (base for base in (_wanted(), *map(Path, _OTHERS)) if _fits(base) and os.access(base, os.W_OK))
+    found = next(fitting, None)
+    if found is None:
+        raise InputError(
+            f"TMPDIR = {str(_wanted())!r}: has {len(os.fsencode(_wanted()))} bytes; Ray's sockets are in it, and their "
+            f"path may have 107, which leaves {_LONGEST}; name a folder with a shorter path"
+        )
+    return found
 
 
 def remove_left_behind(base: Path) -> None:
@@ -93,6 +89,14 @@ def end_processes_of(path: Path) -> None:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(found, timeout=1.0)
+
+
+def _wanted() -> Path:
+    """The folder for temporary files. Raises ``InputError`` if there is none."""
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError as error:
+        raise InputError(f"TMPDIR: there is no folder for temporary files ({error.strerror}); name one") from None
 
 
 def _fits(base: Path) -> bool:

@@ -15,7 +15,8 @@ from slimfed.platform.launch.scratch import Scratch, make_scratch
 from slimfed.platform.launch.workers import Sizing
 
 _STOP_SECONDS = 20.0
-_LINES = 5
+_LINES = 2
+_GUARD = "slimfed.platform.launch.process_guard"
 _PROGRAM = "slimfed.platform.server.simulation"  # by name, as it imports this package
 
 
@@ -49,7 +50,7 @@ class Simulation:
             environment = self._environment(self._scratch.path)
         except OSError as error:
             raise LaunchError(f"{self._scratch.path} cannot be written: {error.strerror}") from None
-        guard = [sys.executable, "-m", "slimfed.platform.launch.process_guard", str(self.log), str(self._scratch.path)]
+        guard = [sys.executable, "-m", _GUARD, str(self.log), "--scratch", str(self._scratch.path)]
         self._guard = subprocess.Popen(
             [*guard, *program],
             stdin=subprocess.PIPE,

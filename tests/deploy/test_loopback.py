@@ -229,7 +229,7 @@ def kill(federation: Loopback, name: str) -> None:
 
 
 def online(federation: Loopback) -> int:
-    given = environment(federation.folder / "flower", {})
+    given = environment(federation.variables)
     command = [program("flwr", given), "supernode", "list", NAME, "--format", "json"]
     done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120, check=True)
     nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]

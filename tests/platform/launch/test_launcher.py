@@ -42,7 +42,7 @@ def _gone(pid: int) -> bool:
 
 def _guard(folder: Path, *program: str) -> "subprocess.Popen[bytes]":
     (folder / "scratch").mkdir()
-    paths = [str(folder / "log"), str(folder / "scratch")]
+    paths = [str(folder / "log"), "--scratch", str(folder / "scratch")]
     command = [sys.executable, "-m", "slimfed.platform.launch.process_guard", *paths, *program]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
@@ -80,7 +80,7 @@ def test_guard_ends_orphans_when_the_program_dies(tmp_path: Path) -> None:
 
 
 def test_guard_ends_its_program_when_the_launcher_is_killed(tmp_path: Path) -> None:
-    paths = [str(tmp_path / "log"), str(tmp_path / "scratch")]
+    paths = [str(tmp_path / "log"), "--scratch", str(tmp_path / "scratch")]
     guard = [sys.executable, "-m", "slimfed.platform.launch.process_guard", *paths, "sleep", "120"]
     script = (
         "import subprocess, sys, time;"
@@ -100,7 +100,7 @@ def test_guard_ends_its_program_when_the_launcher_is_killed(tmp_path: Path) -> N
 def test_guard_writes_the_programs_output_and_end_and_removes_the_scratch_folder(tmp_path: Path) -> None:
     guard = _guard(tmp_path, sys.executable, "-c", "print('output')")
     assert guard.wait(20) == 1
-    assert (tmp_path / "log").read_text().splitlines() == ["output", "the process of the run ended with code 0"]
+    assert (tmp_path / "log").read_text().splitlines() == ["output", "the program ended with code 0"]
     assert not (tmp_path / "scratch").exists()
 
 
@@ -160,7 +160,7 @@ def test_a_simulation_says_how_its_program_ended(tmp_path: Path) -> None:
     with _simulation(tmp_path) as simulation:
         simulation.start_program([sys.executable, "-c", "import sys; sys.exit('no ray')"])
         _until(lambda: not simulation.alive)
-        expected = "the process of the run ended unexpectedly: no ray | the process of the run ended with code 1"
+        expected = "the process of the run ended unexpectedly: no ray | the program ended with code 1"
         assert simulation.ailment() == expected
 
 

@@ -74,6 +74,9 @@ def test_a_path_that_is_too_long_for_sockets_is_not_taken(
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     assert scratch_base() == Path("/tmp")
+    elsewhere = make_scratch()
+    elsewhere.remove()
+    assert elsewhere.path.parent == Path("/tmp")
     assert f"TMPDIR = {long} is too long for Ray's sockets: /tmp is used in its place" in caplog.text
     monkeypatch.setattr(scratch, "_OTHERS", (str(long),))
     with pytest.raises(InputError, match=r"Ray's sockets are in it, and their path may have 107, which leaves \d+"):
