@@ -313,5 +313,5 @@ def test_a_killed_guard_fails_the_run_with_its_cause_and_leaves_nothing(house: H
 
 
 def test_no_run_leaves_a_folder_behind(house: House, story: Story) -> None:
-    """Neither the killed ones nor the others."""
-    assert list(house.temporary.iterdir()) == []
+    """Neither the killed ones nor the others. PyTorch keeps a cache of its own there."""
+    assert [path.name for path in house.temporary.iterdir() if not path.name.startswith("torchinductor")] == []

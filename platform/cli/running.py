@@ -117,11 +117,13 @@ def stop(run: RunId) -> None:
 def _check(job: Any, federation: str | None) -> Any:
     """The checked job, from the preflight; the console shows a status meanwhile."""
     with notes().status("checking the job"):
-        from slimfed.platform.launch.federation import check_connection
+        from slimfed.platform.launch.federation import check_connection, open_to_others
         from slimfed.platform.launch.preflight import check
 
         if federation is not None:
             check_connection(federation)
+            for line in open_to_others(federation):
+                notes().print(f"warning: {line}", markup=False, highlight=False, soft_wrap=True)
         return check(job, real=federation is not None)
 
 

@@ -1,9 +1,10 @@
 """An external SuperLink for real devices: the job is submitted to it and watched from here."""
 
 import os
+import pwd
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ _LOOK_SECONDS = 10.0
 # A restart of the SuperLink must not end the run.
 _LOOKS_MISSED = 6
 _LINES = 3
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NAMED = 3
+# By convention of Linux distributions, people's accounts begin here.
+_FIRST_PERSON, _NOBODY = 1000, 65534
 
 
 def connections(variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -43,11 +48,40 @@ def check_connection(name: str, variables: Mapping[str, str] = os.environ) -> No
             "see docs/deployment.md for the lines to add"
         )
     host = str(known[name]["address"]).rpartition(":")[0].strip("[]")
-    if known[name].get("insecure") and host not in ("127.0.0.1", "localhost", "::1"):
+    if known[name].get("insecure") and host not in _LOOPBACK:
         raise InputError(
             f"--federation {name!r}: insecure = true sends updates to {host} in the clear; "
             "give root-certificates in place of it (docs/deployment.md)"
         )
+
+
+def open_to_others(
+    name: str, variables: Mapping[str, str] = os.environ, others: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """A line if ``name`` is a SuperLink on this machine and other people can log in here: it runs their code, too.
+
+    ``others``: names of accounts; default: those of this machine.
+    """
+    others = login_accounts() if others is None else others
+    address = str(connections(variables)[name]["address"])
+    if not others or address.rpartition(":")[0].strip("[]") not in _LOOPBACK:
+        return ()
+    who = ", ".join(others[:_NAMED]) + (" ..." if len(others) > _NAMED else "")
+    return (
+        f"--federation {name!r}: the SuperLink at {address} runs code for every account of this machine, and {who} can "
+        "log in here; Flower 1.41 has no accounts to keep them out (docs/security.md)",
+    )
+
+
+def login_accounts() -> tuple[str, ...]:
+    """Other people's accounts of this machine that have a shell, as far as the system lists them."""
+    return tuple(
+        account.pw_name
+        for account in pwd.getpwall()
+        if _FIRST_PERSON <= account.pw_uid < _NOBODY
+        and account.pw_uid != os.getuid()
+        and Path(account.pw_shell).name not in ("nologin", "false", "sync")
+    )
 
 
 class Federation:

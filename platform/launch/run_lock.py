@@ -32,6 +32,15 @@ def refuse_if_computed(folder: RunFolder) -> None:
             _take(lock, folder)
 
 
+def is_computed(folder: RunFolder) -> bool:
+    """True if a process of this machine computes the run."""
+    try:
+        refuse_if_computed(folder)
+    except InputError:
+        return True
+    return False
+
+
 def _take(lock: IO[str], folder: RunFolder) -> None:
     """Lock the file until it is closed."""
     try:

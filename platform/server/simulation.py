@@ -22,10 +22,9 @@ _RETRIES = 2
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute the run to its end."""
     given = _parse(arguments)
-    heavy = threading.Thread(target=import_module, args=("slimfed.platform.server.session",))
-    heavy.start()  # torch takes as long to import as Ray to start
+    # Torch takes as long to import as Ray to start. The server waits for it, and Ray's workers start meanwhile.
+    threading.Thread(target=import_module, args=("slimfed.platform.server.session",), daemon=True).start()
     _start_ray(given.workers, given.gpus)
-    heavy.join()
     _simulate(given)
 
 
@@ -59,7 +58,6 @@ def _simulate(given: argparse.Namespace) -> None:
     from flwr.simulation import run_simulation
 
     from slimfed.clients.clientapp import app as client
-    from slimfed.platform.server.session import serve
 
     settings = {
         "slimfed.run": given.run,
@@ -71,6 +69,8 @@ def _simulate(given: argparse.Namespace) -> None:
 
     @server.main()
     def compute(grid: Grid, context: Context) -> None:
+        from slimfed.platform.server.session import serve
+
         serve(grid, settings)
 
     worker = {"num_cpus": 1, "num_gpus": given.gpu_share, "max_restarts": -1, "max_task_retries": _RETRIES}

@@ -1,17 +1,21 @@
 """One process computes a run, whatever the store says."""
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from house import House, tiny_job
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.api.runs import resume
 from slimfed.platform.cli import app
 from slimfed.platform.home import run_folder
+from slimfed.platform.launch.liveness import is_alive, settle
 from slimfed.platform.launch.run_lock import computing, refuse_if_computed
+from slimfed.platform.store.schema import Run
 from slimfed.platform.store.writer import Store
 
 
@@ -49,6 +53,21 @@ def test_a_run_that_another_process_computes_is_not_resumed(house: House, monkey
         with pytest.raises(InputError, match="is being computed by process"):
             resume(run, runtime="local", progress=False, home=house.home)
     assert house.row(run).status == "failed"
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_jump_of_the_clock_does_not_make_a_running_run_a_failed_one(house: House, days: int) -> None:
+    """The last heartbeat is then a day old, and older than the process, or a day in the future."""
+    run = house.new_run()
+    with Store.open(house.url, house.home) as store:
+        store.mark_running(run)
+        beaten = datetime.now(UTC) + timedelta(days=days)
+        with store.engine.begin() as connection:
+            connection.execute(update(Run).where(Run.id == run).values(heartbeat_at=beaten))
+        with computing(run_folder(house.home, run)):
+            settle(store)
+            assert is_alive(house.row(run))
+            assert house.row(run).status == "running"
 
 
 def test_the_lock_goes_with_the_process_and_the_folder_may_be_an_old_ones(house: House) -> None:
