@@ -44,15 +44,19 @@ class Scratch:
 
 
 def make_scratch() -> Scratch:
-    """A new scratch folder of mode 700, after the ones that killed runs left behind are removed."""
+    """A new scratch folder of mode 700, after the ones that killed runs left behind are removed. Raises ``OSError``."""
     base = scratch_base()
     if base != _wanted():
         _log.warning("TMPDIR = %s is too long for Ray's sockets: %s is used in its place", _wanted(), base)
     remove_left_behind(base)
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    descriptor = os.open(path / "unlocked", os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    (path / "unlocked").rename(path / "lock")  # it has its name once it is locked, so no other run takes it
+    try:
+        descriptor = os.open(path / "unlocked", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        (path / "unlocked").rename(path / "lock")  # it has its name once it is locked, so no other run takes it
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return Scratch(path, descriptor)
 
 

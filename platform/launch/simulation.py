@@ -11,7 +11,7 @@ from typing import IO
 from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.flwr_cli import LaunchError
 from slimfed.platform.launch.ray_environment import cluster_ray, own_ray, without_foreign_ray
-from slimfed.platform.launch.scratch import Scratch, make_scratch
+from slimfed.platform.launch.scratch import Scratch, make_scratch, scratch_base
 from slimfed.platform.launch.workers import Sizing
 
 _STOP_SECONDS = 20.0
@@ -45,11 +45,14 @@ class Simulation:
     def start_program(self, program: list[str]) -> None:
         """Start ``program`` below a guard, with the run's environment. Raises :class:`LaunchError`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = make_scratch()
         try:
+            self._scratch = make_scratch()
             environment = self._environment(self._scratch.path)
         except OSError as error:
-            raise LaunchError(f"{self._scratch.path} cannot be written: {error.strerror}") from None
+            where = f"TMPDIR = {str(scratch_base())!r}"
+            raise LaunchError(
+                f"{where}: the run's files cannot be written ({error.strerror}); free some space"
+            ) from None
         guard = [sys.executable, "-m", _GUARD, str(self.log), "--scratch", str(self._scratch.path)]
         self._guard = subprocess.Popen(
             [*guard, *program],

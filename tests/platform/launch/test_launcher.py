@@ -5,13 +5,17 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from missing import missing
 
+from slimfed.platform.launch.flwr_cli import LaunchError
 from slimfed.platform.launch.scratch import VARIABLE
 from slimfed.platform.launch.simulation import Simulation
 from slimfed.platform.launch.workers import Sizing
@@ -175,3 +179,25 @@ def test_nothing_secret_is_on_a_command_line_and_the_secrets_are_the_owners_alon
         assert not any(token in value for process in tree for value in process.environ().values())
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (scratch, *scratch.iterdir())}
     assert modes == {scratch.name: 0o700, "lock": 0o600, "token": 0o600, "key.pem": 0o600, "certificate.pem": 0o600}
+
+
+def test_a_full_disk_for_temporary_files_is_said_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as disk:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+        if subprocess.run(mount, check=False, capture_output=True, timeout=30).returncode:
+            missing("only root may mount a small disk")
+        try:
+            with suppress(OSError), (Path(disk) / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            monkeypatch.setattr(tempfile, "tempdir", disk)
+            with (
+                pytest.raises(LaunchError, match=r"the run's files cannot be written \(No space left on device\)"),
+                _simulation(tmp_path) as simulation,
+            ):
+                simulation.start_program(["sleep", "120"])
+            assert [path.name for path in Path(disk).iterdir()] == ["filler"]
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=True, timeout=30)
