@@ -2,6 +2,8 @@
 
 import os
 import pwd
+import socket
+import ssl
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ _LOOK_SECONDS = 10.0
 # A restart of the SuperLink must not end the run.
 _LOOKS_MISSED = 6
 _LINES = 3
+_CONNECT_SECONDS = 5.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NAMED = 3
 # By convention of Linux distributions, people's accounts begin here.
@@ -53,6 +56,32 @@ def check_connection(name: str, variables: Mapping[str, str] = os.environ) -> No
             f"--federation {name!r}: insecure = true sends updates to {host} in the clear; "
             "give root-certificates in place of it (docs/deployment.md)"
         )
+    if not known[name].get("insecure"):
+        _refuse_bad_certificate(name, known[name])
+
+
+def _refuse_bad_certificate(name: str, connection: Mapping[str, Any]) -> None:
+    """Raises ``InputError`` if the SuperLink shows a certificate that is not valid, such as an expired one.
+
+    Flower would only say that there is no connection. If none comes about here, Flower may still have one, by a proxy.
+    """
+    host, _, port = str(connection["address"]).rpartition(":")
+    authority = connection.get("root-certificates")
+    try:
+        trust = ssl.create_default_context(cafile=None if authority is None else str(authority))
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as plain,
+            trust.wrap_socket(plain, server_hostname=host.strip("[]")),
+        ):
+            return
+    except ssl.SSLCertVerificationError as error:
+        raise InputError(
+            f"--federation {name!r}: the certificate that {connection['address']} shows is refused: "
+            f"{error.verify_message}; root-certificates = {authority!r} must be of the authority that signed it, and a "
+            "new certificate is made as docs/deployment.md says"
+        ) from None
+    except (OSError, ValueError, OverflowError):
+        return
 
 
 def open_to_others(

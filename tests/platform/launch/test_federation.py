@@ -1,11 +1,18 @@
 """What is said about a SuperLink before a run is submitted to it."""
 
 import pwd
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import create_server
 
+import keys
 import pytest
 
-from slimfed.platform.launch.federation import login_accounts, open_to_others
+from slimfed.clients.errors import InputError
+from slimfed.platform.launch.federation import check_connection, login_accounts, open_to_others
 
 
 @pytest.fixture
@@ -40,3 +47,42 @@ def test_accounts_of_people_are_told_from_those_of_programs(monkeypatch: pytest.
     monkeypatch.setattr("slimfed.platform.launch.federation.pwd.getpwall", lambda: there)
     monkeypatch.setattr("slimfed.platform.launch.federation.os.getuid", lambda: 1000)
     assert login_accounts() == ("ada",)
+
+
+@contextmanager
+def tls_server(folder: Path) -> Iterator[int]:
+    """A server that shows the certificate in ``folder``, and says nothing more; yields its port."""
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(folder / "server.crt", folder / "server.key")
+    with create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with suppress(OSError), shown.wrap_socket(connection, server_side=True):
+                        pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def test_a_certificate_that_has_expired_or_is_anothers_is_refused_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.write_server_files(tmp_path / "good", ["127.0.0.1"])
+    keys.write_server_files(tmp_path / "other", ["127.0.0.1"])
+    monkeypatch.setattr(keys, "SERVER_DAYS", -1)
+    keys.write_server_files(tmp_path / "old", ["127.0.0.1"])
+
+    def checked(shown: str, trusted: str) -> None:
+        with tls_server(tmp_path / shown) as port:
+            address = f'address = "127.0.0.1:{port}"\nroot-certificates = "{tmp_path / trusted / "ca.crt"}"\n'
+            (tmp_path / "config.toml").write_text(f"[superlink.there]\n{address}")
+            check_connection("there", {"FLWR_HOME": str(tmp_path)})
+
+    checked("good", "good")
+    with pytest.raises(InputError, match=r"--federation 'there': the certificate .* is refused: .*has expired"):
+        checked("old", "old")
+    with pytest.raises(InputError, match=r"is refused: unable to get local issuer certificate; root-certificates = "):
+        checked("good", "other")
