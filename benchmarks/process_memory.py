@@ -2,7 +2,6 @@
 
 import threading
 from collections import defaultdict
-from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -17,7 +16,7 @@ class MemoryWatch:
 
     ``peaks``: bytes of resident memory by role. "server" is the process with the ServerApp, which also drives Ray;
     "workers" the sum over the Ray processes that train, "largest worker" the largest of them; "runtime" all others of
-    the tree (the command itself, SuperLink, Ray's own processes); "all" the sum at one moment. Memory that processes
+    the tree (the command itself, its guard, Ray's own processes); "all" the sum at one moment. Memory that processes
     share, such as Ray's object store and mapped weights, counts in each of them.
     """
 
@@ -94,8 +93,8 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
 
 
 def _role(process: psutil.Process) -> str:
-    """Ray renames its workers to "ray::...", and its own agents likewise; flwr-simulation runs the ServerApp."""
+    """Ray renames its workers to "ray::...", and its own agents likewise."""
     command = process.cmdline()
     if command and command[0].startswith("ray::") and "Agent" not in command[0]:
         return "workers"
-    return "server" if any(Path(part).name == "flwr-simulation" for part in command[:2]) else "runtime"
+    return "server" if "slimfed.platform.server.simulation" in command and "--scratch" not in command else "runtime"

@@ -5,7 +5,6 @@ as from a terminal, and continue when the dashboard ends.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from slimfed.clients.errors import InputError
 from slimfed.dashboard.access import login
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import located
+from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import ask_to_stop
 from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
 from slimfed.platform.store.dashboard_reader import Insight
@@ -83,7 +83,7 @@ def _ask_who() -> None:
 
 def _command(source: Source, *arguments: str) -> Answer:
     _ask_who()
-    environment = {**os.environ, "SLIMFED_HOME": str(source.home), "SLIMFED_STORE": source.named}
+    environment = {**child_environment(), "SLIMFED_HOME": str(source.home), "SLIMFED_STORE": source.named}
     try:
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *arguments],

@@ -1,7 +1,6 @@
 """Serves the dashboard: ``python -m slimfed.dashboard.serve --port 8501``."""
 
 import argparse
-import os
 import socket
 import subprocess
 import sys
@@ -15,9 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from slimfed.clients.errors import InputError
 from slimfed.dashboard.access.login import check_address, has_login
 from slimfed.dashboard.access.token_gate import PARAMETER, TOKEN, chosen_token, cookie_name, new_token
 from slimfed.dashboard.access.users import AccessError
+from slimfed.platform.launch.child_environment import child_environment
+from slimfed.platform.launch.ports import refuse_port_in_use
 
 APP = Path(__file__).with_name("web.py")
 START_SECONDS = 180.0
@@ -85,7 +87,7 @@ def serving(environment: dict[str, str]) -> Iterator[Served]:
         port = probe.getsockname()[1]
     served = Served(f"http://127.0.0.1:{port}", new_token())
     command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port)]
-    variables = os.environ | {TOKEN: served.token} | environment
+    variables = child_environment() | {TOKEN: served.token} | environment
     with TemporaryFile() as log:
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -113,18 +115,6 @@ def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
-def check_port(address: str, port: int) -> None:
-    """Raises :class:`AccessError` if the port cannot be listened on, before anything slow is imported."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-    except OSError as error:
-        cause = os.strerror(error.errno) if error.errno else str(error)
-        raise AccessError(f"--address {address} --port {port}: cannot listen there ({cause}); choose another") from None
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m slimfed.dashboard.serve", description="Serve slimfed's dashboard.")
@@ -135,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_address(given.address)
         # In the environment, which no other account can read; the list of processes shows arguments to all.
         os.environ[TOKEN] = "" if has_login() else chosen_token()
-        check_port(given.address, given.port)
-    except AccessError as error:
+        refuse_port_in_use(given.port, given.address)
+    except (AccessError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     from streamlit.web import cli

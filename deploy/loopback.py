@@ -159,7 +159,7 @@ class Loopback:
 
     def _spawn(self, name: str, command: Sequence[str]) -> None:
         # With the tools of this installation, wherever its environment is; and few threads, for there are many nodes.
-        given = environment(self.folder / "flower", {**self.variables, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+        given = environment({**self.variables, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
         guard = [
             sys.executable,
             "-m",
@@ -195,7 +195,7 @@ class Loopback:
         return sum(node["status"] == "online" for node in listed["nodes"])
 
     def _flwr(self, *arguments: str) -> str:
-        given = environment(self.folder / "flower", {})
+        given = environment(self.variables)
         done = subprocess.run(
             [program("flwr", given), *arguments], env=given, capture_output=True, text=True, timeout=60, check=False
         )

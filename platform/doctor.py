@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from typing import Literal
 
 import psutil
 
+from slimfed.clients.errors import InputError
 from slimfed.clients.processors import processor_count
+from slimfed.platform.launch.scratch import scratch_base
 
 Level = Literal["ok", "note", "problem"]
 
@@ -49,6 +52,8 @@ def examine(home: Path, store: Callable[[], str]) -> Iterator[Finding]:
     yield _packages(_PACKAGES, "packages", "problem", "pip install 'slimfed[server]'")
     yield _packages(_DASHBOARD_PACKAGES, "dashboard packages", "note", "pip install 'slimfed[dashboard]'")
     yield _programs()
+    yield _loopback()
+    yield _scratch()
     yield _processors()
     yield _memory()
     yield _bf16()
@@ -79,10 +84,27 @@ def _packages(names: tuple[str, ...], subject: str, level: Level, remedy: str) -
 
 def _programs() -> Finding:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    missing = [name for name in ("flwr", "flower-superlink", "flwr-simulation") if not shutil.which(name, path=places)]
-    if missing:
-        return Finding("flower programs", "problem", f"missing: {', '.join(missing)}", "pip install 'slimfed[server]'")
-    return Finding("flower programs", "ok", "flwr, flower-superlink, flwr-simulation")
+    if not shutil.which("flwr", path=places):
+        return Finding("flower program", "note", "missing: flwr", "only --federation needs it: pip install 'flwr'")
+    return Finding("flower program", "ok", "flwr")
+
+
+def _loopback() -> Finding:
+    """Ray's processes talk to each other over 127.0.0.1, with a key and a token of the run."""
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+    except OSError as error:
+        remedy = "a simulated run needs the loopback interface: ip link set lo up"
+        return Finding("ports", "problem", f"127.0.0.1 cannot be listened on ({error.strerror})", remedy)
+    return Finding("ports", "ok", "a simulated run listens on 127.0.0.1 alone, and answers only who has the run's key")
+
+
+def _scratch() -> Finding:
+    try:
+        return Finding("sockets", "ok", f"in {scratch_base()}")
+    except InputError as error:
+        return Finding("sockets", "problem", str(error), "set TMPDIR to a folder with a short path that you can write")
 
 
 def _processors() -> Finding:

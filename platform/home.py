@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "federation"
 
     @property
+    def lock(self) -> Path:
+        """Locked by the process that computes the run (``launch/run_lock.py``)."""
+        return self.path / "lock"
+
+    @property
     def base(self) -> Path:
         """Hash of the base that the run began with (``server/base_digest.py``)."""
         return self.path / "base.json"

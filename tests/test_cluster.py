@@ -1,4 +1,7 @@
-"""A run on a Ray cluster of two nodes, both on this machine, each with one processor: both compute."""
+"""A run on a Ray cluster of two nodes, both on this machine, each with one processor: both compute.
+
+The cluster answers only who has its token, as docs/cluster.md says.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -51,7 +55,7 @@ def ray_node(scratch: Path, *arguments: str) -> "subprocess.Popen[bytes]":
     ray = program("ray", {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})
     ports = ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
     options = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", *ports, *arguments]
-    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    quiet = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **with_token(scratch)}
     return subprocess.Popen(
         [ray, "start", "--block", *options],
         env=quiet,
@@ -60,6 +64,14 @@ def ray_node(scratch: Path, *arguments: str) -> "subprocess.Popen[bytes]":
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+
+
+def with_token(scratch: Path) -> dict[str, str]:
+    """What every machine of the cluster, and `slimfed`, has in its environment."""
+    token = scratch / "token"
+    if not token.exists():
+        token.write_text("5" * 64)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 def raylet(node: "subprocess.Popen[bytes]") -> psutil.Process | None:
@@ -89,9 +101,17 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@dataclass
+class Cluster:
+    """The port of its head, its two nodes, and the variables with its token."""
+
+    port: int
+    nodes: "list[subprocess.Popen[bytes]]"
+    token: dict[str, str]
+
+
 @pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[int, list[subprocess.Popen[bytes]]]]":
-    """Its port and its two nodes."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
     scratch, port = tmp_path_factory.mktemp("ray"), free_port()
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
     nodes = [ray_node(scratch, *head)]
@@ -99,7 +119,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[int, li
         wait_until(lambda: answers(port) and raylet(nodes[0]), "the head does not start")
         nodes.append(ray_node(scratch, f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.1"))
         wait_until(lambda: raylet(nodes[1]), "the second node does not start")
-        yield port, nodes
+        yield Cluster(port, nodes, with_token(scratch))
     finally:
         below = [process for node in nodes for process in psutil.Process(node.pid).children(recursive=True)]
         for node in nodes:
@@ -110,15 +130,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[int, li
                 process.kill()
 
 
-def test_both_machines_of_a_cluster_compute(
-    cluster: "tuple[int, list[subprocess.Popen[bytes]]]", tmp_path: Path
-) -> None:
-    port, nodes = cluster
+def test_both_machines_of_a_cluster_compute(cluster: Cluster, tmp_path: Path) -> None:
+    port, nodes = cluster.port, cluster.nodes
     (tmp_path / "job.toml").write_text(JOB.format(port=port))
     run = subprocess.Popen(
         [sys.executable, "-c", "from slimfed.platform.cli import main; main()", "run", "job.toml", "--json"],
         cwd=tmp_path,
-        env={**os.environ, "SLIMFED_HOME": str(tmp_path / "home")},
+        env={**os.environ, "SLIMFED_HOME": str(tmp_path / "home"), **cluster.token},
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "run.log").open("wb"),
         text=True,
@@ -135,6 +153,7 @@ def test_both_machines_of_a_cluster_compute(
         run.terminate()
     told, log = run.communicate()[0], (tmp_path / "run.log").read_text()
     assert run.returncode == 0, log
+    assert "is used without RAY_AUTH_MODE=token" not in log
     summary = json.loads(told)
     assert summary["status"] == "done"
     assert summary["rounds"] == 1

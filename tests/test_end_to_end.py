@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,12 @@ class Program:
         out, err = self.process.communicate(timeout=max(deadline - time.monotonic(), 1.0))
         return Ended(self.process.returncode, json.loads(out) if out else {}, err, self._left_over())
 
-    def kill_superlink(self) -> None:
-        """As if the system had run out of memory."""
+    def kill(self, part: str) -> int:
+        """Kill the one running process below it with ``part`` in its command line; returns its id."""
         self.watch()
-        (superlink,) = [process for process in self.seen.values() if process.is_running() and _is_superlink(process)]
-        superlink.kill()
+        (process,) = [each for each in self.seen.values() if each.is_running() and part in " ".join(each.cmdline())]
+        process.kill()
+        return process.pid
 
     def _left_over(self) -> list[str]:
         """What still runs of all that it started."""
@@ -110,11 +112,13 @@ class House:
 
     home: Path
     store: Store
+    temporary: Path
     programs: list[Program] = field(default_factory=list)
 
     def start(self, *arguments: str) -> Program:
         command = [sys.executable, "-c", "from slimfed.platform.cli import main; main()", *arguments]
         environment = {**os.environ, "SLIMFED_HOME": str(self.home)}
+        environment |= {"TMPDIR": str(self.temporary)}
         environment.pop("SLIMFED_STORE", None)
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -151,8 +155,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     for split, rows in zip(("train", "test"), commands(), strict=True):
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in rows[:EXAMPLES]]
         (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines))
-    with Store.open("sqlite", folder / "runs") as store:
-        house = House(folder / "runs", store)
+    with TemporaryDirectory(prefix="e2e", dir="/tmp") as temporary, Store.open("sqlite", folder / "runs") as store:
+        house = House(folder / "runs", store, Path(temporary))
         yield house
     for program in house.programs:
         if program.process.poll() is None:
@@ -164,7 +168,8 @@ class Story:
     """What became of four runs.
 
     ``undisturbed``: two workers, nothing happens. ``interrupted``: one worker, Ctrl-C after its first round;
-    ``resumed``: the same run, resumed. ``stopped``: from another terminal. ``orphaned``: its SuperLink dies.
+    ``resumed``: the same run, resumed, and its only worker killed. ``stopped``: from another terminal. ``orphaned``:
+    the guard of its processes is killed.
     """
 
     undisturbed: Ended
@@ -172,6 +177,7 @@ class Story:
     rounds_when_interrupted: int
     status_when_interrupted: str
     resumed: Ended
+    killed_worker: int
     stopped: Ended
     stop_command: Ended
     orphaned: Ended
@@ -193,6 +199,8 @@ def story(house: House) -> Story:
     undisturbed_end = undisturbed.end()
 
     resumed = house.start("resume", row.id, "--json")
+    resumed.until(lambda: house.rounds_done("interrupted") > row.rounds_done)
+    killed_worker = resumed.kill("ray::ClientAppActor")
     stopped.until(lambda: house.rounds_done("stopped"))
     stop_command = house.start("stop", house.row("stopped").id).end()
     stopped_end = stopped.end()
@@ -200,13 +208,14 @@ def story(house: House) -> Story:
     orphaned = house.run("name=orphaned", *long)
     resumed_end = resumed.end()
     orphaned.until(lambda: house.rounds_done("orphaned"))
-    orphaned.kill_superlink()
+    orphaned.kill("process_guard")
     return Story(
         undisturbed_end,
         interrupted_end,
         row.rounds_done,
         row.status,
         resumed_end,
+        killed_worker,
         stopped_end,
         stop_command,
         orphaned.end(),
@@ -260,7 +269,7 @@ def test_the_run_folder_has_the_job_and_the_logs(house: House, story: Story) -> 
     assert (job.name, job.seed, job.training.rounds) == ("undisturbed", 11, ROUNDS)
     assert "done" in (folder / "logs" / "server.log").read_text()
     assert "Traceback" not in (folder / "logs" / "server.log").read_text()
-    assert (folder / "logs" / "superlink.log").read_text()
+    assert (folder / "logs" / "simulation.log").read_text()
     assert json.loads((folder / "base.json").read_text())["path"] == job.model.path
 
 
@@ -274,7 +283,7 @@ def test_ctrl_c_stops_the_run_and_leaves_no_process(story: Story) -> None:
 
 
 def test_a_resumed_run_equals_the_undisturbed_one_to_the_bit(house: House, story: Story) -> None:
-    """One worker and an interruption against two workers and none."""
+    """One worker, an interruption, and the worker killed, against two workers and nothing of this."""
     assert story.resumed.code == 0, story.resumed.notes
     assert story.resumed.left_over == []
     first, second = story.undisturbed.summary, story.resumed.summary
@@ -296,12 +305,13 @@ def test_stop_from_another_terminal_stops_one_run_of_two(house: House, story: St
     assert house.row("interrupted").status == "done", "it was being resumed meanwhile"
 
 
-def test_a_dead_superlink_fails_the_run_with_its_cause(house: House, story: Story) -> None:
+def test_a_killed_guard_fails_the_run_with_its_cause_and_leaves_nothing(house: House, story: Story) -> None:
     assert story.orphaned.code == 1
     assert story.orphaned.left_over == []
     assert house.row("orphaned").status == "failed"
-    assert "SuperLink ended unexpectedly" in house.row("orphaned").cause
+    assert "the guard of the run's processes was killed by SIGKILL" in house.row("orphaned").cause
 
 
-def _is_superlink(process: psutil.Process) -> bool:
-    return any(Path(part).name == "flower-superlink" for part in process.cmdline()[:2])
+def test_no_run_leaves_a_folder_behind(house: House, story: Story) -> None:
+    """Neither the killed ones nor the others. PyTorch keeps a cache of its own there."""
+    assert [path.name for path in house.temporary.iterdir() if not path.name.startswith("torchinductor")] == []

@@ -16,7 +16,8 @@ REFRESH_SECONDS = 2.0
 
 _MEANING = {
     "server.log": "the server: rounds, evaluations, what was refused",
-    "superlink.log": "Flower's SuperLink: nodes and messages",
+    "simulation.log": "Flower's simulation engine and Ray",
+    "superlink.log": "Flower's SuperLink, in runs of slimfed 0.1.0",
     "app.log": "what the ServerApp printed before it died",
     "launch.log": "the start from the queue",
 }

@@ -15,6 +15,7 @@ from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import FinalStatus, LaunchPlan, Look, launch
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.progress import Display, NoDisplay, open_display
+from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -35,12 +36,12 @@ def run(
 ) -> RunResult:
     """Run a job to its end.
 
-    ``job`` and ``set`` as in :func:`slimfed.load_job`. ``runtime``: "flower" starts a SuperLink and Ray workers and
-    uses all processors, as ``slimfed run`` does; "local" computes in this process, one cohort after another,
-    which starts at once and suits notebooks and small jobs. Both give the same result. ``progress``: show a bar on
-    standard error, or in the notebook. ``on_round`` is called after every round with its :class:`slimfed.RoundFigures`;
-    if it raises, the run is stopped and the error raised again. ``home``: folder of the runs; default: that of the
-    command line. An interrupted run (Ctrl-C) ends as "stopped" and can be resumed.
+    ``job`` and ``set`` as in :func:`slimfed.load_job`. ``runtime``: "flower" starts Flower's simulation engine with Ray
+    workers and uses all processors, as ``slimfed run`` does; "local" computes in this process, one cohort after
+    another, which starts at once and suits notebooks and small jobs. Both give the same result. ``progress``: show a
+    bar on standard error, or in the notebook. ``on_round`` is called after every round with its
+    :class:`slimfed.RoundFigures`; if it raises, the run is stopped and the error raised again. ``home``: folder of the
+    runs; default: that of the command line. An interrupted run (Ctrl-C) ends as "stopped" and can be resumed.
 
     Raises ``InputError`` for a job that cannot run, before anything is written. A failing run raises nothing; its
     status is "failed", and ``cause`` has the cause.
@@ -81,6 +82,7 @@ def resume(
             if is_alive(row):
                 raise InputError(f"run {row.id} is running (process {row.pid} on {row.host}); stop it first")
             folder = run_folder(Path(row.folder).parent, row.id)
+            refuse_if_computed(folder)
             if folder.federation.is_file():
                 raise InputError(f"run {row.id} runs on real devices: continue it with `slimfed resume {row.id}`")
             sizing = check(load_job(folder.job)).sizing

@@ -18,9 +18,12 @@ def dashboard(
 
     from slimfed.clients.errors import InputError
     from slimfed.platform.home import home
+    from slimfed.platform.launch.child_environment import child_environment
+    from slimfed.platform.launch.ports import refuse_port_in_use
 
     if find_spec("streamlit") is None:
         raise InputError("the dashboard's packages are missing: pip install 'slimfed[dashboard]'")
+    refuse_port_in_use(port, address)  # at once: the pages take seconds to import
     # Started by name, as this floor does not import the dashboard; execve, so that signals reach the server.
     command = [sys.executable, "-m", "slimfed.dashboard.serve", "--port", str(port), "--address", address]
-    os.execve(sys.executable, command, {**os.environ, "SLIMFED_HOME": str(home())})
+    os.execve(sys.executable, command, {**child_environment(), "SLIMFED_HOME": str(home())})

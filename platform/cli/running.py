@@ -68,6 +68,7 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
     from slimfed.platform.home import run_folder, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.liveness import is_alive
+    from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
 
@@ -81,6 +82,7 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
                 f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it"
             )
         folder = run_folder(Path(found.folder).parent, found.id)
+        refuse_if_computed(folder)
         if queue:
             store.enqueue(found.id)
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
@@ -117,11 +119,13 @@ def stop(run: RunId) -> None:
 def _check(job: Any, federation: str | None) -> Any:
     """The checked job, from the preflight; the console shows a status meanwhile."""
     with notes().status("checking the job"):
-        from slimfed.platform.launch.federation import check_connection
+        from slimfed.platform.launch.federation import check_connection, open_to_others
         from slimfed.platform.launch.preflight import check
 
         if federation is not None:
             check_connection(federation)
+            for line in open_to_others(federation):
+                notes().print(f"warning: {line}", markup=False, highlight=False, soft_wrap=True)
         return check(job, real=federation is not None)
 
 

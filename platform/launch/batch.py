@@ -22,6 +22,7 @@ from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
 from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.run_creation import create_run
+from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -137,6 +138,7 @@ class _Crew:
             checked = check(task.variant.job)
             return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
+        refuse_if_computed(folder)
         return task.found.id, folder, check(load_job(folder.job))
 
 

@@ -6,39 +6,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import SlimfedError
+from slimfed.platform.launch.child_environment import child_environment
 
 _COMMAND_SECONDS = 60.0
 
-# No telemetry and no version check; tasks are polled often (every look of Flower's, all through the run, costs 2 ms),
-# Ray keeps to itself and keeps its object store small (a round's messages are a few MB; its default is 30% of the
-# memory).
-_SETTINGS = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION": "0.1",
-    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(2 * 1024**3),
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
-# A cluster of the user's must not swallow our workers. Colours, which a notebook's kernel forces on what it starts,
-# would be written into the JSON.
-_UNSET = (
-    "RAY_ADDRESS",
-    "RAY_TMPDIR",
-    "FLWR_DATABASE",
-    "FLWR_OIDC_ENABLED",
-    "FORCE_COLOR",
-    "TTY_COMPATIBLE",
-    "TTY_INTERACTIVE",
-)
+# No telemetry and no version check.
+_SETTINGS = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+# Colours, which a notebook's kernel forces on what it starts, would be written into the JSON.
+_UNSET = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
 class LaunchError(SlimfedError, RuntimeError):
@@ -59,15 +40,15 @@ class AppStatus:
 
 
 class Flower:
-    """``flwr`` with one Flower home; ``connection`` names a SuperLink in that home's configuration."""
+    """``flwr``; ``connection`` names a SuperLink in Flower's configuration."""
 
     def __init__(self, environment: Mapping[str, str], connection: str) -> None:
         self.environment = environment
         self.connection = connection
 
-    def submit(self, app: Path, configuration: Path, options: Sequence[str] = ()) -> str:
+    def submit(self, app: Path, configuration: Path) -> str:
         """Ask for a run of ``app`` with the run configuration in a TOML file; returns Flower's run id."""
-        arguments = [str(app), self.connection, "--run-config", str(configuration), *options]
+        arguments = [str(app), self.connection, "--run-config", str(configuration)]
         return str(self._json("run", *arguments)["run-id"])
 
     def status(self, run_id: str) -> AppStatus:
@@ -113,13 +94,12 @@ class Flower:
         return done.stdout
 
 
-def environment(home: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
-    """Environment of Flower's programs; ``home``: a separate Flower home; None: the user's."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _UNSET}
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Environment of Flower's programs, with the user's Flower configuration."""
+    inherited = {name: value for name, value in child_environment().items() if name not in _UNSET}
     # Flower starts its parts by name, also if the virtual environment is not activated.
     places = [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), inherited.get("PATH", os.defpath)]
-    own = {} if home is None else {"FLWR_HOME": str(home)}
-    return {**inherited, **_SETTINGS, "PATH": os.pathsep.join(places), **own, **extra}
+    return {**inherited, **_SETTINGS, "PATH": os.pathsep.join(places), **extra}
 
 
 def program(name: str, environment: Mapping[str, str]) -> str:

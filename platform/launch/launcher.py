@@ -1,4 +1,4 @@
-"""The launcher: starts the Flower runtime, watches the run, and ends all processes.
+"""The launcher: starts the run's process, or submits the run to a SuperLink, watches it, and ends all processes.
 
 The ServerApp does the work and writes the store; the launcher only watches. It sets the status failed or stopped if the
 ServerApp can no longer do so.
@@ -15,10 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, Protocol
 
-from slimfed.platform.launch.bundle import write_bundle
 from slimfed.platform.launch.federation import Federation
 from slimfed.platform.launch.flwr_cli import LaunchError
-from slimfed.platform.launch.superlink import SuperLink
+from slimfed.platform.launch.simulation import Simulation
 from slimfed.platform.launch.workers import Sizing
 
 _log = logging.getLogger(__name__)
@@ -29,11 +28,9 @@ Ending = tuple[FinalStatus, str]
 FINAL: tuple[FinalStatus, ...] = ("done", "failed", "stopped")
 
 _POLL_SECONDS = 0.25
-_GOING_SECONDS = 10.0
 _HEALTH_SECONDS = 2.0
 _START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
-_LOG_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,23 @@ class Journal(Protocol):
         ...
 
 
+class Runtime(Protocol):
+    """The launcher's interface to what computes a run."""
+
+    def ailment(self) -> str | None:
+        """Why the run can no longer end by itself; None while all is well."""
+        ...
+
+    def last_words(self) -> str:
+        """The end of its log, in one line."""
+        ...
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """The paths and settings of a launch; ``folder`` is the run's folder.
 
-    ``federation`` names the SuperLink of real devices that the run is submitted to; None: a local one for simulated
-    devices.
+    ``federation`` names the SuperLink of real devices that the run is submitted to; None: simulated devices.
     """
 
     run: str
@@ -86,7 +94,7 @@ class LaunchPlan:
 
     @property
     def logs(self) -> Path:
-        """Folder of the run's logs: superlink.log, server.log, and app.log if the ServerApp died."""
+        """Folder of the run's logs: server.log, simulation.log, and app.log if the ServerApp of real devices died."""
         return self.folder / "logs"
 
 
@@ -114,10 +122,9 @@ def launch(
     with nullcontext(stop) if stop is not None else stop_signals() as stop:
         try:
             with _runtime(plan, environment) as runtime:
-                _log.debug("the Flower runtime answers; its log is in %s", plan.logs)
-                submission = _submit(plan, runtime)
-                _log.debug("Flower took the app as run %s", submission)
-                status = _Watch(runtime, submission, journal, stop, plan.logs / "app.log").until_final()
+                _start(plan, runtime)
+                _log.debug("the run's process was started; its logs are in %s", plan.logs)
+                status = _Watch(runtime, journal, stop).until_final()
         except LaunchError as error:
             status = "stopped" if stop.count else "failed"
             journal.finish(status, str(error))
@@ -125,38 +132,28 @@ def launch(
         return Outcome(status, stop.count > 0)
 
 
-def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> SuperLink | Federation:
+def _runtime(plan: LaunchPlan, environment: Mapping[str, str] | None) -> Simulation | Federation:
     if plan.federation is not None:
-        return Federation(plan.federation, plan.folder / "flower", environment)
-    cluster = {"RAY_ADDRESS": plan.sizing.cluster} if plan.sizing.cluster else {}
-    return SuperLink(plan.folder / "flower", plan.logs / "superlink.log", {**(environment or {}), **cluster})
+        return Federation(plan.federation, plan.folder / "flower", plan.logs / "app.log", environment)
+    return Simulation(plan.logs / "simulation.log", plan.sizing, environment)
 
 
-def _submit(plan: LaunchPlan, runtime: SuperLink | Federation) -> str:
-    """Submit the app; returns Flower's run id."""
-    app, size = write_bundle(plan.folder / "flower" / "bundle"), plan.sizing
-    real = plan.federation is not None
-    settings = {"slimfed": {"run": plan.run, "home": str(plan.home), "nodes": size.nodes, "real": real}}
+def _start(plan: LaunchPlan, runtime: Simulation | Federation) -> None:
     if isinstance(runtime, Federation):
-        return runtime.submit(app, settings)
-    own = None if size.cluster else (size.workers, size.gpus)
-    return runtime.submit(app, settings, nodes=size.nodes, own=own, gpu_share=size.gpu_share)
+        runtime.start(plan.run, plan.home, plan.sizing.nodes)
+    else:
+        runtime.start(plan.run, plan.home)
 
 
 class _Watch:
     """Follows one run; every wait in here has a deadline."""
 
-    def __init__(
-        self, superlink: SuperLink | Federation, submission: str, journal: Journal, stop: "StopSignals", app_log: Path
-    ) -> None:
-        self._superlink = superlink
-        self._submission = submission
+    def __init__(self, runtime: Runtime, journal: Journal, stop: "StopSignals") -> None:
+        self._runtime = runtime
         self._journal = journal
         self._stop = stop
-        self._app_log = app_log
         self._began = time.monotonic()
-        self._next_health_check = self._began + _HEALTH_SECONDS  # it was alive a moment ago, and the app is on its way
-        self._app_was_there = False
+        self._next_health_check = self._began + _HEALTH_SECONDS  # it was alive a moment ago
         self._stop_deadline: float | None = None
 
     def until_final(self) -> FinalStatus:
@@ -195,35 +192,12 @@ class _Watch:
         if now < self._next_health_check:
             return None
         self._next_health_check = now + _HEALTH_SECONDS
-        if not self._superlink.alive:
-            return self._superlink_ended()
-        try:
-            if self._superlink.app_process() is not None:
-                self._app_was_there = True
-            elif self._app_was_there or self._superlink.status(self._submission).finished:
-                return "failed", self._post_mortem()
-        except LaunchError:
-            # A SuperLink that is going down answers no more before its guard has seen it.
-            if self._superlink.ended_within(_GOING_SECONDS):
-                return self._superlink_ended()
-            raise
+        ailment = self._runtime.ailment()
+        if ailment is not None:
+            return "failed", ailment
         if not look.began and now - self._began > _START_SECONDS:
-            return "failed", f"the ServerApp did not begin within {_START_SECONDS:.0f} s: {self._app_words()}"
+            return "failed", f"the server did not begin within {_START_SECONDS:.0f} s: {self._runtime.last_words()}"
         return None
-
-    def _superlink_ended(self) -> Ending:
-        return "failed", f"the Flower SuperLink ended unexpectedly: {self._superlink.last_lines()}"
-
-    def _post_mortem(self) -> str:
-        details = self._superlink.status(self._submission).details
-        self._app_log.write_text(self._superlink.app_log(self._submission), encoding="utf-8")
-        if details in ("", "N/A"):
-            details = "its process ended without a word, killed or out of memory"
-        return f"the ServerApp ended before the run did: {details}"
-
-    def _app_words(self) -> str:
-        lines = [line.strip() for line in self._superlink.app_log(self._submission).splitlines() if line.strip()]
-        return " | ".join(lines[-_LOG_LINES:]) or "it printed nothing"
 
 
 class StopSignals:

@@ -2,10 +2,13 @@
 
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from slimfed.platform.home import RunFolder
+from slimfed.platform.launch.run_lock import is_computed
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -31,6 +34,8 @@ def is_alive(run: Any) -> bool:
     heartbeat = as_utc(run.heartbeat_at)
     if run.host != socket.gethostname():
         return (datetime.now(UTC) - heartbeat).total_seconds() < _SILENCE_SECONDS
+    if is_computed(RunFolder(Path(run.folder))):
+        return True  # whatever the clock says, which may have jumped since the last heartbeat
     try:
         # A process that is younger than the last heartbeat is another one with the same id.
         return bool(psutil.Process(run.pid).create_time() <= heartbeat.timestamp() + 1.0)

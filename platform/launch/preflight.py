@@ -1,6 +1,8 @@
 """The preflight: checks of a job within seconds, before a run is created."""
 
+import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +20,7 @@ from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
+from slimfed.platform.launch.scratch import scratch_base
 from slimfed.platform.launch.workers import Sizing
 
 _CLUSTER_SECONDS = 5.0
@@ -50,6 +53,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
     if problems:
         raise InputError("\n".join(problems))
     check_cluster(job)
+    if not real:
+        scratch_base()
     text = load_data(job.data, job.model.task)
     examples = (0,) * job.fleet.devices
     if not real:
@@ -64,7 +69,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    return Checked(choice.job, fleet, examples, choice.sizing, (*choice.reasons, *shortfall(job, blueprint)))
+    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job))
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
@@ -110,6 +116,14 @@ def check_length(job: Job, base: LoadedModel) -> None:
             f"evaluation.generate.max_new_tokens = {longest}: the model can take {base.positions} tokens, and a prompt "
             "needs some of them; give less, or evaluation.generate.examples = 0"
         )
+
+
+def open_cluster(job: Job, variables: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """A line if the Ray cluster is used without a token, so that it is open to whoever reaches its ports."""
+    if not job.engine.cluster or variables.get("RAY_AUTH_MODE") == "token":
+        return ()
+    cause = "is used without RAY_AUTH_MODE=token: whoever reaches its ports can run code as its owner"
+    return (f"engine.cluster = {job.engine.cluster!r} {cause} (docs/cluster.md)",)
 
 
 def check_cluster(job: Job) -> None:

@@ -6,7 +6,6 @@ The queue is in the store, so it survives a restart of the computer; the next ca
 """
 
 import fcntl
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.platform.home import home, run_folder, store_url
+from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.writer import Store
@@ -35,7 +35,7 @@ def call_foreman(place: Path, store: str) -> None:
     with (place / "foreman.log").open("ab") as log:
         subprocess.Popen(
             [sys.executable, "-m", "slimfed.platform.launch.queue_runner"],
-            env={**os.environ, "SLIMFED_HOME": str(place), "SLIMFED_STORE": store},
+            env={**child_environment(), "SLIMFED_HOME": str(place), "SLIMFED_STORE": store},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

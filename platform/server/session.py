@@ -16,6 +16,7 @@ from slimfed.platform.home import home, run_folder, store_url
 from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.launch.run_creation import create_run
+from slimfed.platform.launch.run_lock import computing
 from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.server.base_digest import pin_base
 from slimfed.platform.server.recorder import StoreRecorder
@@ -32,7 +33,7 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
 
     Without a run id (``flwr run .``) a new run is made of the job file ``slimfed.job``, or of the built-in job.
     ``after_round`` is called whenever a round has been recorded. The final status is always written to the store;
-    errors are raised again for Flower.
+    errors are raised again for Flower. Raises ``InputError``, and writes nothing, if another process computes the run.
     """
     place = Path(str(settings["slimfed.home"])) if settings["slimfed.home"] else home()
     if settings["slimfed.run"]:
@@ -44,6 +45,7 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         with Store.open(store_url(job), place) as store:
             run_id, folder = create_run(store, place, checked)
     with (
+        computing(folder),
         Store.open(store_url(job), place) as store,
         _logging_to(folder.logs / "server.log"),
         _recording_end(store, run_id),

@@ -77,7 +77,8 @@ import time
 time.sleep = lambda seconds: threading.Event().wait(seconds) and None
 """
 
-CLOCKS = {"node-0": -240, "ahead": 3600, "behind": -3600, "before": -7200}  # seconds beside the SuperLink's
+EXPIRED = (keys.SERVER_DAYS + 1) * 86_400
+CLOCKS = {"node-0": -240, "ahead": 3600, "behind": -3600, "before": -7200, "after": EXPIRED}  # beside the SuperLink's
 
 
 class Federation(Loopback):
@@ -229,7 +230,7 @@ def kill(federation: Loopback, name: str) -> None:
 
 
 def online(federation: Loopback) -> int:
-    given = environment(federation.folder / "flower", {})
+    given = environment(federation.variables)
     command = [program("flwr", given), "supernode", "list", NAME, "--format", "json"]
     done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120, check=True)
     nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]
@@ -324,7 +325,7 @@ def variables(process: psutil.Process) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def refusals(story: Story) -> dict[str, str]:
     """What registered nodes write that are refused for their clocks, by name, and the SuperLink. All knock at once."""
-    federation, names = story.federation, ["ahead", "behind", "before"]
+    federation, names = story.federation, ["ahead", "behind", "before", "after"]
     keys.write_node_files(federation.folder / "keys", names)
     for name in names:
         federation.register(name)
@@ -338,6 +339,7 @@ def test_a_registered_node_whose_clock_is_wrong_is_refused(refusals: dict[str, s
     refused = [line for line in refusals["superlink"].splitlines() if "activate-node" in line and line.endswith("401")]
     assert len(refused) == 2, "ahead and behind; the nodes themselves are not told why"
     assert "certificate is not yet valid" in refusals["before"]
+    assert "certificate has expired" in refusals["after"], "its own clock says so, as every clock will in a year"
 
 
 def test_without_tls_and_with_another_authority_nobody_gets_through(story: Story, tmp_path: Path) -> None:

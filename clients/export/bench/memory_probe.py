@@ -17,7 +17,7 @@ _DEADLINE_SECONDS = 600.0
 
 def measured_growth(folder: Path, batch: int, length: int) -> int:
     """The same, asked from another process. Raises ``RuntimeError`` if that process fails."""
-    command = [sys.executable, "-m", __name__, str(folder), str(batch), str(length)]
+    command = [sys.executable, "-P", "-m", __name__, str(folder), str(batch), str(length)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_SECONDS)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {folder} failed: {done.stderr.strip().splitlines()[-1]}")

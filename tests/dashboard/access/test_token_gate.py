@@ -145,7 +145,7 @@ def test_a_taken_port_is_said_at_once() -> None:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 2
     assert f"--port {port}" in ended.stderr
-    assert "in use" in ended.stderr
+    assert "another program listens on it" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

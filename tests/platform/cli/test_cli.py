@@ -250,6 +250,19 @@ def test_db_upgrade_makes_and_then_keeps_the_store(home: Path) -> None:
     assert runner.invoke(app, ["db", "upgrade", "--store", "mysql://x"]).exit_code == 2
 
 
+def test_a_dashboard_on_a_port_in_use_is_refused_at_once(home: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = runner.invoke(app, ["dashboard", "--port", str(port)])
+    assert result.exit_code == 2
+    assert f"--port {port}: another program listens on it at 127.0.0.1" in result.output
+    elsewhere = runner.invoke(app, ["dashboard", "--address", "192.0.2.1"])
+    assert elsewhere.exit_code == 2
+    assert "cannot be listened on at 192.0.2.1" in elsewhere.output
+
+
 def test_dashboard_serves_until_interrupted(home: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

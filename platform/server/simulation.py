@@ -1,0 +1,91 @@
+"""The process that computes a simulated run: the server, and Flower's simulation engine, which drives Ray.
+
+Usage: ``python -m slimfed.platform.server.simulation RUN HOME NODES [--gpu-share S] [--workers N --gpus N]``. Messages
+go to the nodes through Ray, and the launcher reads the store, so no other program connects to it. Without ``--workers``
+the nodes are served by the Ray cluster at ``RAY_ADDRESS``.
+"""
+
+import argparse
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from slimfed.platform.launch.scratch import VARIABLE
+
+_RETRIES = 2
+"""How often Ray repeats the work of a worker that was killed, in a new worker, before its devices lose the round."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compute the run to its end."""
+    given = _parse(arguments)
+    # Torch takes as long to import as Ray to start. The server waits for it, and Ray's workers start meanwhile.
+    threading.Thread(target=import_module, args=("slimfed.platform.server.session",), daemon=True).start()
+    _start_ray(given.workers, given.gpus)
+    _simulate(given)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m slimfed.platform.server.simulation", description=main.__doc__)
+    parser.add_argument("run", help="id of the run")
+    parser.add_argument("home", help="folder of the runs")
+    parser.add_argument("nodes", type=int, help="number of simulated nodes")
+    parser.add_argument("--gpu-share", type=float, default=0.0, help="GPUs that a worker gets")
+    parser.add_argument("--workers", type=int, help="processes of the run's own Ray")
+    parser.add_argument("--gpus", type=int, help="GPUs of the run's own Ray")
+    return parser.parse_args(arguments)
+
+
+def _start_ray(workers: int | None, gpus: int | None) -> None:
+    """Start the run's own Ray, or connect to a cluster; its settings are in the environment.
+
+    Ray lets workers import from the folder it is started in, so that is the scratch folder, not a folder of the user's
+    whose files may have the names of modules.
+    """
+    import ray
+
+    own: dict[str, Any] = {} if workers is None else {"num_cpus": workers, "num_gpus": gpus, "include_dashboard": False}
+    with _working_in(os.environ[VARIABLE]):
+        ray.init(logging_level="INFO", log_to_driver=False, **own)
+
+
+def _simulate(given: argparse.Namespace) -> None:
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    from slimfed.clients.clientapp import app as client
+
+    settings = {
+        "slimfed.run": given.run,
+        "slimfed.home": given.home,
+        "slimfed.nodes": given.nodes,
+        "slimfed.real": False,
+    }
+    server = ServerApp()
+
+    @server.main()
+    def compute(grid: Grid, context: Context) -> None:
+        from slimfed.platform.server.session import serve
+
+        serve(grid, settings)
+
+    worker = {"num_cpus": 1, "num_gpus": given.gpu_share, "max_restarts": -1, "max_task_retries": _RETRIES}
+    run_simulation(server, client, given.nodes, backend_config={"client_resources": worker})
+
+
+@contextmanager
+def _working_in(folder: str) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+if __name__ == "__main__":
+    main()
