@@ -1,5 +1,6 @@
 """A node's state for a run: the frozen base, its blueprint, the tokenised text and its division among devices."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -41,6 +42,8 @@ from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
 _PROBE_BATCHES = 2
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,8 @@ def open_hosted_runtime(task: TaskSpec, own: HostedDevice) -> NodeRuntime:
         raise InputError(f"model.path = {path!r}: is a folder; say on the node where it lies, node-config model=FOLDER")
     task = task.model_copy(update={"model": task.model.model_copy(update={"path": path})})
     text = load_own_data(task.data, task.model.task, own.data, task.labels)
+    for dropped in text.dropped:
+        _log.warning("%s", dropped)
     return _runtime(task, text, {own.device: np.arange(len(text.train))})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import load_data
+from slimfed.clients.data.text import Dropped, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
@@ -28,8 +28,9 @@ _HALF_A_POINT = 0.005
 class Checked:
     """A job that can run, without "auto" in ``engine``, its fleet, and the number of examples of each device.
 
-    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, and one if
-    the run cannot come within half a point of its target sparsity.
+    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
+    run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
+    ``dropped``: these files.
     """
 
     job: Job
@@ -37,6 +38,7 @@ class Checked:
     examples: tuple[int, ...]
     sizing: Sizing
     reasons: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
 
 
 def check(job: Job, *, real: bool = False) -> Checked:
@@ -64,7 +66,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    return Checked(choice.job, fleet, examples, choice.sizing, (*choice.reasons, *shortfall(job, blueprint)))
+    reasons = (*choice.reasons, *shortfall(job, blueprint), *map(str, text.dropped))
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
