@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from slimfed.clients.errors import InputError
@@ -29,6 +30,7 @@ from slimfed.clients.spec import ModelSpec
 
 BUILTIN = "builtin:"
 _WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
+_ADAPTER = "adapter_config.json"
 _DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # names in configurations, at any depth
 
 
@@ -110,6 +112,8 @@ def _locate(spec: ModelSpec) -> _Source:
 def _check_folder(name: str, folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f'model.path = "{name}": there is no such folder')
+    if (folder / _ADAPTER).exists():
+        raise _with_adapter(name)
     if not (folder / "config.json").is_file():
         raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
     for file in folder.iterdir():
@@ -121,6 +125,15 @@ def _check_folder(name: str, folder: Path) -> None:
             f'model.path = "{name}" needs its weights as .safetensors, found {found}: '
             "load the model where you trust it and call save_pretrained again"
         )
+
+
+def _with_adapter(name: str) -> InputError:
+    """transformers would load the adapter on top of the weights, or on top of another base that it names."""
+    return InputError(
+        f'model.path = "{name}" has a PEFT adapter ({_ADAPTER}), and whether the model is meant with or without it is '
+        "not known: merge it into the weights and save them (PEFT's merge_and_unload, then save_pretrained), or remove "
+        "the adapter's files"
+    )
 
 
 def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
@@ -176,6 +189,9 @@ def _load_weights(
     """The model, and the names of parameters that the checkpoint did not fill."""
     auto = AutoModelForSequenceClassification if spec.task == "classification" else AutoModelForCausalLM
     try:
+        where = {name: value for name, value in source.options.items() if name != "trust_remote_code"}
+        if find_adapter_config_file(source.path, **where) is not None:
+            raise _with_adapter(source.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "head"))
             model, info = auto.from_pretrained(
