@@ -240,6 +240,7 @@ class TaskSpec(Section):
     privacy: PrivacySpec = PrivacySpec()
     message_mb: float = Field(1000.0, gt=0, description="largest message in MB for each device, in either direction")
     messages: MessageSpec = MessageSpec()
+    inputs: str = Field("", description="one SHA-256 of the files of text and model; empty: they are not checked")
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes, if devices have their own text; None: read from the text"
     )

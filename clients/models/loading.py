@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -92,6 +93,16 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     if positions is not None:
         tokenizer.model_max_length = positions
     return LoadedModel(model, tokenizer, names, head, positions)
+
+
+def model_folder(spec: ModelSpec) -> Path | None:
+    """The folder on this machine that the model's files are in; None if a hub's cache has no copy of it."""
+    if spec.path.startswith(BUILTIN):
+        return _WEIGHTS / spec.path.removeprefix(BUILTIN)
+    if is_local(spec.path):
+        return Path(spec.path).expanduser()
+    config = try_to_load_from_cache(spec.path, "config.json", revision=spec.revision or "main")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _locate(spec: ModelSpec) -> _Source:

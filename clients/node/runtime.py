@@ -20,6 +20,7 @@ from slimfed.clients.evaluation.generation import Prompts, collect, likeness
 from slimfed.clients.evaluation.sample import sample_rows
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
+from slimfed.clients.inputs import check_inputs
 from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
@@ -164,7 +165,7 @@ class NodeRuntime:
 
 @lru_cache(maxsize=2)
 def open_runtime(task: TaskSpec) -> NodeRuntime:
-    """The runtime of a task, cached in the process.
+    """The runtime of a task, cached in the process; with ``task.inputs``, files that have changed are another task's.
 
     Uses the accelerator if there is one; on a CPU one thread, since a machine runs several workers, and sums must not
     depend on their number.
@@ -172,6 +173,7 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
     # Imported here, since it takes seconds and a real node does not need it.
     from slimfed.clients.data.partition import partition
 
+    check_inputs(task)
     text = load_data(task.data, task.model.task)
     return _runtime(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
 
@@ -180,10 +182,11 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
 def open_server_runtime(task: TaskSpec) -> NodeRuntime:
     """The server's runtime if devices have their own text: text is not divided, and labels are those of its text.
 
-    Its ``task`` carries the labels, to be sent.
+    Its ``task`` carries the labels, to be sent, and nothing of the server's own files.
     """
+    check_inputs(task)
     text = load_data(task.data, task.model.task)
-    return _runtime(task.model_copy(update={"labels": text.labels}), text, {})
+    return _runtime(task.model_copy(update={"labels": text.labels, "inputs": ""}), text, {})
 
 
 @lru_cache(maxsize=2)

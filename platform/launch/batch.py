@@ -21,6 +21,7 @@ from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, st
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
 from slimfed.platform.launch.progress import Board
+from slimfed.platform.launch.resuming import resumable
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
@@ -137,7 +138,9 @@ class _Crew:
             checked = check(task.variant.job)
             return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
-        return task.found.id, folder, check(load_job(folder.job))
+        checked = check(load_job(folder.job))
+        resumable(folder, checked)
+        return task.found.id, folder, checked
 
 
 def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:

@@ -15,6 +15,7 @@ from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
+from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
@@ -30,7 +31,7 @@ class Checked:
 
     ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
     run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
-    ``dropped``: these files.
+    ``dropped``: these files. ``inputs``: digests of text, model and profile.
     """
 
     job: Job
@@ -39,6 +40,7 @@ class Checked:
     sizing: Sizing
     reasons: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
+    inputs: Inputs | None = None
 
 
 def check(job: Job, *, real: bool = False) -> Checked:
@@ -67,7 +69,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
         job = on_devices(job)
     choice = choose(job, base, blueprint)
     reasons = (*choice.reasons, *shortfall(job, blueprint), *map(str, text.dropped))
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped)
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text))
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimfed.platform.home import RunFolder, create_run_folder
+from slimfed.platform.inputs import pin_inputs
 from slimfed.platform.job.job import job_to_dict, job_to_toml
 from slimfed.platform.store.writer import FirstStatus, Store
 from slimfed.strategies.protocols import Event
@@ -26,6 +27,8 @@ def create_run(
     try:
         folder.job.touch(mode=0o600)  # the store's URL may hold a password
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
+        if checked.inputs is not None:
+            pin_inputs(folder, checked.inputs)
         folder.logs.mkdir()
         (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
         store.create_run(run_id, job_to_dict(checked.job), folder.path, sweep, status)
