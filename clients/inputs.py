@@ -7,8 +7,6 @@ from pathlib import Path
 
 from slimfed.clients.data.readers.files import ENDINGS
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.loading import model_folder
-from slimfed.clients.sources.hub import is_local
 from slimfed.clients.spec import DataSpec, ModelSpec, TaskSpec
 
 _SPLITS = ("train", "test")
@@ -24,6 +22,8 @@ Digests = dict[str, str]
 
 def data_digests(data: DataSpec) -> Digests:
     """Of the files of a folder with text; nothing for built-in text and data sets of a hub."""
+    from slimfed.clients.sources.hub import is_local  # brings the hub's library
+
     if data.path.startswith("builtin:") or not is_local(data.path):
         return {}
     folder = Path(data.path).expanduser()
@@ -33,6 +33,8 @@ def data_digests(data: DataSpec) -> Digests:
 
 def model_digests(model: ModelSpec) -> Digests:
     """Of the files that decide what a model and its tokenizer compute; nothing if they are not on this machine."""
+    from slimfed.clients.models.loading import model_folder  # brings torch
+
     folder = model_folder(model)
     if folder is None:
         return {}

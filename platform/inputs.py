@@ -9,16 +9,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from slimfed.clients.data.text import TextData, TextSplit
 from slimfed.clients.errors import InputError
 from slimfed.clients.inputs import Digests, data_digests, file_digest, joined, model_digests
-from slimfed.clients.models.loading import model_folder
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job
+
+if TYPE_CHECKING:
+    from slimfed.clients.data.text import TextData, TextSplit  # imports numpy
 
 _LARGEST_FIELDS_BYTES = 2**20
 _BY_FIELD = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -45,7 +46,7 @@ class Inputs(BaseModel):
         return joined({field: digests for field, digests in self.files.items() if field != "fleet.profile"})
 
 
-def read_inputs(job: Job, text: TextData | None = None) -> Inputs:
+def read_inputs(job: Job, text: "TextData | None" = None) -> Inputs:
     """What the job's fields name, as it is now; labels and rows if ``text`` is given."""
     profile = Path(job.fleet.profile)
     files = {"data.path": data_digests(job.data), "model.path": model_digests(job.model)}
@@ -154,6 +155,8 @@ def _difference(before: Any, now: Any) -> str:
 
 def _fields(job: Job) -> dict[str, dict[str, Any]]:
     """The fields of the model's configuration files."""
+    from slimfed.clients.models.loading import model_folder  # brings torch
+
     folder = model_folder(job.model)
     found = {}
     for name in _BY_FIELD if folder is not None else ():
@@ -168,7 +171,7 @@ def _fields(job: Job) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _digest(split: TextSplit) -> str:
+def _digest(split: "TextSplit") -> str:
     """Of all rows of a split."""
     label = None if split.label is None else split.label.tolist()
     columns = [column for column in (split.text, split.prompt, label, split.owner) if column is not None]
