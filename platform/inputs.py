@@ -20,6 +20,7 @@ from slimfed.platform.job.job import Job
 
 if TYPE_CHECKING:
     from slimfed.clients.data.text import TextData, TextSplit  # imports numpy
+    from slimfed.clients.structure import Blueprint
 
 _LARGEST_FIELDS_BYTES = 2**20
 _BY_FIELD = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -31,6 +32,7 @@ class Inputs(BaseModel):
     """``files``: digests by field of the job. ``fields``: of configuration files, by file and field.
 
     ``labels``: names of the classes in order. ``rows``: digests of the splits of a text that is not in files.
+    ``units``: of every block that can be pruned, the number of its heads or channels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +41,7 @@ class Inputs(BaseModel):
     fields: dict[str, dict[str, Any]] = {}
     labels: tuple[str, ...] | None = None
     rows: dict[str, str] = {}
+    units: tuple[int, ...] | None = None
 
     @property
     def of_devices(self) -> str:
@@ -46,14 +49,15 @@ class Inputs(BaseModel):
         return joined({field: digests for field, digests in self.files.items() if field != "fleet.profile"})
 
 
-def read_inputs(job: Job, text: "TextData | None" = None) -> Inputs:
-    """What the job's fields name, as it is now; labels and rows if ``text`` is given."""
+def read_inputs(job: Job, text: "TextData | None" = None, blueprint: "Blueprint | None" = None) -> Inputs:
+    """What the job's fields name, as it is now; labels and rows if ``text`` is given, units with ``blueprint``."""
     profile = Path(job.fleet.profile)
     files = {"data.path": data_digests(job.data), "model.path": model_digests(job.model)}
     if profile.suffix == ".toml" and profile.is_file():
         files["fleet.profile"] = {profile.name: file_digest(profile)}
     rows = {} if text is None or files["data.path"] else {"train": _digest(text.train), "test": _digest(text.test)}
-    return Inputs(files=files, fields=_fields(job), labels=text.labels if text else None, rows=rows)
+    units = None if blueprint is None else tuple(block.units for block in blueprint.blocks)
+    return Inputs(files=files, fields=_fields(job), labels=text.labels if text else None, rows=rows, units=units)
 
 
 def pin_inputs(folder: RunFolder, inputs: Inputs) -> None:
@@ -117,9 +121,16 @@ def _trained(inputs: Inputs) -> Inputs:
 
 
 def check_acceptable(folder: RunFolder, job: Job, inputs: Inputs) -> None:
-    """Raise ``InputError`` if the trained head has another number of classes than the text has now."""
+    """Raise ``InputError`` if what was trained does not fit: another number of classes, of heads or of channels."""
     began = pinned_inputs(folder)
-    before, now = (None if each is None or each.labels is None else len(each.labels) for each in (began, inputs))
+    if began is None:
+        return
+    if began.units is not None and inputs.units is not None and began.units != inputs.units:
+        raise InputError(
+            f"model.path = {job.model.path!r}: its layers have other numbers of heads or channels than the run "
+            "began with, so this change cannot be accepted; put the old config.json back, or start a new run"
+        )
+    before, now = (None if each.labels is None else len(each.labels) for each in (began, inputs))
     if before is not None and now is not None and before != now:
         raise InputError(
             f"data.label = {job.data.label!r}: the run began with {before} labels, the text has {now}: its classifier "

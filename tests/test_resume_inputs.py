@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import slimfed
@@ -173,6 +174,42 @@ def test_another_number_of_labels_is_never_accepted(place: Place) -> None:
         place.write_text(split, [*ROWS * 4, ("a third", "dim")])
     with pytest.raises(slimfed.InputError, match="began with 2 labels, the text has 3"):
         slimfed.resume(place.run, runtime="local", home=place.home, progress=False, accept_changes=True)
+
+
+def test_weights_in_other_files_can_be_accepted_and_other_weights_cannot(place: Place) -> None:
+    file = place.folder / "model" / "model.safetensors"
+    tensors = load_file(file)
+    save_file(dict(reversed(tensors.items())), file, metadata={"format": "pt", "note": "saved again"})
+    with pytest.raises(slimfed.InputError, match=r"model\.safetensors has other content"):
+        slimfed.resume(place.run, runtime="local", home=place.home, progress=False)
+    name = next(name for name in tensors if "attention" in name)
+    save_file(tensors | {name: tensors[name] + 1}, place.folder / "model" / "aside", metadata={"format": "pt"})
+    saved_again = file.read_bytes()
+    (place.folder / "model" / "aside").replace(file)
+    with pytest.raises(slimfed.InputError, match=r"its weights are not those that run .* cannot be accepted"):
+        slimfed.resume(place.run, runtime="local", home=place.home, progress=False, accept_changes=True)
+    file.write_bytes(saved_again)
+    done = slimfed.resume(place.run, runtime="local", home=place.home, progress=False, accept_changes=True)
+    assert (done.status, list(done.events["kind"])) == ("done", ["inputs-changed"])
+
+
+def test_a_configuration_that_does_not_fit_what_was_trained_is_never_accepted(place: Place) -> None:
+    place.change("config.json", num_attention_heads=2)
+    with pytest.raises(slimfed.InputError, match="other numbers of heads or channels than the run began with"):
+        slimfed.resume(place.run, runtime="local", home=place.home, progress=False, accept_changes=True)
+    assert slimfed.open_store(home=place.home).run().status == "stopped"
+
+
+def test_empty_rows_that_are_dropped_are_an_event(place: Place) -> None:
+    place.write_text("train", [*ROWS * 4, ("", "on"), ("dim it", "")])
+    job = slimfed.load_job(place.job(), set={"data.empty": "drop", "training.rounds": 1})
+    done = slimfed.run(job, runtime="local", home=place.home, progress=False)
+    (event,) = done.events.to_dict("records")
+    assert (done.status, event["kind"], event["round"]) == ("done", "rows-dropped", 0)
+    assert "2 of 18 rows of train.csv are empty and dropped" in event["cause"]
+    assert "line 18 (data.text" in event["cause"]
+    log = run_folder(place.home, done.id).logs / "engine.log"
+    assert "2 of 18 rows of train.csv are empty and dropped" in log.read_text()
 
 
 def test_a_damaged_note_is_refused_by_name(place: Place) -> None:

@@ -69,7 +69,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
         job = on_devices(job)
     choice = choose(job, base, blueprint)
     reasons = (*choice.reasons, *shortfall(job, blueprint), *map(str, text.dropped))
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text))
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
