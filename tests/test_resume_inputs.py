@@ -227,6 +227,17 @@ def test_a_new_run_in_the_same_process_reads_the_files_anew(place: Place) -> Non
     assert list(first.rounds.train_loss) != list(second.rounds.train_loss)
 
 
+def test_a_sweep_does_not_mix_runs_of_other_text(place: Place) -> None:
+    def sweep() -> int:
+        found = slimfed.sweep(place.job(), {"training.rounds": [1]}, name="both", runtime="local", home=place.home)
+        return len(found.runs)
+
+    assert sweep() == sweep() == 1
+    other_text(place)
+    with pytest.raises(slimfed.InputError, match=r"(?s)train\.csv has other content.*sweep 'both' began with other"):
+        sweep()
+
+
 def test_a_worker_that_starts_after_a_change_reads_nothing(place: Place) -> None:
     task = place.job().task_spec()
     pinned = task.model_copy(update={"inputs": inputs_digest(task)})
