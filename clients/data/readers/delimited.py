@@ -6,6 +6,7 @@ text/tab-separated-values).
 
 import csv
 import json
+from array import array
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ def read_delimited(file: Path, where: str, needed: Collection[str], delimiter: s
         _check_header(header, where, needed, delimiter, quoted)
         places = {name: header.index(name) for name in needed if name in header}
         columns: dict[str, list[Any]] = {name: [] for name in header}
-        lines = []
+        lines = array("q")
         for number, cells in records:
             if len(cells) != len(header):
                 raise InputError(f"{where}: line {number} {_misfit(len(cells), len(header))}")

@@ -1,8 +1,9 @@
 """JSON files: an object a line, or one list of objects; a value has the type that it is written with."""
 
 import json
+from array import array
 from codecs import BOM_UTF8
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,11 +47,11 @@ def _of_list(file: Path, where: str, needed: Collection[str], stream: BinaryIO) 
 
 def _collect(
     objects: Iterable[tuple[int, dict[str, Any]]], needed: Collection[str]
-) -> tuple[dict[str, list[Any]], list[int]]:
+) -> tuple[dict[str, list[Any]], Sequence[int]]:
     """The columns, and the numbers of the objects."""
     values: dict[str, list[Any]] = {name: [] for name in needed}
     names: dict[str, None] = {}
-    numbers = []
+    numbers = array("q")
     for number, entry in objects:
         numbers.append(number)
         names.update(dict.fromkeys(entry))
@@ -68,7 +69,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        return _DECODER.decode(text)
     except RecursionError:
         raise InputError(f"{where} cannot be read: it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -84,3 +85,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} comes twice in one object")
     return entry
+
+
+# One for all lines, since making it takes longer than reading a line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition)

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import time
@@ -151,6 +152,28 @@ def test_the_builtin_set_serves_both_tasks() -> None:
     assert list(spoken.train.prompt) == list(labelled.train.text)
     assert spoken.train.text[0].endswith(".")
     assert load_data(DataSpec(text="label"), "causal-lm").train.prompt is None
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")
+@pytest.mark.parametrize("name", ["sst2", "trec"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_real_text_is_the_same_in_cells(tmp_path: Path, name: str, ending: str) -> None:
+    plain = load_data(DataSpec(path=str(SHARED / name)), "classification")
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (SHARED / name / f"{split}.jsonl").read_text().split("\n") if line]
+        table = [("text", "label"), *((row["text"], row["label"]) for row in rows)]
+        with (tmp_path / f"{split}{ending}").open("w", newline="") as file:
+            if ending == ".csv":
+                csv.writer(file).writerows(table)
+            else:
+                file.writelines(f"{text}\t{label}\n" for text, label in table)
+    cells = load_data(DataSpec(path=str(tmp_path)), "classification")
+    assert list(cells.train.text) == list(plain.train.text)
+    assert list(cells.test.text) == list(plain.test.text)
+    assert cells.labels == plain.labels
+    assert cells.train.label is not None
+    assert plain.train.label is not None
+    assert cells.train.label.tolist() == plain.train.label.tolist()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")

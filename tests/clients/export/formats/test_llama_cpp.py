@@ -1,5 +1,6 @@
 """The real llama.cpp opens every GGUF file: same tokens, same logits, same text."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from byte_level import HARD, byte_level
 from exported import source, uniform_structure
 from llama_cpp import LlamaCpp
 from small_models import build
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.files.gguf_vocabulary import RULES
@@ -58,6 +59,16 @@ def test_llama_cpp_computes_what_the_model_does(family: str, kind: str, pruned: 
 
 def test_every_rule_that_can_be_written_is_opened_here() -> None:
     assert set(RULES.values()) == {kind for _, kind in FILES}
+
+
+@pytest.mark.parametrize("kind", [GPT2Tokenizer, Qwen2Tokenizer])
+def test_the_tokenizers_of_transformers_can_be_written(kind: type, tmp_path: Path) -> None:
+    model = json.loads(byte_level("gpt-2").backend_tokenizer.to_str())["model"]
+    tokens = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "</s>"}
+    words = kind(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]], **tokens)
+    write(tmp_path / "out", "llama", words)
+    opened = LlamaCpp(tmp_path / "out" / "model.gguf")
+    assert [text for text in HARD if opened.tokens(text) != words(text)["input_ids"]] == []
 
 
 def test_slimfed_and_llama_cpp_go_on_alike(tmp_path: Path) -> None:
