@@ -1,5 +1,6 @@
 """Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,7 @@ def _check_folder(name: str, folder: Path) -> None:
         raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
     for file in folder.iterdir():
         check_inside(folder, file, "model.path")
+    _check_index(name, folder)
     if not any(folder.glob("*.safetensors")):
         pickled = next(folder.glob("*.bin"), None)
         found = f"only {pickled.name}, which is pickled and never read" if pickled else "none"
@@ -136,6 +138,21 @@ def _check_folder(name: str, folder: Path) -> None:
             f'model.path = "{name}" needs its weights as .safetensors, found {found}: '
             "load the model where you trust it and call save_pretrained again"
         )
+
+
+def _check_index(name: str, folder: Path) -> None:
+    """Weights in several files: the index may name files of the folder only."""
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            files = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f'model.path = "{name}": {index.name} cannot be read: {error!r:.100}') from None
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
+                raise InputError(
+                    f'model.path = "{name}": {index.name} names {file!r:.100}, which is no file of the folder; '
+                    "call save_pretrained again"
+                )
 
 
 def _with_adapter(name: str) -> InputError:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -231,6 +232,26 @@ def test_a_snapshot_that_leads_out_of_its_cache_is_refused(
     replaced.symlink_to(bare / "config.json")
     with pytest.raises(InputError, match=r"config\.json points outside the folder"):
         load_model(ModelSpec(path=str(snapshot)), LABELS, 1)
+
+
+def test_weights_in_several_files_are_loaded(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parts = tmp_path_factory.mktemp("parts")
+    BertModel.from_pretrained(bare).save_pretrained(parts, max_shard_size="40KB")
+    tokenizer().save_pretrained(parts)
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    one, several = (load_model(ModelSpec(path=str(path)), LABELS, 1).model for path in (bare, parts))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), several.parameters(), strict=True))
+
+
+def test_an_index_that_names_weights_elsewhere_is_refused(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder may not read outside itself, by its index no more than by a link."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "weights.safetensors"
+    shutil.move(bare / "model.safetensors", elsewhere)
+    save_file({"other": torch.zeros(1)}, bare / "other.safetensors", metadata={"format": "pt"})
+    names = dict.fromkeys(load_file(elsewhere), os.path.relpath(elsewhere, bare))
+    (bare / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json names .*weights\.safetensors"):
+        load_model(ModelSpec(path=str(bare)), LABELS, 1)
 
 
 def test_tasks_that_do_not_fit() -> None:
