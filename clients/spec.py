@@ -6,7 +6,7 @@ floors. All models are immutable. They are sent as JSON inside one Flower ``Conf
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Precision = Literal["fp32", "bf16", "int8"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -48,7 +48,19 @@ class DataSpec(Section):
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
     completion: str | None = Field(None, description="causal-lm: column of the completion to learn")
     max_length: int = Field(64, ge=4, description="largest number of tokens; longer texts are truncated")
+    delimiter: str = Field(",", description="one character that separates the cells of .csv files, such as ;")
+    empty: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="rows whose text, label, prompt, completion or owner is empty: end the run, or are left out",
+    )
     partition: PartitionSpec = PartitionSpec()
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str) -> str:
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            raise ValueError('must be one character, and neither a quote nor the end of a line; for tabs, "\\t"')
+        return delimiter
 
     @model_validator(mode="after")
     def _pair(self) -> "DataSpec":
@@ -228,6 +240,7 @@ class TaskSpec(Section):
     privacy: PrivacySpec = PrivacySpec()
     message_mb: float = Field(1000.0, gt=0, description="largest message in MB for each device, in either direction")
     messages: MessageSpec = MessageSpec()
+    inputs: str = Field("", description="one SHA-256 of the files of text and model; empty: they are not checked")
     labels: tuple[str, ...] | None = Field(
         None, description="names of the classes, if devices have their own text; None: read from the text"
     )

@@ -1,6 +1,7 @@
 """Serves the dashboard: ``python -m slimfed.dashboard.serve --port 8501``."""
 
 import argparse
+import os
 import socket
 import subprocess
 import sys

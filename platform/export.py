@@ -17,6 +17,7 @@ from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
 from slimfed.platform.format import percent, sampled
 from slimfed.platform.home import RunFolder
+from slimfed.platform.inputs import check_unchanged, read_inputs
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.base_digest import check_base
@@ -55,6 +56,7 @@ class Exporter:
         self.prompted = text.test.prompt is not None
         self.base = load_model(self.job.model, text.labels, self.job.seed)
         self.digest = check_base(self.folder, self.job.model, self.base)
+        check_unchanged(self.folder, self.job, read_inputs(self.job, text), export=True)
         try:
             self.fleet = Fleet.restore(discover(self.base.model), *checkpoint.load(newest))
         except (KeyError, ValueError) as error:

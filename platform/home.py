@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "base.json"
 
     @property
+    def inputs(self) -> Path:
+        """Digests of the text, model and profile that the run began with (``platform/inputs.py``)."""
+        return self.path / "inputs.json"
+
+    @property
     def told(self) -> Path:
         """A byte for each disclosure about the devices' text; missing without privacy."""
         return self.path / "told"

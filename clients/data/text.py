@@ -1,34 +1,41 @@
 """Loading of labelled text: from slimfed itself, from files, or from the hub."""
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import datasets
 import numpy as np
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from slimfed.clients.builtin.commands import Row, commands
+from slimfed.clients.data.readers.files import ENDINGS, find_split, read_file
+from slimfed.clients.data.readers.rows import Rows
 from slimfed.clients.errors import InputError
-from slimfed.clients.sources.hub import ask_hub, is_local
-from slimfed.clients.sources.safe_paths import check_inside
+from slimfed.clients.sources.hub import is_local
 from slimfed.clients.spec import DataSpec, PartitionSpec
 
 Task = Literal["classification", "causal-lm"]
 BUILTIN = ("builtin:commands",)
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    # An empty cell is an empty text and "null" is a word; pandas would read both as missing.
-    ".csv": ("csv", {"keep_default_na": False}),
-    # Tab-separated files have no quoting (IANA text/tab-separated-values): a single quote must not join lines.
-    ".tsv": ("csv", {"keep_default_na": False, "sep": "\t", "quoting": 3}),
-    ".parquet": ("parquet", {}),
-}
 _SPLITS = ("train", "test")
+_SHOWN = 5
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The empty rows of a file that were dropped: ``rows`` of ``of`` in all, and where the first of them are."""
+
+    name: str
+    rows: int
+    of: int
+    places: str
+
+    def __str__(self) -> str:
+        return (
+            f'{self.rows} of {self.of} rows of {self.name} are empty and dropped, as data.empty = "drop" says: '
+            f"{self.places}"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,14 @@ class TextSplit:
 
     ``text``: the text (classification), or the completion to learn (causal-lm). ``prompt``: the text before it, which
     is not in the loss. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: its owner
-    (training split of a natural partition only).
+    (training split of a natural partition only). ``dropped``: the empty rows that were left out, if there were any.
     """
 
     text: Sequence[str]
     prompt: Sequence[str] | None = None
     label: np.ndarray | None = None
     owner: Sequence[str] | None = None
+    dropped: Dropped | None = None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -57,6 +65,11 @@ class TextData:
     test: TextSplit
     labels: tuple[str, ...] | None
 
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """The empty rows that were left out of each split."""
+        return tuple(split.dropped for split in (self.train, self.test) if split.dropped is not None)
+
 
 @dataclass(frozen=True)
 class _Columns:
@@ -66,6 +79,11 @@ class _Columns:
     prompt: str | None
     label: str | None
     owner: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All required columns."""
+        return tuple(dict.fromkeys(column for _, column in self.fields()))
 
     def fields(self) -> list[tuple[str, str]]:
         """``(field of the job file, column)`` of all required columns."""
@@ -80,34 +98,33 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class _Raw:
-    """One split before the checks: columns of Python values, and the names of integer labels if the source has them."""
+class _Checked:
+    """A split with rows that can be used, and its columns as they were read."""
 
-    name: str
-    columns: dict[str, list[Any]]
-    label_names: tuple[str, ...] | None = None
+    split: TextSplit
+    rows: Rows
 
 
 def load_data(spec: DataSpec, task: Task) -> TextData:
     """Load the training and the test split of ``spec``.
 
-    Files are read by `datasets` into its own cache, which concurrent processes share; nothing is written beside them. A
-    validation split is not read. Labels are numbered in order: the source's own order of classes if it has one, else
-    integers by value and texts by alphabet. ``builtin:commands`` has the pair prompt and completion for causal-lm and
-    uses it unless the spec names columns.
+    Files are read anew every time, and nothing is written beside them. A cell of a CSV or TSV file is the text that
+    stands there; JSON and Parquet values have their types. A validation split is not read. Labels are numbered in
+    order: the source's own order of classes if it has one, else whole numbers by value and texts by alphabet. Rows with
+    an empty cell in a needed column are refused or left out, as ``spec.empty`` says. ``builtin:commands`` has the pair
+    prompt and completion for causal-lm and uses it unless the spec names columns.
 
-    Raises :class:`InputError` for a missing folder, file, column or split, a value that is not text, a label that only
-    the test split has, and a hub that does not answer.
+    Raises :class:`InputError` for a missing folder, file, column or split, rows that do not fit their header, a value
+    that is not text, a label that only the test split has, and a hub that does not answer.
     """
     columns = _columns(spec, task)
-    raw = _read(spec, columns)
     needed = (columns, replace(columns, owner=None))  # the test split needs no owners
-    for split, wanted in zip(raw, needed, strict=True):
-        _check_present(spec, split, wanted)
-    train, test = (_texts(spec, split, wanted) for split, wanted in zip(raw, needed, strict=True))
+    train, test = (_checked(spec, rows, wanted) for rows, wanted in zip(_read(spec, columns), needed, strict=True))
     if columns.label is None:
-        return TextData(train, test, None)
-    return _label(spec, columns.label, raw, (train, test))
+        return TextData(train.split, test.split, None)
+    known = _label_order(columns.label, train.rows, _label_names(spec, columns.label, train.rows))
+    labelled = [_labelled(spec, columns.label, each, known, "the training split") for each in (train, test)]
+    return TextData(labelled[0], labelled[1], known)
 
 
 def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str] | None) -> TextData:
@@ -120,13 +137,11 @@ def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str
     columns = _columns(own, task)
     splits = []
     for name in _SPLITS:
-        if name == "test" and not any((folder / (name + ending)).is_file() for ending in _READERS):
+        if name == "test" and not any((folder / (name + ending)).is_file() for ending in ENDINGS):
             splits.append(TextSplit((), None, None if columns.label is None else np.zeros(0, dtype=np.int64)))
             continue
-        raw = _read_file(own, _find(own, folder, name), columns)
-        _check_present(own, raw, columns)
-        split = _texts(own, raw, columns)
-        splits.append(split if columns.label is None else _labelled(own, columns.label, raw, split, labels or ()))
+        found = _checked(own, read_file(own, find_split(own.path, folder, name), columns.names), columns)
+        splits.append(found.split if columns.label is None else _labelled(own, columns.label, found, labels or ()))
     return TextData(splits[0], splits[1], None if labels is None else tuple(labels))
 
 
@@ -138,32 +153,9 @@ def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextS
     """
     columns = replace(_columns(spec, task), owner=None)
     file = Path(spec.path).expanduser()
-    if file.is_file():
-        if file.suffix not in _READERS:
-            raise InputError(f'data.path = "{spec.path}": is no text that can be read; valid: {", ".join(_READERS)}')
-        raw = _read_file(spec, file, columns)
-    else:
-        raw = _read(spec, columns)[1]
-    _check_present(spec, raw, columns)
-    texts = _texts(spec, raw, columns)
-    if columns.label is None:
-        return texts
-    return _labelled(spec, columns.label, raw, texts, labels or (), "the model")
-
-
-def _labelled(
-    spec: DataSpec, column: str, raw: _Raw, split: TextSplit, labels: Sequence[str], judge: str = "the server"
-) -> TextSplit:
-    position = {label: index for index, label in enumerate(labels)}
-    numbers = []
-    for row, value in enumerate(_label_values(spec, column, raw)):
-        if str(value) not in position:
-            raise InputError(
-                f'data.label = "{column}": row {row + 1} of {raw.name} of "{spec.path}" has label {str(value)!r:.50}, '
-                f"which {judge} does not know; valid: {', '.join(map(repr, labels[:20]))}"
-            )
-        numbers.append(position[str(value)])
-    return replace(split, label=np.array(numbers, dtype=np.int64))
+    rows = read_file(spec, file, columns.names) if file.is_file() else _read(spec, columns)[1]
+    found = _checked(spec, rows, columns)
+    return found.split if columns.label is None else _labelled(spec, columns.label, found, labels or (), "the model")
 
 
 def _columns(spec: DataSpec, task: Task) -> _Columns:
@@ -175,23 +167,26 @@ def _columns(spec: DataSpec, task: Task) -> _Columns:
     return _Columns(spec.completion or spec.text, spec.prompt, None, owner)
 
 
-# Reading: every source ends as two raw splits.
+# Reading: every source ends as the rows of two splits.
 
 
-def _read(spec: DataSpec, columns: _Columns) -> tuple[_Raw, _Raw]:
+def _read(spec: DataSpec, columns: _Columns) -> Sequence[Rows]:
     if spec.path.startswith("builtin:"):
         if spec.path not in BUILTIN:
             raise InputError(f'data.path = "{spec.path}" is not built in; valid are {", ".join(BUILTIN)}')
-        train, test = commands()
-        return _raw_commands("train", train), _raw_commands("test", test)
+        return [_command_rows(name, rows) for name, rows in zip(_SPLITS, commands(), strict=True)]
     if is_local(spec.path):
-        return _read_folder(spec, columns)
-    return _read_hub(spec, columns)
+        folder = Path(spec.path).expanduser()
+        files = [find_split(spec.path, folder, split) for split in _SPLITS]
+        return [read_file(spec, file, columns.names) for file in files]
+    from slimfed.clients.data.readers.hub import read_hub  # brings `datasets`, which files do not need
+
+    return read_hub(spec.path, _SPLITS, columns.names)
 
 
-def _raw_commands(name: str, rows: Sequence[Row]) -> _Raw:
+def _command_rows(name: str, rows: Sequence[Row]) -> Rows:
     texts = [row.text for row in rows]
-    return _Raw(
+    return Rows(
         name,
         {
             "text": texts,
@@ -203,165 +198,110 @@ def _raw_commands(name: str, rows: Sequence[Row]) -> _Raw:
     )
 
 
-def _read_folder(spec: DataSpec, columns: _Columns) -> tuple[_Raw, _Raw]:
-    folder = Path(spec.path).expanduser()
-    if not folder.is_dir():
-        raise InputError(f'data.path = "{spec.path}": there is no such folder')
-    train, test = (_find(spec, folder, split) for split in _SPLITS)
-    return _read_file(spec, train, columns), _read_file(spec, test, columns)
-
-
-def _find(spec: DataSpec, folder: Path, split: str) -> Path:
-    found = [folder / (split + ending) for ending in _READERS if (folder / (split + ending)).is_file()]
-    if not found:
-        raise InputError(
-            f'data.path = "{spec.path}" has no {split} file; valid are {", ".join(split + e for e in _READERS)}'
-        )
-    if len(found) > 1:
-        raise InputError(f'data.path = "{spec.path}" has {" and ".join(f.name for f in found)}: keep one of them')
-    check_inside(folder, found[0], "data.path")
-    return found[0]
-
-
-def _read_file(spec: DataSpec, file: Path, columns: _Columns) -> _Raw:
-    if file.stat().st_size == 0:
-        raise InputError(f'data.path = "{spec.path}": {file.name} is empty')
-    reader, options = _READERS[file.suffix]
-    try:
-        with _quiet():
-            loaded = datasets.load_dataset(reader, data_files={"train": str(file)}, split="train", **options)
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        raise InputError(f'data.path = "{spec.path}": {file.name} cannot be read: {_reason(error)}') from error
-    return _take(file.name, loaded, columns)
-
-
-def _read_hub(spec: DataSpec, columns: _Columns) -> tuple[_Raw, _Raw]:
-    offline = datasets.config.HF_HUB_OFFLINE
-    if not offline and ask_hub("dataset", "data.path", spec.path, None) == "unreachable":
-        raise InputError(
-            f'data.path = "{spec.path}" is not a folder here and the hub cannot be reached; give a folder with train '
-            "and test files, builtin:commands, or set HF_HUB_OFFLINE=1 to use a copy from the local cache"
-        )
-    try:
-        with _quiet():
-            loaded = datasets.load_dataset(spec.path)
-    except (ConnectionError, DatasetNotFoundError) as error:
-        raise InputError(
-            f'data.path = "{spec.path}" is not a folder here, HF_HUB_OFFLINE is set, and the local cache has no copy; '
-            "give a folder with train and test files, or builtin:commands"
-            if offline
-            else f'data.path = "{spec.path}" cannot be loaded from the hub: {_reason(error)}'
-        ) from error
-    except (DatasetGenerationError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f'data.path = "{spec.path}" cannot be loaded from the hub: {_reason(error)}') from error
-    for split in _SPLITS:
-        if split not in loaded:
-            raise InputError(f'data.path = "{spec.path}" has no split "{split}", only {", ".join(loaded)}')
-    return _take("train", loaded["train"], columns), _take("test", loaded["test"], columns)
-
-
-def _take(name: str, loaded: datasets.Dataset, columns: _Columns) -> _Raw:
-    """The columns that are needed (and the bare names of the others, for error messages)."""
-    needed = {column for _, column in columns.fields()}
-    values = {column: loaded[column][:] if column in needed else [] for column in loaded.column_names}
-    feature = loaded.features.get(columns.label or "")
-    return _Raw(name, values, tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause, on one line: `datasets` wraps the parser's error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:200]
-
-
 # Checking: the guarantees of loaded text.
 
 
-def _check_present(spec: DataSpec, split: _Raw, columns: _Columns) -> None:
-    for field, column in columns.fields():
-        if column not in split.columns:
-            there = ", ".join(split.columns)
-            raise InputError(f'{field} = "{column}": {split.name} of "{spec.path}" has no such column, only {there}')
-    if not split.columns[columns.text]:
-        raise InputError(f'data.path = "{spec.path}": {split.name} has no rows')
-
-
-def _texts(spec: DataSpec, split: _Raw, columns: _Columns) -> TextSplit:
+def _checked(spec: DataSpec, rows: Rows, columns: _Columns) -> _Checked:
+    _check_present(spec, rows, columns)
+    rows, dropped = _without_empty(spec, rows, columns)
     for field, column in columns.fields():
         if column in (columns.text, columns.prompt):
-            _check_text(spec, split, field, column)
-    owner = None
-    if columns.owner is not None:
-        owner = [str(value) for value in split.columns[columns.owner]]
-        empty = [row for row, value in enumerate(split.columns[columns.owner]) if value is None]
-        if empty:
-            raise InputError(
-                f'data.partition.column = "{columns.owner}": row {empty[0] + 1} of {split.name} of "{spec.path}" names '
-                "no owner"
-            )
-    prompt = split.columns[columns.prompt] if columns.prompt else None
-    return TextSplit(split.columns[columns.text], prompt, None, owner)
+            _check_text(spec, rows, field, column)
+    prompt = rows.columns[columns.prompt] if columns.prompt else None
+    owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
+    return _Checked(TextSplit(rows.columns[columns.text], prompt, None, owner, dropped), rows)
 
 
-def _check_text(spec: DataSpec, split: _Raw, field: str, column: str) -> None:
-    for row, value in enumerate(split.columns[column]):
-        if not isinstance(value, str) or not value.strip():
-            what = "empty" if value is None or isinstance(value, str) else f"{type(value).__name__} {value!r}"
-            raise InputError(
-                f'{field} = "{column}": row {row + 1} of {split.name} of "{spec.path}" is {what[:60]}, must be text'
-            )
+def _check_present(spec: DataSpec, rows: Rows, columns: _Columns) -> None:
+    for field, column in columns.fields():
+        if rows.columns and column not in rows.columns:
+            there = ", ".join(rows.columns)
+            raise InputError(f'{field} = "{column}": {rows.name} of "{spec.path}" has no such column, only {there}')
+    if not rows.columns or not rows.columns[columns.text]:
+        raise InputError(f'data.path = "{spec.path}": {rows.name} has no rows')
 
 
-def _label(spec: DataSpec, column: str, raw: tuple[_Raw, _Raw], splits: tuple[TextSplit, TextSplit]) -> TextData:
-    train_values, test_values = (_label_values(spec, column, split) for split in raw)
-    known = _order(train_values, raw[0].label_names)
-    for value in sorted(set(test_values) - set(known), key=str):
-        row = test_values.index(value) + 1
+def _without_empty(spec: DataSpec, rows: Rows, columns: _Columns) -> tuple[Rows, Dropped | None]:
+    """The rows without those that lack a needed value, if ``spec.empty`` allows it; else they are refused."""
+    lacking: dict[int, str] = {}
+    for field, column in columns.fields():
+        for row, value in enumerate(rows.columns[column]):
+            if value is None or (isinstance(value, str) and not value.strip()):
+                lacking.setdefault(row, f'{field} = "{column}"')
+    if not lacking:
+        return rows, None
+    every, first = len(rows.columns[columns.text]), sorted(lacking)[:_SHOWN]
+    more = ", ..." if len(lacking) > _SHOWN else ""
+    places = ", ".join(f"{rows.place(row)} ({lacking[row]})" for row in first) + more
+    if spec.empty == "refuse":
         raise InputError(
-            f'data.label = "{column}": label {value!r} is only in the test split (row {row} of {raw[1].name} of '
-            f'"{spec.path}"); the training split has {", ".join(map(repr, known[:20]))}'
+            f'data.path = "{spec.path}": {len(lacking)} of {every} rows of {rows.name} are empty: {places}; fill them '
+            'in, or drop them with data.empty = "drop"'
         )
-    position = {value: index for index, value in enumerate(known)}
-    train, test = (
-        TextSplit(split.text, None, np.array([position[v] for v in values], dtype=np.int64), split.owner)
-        for split, values in zip(splits, (train_values, test_values), strict=True)
+    if len(lacking) == every:
+        raise InputError(f'data.path = "{spec.path}": {rows.name} has no rows that are not empty')
+    return rows.only([row for row in range(every) if row not in lacking]), Dropped(
+        rows.name, len(lacking), every, places
     )
-    return TextData(train, test, tuple(str(value) for value in known))
 
 
-def _label_values(spec: DataSpec, column: str, split: _Raw) -> list[int | str]:
-    values: list[int | str] = []
-    for row, value in enumerate(split.columns[column]):
-        named = split.label_names is not None and isinstance(value, int)
-        if named and value >= 0:
-            values.append(split.label_names[value])  # type: ignore[index]
-        elif isinstance(value, int | str) and not named and value != "":
-            values.append(int(value) if isinstance(value, bool) else value)
+def _check_text(spec: DataSpec, rows: Rows, field: str, column: str) -> None:
+    for row, value in enumerate(rows.columns[column]):
+        if not isinstance(value, str) or not _is_unicode(value):
+            what = "half of a surrogate pair" if isinstance(value, str) else f"{type(value).__name__} {value!r}"
+            raise InputError(
+                f'{field} = "{column}": {rows.place(row)} of {rows.name} of "{spec.path}" is {what[:60]}, must be text'
+            )
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _labelled(
+    spec: DataSpec, column: str, found: _Checked, labels: Sequence[str], judge: str = "the server"
+) -> TextSplit:
+    """The split with the position in ``labels`` of every row's label; ``judge``: where ``labels`` come from."""
+    position = {label: index for index, label in enumerate(labels)}
+    numbers = []
+    for row, name in enumerate(_label_names(spec, column, found.rows)):
+        if name not in position:
+            raise InputError(
+                f'data.label = "{column}": {found.rows.place(row)} of {found.rows.name} of "{spec.path}" has label '
+                f"{name!r:.50}, which {judge} does not have; valid: {', '.join(map(repr, labels[:20]))}"
+            )
+        numbers.append(position[name])
+    return replace(found.split, label=np.array(numbers, dtype=np.int64))
+
+
+def _label_names(spec: DataSpec, column: str, rows: Rows) -> list[str]:
+    """The name of every row's label: the text that stands in the file."""
+    names, classes = [], rows.class_names.get(column)
+    for row, value in enumerate(rows.columns[column]):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and classes is not None and 0 <= value < len(classes):
+            names.append(classes[value])
+        elif isinstance(value, bool):
+            names.append(str(value).lower())  # as JSON writes it
+        elif (whole and classes is None) or (isinstance(value, str) and _is_unicode(value)):
+            names.append(str(value))
         else:
             raise InputError(
-                f'data.label = "{column}": row {row + 1} of {split.name} of "{spec.path}" is {value!r}, '
+                f'data.label = "{column}": {rows.place(row)} of {rows.name} of "{spec.path}" is {value!r:.50}, '
                 "must be a text or an integer"
             )
-    return values
+    return names
 
 
-def _order(values: Iterable[int | str], names: tuple[str, ...] | None) -> list[int | str]:
-    present = set(values)
-    if names is not None:
-        return [name for name in names if name in present]
-    return sorted(present, key=lambda value: (isinstance(value, str), value))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Disable the progress bars and warnings of `datasets`; a run has its own progress bar."""
-    level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()
+def _label_order(column: str, rows: Rows, names: Sequence[str]) -> tuple[str, ...]:
+    """The different names in order; ``names``: those of all rows."""
+    classes = rows.class_names.get(column)
+    if classes is not None:
+        present = set(names)
+        return tuple(name for name in classes if name in present)
+    if rows.typed:
+        numbers = {str(value) for value in rows.columns[column] if isinstance(value, int)}
+    else:  # a file of cells has no numbers, only texts that may all look like one
+        numbers = set(names) if all(_WHOLE_NUMBER.fullmatch(name) for name in set(names)) else set()
+    return tuple(sorted(set(names), key=lambda name: (0, int(name), "") if name in numbers else (1, 0, name)))

@@ -1,5 +1,6 @@
 """Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -19,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from slimfed.clients.errors import InputError
@@ -29,6 +32,7 @@ from slimfed.clients.spec import ModelSpec
 
 BUILTIN = "builtin:"
 _WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
+_ADAPTER = "adapter_config.json"
 _DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # names in configurations, at any depth
 
 
@@ -92,6 +96,16 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     return LoadedModel(model, tokenizer, names, head, positions)
 
 
+def model_folder(spec: ModelSpec) -> Path | None:
+    """The folder on this machine that the model's files are in; None if a hub's cache has no copy of it."""
+    if spec.path.startswith(BUILTIN):
+        return _WEIGHTS / spec.path.removeprefix(BUILTIN)
+    if is_local(spec.path):
+        return Path(spec.path).expanduser()
+    config = try_to_load_from_cache(spec.path, "config.json", revision=spec.revision or "main")
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def _locate(spec: ModelSpec) -> _Source:
     options: dict[str, Any] = {"trust_remote_code": False}
     if spec.path.startswith(BUILTIN):
@@ -110,10 +124,13 @@ def _locate(spec: ModelSpec) -> _Source:
 def _check_folder(name: str, folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f'model.path = "{name}": there is no such folder')
+    if (folder / _ADAPTER).exists():
+        raise _with_adapter(name)
     if not (folder / "config.json").is_file():
         raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
     for file in folder.iterdir():
         check_inside(folder, file, "model.path")
+    _check_index(name, folder)
     if not any(folder.glob("*.safetensors")):
         pickled = next(folder.glob("*.bin"), None)
         found = f"only {pickled.name}, which is pickled and never read" if pickled else "none"
@@ -121,6 +138,30 @@ def _check_folder(name: str, folder: Path) -> None:
             f'model.path = "{name}" needs its weights as .safetensors, found {found}: '
             "load the model where you trust it and call save_pretrained again"
         )
+
+
+def _check_index(name: str, folder: Path) -> None:
+    """Weights in several files: the index may name files of the folder only."""
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            files = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f'model.path = "{name}": {index.name} cannot be read: {error!r:.100}') from None
+        for file in files:
+            if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
+                raise InputError(
+                    f'model.path = "{name}": {index.name} names {file!r:.100}, which is no file of the folder; '
+                    "call save_pretrained again"
+                )
+
+
+def _with_adapter(name: str) -> InputError:
+    """transformers would load the adapter on top of the weights, or on top of another base that it names."""
+    return InputError(
+        f'model.path = "{name}" has a PEFT adapter ({_ADAPTER}), and whether the model is meant with or without it is '
+        "not known: merge it into the weights and save them (PEFT's merge_and_unload, then save_pretrained), or remove "
+        "the adapter's files"
+    )
 
 
 def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
@@ -176,6 +217,9 @@ def _load_weights(
     """The model, and the names of parameters that the checkpoint did not fill."""
     auto = AutoModelForSequenceClassification if spec.task == "classification" else AutoModelForCausalLM
     try:
+        where = {name: value for name, value in source.options.items() if name != "trust_remote_code"}
+        if find_adapter_config_file(source.path, **where) is not None:
+            raise _with_adapter(source.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "head"))
             model, info = auto.from_pretrained(

@@ -1,5 +1,6 @@
 """A node's state for a run: the frozen base, its blueprint, the tokenised text and its division among devices."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -19,6 +20,7 @@ from slimfed.clients.evaluation.generation import Prompts, collect, likeness
 from slimfed.clients.evaluation.sample import sample_rows
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
+from slimfed.clients.inputs import check_inputs
 from slimfed.clients.messages.records import Orders
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
@@ -41,6 +43,8 @@ from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
 _PROBE_BATCHES = 2
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class NodeRuntime:
 
 @lru_cache(maxsize=2)
 def open_runtime(task: TaskSpec) -> NodeRuntime:
-    """The runtime of a task, cached in the process.
+    """The runtime of a task, cached in the process; with ``task.inputs``, files that have changed are another task's.
 
     Uses the accelerator if there is one; on a CPU one thread, since a machine runs several workers, and sums must not
     depend on their number.
@@ -169,6 +173,7 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
     # Imported here, since it takes seconds and a real node does not need it.
     from slimfed.clients.data.partition import partition
 
+    check_inputs(task)
     text = load_data(task.data, task.model.task)
     return _runtime(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
 
@@ -177,10 +182,11 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
 def open_server_runtime(task: TaskSpec) -> NodeRuntime:
     """The server's runtime if devices have their own text: text is not divided, and labels are those of its text.
 
-    Its ``task`` carries the labels, to be sent.
+    Its ``task`` carries the labels, to be sent, and nothing of the server's own files.
     """
+    check_inputs(task)
     text = load_data(task.data, task.model.task)
-    return _runtime(task.model_copy(update={"labels": text.labels}), text, {})
+    return _runtime(task.model_copy(update={"labels": text.labels, "inputs": ""}), text, {})
 
 
 @lru_cache(maxsize=2)
@@ -194,6 +200,8 @@ def open_hosted_runtime(task: TaskSpec, own: HostedDevice) -> NodeRuntime:
         raise InputError(f"model.path = {path!r}: is a folder; say on the node where it lies, node-config model=FOLDER")
     task = task.model_copy(update={"model": task.model.model_copy(update={"path": path})})
     text = load_own_data(task.data, task.model.task, own.data, task.labels)
+    for dropped in text.dropped:
+        _log.warning("%s", dropped)
     return _runtime(task, text, {own.device: np.arange(len(text.train))})
 
 

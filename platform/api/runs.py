@@ -66,14 +66,19 @@ def resume(
     progress: bool = True,
     on_round: OnRound | None = None,
     home: str | Path | None = None,
+    accept_changes: bool = False,
 ) -> RunResult:
     """Continue a stopped or failed run at the round after its last finished one; a run that is done stays as it is.
 
     ``run``: a result, or a run's id, its beginning, or "last". The other parameters are those of :func:`run`; a run
-    may be resumed in another runtime than it began in. Raises ``InputError`` for a run that is running.
+    may be resumed in another runtime than it began in. ``accept_changes``: go on although text, tokenizer,
+    configuration or fleet profile are not those that the run began with, which is recorded as an event.
+
+    Raises ``InputError`` for a run that is running, and for such changes unless they are accepted.
     """
     check_runtime(runtime)
     from slimfed.platform.launch.preflight import check  # brings torch
+    from slimfed.platform.launch.resuming import accept, resumable
 
     known = run if isinstance(run, RunResult) else RunResult.read(run, place(home), store_url())
     with Store.open(known.store, known.home) as store:
@@ -85,10 +90,12 @@ def resume(
             refuse_if_computed(folder)
             if folder.federation.is_file():
                 raise InputError(f"run {row.id} runs on real devices: continue it with `slimfed resume {row.id}`")
-            sizing = check(load_job(folder.job)).sizing
+            checked = check(load_job(folder.job))
+            changes = resumable(folder, checked, accept_changes)
             if not store.take_over(row):
                 raise InputError(f"run {row.id} is being resumed by somebody else")
-            _compute(store, row.id, folder, sizing, runtime, progress, on_round)
+            accept(store, row, folder, checked, changes)
+            _compute(store, row.id, folder, checked.sizing, runtime, progress, on_round)
     return known.refresh()
 
 

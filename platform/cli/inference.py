@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.sources.lines import read_texts
 from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, results
 from slimfed.platform.console import notes
@@ -27,7 +28,9 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="texts; default: those of --file, or of standard input")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="file with one text in each line")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="UTF-8 file with one text in each line; blank lines are skipped")
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="causal-lm: longest continuation in tokens")] = 64,
     base: Base = None,
     as_json: Json = False,
@@ -60,6 +63,12 @@ def evaluate(
     ] = None,
     text: Annotated[str | None, typer.Option(help="column of the text; default: as in training")] = None,
     label: Annotated[str | None, typer.Option(help="column of the label; default: as in training")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="data.delimiter of a .csv file; default: as in training")
+    ] = None,
+    empty: Annotated[
+        str | None, typer.Option(help="data.empty, refuse or drop: what to do with empty rows; default: as in training")
+    ] = None,
     lm_eval: Annotated[
         list[str] | None,
         typer.Option("--lm-eval", metavar="TASK", help="evaluate on a task of lm-eval instead; repeatable"),
@@ -71,7 +80,8 @@ def evaluate(
 ) -> None:
     """Evaluate an exported model on labelled text, with the measures of the run."""
     opened = _open(folder, base)
-    found = _lm_eval(opened, lm_eval, tasks, limit) if lm_eval else _measures(opened, data, text, label)
+    columns = {"path": data, "text": text, "label": label, "delimiter": delimiter, "empty": empty}
+    found = _lm_eval(opened, lm_eval, tasks, limit) if lm_eval else _measures(opened, columns)
     if as_json:
         print_json(found)
         return
@@ -80,17 +90,22 @@ def evaluate(
         results().print(f"{name:<18}  {shown}", markup=False, soft_wrap=True)
 
 
-def _measures(opened: "OpenedModel", data: str | None, text: str | None, label: str | None) -> dict[str, Any]:
+def _measures(opened: "OpenedModel", given: dict[str, str | None]) -> dict[str, Any]:
+    """The measures on the text of the run, with the fields of ``[data]`` that are given in place of the run's."""
     from slimfed.clients.data.text import load_test
-    from slimfed.clients.spec import GenerationSpec
+    from slimfed.clients.spec import DataSpec, GenerationSpec
+    from slimfed.platform.job.field_errors import validate
 
     manifest = opened.manifest
-    changes = {"path": data, "text": text, "label": label}
-    spec = manifest.data.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    if data is not None and manifest.prompted and spec.prompt is None:  # the built-in text has no columns to name
-        spec = spec.model_copy(update={"prompt": "prompt", "completion": text or "completion"})
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "path" in changes and manifest.prompted and manifest.data.prompt is None:  # the built-in text names no columns
+        changes |= {"prompt": "prompt", "completion": changes.get("text", "completion")}
+    spec = validate(DataSpec, manifest.data.model_dump() | changes, "data.")
+    text = load_test(spec, manifest.task, manifest.labels)
+    if text.dropped is not None:
+        notes().print(str(text.dropped), markup=False, soft_wrap=True)
     with notes().status("measuring"):
-        found = opened.evaluate(load_test(spec, manifest.task, manifest.labels), GenerationSpec())
+        found = opened.evaluate(text, GenerationSpec())
     measures = {name: value for name, value in asdict(found).items() if value is not None}
     if manifest.task == "causal-lm":
         measures["perplexity"] = math.exp(min(found.loss, 700.0))
@@ -115,17 +130,30 @@ def _open(folder: Path, base: Path | None) -> "OpenedModel":
 
 
 def _lines(texts: list[str] | None, file: Path | None) -> list[str]:
-    """The texts of the arguments, the file or standard input. Raises ``InputError`` if there are none."""
+    """The texts of the arguments, the file or standard input.
+
+    Raises ``InputError`` if there are none, and with the number of the line for bytes that are not UTF-8.
+    """
     if texts and file is not None:
         raise InputError("give texts or --file, not both")
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--file = {str(file)!r}: cannot be read as text ({error})") from None
+            with file.open("rb") as stream:
+                lines = read_texts(stream, f"--file = {str(file)!r}")
+        except OSError as error:
+            raise InputError(f"--file = {str(file)!r}: cannot be read ({error.strerror})") from None
     else:
-        lines = texts or sys.stdin.read().splitlines()
+        lines = [_valid(text) for text in texts] if texts else read_texts(sys.stdin.buffer, "standard input")
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise InputError("there is no text; give some, or --file, or standard input with a text a line")
     return lines
+
+
+def _valid(text: str) -> str:
+    """An argument, if the bytes that were given are UTF-8. Raises ``InputError``."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"text {text!r:.60}: is not UTF-8; convert it first, for example with iconv") from None
+    return text

@@ -63,11 +63,20 @@ def run(
         raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json, profile))
 
 
-def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
+def resume(
+    run: RunId,
+    queue: Queue = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="go on although text, tokenizer, configuration or profile have changed"),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.launch.liveness import is_alive
+    from slimfed.platform.launch.resuming import accept, resumable
     from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -83,12 +92,15 @@ def resume(run: RunId, queue: Queue = False, as_json: Json = False) -> None:
             )
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
+        checked = _check(load_job(folder.job), _federation(folder))
+        changes = resumable(folder, checked, accept_changes)
         if queue:
+            accept(store, found, folder, checked, changes)
             store.enqueue(found.id)
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
-        checked = _check(load_job(folder.job), _federation(folder))
         if not store.take_over(found):
             raise InputError(f"run {found.id} is being resumed by somebody else; `slimfed show {found.id}` shows it")
+        accept(store, found, folder, checked, changes)
         raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
 
 

@@ -20,15 +20,18 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise InputError(f"{what} {str(path)!r}: is larger than {_LARGEST_BYTES >> 20} MiB, which no {what} is")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte-order mark
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{what} {str(path)!r}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{what} {str(path)!r}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{what} {str(path)!r}: is not UTF-8 text, a TOML file is needed") from None
+    except UnicodeDecodeError as error:
+        line = bytes(error.object).count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{what} {str(path)!r}: line {line} is not UTF-8 text, which TOML is; save it as UTF-8"
+        ) from None
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else error
         raise InputError(f"{what} {str(path)!r}: is not valid TOML: {reason}") from None

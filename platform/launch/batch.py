@@ -15,12 +15,14 @@ from slimfed.clients.processors import processor_count
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
+from slimfed.platform.inputs import changes_of, read_inputs
 from slimfed.platform.job.job import Job, load_job, parse_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.preflight import Checked, check
 from slimfed.platform.launch.progress import Board
+from slimfed.platform.launch.resuming import resumable
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
@@ -139,7 +141,9 @@ class _Crew:
             return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
         refuse_if_computed(folder)
-        return task.found.id, folder, check(load_job(folder.job))
+        checked = check(load_job(folder.job))
+        resumable(folder, checked)
+        return task.found.id, folder, checked
 
 
 def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:
@@ -153,11 +157,26 @@ def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[T
 
 def _match(reader: Reader, job: Job, sweep: str | None) -> Any:
     rows = reader.runs_like(job.seed, job.method.name, job.training.rounds, job.fleet.devices, sweep)
-    alike = [row for row in rows if _is_job(row.job, job)]
+    alike = [row for row in rows if _is_job(row.job, job) and _began_with_what_there_is(row, job, sweep)]
     found = next((row for row in alike if row.status == "done"), next(iter(alike), None))
     if found is not None and is_alive(found):
         raise InputError(f"run {found.id} is running (process {found.pid} on {found.host}); `slimfed stop` stops it")
     return found
+
+
+def _began_with_what_there_is(row: Any, job: Job, sweep: str | None) -> bool:
+    """True unless text, model or profile have changed since a done run, which a new one then takes the place of.
+
+    Raises ``InputError`` for a run of a sweep, whose runs would not be comparable.
+    """
+    if row.status != "done":
+        return True  # it is checked when it is resumed
+    changes = changes_of(run_folder(Path(row.folder).parent, row.id), job, read_inputs(job))
+    if changes and sweep:
+        raise InputError(
+            "\n".join([*changes, f"run {row.id} of sweep {sweep!r} began with other content: give another --name"])
+        )
+    return not changes
 
 
 def _is_job(stored: Any, job: Job) -> bool:

@@ -10,13 +10,14 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import load_data
+from slimfed.clients.data.text import Dropped, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
+from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
@@ -31,8 +32,9 @@ _HALF_A_POINT = 0.005
 class Checked:
     """A job that can run, without "auto" in ``engine``, its fleet, and the number of examples of each device.
 
-    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, and one if
-    the run cannot come within half a point of its target sparsity.
+    ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
+    run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
+    ``dropped``: these files. ``inputs``: digests of text, model and profile.
     """
 
     job: Job
@@ -40,6 +42,8 @@ class Checked:
     examples: tuple[int, ...]
     sizing: Sizing
     reasons: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    inputs: Inputs | None = None
 
 
 def check(job: Job, *, real: bool = False) -> Checked:
@@ -69,8 +73,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job))
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons)
+    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped))
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:

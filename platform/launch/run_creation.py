@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimfed.platform.home import RunFolder, create_run_folder
+from slimfed.platform.inputs import pin_inputs
 from slimfed.platform.job.job import job_to_dict, job_to_toml
 from slimfed.platform.store import mirror
 from slimfed.platform.store.writer import FirstStatus, Store
+from slimfed.strategies.protocols import Event
 
 if TYPE_CHECKING:
     from slimfed.platform.launch.preflight import Checked  # imports torch, which listing runs does not need
@@ -18,16 +20,22 @@ def create_run(
 ) -> tuple[str, RunFolder]:
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
-    The reasons of the engine choices are in the folder, in ``logs/engine.log``. ``sweep``: the name of the sweep that
+    The reasons of the engine choices are in the folder, in ``logs/engine.log``; empty rows that are left out are an
+    event of round 0. ``sweep``: the name of the sweep that
     the run belongs to.
     """
     run_id, folder = create_run_folder(home)
     try:
         folder.job.touch(mode=0o600)  # the store's URL may hold a password
         folder.job.write_text(job_to_toml(checked.job), encoding="utf-8")
+        if checked.inputs is not None:
+            pin_inputs(folder, checked.inputs)
         folder.logs.mkdir()
         (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
         store.create_run(run_id, job_to_dict(checked.job), folder.path, sweep, status)
+        for each in checked.dropped:
+            remedy = "fill the rows in, or leave them out of the file"
+            store.add_event(run_id, Event(0, "rows-dropped", str(each), remedy))
         store.set_devices(
             run_id,
             [

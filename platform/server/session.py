@@ -12,8 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.node.runtime import open_runtime, open_server_runtime
 from slimfed.clients.verbosity import FORMAT, follow_environment
-from slimfed.platform.home import home, run_folder, store_url
-from slimfed.platform.job.job import load_job
+from slimfed.platform.home import RunFolder, home, run_folder, store_url
+from slimfed.platform.inputs import Inputs, check_unchanged, pin_inputs, pinned_inputs, read_inputs
+from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.run_lock import computing
@@ -55,7 +56,8 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         patience = job.deadlines.store_seconds
         recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=patience, after_round=after_round)
         real = bool(settings["slimfed.real"])
-        runtime = open_server_runtime(job.task_spec()) if real else open_runtime(job.task_spec())
+        task = job.task_spec().model_copy(update={"inputs": _held_inputs(folder, job).of_devices})
+        runtime = open_server_runtime(task) if real else open_runtime(task)
         pin_base(folder, job.model, runtime.base)
         fleet = restored_fleet(runtime, folder, finished) if finished else new_fleet(runtime, job)
         strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
@@ -63,6 +65,15 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)
         strategy.start(grid)
+
+
+def _held_inputs(folder: RunFolder, job: Job) -> Inputs:
+    """What the job's fields name, if it is what the run began with. A run of an older version begins with it now."""
+    found = read_inputs(job)
+    if pinned_inputs(folder) is None:
+        pin_inputs(folder, found)
+    check_unchanged(folder, job, found)
+    return found
 
 
 @contextmanager

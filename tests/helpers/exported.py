@@ -41,13 +41,22 @@ def uniform_structure(blueprint: Blueprint, units: int, channels: int, seed: int
     return Structure(blueprint, keep)
 
 
-def source(family: str, causal: bool, seed: int = 0, structure: Structure | None = None) -> Source:
-    """A random base with a random adapter and head, in a random structure with unlike layers."""
-    model = build(family, causal, seed)
+def source(
+    family: str,
+    causal: bool,
+    seed: int = 0,
+    structure: Structure | None = None,
+    words: PreTrainedTokenizerFast | None = None,
+) -> Source:
+    """A random base with a random adapter and head, in a random structure with unlike layers.
+
+    ``words``: its tokenizer, for which the base gets as many rows and a few more; default: :func:`tokenizer`.
+    """
+    model = build(family, causal, seed, VOCABULARY if words is None else len(words) + 7)
     blueprint = discover(model)
     prefix = model.base_model_prefix + "."
     head = () if causal else tuple(name for name, _ in model.named_parameters() if not name.startswith(prefix))
-    base = LoadedModel(model, tokenizer(), None if causal else LABELS, head, 64)
+    base = LoadedModel(model, words or tokenizer(), None if causal else LABELS, head, 64)
     draw = np.random.default_rng(seed)
     adapter = draw_adapter(model, blueprint, seed)
     for name in head:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from slimfed.clients.inputs import inputs_digest
 from slimfed.clients.node.runtime import open_runtime
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.home import run_folder
@@ -39,7 +40,8 @@ def tiny_job(*more: str) -> Job:
     sets += ["data.max_length=16", "evaluation.every=3", "evaluation.device_examples=20", "evaluation.devices=1"]
     sets += ["engine.name=cohort", "engine.cohort_size=2", "engine.dtype=fp32", "engine.workers=1"]
     job = load_job(None, [*sets, *more])
-    open_runtime(job.task_spec())
+    task = job.task_spec()
+    open_runtime(task.model_copy(update={"inputs": inputs_digest(task)}))
     return job
 
 

@@ -1,5 +1,7 @@
 """Small random models of every supported family, built from configs: no hub, no weights."""
 
+import copy
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -36,11 +38,13 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2")
 
 
-def build(family: str, causal: bool = False, seed: int = 0) -> PreTrainedModel:
+def build(family: str, causal: bool = False, seed: int = 0, vocabulary: int = VOCABULARY) -> PreTrainedModel:
     """A frozen random model without dropout; biases are random too, so that forgetting one shows."""
     torch.manual_seed(seed)
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    model = kind.from_config(CONFIGS[family]).eval()
+    config = copy.deepcopy(CONFIGS[family])
+    config.vocab_size = vocabulary
+    model = kind.from_config(config).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

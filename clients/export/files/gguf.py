@@ -3,18 +3,17 @@
 A GGUF file says heads and channels once for all layers, so the structure must be uniform. Tensors keep float32.
 """
 
-import json
 from pathlib import Path
 
 import gguf
 import numpy as np
 import torch
-from gguf.vocab import BpeVocab
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
+from slimfed.clients.export.files.gguf_vocabulary import add_vocabulary
 from slimfed.clients.export.files.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.manifest import CARD, Manifest
 from slimfed.clients.export.slim_model import SlimModel
@@ -35,7 +34,8 @@ _ARCHITECTURES = {
 def save_gguf(slim: SlimModel, folder: Path, card: str) -> Manifest:
     """Write ``folder`` with the file, the tokenizer, manifest and card; complete or not at all.
 
-    Raises ``InputError`` if the model is no Llama-like decoder, its layers differ, or its rotary scaling is special.
+    Raises ``InputError`` if the model is no Llama-like decoder, its layers differ, its rotary scaling is special, or
+    llama.cpp cannot repeat its tokenizer.
     """
     config = _config(slim)
     with whole_folder(folder) as aside:
@@ -97,7 +97,7 @@ def _config(slim: SlimModel) -> PreTrainedConfig:
 
 
 def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
-    architecture, _ = _ARCHITECTURES[config.model_type]
+    architecture, _ = _architecture(config)
     writer = gguf.GGUFWriter(folder / FILE, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(f"{slim.manifest.provenance.name} {slim.manifest.provenance.subject}")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -107,14 +107,14 @@ def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_dim = _head_width(config)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    _add_tokens(writer, slim.tokenizer, config.vocab_size, folder)
+    add_vocabulary(writer, slim.tokenizer, config.vocab_size, folder)
     for name, parameter in slim.model.named_parameters():
         writer.add_tensor(_stored_name(config, name), _rotary(parameter.detach().float().numpy(), name, config))
     writer.write_header_to_file()
@@ -123,36 +123,23 @@ def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
     writer.close()
 
 
-def _add_tokens(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> None:
-    """The vocabulary, if it is a byte-level BPE; else none, and the tokenizer's own files have to be used."""
-    try:
-        vocabulary = BpeVocab(folder)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        writer.add_tokenizer_model("no_vocab")
-        return
-    special = set(tokenizer.all_special_ids)
-    texts, kinds = [], []
-    for index, (text, _, kind) in enumerate(vocabulary.all_tokens()):
-        texts.append(text)
-        kinds.append(gguf.TokenType.CONTROL if index in special else kind)
-    for index in range(len(texts), rows):  # rows of the embedding that no token uses
-        texts.append(f"[PAD{index}]".encode())
-        kinds.append(gguf.TokenType.UNUSED)
-    writer.add_tokenizer_model(vocabulary.tokenizer_model)
-    writer.add_tokenizer_pre(_splitting(folder))
-    writer.add_token_list(texts)
-    writer.add_token_types(kinds)
-    gguf.SpecialVocab(folder, load_merges=True, n_vocab=rows).add_to_gguf(writer, quiet=True)
+def _architecture(config: PreTrainedConfig) -> tuple[gguf.MODEL_ARCH, bool]:
+    """The architecture's name in the file, and whether rotary pairs lie side by side.
+
+    llama.cpp's Qwen2 has queries as wide as the hidden states, which they are not once heads are removed. Its Llama has
+    no such limit, and adds biases where a file has them, so it computes the same.
+    """
+    if config.model_type == "qwen2" and config.num_attention_heads * _head_width(config) != config.hidden_size:
+        return _ARCHITECTURES["llama"]
+    return _ARCHITECTURES[config.model_type]
 
 
-def _splitting(folder: Path) -> str:
-    """Name of the rule that splits text before merging: GPT-2's, or llama.cpp's default."""
-    rule = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("pre_tokenizer") or {}
-    return "gpt-2" if rule.get("type") == "ByteLevel" and rule.get("use_regex", True) else "default"
+def _head_width(config: PreTrainedConfig) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _stored_name(config: PreTrainedConfig, name: str) -> str:
-    architecture, _ = _ARCHITECTURES[config.model_type]
+    architecture, _ = _architecture(config)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     found = names.get_name(name, try_suffixes=(".weight", ".bias"))
     if found is None:
@@ -162,7 +149,7 @@ def _stored_name(config: PreTrainedConfig, name: str) -> str:
 
 def _rotary(value: np.ndarray, name: str, config: PreTrainedConfig, back: bool = False) -> np.ndarray:
     """Rows of queries and keys in the order of the format's rotary embedding (halves become pairs), or ``back``."""
-    _, pairs = _ARCHITECTURES[config.model_type]
+    _, pairs = _architecture(config)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     count = next((n for part, n in heads.items() if f".{part}." in name), 0)
     if not pairs or not count:

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import time
@@ -78,14 +79,22 @@ def without(row: dict, name: str) -> dict:
     [
         ([without(row, "text") for row in ROWS], ROWS, ['data.text = "text"', "train.jsonl", "label, user"]),
         (ROWS, [without(row, "label") for row in ROWS], ['data.label = "label"', "test.jsonl", "text, user"]),
-        (ROWS, [{**ROWS[0], "label": "ugly"}], ["'ugly'", "only in the test split", "row 1"]),
-        ([{**ROWS[0], "text": None}, ROWS[1]], ROWS, ["row 1 of train.jsonl", "empty", "must be text"]),
-        ([ROWS[0], {**ROWS[1], "text": "  "}], ROWS, ["row 2 of train.jsonl", "empty"]),
-        ([{**row, "text": 5} for row in ROWS], ROWS, ["row 1 of train.jsonl", "int 5", "must be text"]),
+        (
+            ROWS,
+            [{**ROWS[0], "label": "ugly"}],
+            ["'ugly'", "line 1 of test.jsonl", "which the training split does not have"],
+        ),
+        (
+            [{**ROWS[0], "text": None}, ROWS[1]],
+            ROWS,
+            ["1 of 2 rows of train.jsonl", "line 1 (data.text", 'data.empty = "drop"'],
+        ),
+        ([ROWS[0], {**ROWS[1], "text": "  "}], ROWS, ["1 of 2 rows of train.jsonl", "empty", "line 2"]),
+        ([{**row, "text": 5} for row in ROWS], ROWS, ["line 1 of train.jsonl", "int 5", "must be text"]),
         ([ROWS[0], {**ROWS[1], "text": ["a"]}], ROWS, ["train.jsonl", "list ['a']"]),
-        ([ROWS[0], {**ROWS[1], "text": 7}], ROWS, ["row 2 of train.jsonl", "int 7"]),
+        ([ROWS[0], {**ROWS[1], "text": 7}], ROWS, ["line 2 of train.jsonl", "int 7"]),
         ([{**row, "label": 0.5} for row in ROWS], ROWS, ['data.label = "label"', "0.5", "an integer"]),
-        ([{**ROWS[0], "label": None}, ROWS[1]], ROWS, ['data.label = "label"', "row 1", "None"]),
+        ([{**ROWS[0], "label": None}, ROWS[1]], ROWS, ['data.label = "label"', "line 1", "empty"]),
         ([], ROWS, ["train.jsonl is empty"]),
     ],
 )
@@ -115,7 +124,7 @@ def test_an_owner_column_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_broken_line(tmp_path: Path) -> None:
     spec = write(tmp_path / "d", ".jsonl", ROWS, ROWS)
     (tmp_path / "d" / "train.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", \n')
-    with pytest.raises(InputError, match=r"train\.jsonl cannot be read: "):
+    with pytest.raises(InputError, match=r"train\.jsonl: line 2 cannot be read: .*write an object a line"):
         load_data(spec, "classification")
 
 
@@ -143,6 +152,28 @@ def test_the_builtin_set_serves_both_tasks() -> None:
     assert list(spoken.train.prompt) == list(labelled.train.text)
     assert spoken.train.text[0].endswith(".")
     assert load_data(DataSpec(text="label"), "causal-lm").train.prompt is None
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")
+@pytest.mark.parametrize("name", ["sst2", "trec"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_real_text_is_the_same_in_cells(tmp_path: Path, name: str, ending: str) -> None:
+    plain = load_data(DataSpec(path=str(SHARED / name)), "classification")
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (SHARED / name / f"{split}.jsonl").read_text().split("\n") if line]
+        table = [("text", "label"), *((row["text"], row["label"]) for row in rows)]
+        with (tmp_path / f"{split}{ending}").open("w", newline="") as file:
+            if ending == ".csv":
+                csv.writer(file).writerows(table)
+            else:
+                file.writelines(f"{text}\t{label}\n" for text, label in table)
+    cells = load_data(DataSpec(path=str(tmp_path)), "classification")
+    assert list(cells.train.text) == list(plain.train.text)
+    assert list(cells.test.text) == list(plain.test.text)
+    assert cells.labels == plain.labels
+    assert cells.train.label is not None
+    assert plain.train.label is not None
+    assert cells.train.label.tolist() == plain.train.label.tolist()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine")

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -189,6 +190,68 @@ def test_folders_that_cannot_be_loaded(bare: Path, harm, words: str) -> None:
         load_model(ModelSpec(path=str(bare)), LABELS, 1)
     assert str(bare) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_with_an_adapter_beside_the_weights_is_refused(bare: Path) -> None:
+    """transformers would train on another function than the weights in the folder say."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(BertModel.from_pretrained(bare), LoraConfig(target_modules=["query"]))
+    adapted.save_pretrained(bare)
+    assert (bare / "adapter_config.json").is_file()
+    with pytest.raises(InputError, match=r"has a PEFT adapter \(adapter_config\.json\).*merge_and_unload"):
+        load_model(ModelSpec(path=str(bare)), LABELS, 1)
+
+
+def as_hub_cache(folder: Path, cache: Path) -> Path:
+    """The files of ``folder`` as a hub's cache keeps them; the snapshot."""
+    item = cache / "models--some--model"
+    snapshot = item / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (item / "blobs").mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        shutil.copy(file, item / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(number))
+    return snapshot
+
+
+def test_a_snapshot_in_a_hubs_cache_is_a_folder(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    snapshot = as_hub_cache(bare, tmp_path_factory.mktemp("hub"))
+    loaded, plain = (load_model(ModelSpec(path=str(path)), LABELS, 1).model for path in (snapshot, bare))
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("through", ["snapshot", "blob"])
+def test_a_snapshot_that_leads_out_of_its_cache_is_refused(
+    bare: Path, through: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    snapshot = as_hub_cache(bare, tmp_path_factory.mktemp("hub"))
+    link = snapshot / "config.json"
+    replaced = link if through == "snapshot" else link.resolve()
+    replaced.unlink()
+    replaced.symlink_to(bare / "config.json")
+    with pytest.raises(InputError, match=r"config\.json points outside the folder"):
+        load_model(ModelSpec(path=str(snapshot)), LABELS, 1)
+
+
+def test_weights_in_several_files_are_loaded(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    parts = tmp_path_factory.mktemp("parts")
+    BertModel.from_pretrained(bare).save_pretrained(parts, max_shard_size="40KB")
+    tokenizer().save_pretrained(parts)
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    one, several = (load_model(ModelSpec(path=str(path)), LABELS, 1).model for path in (bare, parts))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), several.parameters(), strict=True))
+
+
+def test_an_index_that_names_weights_elsewhere_is_refused(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder may not read outside itself, by its index no more than by a link."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "weights.safetensors"
+    shutil.move(bare / "model.safetensors", elsewhere)
+    save_file({"other": torch.zeros(1)}, bare / "other.safetensors", metadata={"format": "pt"})
+    names = dict.fromkeys(load_file(elsewhere), os.path.relpath(elsewhere, bare))
+    (bare / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    with pytest.raises(InputError, match=r"model\.safetensors\.index\.json names .*weights\.safetensors"):
+        load_model(ModelSpec(path=str(bare)), LABELS, 1)
 
 
 def test_tasks_that_do_not_fit() -> None:

@@ -67,7 +67,7 @@ def test_labels_are_the_servers_and_in_its_order(tmp_path: Path) -> None:
 
 def test_an_unknown_label_is_named(tmp_path: Path) -> None:
     own = write(tmp_path / "own", [("make it dark", "off"), ("sing", "song")])
-    with pytest.raises(InputError, match=r"row 2 of train\.jsonl .* has label 'song', .* valid: 'on', 'off'"):
+    with pytest.raises(InputError, match=r"line 2 of train\.jsonl .* has label 'song', .* valid: 'on', 'off'"):
         load_own_data(DataSpec(), "classification", own, ("on", "off"))
 
 

@@ -93,6 +93,46 @@ def test_texts_come_from_a_file_or_from_standard_input(folders: dict[str, Path],
     assert call("predict", folder, stdin="wake me at seven\nmusic please\n").splitlines() == lines
 
 
+def test_a_line_of_a_file_is_one_text_whatever_it_holds(folders: dict[str, Path], tmp_path: Path) -> None:
+    texts = ["form\x0cfeed", "next\x85line", "line\u2028separator", "caf\u00e9 \U0001f600"]
+    content = "\ufeff" + "\r\n".join(texts) + "\r\n"
+    (tmp_path / "texts").write_bytes(content.encode())
+    folder = str(folders["encoder onnx"])
+    found = json.loads(call("predict", folder, "--file", str(tmp_path / "texts"), "--json"))
+    assert [each["text"] for each in found] == texts
+    result = runner.invoke(app, ["predict", folder, "--json"], input=content.encode())
+    assert [each["text"] for each in json.loads(result.stdout)] == texts
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = str(folders["encoder onnx"])
+    (tmp_path / "texts").write_bytes(b"wake me\ncaf\xe9\n")
+    for arguments, where in (
+        (["--file", str(tmp_path / "texts")], f"--file = '{tmp_path / 'texts'}'"),
+        ([], "standard input"),
+    ):
+        result = runner.invoke(app, ["predict", folder, *arguments], input=b"wake me\ncaf\xe9\n")
+        assert result.exit_code == 2, result.output
+        assert f"{where}: line 2, byte 4 is 0xe9" in " ".join(result.stderr.split())
+    result = runner.invoke(app, ["predict", folder, "caf\udce9"])
+    assert result.exit_code == 2, result.output
+    assert "is not UTF-8" in result.stderr
+
+
+def test_evaluation_reads_a_file_as_the_options_say(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("text;label\nturn on the light;light_on\n;light_on\n")
+    asked = ["evaluate", str(folders["encoder safetensors"]), "--data", str(file), "--json"]
+    assert 'set data.delimiter = ";"' in runner.invoke(app, asked).stderr
+    assert "1 of 2 rows of mine.csv are empty" in runner.invoke(app, [*asked, "--delimiter", ";"]).stderr
+    done = runner.invoke(app, [*asked, "--delimiter", ";", "--empty", "drop"])
+    assert json.loads(done.stdout)["examples"] == 1
+    assert "1 of 2 rows of mine.csv are empty and dropped" in done.stderr
+    wrong = runner.invoke(app, [*asked, "--empty", "keep"])
+    assert wrong.exit_code == 2
+    assert "data.empty = 'keep'" in wrong.stderr
+
+
 def test_evaluation_measures_what_training_measured(folders: dict[str, Path], home: Path) -> None:
     fleet = finished_run(home, {}, run_id="20260101-000000-again")
     runtime = open_runtime(parse_job({"name": "small", "seed": 5, "fleet": {"devices": 3}}).task_spec())
@@ -144,7 +184,7 @@ def test_a_task_of_lm_eval_runs_on_a_decoder(folders: dict[str, Path], tmp_path:
         (["predict", "{encoder}", "--file", "/no/such"], "cannot be read"),
         (["predict", "/no/such/folder", "x"], "there is no such folder"),
         (["evaluate", "{encoder}", "--data", "/no/such"], "there is no such folder"),
-        (["evaluate", "{encoder}", "--label", "user"], "the model does not know"),
+        (["evaluate", "{encoder}", "--label", "user"], "the model does not have"),
         (["evaluate", "{encoder}", "--lm-eval", "x", "--tasks", "/no/such"], "there is no such folder"),
         (["evaluate", "{encoder}", "--lm-eval", "x", "--tasks", "{encoder}"], "has no such task"),
     ],

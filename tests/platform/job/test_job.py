@@ -192,7 +192,11 @@ def test_bad_input_names_field_value_and_what_is_valid(sets: list[str], text: st
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [(b"name = ", "is not valid TOML"), (b"\xff\xfe", "is not UTF-8 text"), (None, "there is no such file")],
+    [
+        (b"name = ", "is not valid TOML"),
+        (b"a = 1\nb\xff\xfe", "line 2 is not UTF-8 text"),
+        (None, "there is no such file"),
+    ],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, text: str) -> None:
     path = tmp_path / "job.toml"
@@ -357,3 +361,9 @@ def test_merging_keeps_what_is_above(below: dict, above: dict) -> None:
 def test_every_field_can_be_named() -> None:
     paths = field_paths(Job)
     assert {"seed", "training.rounds", "data.partition.alpha", "bandit.reward.loss", "fleet.dropout"} <= set(paths)
+
+
+def test_a_byte_order_mark_and_either_line_end_are_no_part_of_a_job_file(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_bytes(b"\xef\xbb\xbfname = 'marked'\r\n[training]\r\nrounds = 3\r\n")
+    job = load_job(tmp_path / "job.toml")
+    assert (job.name, job.training.rounds) == ("marked", 3)

@@ -7,6 +7,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from byte_level import byte_level
 from exported import SCALING, close, logits, masked_logits, save_base, source, uniform_structure
 from peft import PeftModel
 from small_models import DECODERS, build, tokens
@@ -103,7 +104,8 @@ def test_a_change_of_the_base_is_folded_in_but_is_no_peft_adapter(tmp_path: Path
 @pytest.mark.parametrize("family", GGUF)
 def test_gguf_reads_back_as_the_trained_model(family: str, tmp_path: Path) -> None:
     blueprint = discover(build(family, True))
-    origin, batch = source(family, True, structure=uniform_structure(blueprint, 2, 24)), tokens(4)
+    origin = source(family, True, structure=uniform_structure(blueprint, 2, 24), words=byte_level("gpt-2"))
+    batch = tokens(4)
     FORMATS["gguf"].write(origin, tmp_path / "out")
     close(logits(open_model(tmp_path / "out").model, batch), masked_logits(origin, batch))
     reader = gguf.GGUFReader(tmp_path / "out" / "model.gguf")
@@ -119,10 +121,9 @@ def test_gguf_reads_back_as_the_trained_model(family: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])  # its Qwen readers know no width of heads
 def test_transformers_own_reader_opens_the_gguf(family: str, tmp_path: Path) -> None:
-    model = load_model(ModelSpec(path="builtin:tiny-decoder", task="causal-lm"), None, 1)
     blueprint = discover(build(family, True))
-    origin, batch = source(family, True, structure=uniform_structure(blueprint, 2, 24)), tokens(4)
-    origin = replace(origin, base=replace(origin.base, tokenizer=model.tokenizer))
+    origin = source(family, True, structure=uniform_structure(blueprint, 2, 24), words=byte_level("gpt-2"))
+    batch = tokens(4)
     FORMATS["gguf"].write(origin, tmp_path / "out")
     (tmp_path / "out" / "config.json").unlink()  # everything from the one file
     opened = AutoModelForCausalLM.from_pretrained(tmp_path / "out", gguf_file="model.gguf", dtype=torch.float32)
