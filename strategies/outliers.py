@@ -20,6 +20,7 @@ Fault = Literal[
     "names",
     "shape",
     "not-finite",
+    "range",
     "examples",
     "norm",
     "scores",

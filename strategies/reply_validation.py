@@ -5,7 +5,15 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages.records import decode_work, orders_bytes, read_results, strangers, update_bytes
+from slimfed.clients.messages.records import (
+    decode_work,
+    orders_bytes,
+    read_results,
+    strangers,
+    time_fault,
+    update_bytes,
+)
+from slimfed.clients.plain_text import clean
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
@@ -108,7 +116,7 @@ class ReplyValidation:
         self._problems: dict[int, _Problem] = {}
         self._events: list[Event] = []
 
-    def receive(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
+    def receive(self, reply: Message, given: Collection[int], elapsed: float) -> None:
         """Check a node's reply, received ``elapsed`` seconds after the work for the devices ``given`` was sent.
 
         Entries for other devices are ignored.
@@ -125,19 +133,28 @@ class ReplyValidation:
             self._events.append(
                 Event(self._number, "foreign-device", cause, "check what runs on that node", foreign[0])
             )
+        fault = time_fault(reply.content, elapsed)
+        if fault is not None:
+            remedy = "none needed, times are not believed; check what runs on that node"
+            self._events.append(Event(self._number, "node-times", f"node {node}: {fault}", remedy))
         for result in read_results(reply.content, self._fleet.blueprint, given, self._fleet.precision):
             if isinstance(result, Failure):
                 self._problems[result.device] = _failed(self._number, result)
             else:
-                self._check(_timed(result, reply, elapsed) if self._rules.real else result)
+                self._check(result, _Worked(decode_work(reply.content), elapsed) if self._rules.real else None)
 
-    def _check(self, update: Update) -> None:
-        """Check one update and its time by the clock, and add it to the sums if both are accepted."""
+    def _check(self, update: Update, measured: "_Worked | None") -> None:
+        """Check one update and its time by the clock, and add it to the sums if both are accepted.
+
+        ``measured``: the times of a real device, which replace those that it reports.
+        """
         finding = self._inspection.inspect(update)
         if finding is not None:
             self._refuse(update.device, finding)
             return
         device, report = update.device, update.report
+        if measured is not None:
+            report = measured.timed(report)
         bytes_down, bytes_up = self._bytes_down(self._assignments[device]), update_bytes(update, self._fleet.precision)
         completion = self._clock.completion(report, bytes_down, bytes_up)
         problem = _ruled_out(self._assignments[device], completion, self._rules.straggler_seconds)
@@ -194,22 +211,28 @@ class ReplyValidation:
         return DeviceRecord(assignment, status, completion, report, None, checked.bytes_down, bytes_up)
 
 
-def _timed(update: Update, reply: Message, elapsed: float) -> Update:
-    """The update with the times that the server measured; the node reports only the part that was its work.
+@dataclass(frozen=True)
+class _Worked:
+    """``said``: seconds that a node says it worked; ``elapsed``: seconds from the server's send to its receipt."""
 
-    Its peak memory is the measured one, if the node measured any.
-    """
-    worked = min(decode_work(reply.content), elapsed)
-    report = update.report
-    memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
-    workload = replace(report.workload, peak_memory_bytes=memory)
-    return update.with_report(seconds=worked, link_seconds=elapsed - worked, workload=workload)
+    said: float
+    elapsed: float
+
+    def timed(self, report: Report) -> Report:
+        """The report with the times that the server measured; the node reports only the part that was its work.
+
+        Its peak memory is the measured one, if the node measured any.
+        """
+        worked = min(self.said, self.elapsed)
+        memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
+        workload = replace(report.workload, peak_memory_bytes=memory)
+        return replace(report, seconds=worked, link_seconds=self.elapsed - worked, workload=workload)
 
 
 def _last_line(reason: str | None) -> str:
     """The last line of an error's text, which says what went wrong, without the traceback above it."""
     lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return clean(lines[-1]) if lines else "no reason given"
 
 
 def _failed(number: int, failure: Failure) -> _Problem:

@@ -82,7 +82,7 @@ def validate(replies: list[Message]) -> Validated:
     space = GlobalVector(WHOLE, BLUEPRINT)
     validation = ReplyValidation(FLEET, [plan for plan, _ in HONEST], Clock(), sums, space)
     for each in replies:
-        validation.receive(each, {each.metadata.src_node_id - 1})
+        validation.receive(each, {each.metadata.src_node_id - 1}, elapsed=1.0)
     found, accumulated = validation.finish()
     return Validated(found.devices, found.events, accumulated=accumulated)
 
@@ -140,6 +140,8 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
     "NaN scores": (tensor(first(np.nan), "scores"), "not-finite"),
     "huge scores": (tensor(lambda v: v * np.float32(1e9), "scores"), "scores"),
     "negative scores of a huge size": (tensor(lambda v: v * np.float32(-1e9), "scores"), "scores"),
+    "negative scores": (tensor(first(-1e-3), "scores"), "scores"),
+    "scores of what is removed": (tensor(lambda v: v + np.float32(0.1), "scores"), "scores"),
     "short scores": (tensor(lambda v: v[:1], "scores"), "shape"),
     "doubles": (tensor(lambda v: v.astype(np.float64)), "device-failed"),
     "a matrix for a vector": (tensor(lambda v: v[None]), "device-failed"),
@@ -151,8 +153,12 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
     "another round": (metric("round", 9), "late"),
     "no examples": (metric("examples", 0), "examples"),
     "endless examples": (metric("examples", 2**40), "examples"),
-    "a NaN loss": (metric("loss_after", float("nan")), "not-finite"),
-    "negative work": (metric("flops", -1.0), "not-finite"),
+    "a NaN loss": (metric("loss_after", float("nan")), "range"),
+    "negative work": (metric("flops", -1.0), "range"),
+    "work beyond all machines": (metric("flops", 1e300), "range"),
+    "memory beyond all integers": (metric("measured_memory_bytes", 2**63 - 1), "range"),
+    "a loss that nobody has": (metric("loss_before", 1e308), "range"),
+    "an accuracy above one": (metric("test_accuracy", 5.0), "device-failed"),
     "a whole number for a fraction": (metric("loss_after", 1), "device-failed"),
     "a list for a number": (metric("examples", [1, 2]), "device-failed"),
     "a layout that is no JSON": (layout("{"), "device-failed"),
