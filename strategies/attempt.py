@@ -56,7 +56,8 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
     settings, recorder = context.settings, context.recorder
     by_node = distribute(context, fleet, plan, grid)
-    rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
+    central = settings.task.privacy.kind == "central"
+    rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real, compare=not central)
     space = GlobalVector(fleet.adapter, fleet.blueprint)
     sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
     samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None

@@ -20,7 +20,7 @@ from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.agreement import UpdateSamples
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.places import device_bytes
-from slimfed.strategies.outliers import Grades
+from slimfed.strategies.outliers import ALL_GRADES, Grades
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
 from slimfed.strategies.server_state import Fleet
@@ -54,12 +54,14 @@ class ValidationRules:
     """The job's rules for replies.
 
     ``straggler_seconds``: deadline for a device's completion, by the clock; None: no deadline. ``adapter``: which ranks
-    a device may prune. ``real``: every node is one device, and the server measures the times.
+    a device may prune. ``real``: every node is one device, and the server measures the times. ``compare``: refuse
+    outliers of the fleet; False under central privacy, where one device's update must not decide on another's.
     """
 
     straggler_seconds: float | None = None
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     real: bool = False
+    compare: bool = True
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class ReplyValidation:
 
         Outliers of the fleet are refused only here. ``absent``: devices that no node hosts at the moment.
         """
-        outliers, highest = self._inspection.outliers()
+        outliers, highest = self._inspection.outliers() if self._rules.compare else ({}, ALL_GRADES)
         for device, finding in outliers.items():
             del self._checked[device]
             self._refuse(device, finding)

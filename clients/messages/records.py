@@ -232,7 +232,7 @@ def _metric(record: object) -> TypeGuard[MetricRecord]:
     return isinstance(record, MetricRecord)
 
 
-def _lasted(seconds: object, elapsed: float) -> bool:
+def _lasted(seconds: object, elapsed: float) -> TypeGuard[float]:
     """True for a time within ``elapsed`` seconds, up to a difference between two clocks."""
     return isinstance(seconds, float) and 0 <= seconds <= 1.01 * elapsed + 1.0
 
