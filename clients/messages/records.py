@@ -99,6 +99,12 @@ def decode_task(content: RecordDict) -> TaskSpec:
     return TaskSpec.model_validate_json(str(content["task"]["json"]))
 
 
+def assigned_devices(content: RecordDict) -> list[int]:
+    """Numbers of the devices that a message assigns work to."""
+    columns: Any = content["assignments"]
+    return [int(device) for device in columns["device"]]
+
+
 def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
     """Inverse of :func:`encode_orders`. Raises :class:`MalformedMessageError`."""
     try:
