@@ -57,7 +57,13 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     settings, recorder = context.settings, context.recorder
     by_node = distribute(context, fleet, plan, grid)
     central = settings.task.privacy.kind == "central"
-    rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real, compare=not central)
+    rules = ValidationRules(
+        settings.straggler_seconds,
+        settings.task.adapter,
+        settings.real,
+        compare=not central,
+        examples=context.examples,
+    )
     space = GlobalVector(fleet.adapter, fleet.blueprint)
     sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
     samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None

@@ -60,7 +60,9 @@ def accumulators(
         keep, part = set(range(devices)), _whole
     else:
         keep = set(order[:_ERROR_SAMPLE].tolist())
-    return lambda: RoundAccumulator(AGGREGATIONS[settings.aggregation].start(space.before, frame), units, keep, part)
+    method = AGGREGATIONS[settings.aggregation]
+    robust = method.bounds_influence
+    return lambda: RoundAccumulator(method.start(space.before, frame), units, keep, part, robust=robust)
 
 
 def _whole(update: Update) -> Update:

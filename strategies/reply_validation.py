@@ -18,6 +18,7 @@ from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.agreement import UpdateSamples
+from slimfed.strategies.claims import CAP, largest_weight, miscounted
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.outliers import ALL_GRADES, Grades
@@ -56,12 +57,14 @@ class ValidationRules:
     ``straggler_seconds``: deadline for a device's completion, by the clock; None: no deadline. ``adapter``: which ranks
     a device may prune. ``real``: every node is one device, and the server measures the times. ``compare``: refuse
     outliers of the fleet; False under central privacy, where one device's update must not decide on another's.
+    ``examples``: known numbers of examples by device; None if only the devices know them.
     """
 
     straggler_seconds: float | None = None
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     real: bool = False
     compare: bool = True
+    examples: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ class ReplyValidation:
     """Checks the replies of one attempt at a round; an update that is not accepted has no effect.
 
     Call :meth:`receive` for every reply when it arrives, in any order, then :meth:`finish` once. Updates are not kept:
-    accepted ones are added to ``sums``. ``space``: the global adapter that was sent. ``samples``: looks at accepted
-    updates too.
+    accepted ones are added to ``sums``. If the numbers of examples are not known, updates are kept until all claims are
+    there, since the median limits their weights. ``space``: the global adapter that was sent. ``samples``: looks at
+    accepted updates too.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class ReplyValidation:
         grades = Grades.of(ordered, fleet.scores)
         self._inspection = Inspection(self._assignments, space, rules.adapter, grades)
         self._checked: dict[int, _Checked] = {}
+        self._held: dict[int, Update] = {}
         self._problems: dict[int, _Problem] = {}
         self._events: list[Event] = []
 
@@ -150,7 +155,7 @@ class ReplyValidation:
 
         ``measured``: the times of a real device, which replace those that it reports.
         """
-        finding = self._inspection.inspect(update)
+        finding = self._miscount(update.report) or self._inspection.inspect(update)
         if finding is not None:
             self._refuse(update.device, finding)
             return
@@ -161,11 +166,41 @@ class ReplyValidation:
         completion = self._clock.completion(report, bytes_down, bytes_up)
         problem = _ruled_out(self._assignments[device], completion, self._rules.straggler_seconds)
         self._checked[device] = _Checked(report, completion, bytes_down, bytes_up, problem)
-        if problem is None:
-            self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
-            if self._samples is not None:
-                self._samples.add(update)
+        if problem is None and self._weighs_claims:
+            self._held[device] = update
+        elif problem is None:
+            self._sum(update)
         report.structure.forget()
+
+    @property
+    def _weighs_claims(self) -> bool:
+        """True if weights are what devices claim; under central privacy all weights are 1."""
+        return self._rules.examples is None and self._rules.compare
+
+    def _miscount(self, report: Report) -> Finding | None:
+        known = None if self._rules.examples is None else self._rules.examples.get(report.device)
+        return None if known is None else miscounted(report.examples, known)
+
+    def _sum(self, update: Update) -> None:
+        """Add an accepted update to the sums."""
+        self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[update.device]))
+        if self._samples is not None:
+            self._samples.add(update)
+
+    def _sum_held(self) -> None:
+        """Add the updates that were kept, with weights of at most a multiple of the median claim."""
+        claims = {device: update.report.examples for device, update in self._held.items()}
+        most = largest_weight(claims)
+        for device, claimed in sorted(claims.items()):
+            update = self._held.pop(device)
+            if claimed > most:
+                cause = f"claims {claimed} examples, counts as {most}: {CAP} times the median of the fleet"
+                remedy = "none needed; if the device has so many texts, give them to several devices"
+                self._events.append(Event(self._number, "weight-capped", cause, remedy, device))
+                update = update.with_report(examples=most)
+                known = self._checked[device]
+                self._checked[device] = replace(known, report=replace(known.report, examples=most))
+            self._sum(update)
 
     def _bytes_down(self, assignment: Assignment) -> int:
         fleet = self._fleet
@@ -189,7 +224,9 @@ class ReplyValidation:
         outliers, highest = self._inspection.outliers() if self._rules.compare else ({}, ALL_GRADES)
         for device, finding in outliers.items():
             del self._checked[device]
+            self._held.pop(device, None)
             self._refuse(device, finding)
+        self._sum_held()
         events = sorted(self._events, key=lambda event: (event.device or 0, event.kind))
         records = []
         for device, assignment in self._assignments.items():

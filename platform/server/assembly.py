@@ -24,7 +24,14 @@ def assemble(
     clock = _clock(job)
     forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None
     settings = job.strategy_settings(runtime.task, nodes, real=real)
-    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast)
+    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast, _examples(job, runtime, real))
+
+
+def _examples(job: Job, runtime: NodeRuntime, real: bool) -> dict[int, int] | None:
+    """Training texts of every device, if the server knows them; 1 under local privacy, where no device tells them."""
+    if job.privacy.kind == "local":
+        return dict.fromkeys(range(job.fleet.devices), 1)
+    return None if real else {device: len(rows) for device, rows in runtime.parts.items()}
 
 
 def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
