@@ -114,7 +114,8 @@ def drawn_structure(
 
 def shares_kept(structures: Sequence[Structure]) -> np.ndarray:
     """The share of ``structures`` that has each unit, float32 [units]: public scores, in place of the devices'."""
-    return np.mean([structure.keep for structure in structures], axis=0, dtype=np.float64).astype(np.float32)
+    kept = np.stack([structure.keep for structure in structures])
+    return (kept.sum(axis=0) / len(kept)).astype(np.float32)
 
 
 def spent(spec: PrivacySpec, times: int) -> float | None:

@@ -35,7 +35,8 @@ from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.strategies.local_grid import LocalGrid
 
-HOSTILE = "x [/nope] y [red]z \x1b[2J\x1b]0;t\x07\x9b31m \r\nfake line \u202ereversed\u2066 \x00 =1+1 $\\frac$ :smile: <b>&lt;"
+HOSTILE = "x [/nope] y [red]z \x1b[2J\x1b]0;t\x07\x9b31m \r\nfake line \u202ereversed\u2066 \x00 =1+1"
+HOSTILE += " $\\frac$ :smile: <b>&lt;"
 UNSAFE = set("\x1b\x07\x9b\r\x00\u202e\u2066")
 RUNS = ("run-1", "run-2")
 
