@@ -54,7 +54,7 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         real = bool(settings["slimfed.real"])
         runtime = open_server_runtime(job.task_spec()) if real else open_runtime(job.task_spec())
         pin_base(folder, job.model, runtime.base)
-        fleet = restored_fleet(runtime, folder, finished) if finished else new_fleet(runtime, job)
+        fleet = restored_fleet(runtime, job, folder, finished) if finished else new_fleet(runtime, job)
         strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)

@@ -113,11 +113,26 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
         lambda content: content["update-2"].__setitem__("adapter", Array("float32", (4,), "numpy.ndarray", b"garbage")),
         "device-failed",
     ),
+    "an array of a petabyte in a hundred bytes": (
+        lambda content: content["update-2"].__setitem__(
+            "adapter", Array("float32", (2**48,), "numpy.ndarray", _promising(2**48))
+        ),
+        "device-failed",
+    ),
     "a pickled array": (
         lambda content: content["update-2"].__setitem__("adapter", Array("object", (1,), "numpy.ndarray", _pickled())),
         "device-failed",
     ),
 }
+
+
+def _promising(count: int) -> bytes:
+    """A numpy file whose head promises so many numbers, and that has one."""
+    import io
+
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count,)})
+    return file.getvalue() + b"1234"
 
 
 def _pickled() -> bytes:
