@@ -5,15 +5,23 @@ node. Torch is imported only where it is needed, so that a question for the node
 node starts a process for every message, and its import time counts as work.
 """
 
+import logging
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from slimfed.clients.node.identity import HostedDevice
 
+if TYPE_CHECKING:
+    from slimfed.clients.spec import TaskSpec
+
 app = ClientApp()
+
+_log = logging.getLogger(__name__)
+_NOT_TOLD = "not told under local privacy; read the node's log"
 
 
 @app.query()
@@ -28,11 +36,12 @@ def host(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the devices of a message and reply with their updates, or with the cause of a failed device."""
-    from slimfed.clients.messages.records import encode_work
+    from slimfed.clients.messages.records import decode_task, encode_work
 
     began = time.monotonic()
     content = serve(message.content, context.node_config, context.state)
-    encode_work(content, time.monotonic() - began)
+    if decode_task(message.content).privacy.kind != "local":
+        encode_work(content, time.monotonic() - began)
     return Message(content, reply_to=message)
 
 
@@ -41,19 +50,39 @@ def serve(
 ) -> RecordDict:
     """The node's reply to the records of a round, independent of the transport.
 
-    ``config`` is the node's configuration, ``state`` its memory between messages of a run.
+    ``config`` is the node's configuration, ``state`` its memory between messages of a run. Under local privacy an error
+    is told without its cause and times are not told, since both depend on the text; the cause is in the node's log.
     """
-    from slimfed.clients.messages.records import decode_orders, decode_task, encode_phases, encode_results
+    from slimfed.clients.messages.records import assigned_devices, decode_task, encode_results
+    from slimfed.clients.update import Failure
+    from slimfed.clients.verbosity import follow_environment
+
+    follow_environment()
+    task = decode_task(content)
+    if task.privacy.kind != "local":
+        return _served(task, content, config, state)
+    try:
+        reply = _served(task, content, config, state)
+    except Exception:
+        _log.exception("the devices of this node lose the round")
+        return encode_results([Failure(device, _NOT_TOLD) for device in assigned_devices(content)])
+    reply.pop("phases", None)
+    reply["failures"] = ConfigRecord(dict.fromkeys(reply["failures"], _NOT_TOLD))
+    return reply
+
+
+def _served(
+    task: "TaskSpec", content: RecordDict, config: Mapping[str, object] | None, state: RecordDict | None
+) -> RecordDict:
+    """The node's reply with all that it has to tell."""
+    from slimfed.clients.messages.records import decode_orders, encode_phases, encode_results
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_hosted_runtime, open_runtime
     from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.update import Failure
-    from slimfed.clients.verbosity import follow_environment
 
-    follow_environment()
-
-    watch, task, own = Stopwatch(), decode_task(content), HostedDevice.of(config or {})
+    watch, own = Stopwatch(), HostedDevice.of(config or {})
     with watch.phase("open"):
         runtime = open_runtime(task) if own is None else open_hosted_runtime(task, own)
     with watch.phase("decode"):

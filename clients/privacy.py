@@ -26,12 +26,26 @@ def clipped(update: Update, sent: Adapter, norm: float) -> tuple[Update, bool]:
 def localised(update: Update, sent: Adapter, spec: PrivacySpec, draw: np.random.Generator) -> Update:
     """The update under local privacy: a clipped and noisy adapter, and no other value that depends on the text.
 
-    The sensitivity is twice the clipping norm, the largest distance of two clipped adapters.
+    The sensitivity is twice the clipping norm, the largest distance of two clipped adapters. An adapter with a value
+    that is not finite counts as one that did not move, since noise does not hide such a value. Losses, times, memory,
+    examples and scores are blank; the work was counted for the largest batches (``training/work.py``).
     """
+    if not all(np.isfinite(tensor).all() for tensor in update.adapter.tensors()):
+        update = replace(update, adapter=sent)
     safe, _ = clipped(update, sent, spec.clipping_norm)
     deviation = 2 * spec.clipping_norm / mean_shift(spec.epsilon, spec.delta)
     noisy = [tensor + deviation * draw.standard_normal(tensor.shape) for tensor in safe.adapter.tensors()]
-    return _with(safe, noisy).with_report(loss_before=0.0, loss_after=0.0, importance=0.0, examples=1, evaluation=None)
+    blank = replace(_with(safe, noisy), scores=np.zeros_like(update.scores))
+    return blank.with_report(
+        loss_before=0.0,
+        loss_after=0.0,
+        importance=0.0,
+        examples=1,
+        seconds=0.0,
+        measured_memory_bytes=0,
+        evaluation=None,
+        effective_rank=sent.effective_rank,
+    )
 
 
 def _with(update: Update, tensors: list[np.ndarray]) -> Update:

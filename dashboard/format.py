@@ -1,7 +1,9 @@
 """States, times and text as the pages write them. Numbers are those of ``slimfed.platform.format``."""
 
+import html
 from datetime import UTC, datetime, tzinfo
 
+from slimfed.clients.plain_text import clean
 from slimfed.platform.format import NOTHING, missing, percent, plural, points, sampled, seconds, size
 
 STATUS_COLORS = {
@@ -41,13 +43,18 @@ def silent_for(heartbeat: datetime | None, now: datetime) -> float | None:
 
 
 def plain(text: str) -> str:
-    """Text with Markdown's special characters escaped."""
-    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()<>#+-.!|~$:" else sign for sign in text)
+    """Text in one line, with Markdown's special characters escaped."""
+    return "".join(f"\\{sign}" if sign in r"\`*_{}[]()<>#+-.!|~$:&=" else sign for sign in clean(text, 20_000))
 
 
 def code(text: str) -> str:
     """Text that can stand between two backticks."""
-    return text.replace("`", "'").replace("\n", " ")
+    return clean(text.replace("`", "'"))
+
+
+def figure(text: str) -> str:
+    """Text for a legend or a label of a figure, where plotly reads a few HTML tags, and ``%{...}`` as a value."""
+    return html.escape(clean(text, 200), quote=False).replace("%{", "% {")
 
 
 def status(name: str) -> str:
@@ -63,6 +70,7 @@ __all__ = [
     "UNFINISHED",
     "clock",
     "code",
+    "figure",
     "local",
     "missing",
     "percent",

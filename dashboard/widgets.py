@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from slimfed.dashboard import format
+from slimfed.dashboard.csv_file import csv_file
 
 Picture = Literal["png", "svg"]
 
@@ -78,7 +79,7 @@ def saving(frame: pd.DataFrame, name: str) -> None:
     file = slug(name)
     with st.container(horizontal=True, gap="small"):
         for label, ending, mime, made in (
-            ("CSV", "csv", "text/csv", lambda: frame.to_csv(index=False).encode()),
+            ("CSV", "csv", "text/csv", lambda: csv_file(frame)),
             ("Parquet", "parquet", "application/vnd.apache.parquet", lambda: parquet(frame)),
         ):
             st.download_button(

@@ -78,8 +78,9 @@ def _note(before: int | None, after: int) -> str:
 def _add_run(connection: Connection, rows: mirror.Rows, folder: RunFolder) -> None:
     (run,) = rows[Run.__tablename__]
     connection.execute(insert(Run), [{**run, "folder": str(folder.path), "pid": None, "stop_requested": False}])
-    if rows.get(Device.__tablename__):
-        connection.execute(insert(Device), rows[Device.__tablename__])
+    for kind in (Device, Event):
+        if rows.get(kind.__tablename__):
+            connection.execute(insert(kind), rows[kind.__tablename__])
 
 
 def _add(connection: Connection, rows: mirror.Rows) -> None:

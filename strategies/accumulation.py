@@ -9,6 +9,7 @@ import torch
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import Accumulation
+from slimfed.strategies.aggregation.trimmed_mean import TrimmedMean
 from slimfed.strategies.coordinates.exact_sum import ExactSum
 
 # So many updates of one grade are kept whole: for fewer it does not pay to make sums of the adapter's size.
@@ -30,10 +31,18 @@ class RoundAccumulator:
         units: int,
         keep: Container[int],
         part: Callable[[Update], Update] = lambda update: update,
+        *,
+        robust: bool = False,
     ) -> None:
-        """``units``: length of the scores. ``keep``: devices of whose updates a ``part`` is kept."""
+        """``units``: length of the scores. ``keep``: devices of whose updates a ``part`` is kept.
+
+        ``robust``: the mean of the scores leaves out the highest and lowest fifth of each unit, so that few devices do
+        not decide what all prune; for that the scores of all devices are kept.
+        """
         self._accumulation = accumulation
         self._scores = ExactSum(units)
+        self._robust = robust
+        self._each: dict[int, np.ndarray] = {}
         self._part = part
         self._scored = 0
         self._keep = keep
@@ -45,6 +54,8 @@ class RoundAccumulator:
         if update.scores.any():
             self._scores.add(torch.tensor(update.scores), 1)
             self._scored += 1
+            if self._robust:
+                self._each[update.device] = update.scores.copy()
         if update.device in self._keep:
             self._kept.append(self._part(update))
 
@@ -54,13 +65,20 @@ class RoundAccumulator:
         self._scores.merge(other._scores)
         self._scored += other._scored
         self._kept += other._kept
+        self._each |= other._each
 
     def aggregate(self) -> Adapter:
         """The aggregated adapter: all coordinates, largest rank."""
         return self._accumulation.result()
 
     def scores(self) -> tuple[np.ndarray, int]:
-        """The sum of the scores, float64 [units], and the number of devices that have scored anything."""
+        """The sum of the scores, float64 [units], and the number of devices that have scored anything.
+
+        If the mean is robust, its multiple by this number.
+        """
+        if self._each:
+            rows = np.stack([self._each[device] for device in sorted(self._each)]).astype(np.float64)
+            return TrimmedMean().centre(rows) * len(rows), len(rows)
         return self._scores.value().numpy(), self._scored
 
     def kept_updates(self) -> list[Update]:

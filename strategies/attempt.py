@@ -56,7 +56,14 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
     settings, recorder = context.settings, context.recorder
     by_node = distribute(context, fleet, plan, grid)
-    rules = ValidationRules(settings.straggler_seconds, settings.task.adapter, settings.real)
+    central = settings.task.privacy.kind == "central"
+    rules = ValidationRules(
+        settings.straggler_seconds,
+        settings.task.adapter,
+        settings.real,
+        compare=not central,
+        examples=context.examples,
+    )
     space = GlobalVector(fleet.adapter, fleet.blueprint)
     sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
     samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None
@@ -84,7 +91,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
             validation.receive(answer.reply, _devices(answer.part), answer.seconds)
             node = answer.reply.metadata.src_node_id
             nodes[node] = len(by_node[node])
-            for phase, seconds in _phases(answer.reply).items():
+            for phase, seconds in _phases(answer.reply, answer.seconds).items():
                 phases[phase] = phases.get(phase, 0.0) + seconds
     with watch.phase("judge"):
         outcome, accumulated = validation.finish(absent=_devices(by_node.get(NO_NODE, ())))
@@ -112,6 +119,6 @@ def _devices(plans: Sequence[Plan]) -> Collection[int]:
     return {plan.assignment.device for plan in plans}
 
 
-def _phases(reply: Message) -> dict[str, float]:
+def _phases(reply: Message, elapsed: float) -> dict[str, float]:
     """Seconds by phase that a node reports; nothing from a reply that is an error."""
-    return {} if reply.has_error() else decode_phases(reply.content)
+    return {} if reply.has_error() else decode_phases(reply.content, elapsed)

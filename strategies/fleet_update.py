@@ -6,6 +6,7 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.update import Report
 from slimfed.strategies.planning import Plan
+from slimfed.strategies.privacy import shares_kept
 from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.server_state import Fleet, Memory
 from slimfed.strategies.settings import StrategySettings
@@ -17,17 +18,23 @@ def settle_structures(
     """Set the structure of every device and of the global model.
 
     Own structures are those of the accepted ``reports``; the global model has the fleet's mean sparsity by the fleet's
-    scores. A shared structure was decided before the round.
+    scores. A shared structure was decided before the round; under privacy the devices' own ones, too, so that no answer
+    changes them.
     """
     pruning = settings.task.pruning
+    private = settings.task.privacy.kind != "none"
+    if pruning.structure == "shared" or private:
+        for plan in plans:
+            fleet.devices[plan.assignment.device].structure = plan.assignment.structure
     if pruning.structure == "shared":
         # A device of small memory trains a part of the shared structure.
         fleet.structure = max((plan.assignment.structure for plan in plans), key=lambda each: int(each.keep.sum()))
-        for plan in plans:
-            fleet.devices[plan.assignment.device].structure = plan.assignment.structure
         return
-    for report in reports:
-        fleet.devices[report.device].structure = report.structure
+    if private:
+        fleet.know_scores(shares_kept([device.structure for device in fleet.devices]))
+    else:
+        for report in reports:
+            fleet.devices[report.device].structure = report.structure
     dense, target = fleet.blueprint.dense(), pruning.target_sparsity
     fleet.structure = select(dense, fleet.scores, fleet.sparsity, pruning.scope, target)
 

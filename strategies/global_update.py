@@ -15,7 +15,8 @@ from slimfed.strategies.accumulation import RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS, Frame
 from slimfed.strategies.aggregation.error import ErrorEstimate, aggregation_error, restricted, sampled_modules
 from slimfed.strategies.coordinates.global_vector import GlobalVector
-from slimfed.strategies.privacy import add_noise, clip
+from slimfed.strategies.planning import Plan
+from slimfed.strategies.privacy import release
 from slimfed.strategies.round_state import RunContext
 from slimfed.strategies.server import moved
 from slimfed.strategies.server.base import Memory
@@ -59,7 +60,9 @@ def accumulators(
         keep, part = set(range(devices)), _whole
     else:
         keep = set(order[:_ERROR_SAMPLE].tolist())
-    return lambda: RoundAccumulator(AGGREGATIONS[settings.aggregation].start(space.before, frame), units, keep, part)
+    method = AGGREGATIONS[settings.aggregation]
+    robust = method.bounds_influence
+    return lambda: RoundAccumulator(method.start(space.before, frame), units, keep, part, robust=robust)
 
 
 def _whole(update: Update) -> Update:
@@ -70,8 +73,12 @@ def _only(modules: Collection[str], update: Update) -> Update:
     return replace(update, adapter=restricted(update.adapter, modules))
 
 
-def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accumulated: RoundAccumulator) -> Aggregate:
-    """Aggregate the accepted updates; under central privacy, clip each of them and add noise to the result.
+def aggregate_round(
+    settings: StrategySettings, fleet: Fleet, plans: Sequence[Plan], accumulated: RoundAccumulator
+) -> Aggregate:
+    """Aggregate the accepted updates; under central privacy, clip each of them and add noise to their sum.
+
+    ``plans``: of all devices that were asked.
 
     The noise is drawn from the system's entropy and not from the run's seed, since the noise could be removed by
     anybody who knows the seed. So a run under central privacy is not the same to the bit when it is repeated.
@@ -81,9 +88,9 @@ def aggregate_round(settings: StrategySettings, fleet: Fleet, number: int, accum
         return Aggregate(accumulated.aggregate(), fleet.clipping_norm)
     draw = np.random.default_rng(secrets.randbits(256))
     norm = fleet.clipping_norm or privacy.clipping_norm
-    clipped = clip(accumulated.kept_updates(), fleet.adapter, privacy, norm, draw)
-    mean = AGGREGATIONS[settings.aggregation](fleet.adapter, clipped.updates, _frame(settings, number))
-    return Aggregate(add_noise(mean, clipped.updates, privacy, clipped.norm, draw), clipped.next_norm)
+    space, assignments = GlobalVector(fleet.adapter, fleet.blueprint), [plan.assignment for plan in plans]
+    released = release(space, accumulated.kept_updates(), assignments, privacy, norm, draw)
+    return Aggregate(released.adapter, released.next_norm)
 
 
 def round_error(
@@ -91,9 +98,10 @@ def round_error(
 ) -> ErrorEstimate | None:
     """The aggregation's error (``aggregation/error.py``), on ``sample``, what was kept of the updates.
 
-    If they are fewer than the ``accepted`` ones, they are aggregated separately and replace ``after``.
+    If they are fewer than the ``accepted`` ones, they are aggregated separately and replace ``after``. None under
+    central privacy, since it is computed of the updates without noise.
     """
-    if not sample:
+    if not sample or settings.task.privacy.kind == "central":
         return None
     modules = sample[0].adapter.factors.keys()
     if len(sample) < accepted:

@@ -20,6 +20,7 @@ Fault = Literal[
     "names",
     "shape",
     "not-finite",
+    "range",
     "examples",
     "norm",
     "scores",
@@ -38,6 +39,9 @@ _QUIET = 30.0
 _LEAST_REACH, _LEAST_KNOWN = 1e-12, 1e-20
 _MOST_GRADES = 63
 _MAD_TO_DEVIATION = 1.4826
+
+ALL_GRADES = (_MOST_GRADES, _MOST_GRADES)
+"""The highest grades of distance and of scores, which no update exceeds."""
 
 DIVERGED = "lower training.learning_rate or training.max_grad_norm, or use dtype fp32; check the device's data"
 """Remedy for updates outside the range of honest training."""

@@ -13,6 +13,7 @@ from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
 from slimfed.strategies.bandits import BANDITS, Arm, Offer
 from slimfed.strategies.memory_fit import fitted
+from slimfed.strategies.privacy import drawn_structure
 from slimfed.strategies.protocols import Forecast
 from slimfed.strategies.schedule import learning_rate, scheduled_sparsity, sparsity_after, step_bounds
 from slimfed.strategies.server_state import Fleet
@@ -42,6 +43,7 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
     evaluated = _evaluated(fleet, settings, number)
     shared = shared_structure(fleet, settings, number) if pruning.structure == "shared" else None
     structures = fitted(fleet, settings, [shared or device.structure for device in fleet.devices], forecast)
+    private = settings.task.privacy.kind != "none"
     prunes = shared is None and ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
     bounds = [
         (0.0, 0.0)
@@ -52,19 +54,23 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
     arms = fleet.agent.suggest(_offers(fleet, settings, structures, bounds, number, forecast))
     plans = []
     for device, (state, arm) in enumerate(zip(fleet.devices, arms, strict=True)):
-        sparsity = structures[device].sparsity
+        structure = structures[device]
+        sparsity = max(structure.sparsity, min(target, sparsity_after(structure.sparsity, arm.pruning_step)))
+        if private:  # the server cuts before the round, and the device prunes nothing by itself
+            structure = drawn_structure(structure, sparsity, settings.task, target, number, device)
+            sparsity = structure.sparsity
         assignment = Assignment(
             device=device,
             round=number,
             rank=arm.rank if state.rank is None else min(arm.rank, state.rank),
-            sparsity=max(sparsity, min(target, sparsity_after(sparsity, arm.pruning_step))),
+            sparsity=sparsity,
             local_steps=arm.local_steps or training.local_steps,
             learning_rate=begin,
             learning_rate_end=end,
             seed=derive(settings.task.seed, "train", number, device),
             evaluate=device in evaluated,
-            structure=structures[device],
-            score=shared is not None and _still_scores(fleet, settings, number),
+            structure=structure,
+            score=shared is not None and not private and _still_scores(fleet, settings, number),
             probed=settings.probes,
         )
         plans.append(Plan(assignment, arm))

@@ -5,14 +5,23 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from slimfed.clients.messages.records import decode_work, orders_bytes, read_results, strangers, update_bytes
+from slimfed.clients.messages.records import (
+    decode_work,
+    orders_bytes,
+    read_results,
+    strangers,
+    time_fault,
+    update_bytes,
+)
+from slimfed.clients.plain_text import clean
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.agreement import UpdateSamples
+from slimfed.strategies.claims import CAP, largest_weight, miscounted
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.places import device_bytes
-from slimfed.strategies.outliers import Grades
+from slimfed.strategies.outliers import ALL_GRADES, Grades
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
 from slimfed.strategies.server_state import Fleet
@@ -46,12 +55,16 @@ class ValidationRules:
     """The job's rules for replies.
 
     ``straggler_seconds``: deadline for a device's completion, by the clock; None: no deadline. ``adapter``: which ranks
-    a device may prune. ``real``: every node is one device, and the server measures the times.
+    a device may prune. ``real``: every node is one device, and the server measures the times. ``compare``: refuse
+    outliers of the fleet; False under central privacy, where one device's update must not decide on another's.
+    ``examples``: known numbers of examples by device; None if only the devices know them.
     """
 
     straggler_seconds: float | None = None
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     real: bool = False
+    compare: bool = True
+    examples: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,9 @@ class ReplyValidation:
     """Checks the replies of one attempt at a round; an update that is not accepted has no effect.
 
     Call :meth:`receive` for every reply when it arrives, in any order, then :meth:`finish` once. Updates are not kept:
-    accepted ones are added to ``sums``. ``space``: the global adapter that was sent. ``samples``: looks at accepted
-    updates too.
+    accepted ones are added to ``sums``. If the numbers of examples are not known, updates are kept until all claims are
+    there, since the median limits their weights. ``space``: the global adapter that was sent. ``samples``: looks at
+    accepted updates too.
     """
 
     def __init__(
@@ -105,10 +119,11 @@ class ReplyValidation:
         grades = Grades.of(ordered, fleet.scores)
         self._inspection = Inspection(self._assignments, space, rules.adapter, grades)
         self._checked: dict[int, _Checked] = {}
+        self._held: dict[int, Update] = {}
         self._problems: dict[int, _Problem] = {}
         self._events: list[Event] = []
 
-    def receive(self, reply: Message, given: Collection[int], elapsed: float = 0.0) -> None:
+    def receive(self, reply: Message, given: Collection[int], elapsed: float) -> None:
         """Check a node's reply, received ``elapsed`` seconds after the work for the devices ``given`` was sent.
 
         Entries for other devices are ignored.
@@ -125,28 +140,67 @@ class ReplyValidation:
             self._events.append(
                 Event(self._number, "foreign-device", cause, "check what runs on that node", foreign[0])
             )
+        fault = time_fault(reply.content, elapsed)
+        if fault is not None:
+            remedy = "none needed, times are not believed; check what runs on that node"
+            self._events.append(Event(self._number, "node-times", f"node {node}: {fault}", remedy))
         for result in read_results(reply.content, self._fleet.blueprint, given, self._fleet.precision):
             if isinstance(result, Failure):
                 self._problems[result.device] = _failed(self._number, result)
             else:
-                self._check(_timed(result, reply, elapsed) if self._rules.real else result)
+                self._check(result, _Worked(decode_work(reply.content), elapsed) if self._rules.real else None)
 
-    def _check(self, update: Update) -> None:
-        """Check one update and its time by the clock, and add it to the sums if both are accepted."""
-        finding = self._inspection.inspect(update)
+    def _check(self, update: Update, measured: "_Worked | None") -> None:
+        """Check one update and its time by the clock, and add it to the sums if both are accepted.
+
+        ``measured``: the times of a real device, which replace those that it reports.
+        """
+        finding = self._miscount(update.report) or self._inspection.inspect(update)
         if finding is not None:
             self._refuse(update.device, finding)
             return
         device, report = update.device, update.report
+        if measured is not None:
+            report = measured.timed(report)
         bytes_down, bytes_up = self._bytes_down(self._assignments[device]), update_bytes(update, self._fleet.precision)
         completion = self._clock.completion(report, bytes_down, bytes_up)
         problem = _ruled_out(self._assignments[device], completion, self._rules.straggler_seconds)
         self._checked[device] = _Checked(report, completion, bytes_down, bytes_up, problem)
-        if problem is None:
-            self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[device]))
-            if self._samples is not None:
-                self._samples.add(update)
+        if problem is None and self._weighs_claims:
+            self._held[device] = update
+        elif problem is None:
+            self._sum(update)
         report.structure.forget()
+
+    @property
+    def _weighs_claims(self) -> bool:
+        """True if weights are what devices claim; under central privacy all weights are 1."""
+        return self._rules.examples is None and self._rules.compare
+
+    def _miscount(self, report: Report) -> Finding | None:
+        known = None if self._rules.examples is None else self._rules.examples.get(report.device)
+        return None if known is None else miscounted(report.examples, known)
+
+    def _sum(self, update: Update) -> None:
+        """Add an accepted update to the sums."""
+        self._sums.add(update, self._inspection.grades.both(self._inspection.sizes[update.device]))
+        if self._samples is not None:
+            self._samples.add(update)
+
+    def _sum_held(self) -> None:
+        """Add the updates that were kept, with weights of at most a multiple of the median claim."""
+        claims = {device: update.report.examples for device, update in self._held.items()}
+        most = largest_weight(claims)
+        for device, claimed in sorted(claims.items()):
+            update = self._held.pop(device)
+            if claimed > most:
+                cause = f"claims {claimed} examples, counts as {most}: {CAP} times the median of the fleet"
+                remedy = "none needed; if the device has so many texts, give them to several devices"
+                self._events.append(Event(self._number, "weight-capped", cause, remedy, device))
+                update = update.with_report(examples=most)
+                known = self._checked[device]
+                self._checked[device] = replace(known, report=replace(known.report, examples=most))
+            self._sum(update)
 
     def _bytes_down(self, assignment: Assignment) -> int:
         fleet = self._fleet
@@ -167,10 +221,12 @@ class ReplyValidation:
 
         Outliers of the fleet are refused only here. ``absent``: devices that no node hosts at the moment.
         """
-        outliers, highest = self._inspection.outliers()
+        outliers, highest = self._inspection.outliers() if self._rules.compare else ({}, ALL_GRADES)
         for device, finding in outliers.items():
             del self._checked[device]
+            self._held.pop(device, None)
             self._refuse(device, finding)
+        self._sum_held()
         events = sorted(self._events, key=lambda event: (event.device or 0, event.kind))
         records = []
         for device, assignment in self._assignments.items():
@@ -194,22 +250,28 @@ class ReplyValidation:
         return DeviceRecord(assignment, status, completion, report, None, checked.bytes_down, bytes_up)
 
 
-def _timed(update: Update, reply: Message, elapsed: float) -> Update:
-    """The update with the times that the server measured; the node reports only the part that was its work.
+@dataclass(frozen=True)
+class _Worked:
+    """``said``: seconds that a node says it worked; ``elapsed``: seconds from the server's send to its receipt."""
 
-    Its peak memory is the measured one, if the node measured any.
-    """
-    worked = min(decode_work(reply.content), elapsed)
-    report = update.report
-    memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
-    workload = replace(report.workload, peak_memory_bytes=memory)
-    return update.with_report(seconds=worked, link_seconds=elapsed - worked, workload=workload)
+    said: float
+    elapsed: float
+
+    def timed(self, report: Report) -> Report:
+        """The report with the times that the server measured; the node reports only the part that was its work.
+
+        Its peak memory is the measured one, if the node measured any.
+        """
+        worked = min(self.said, self.elapsed)
+        memory = float(report.measured_memory_bytes) or report.workload.peak_memory_bytes
+        workload = replace(report.workload, peak_memory_bytes=memory)
+        return replace(report, seconds=worked, link_seconds=self.elapsed - worked, workload=workload)
 
 
 def _last_line(reason: str | None) -> str:
     """The last line of an error's text, which says what went wrong, without the traceback above it."""
     lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return clean(lines[-1]) if lines else "no reason given"
 
 
 def _failed(number: int, failure: Failure) -> _Problem:

@@ -43,7 +43,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         reports, accumulated = outcome.reports, attempt.accumulated
 
         # 4. Aggregate: the mean over the owners; under central privacy of clipped updates, with noise.
-        aggregate = aggregate_round(settings, fleet, number, accumulated)
+        aggregate = aggregate_round(settings, fleet, plan.plans, accumulated)
         error = round_error(settings, fleet, number, aggregate.adapter, accumulated.kept_updates(), len(reports))
 
         # 5. Apply the server optimiser and the adapter method's decision: the next global adapter.
@@ -52,7 +52,8 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         fleet.adapter, fleet.server_memory = step.adapter, step.memory
 
         # 6. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
-        fleet.learn_scores(*accumulated.scores())
+        if settings.task.privacy.kind == "none":
+            fleet.learn_scores(*accumulated.scores())
         settle_structures(fleet, settings, plan.plans, reports)
         settle_ranks(fleet, plan.plans, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)

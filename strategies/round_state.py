@@ -18,7 +18,8 @@ class RunContext:
     """The parts of a run that are the same in all rounds.
 
     ``forecast``: None unless the clock is virtual. ``roster``: which real node hosts which device; None if devices are
-    simulated, so that any node can serve any device.
+    simulated, so that any node can serve any device. ``examples``: training texts of every device, if the server has
+    divided the text; None if only the devices know them.
     """
 
     settings: StrategySettings
@@ -28,6 +29,7 @@ class RunContext:
     forecast: Forecast | None
     optimizer: ServerOptimizer
     roster: Roster | None
+    examples: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """FedSlim: the rounds of ``round_loop.py`` as a Flower strategy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -32,13 +32,17 @@ class FedSlim(Strategy):
         recorder: Recorder,
         evaluator: Evaluator,
         forecast: Forecast | None = None,
+        examples: Mapping[int, int] | None = None,
     ) -> None:
-        """``forecast``: times of arms for agents that foresee (``Bandit.foresees``); not needed by other agents."""
+        """``forecast``: times of arms for agents that foresee (``Bandit.foresees``); not needed by other agents.
+
+        ``examples``: training texts by device, if the server knows them.
+        """
         fleet.precision = settings.task.messages.precision
         optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         roster = Roster(len(fleet.devices)) if settings.real else None
         self.fleet = fleet
-        self.context = RunContext(settings, clock, recorder, evaluator, forecast, optimizer, roster)
+        self.context = RunContext(settings, clock, recorder, evaluator, forecast, optimizer, roster, examples)
 
     def start(  # type: ignore[override]  # the fleet holds the arrays, the settings the rest
         self, grid: Grid, first_round: int | None = None

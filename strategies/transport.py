@@ -19,14 +19,6 @@ _UNAVAILABLE = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, Error
 _AHEAD = 2
 
 
-@dataclass(frozen=True)
-class Replies:
-    """Replies in the order of the node ids, and seconds from the send to the receipt, by node id."""
-
-    replies: list[Message]
-    seconds: dict[int, float]
-
-
 Part = TypeVar("Part")
 """Content of one message to a node, such as the plans of some devices."""
 
@@ -104,36 +96,6 @@ class _NodeQueue(Generic[Part]):
     waiting: deque[Part]
     unanswered: dict[str, Message] = field(default_factory=dict)
     heard: float = 0.0
-
-
-def exchange(
-    grid: Grid, messages: Sequence[Message], deadline_seconds: float, stop_requested: Callable[[], bool]
-) -> Replies:
-    """Push ``messages`` and return the replies that came before the deadline.
-
-    Raises :class:`StopRequestedError` as soon as ``stop_requested`` returns True.
-    """
-    began = time.monotonic()
-    deadline = began + deadline_seconds
-    seconds: dict[int, float] = {}
-    asked = {
-        message_id: message
-        for message_id, message in zip(grid.push_messages(messages), messages, strict=True)
-        if message_id
-    }
-    waiting = set(asked)
-    replies: list[Message] = []
-    while waiting and time.monotonic() < deadline:
-        fresh = list(grid.pull_messages(waiting))
-        waiting -= {reply.metadata.reply_to_message_id for reply in fresh}
-        fresh = [_named(reply, asked[reply.metadata.reply_to_message_id]) for reply in fresh]
-        replies += fresh
-        seconds |= {reply.metadata.src_node_id: time.monotonic() - began for reply in fresh}
-        if stop_requested():
-            raise StopRequestedError
-        if waiting and not fresh:
-            time.sleep(_POLL_SECONDS)
-    return Replies(sorted(replies, key=lambda reply: reply.metadata.src_node_id), seconds)
 
 
 def _checked(reply: Message, asked: Message, part: Part, refusal: Callable[[Message, Part], str | None]) -> Message:

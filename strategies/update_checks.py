@@ -8,18 +8,36 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.rank_pruning import kept_ranks
+from slimfed.clients.messages.numbers import first_fault
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Assignment, Report, Update
 from slimfed.strategies.coordinates.global_vector import GlobalVector, named
-from slimfed.strategies.outliers import DIVERGED, Finding, Grades, Sizes, distance, find_outliers, root_mean_square
+from slimfed.strategies.outliers import (
+    DIVERGED,
+    Fault,
+    Finding,
+    Grades,
+    Sizes,
+    distance,
+    find_outliers,
+    root_mean_square,
+)
 
 # Sparsity is a ratio of integers: an excess over the assigned sparsity below this is rounding.
 _ROUNDING = 1e-9
-_MOST_EXAMPLES = 2**29 - 1
 _NO_SELF_PRUNING = AdapterSpec()
 
 _REINSTALL = "check that the node runs the same slimfed version and job as the server"
+
+# Numbers whose fault has a kind, or a remedy, of its own.
+_NUMBER_FAULTS: dict[str, tuple[Fault, str]] = {
+    "examples": ("examples", "give the device data, or leave it out of the fleet"),
+    "loss_before": ("range", DIVERGED),
+    "loss_after": ("range", DIVERGED),
+    "importance": ("range", DIVERGED),
+    "evaluation.loss": ("range", DIVERGED),
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,6 @@ def _check(
         or _check_tensors(update, space)
         or _check_entries(update, space.before)
         or _check_numbers(update)
-        or _check_examples(update.report)
     )
 
 
@@ -212,33 +229,17 @@ def _check_values(update: Update) -> Finding | None:
 
 
 def _check_numbers(update: Update) -> Finding | None:
-    """The scores, and the numbers of the report."""
-    if not np.isfinite(update.scores).all():
+    """The scores, and the numbers of the report by their ranges (``clients/messages/numbers.py``)."""
+    scores = update.scores
+    if not np.isfinite(scores).all():
         return Finding("not-finite", "scores has NaN or infinite values", DIVERGED)
-    report = update.report
-    numbers = {
-        "loss_before": report.loss_before,
-        "loss_after": report.loss_after,
-        "importance": report.importance,
-        "seconds": report.seconds,
-        "workload.flops": report.workload.flops,
-        "workload.traffic_bytes": report.workload.traffic_bytes,
-        "workload.peak_memory_bytes": report.workload.peak_memory_bytes,
-    }
-    if report.evaluation is not None:
-        measured = vars(report.evaluation).items()
-        numbers |= {f"evaluation.{name}": number for name, number in measured if number is not None}
-    for name, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            return Finding("not-finite", f"{name} is {number}, expected a finite number that is not negative", DIVERGED)
-    return None
-
-
-def _check_examples(report: Report) -> Finding | None:
-    examples = report.examples
-    if isinstance(examples, bool) or not isinstance(examples, int | np.integer):
-        return Finding("examples", f"counts {examples!r} examples, expected a whole number", _REINSTALL)
-    if not 1 <= examples <= _MOST_EXAMPLES:
-        cause = f"counts {examples} examples, expected 1 to {_MOST_EXAMPLES}"
-        return Finding("examples", cause, "give the device data, or leave it out of the fleet")
-    return None
+    if (scores < 0).any():
+        return Finding("scores", "scores has negative values, which the size of an importance cannot have", _REINSTALL)
+    if scores[~update.report.structure.keep].any():
+        return Finding("scores", "scores units that the device has removed", _REINSTALL)
+    found = first_fault(update.report)
+    if found is None:
+        return None
+    name, fault = found
+    kind, remedy = _NUMBER_FAULTS.get(name, ("range", _REINSTALL))
+    return Finding(kind, f"{name} {fault}", remedy)

@@ -16,9 +16,9 @@ Query: ``host`` {device} of a real node; empty from a node that serves any devic
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -26,7 +26,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.adapter_codec import decode_adapter, encode_adapter, encode_entries
+from slimfed.clients.messages.numbers import REPORT
 from slimfed.clients.messages.quantization import adapter_bytes
+from slimfed.clients.plain_text import clean
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import Precision, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure, union
@@ -65,13 +67,13 @@ _METRICS = (
     "seconds",
     "measured_memory_bytes",
 )
-_WHOLE = frozenset({"round", "rank", "examples", "measured_memory_bytes"})
 _DEVICE = re.compile(r"0|[1-9][0-9]{0,8}")
-_LONGEST_CAUSE = 2000
-_MOST_PHASES = 30
+PHASES = frozenset(
+    ("open", "decode", "build", "probe", "batches", "prune", "steps", "importance", "read", "evaluate", "encode")
+)
+"""The phases of a node's work."""
 _WORKLOAD = tuple(f.name for f in fields(Workload))
 _EVALUATION = tuple(f.name for f in fields(Evaluation))
-_COUNTS = frozenset({"examples", "generated", "test_examples"})
 
 
 def encode_orders(orders: Orders) -> RecordDict:
@@ -95,6 +97,12 @@ def encode_orders(orders: Orders) -> RecordDict:
 def decode_task(content: RecordDict) -> TaskSpec:
     """The task of a message, with which the model is opened and the rest decoded."""
     return TaskSpec.model_validate_json(str(content["task"]["json"]))
+
+
+def assigned_devices(content: RecordDict) -> list[int]:
+    """Numbers of the devices that a message assigns work to."""
+    columns: Any = content["assignments"]
+    return [int(device) for device in columns["device"]]
 
 
 def decode_orders(content: RecordDict, blueprint: Blueprint) -> Orders:
@@ -169,7 +177,7 @@ def read_results(
     failures: Any = content.get("failures", {})
     for name, cause in failures.items():
         if _answers_for(f"update-{name}", wanted):
-            yield Failure(int(name), _clean(cause))
+            yield Failure(int(name), clean(cause))
 
 
 def strangers(content: RecordDict, wanted: Collection[int]) -> list[int]:
@@ -202,12 +210,37 @@ def encode_phases(content: RecordDict, seconds: Mapping[str, float]) -> None:
     content["phases"] = MetricRecord(dict(seconds))
 
 
-def decode_phases(content: RecordDict) -> dict[str, float]:
-    """Seconds by phase; invalid values are left out."""
+def decode_phases(content: RecordDict, elapsed: float) -> dict[str, float]:
+    """Seconds by phase of a node that replied after ``elapsed`` seconds; invalid ones are left out."""
     record: Any = content.get("phases", {})
-    if not isinstance(record, MetricRecord) or len(record) > _MOST_PHASES:
+    if not isinstance(record, MetricRecord):
         return {}
-    return {_clean(name)[:40]: s for name, s in record.items() if isinstance(s, float) and 0 <= s < math.inf}
+    return {name: s for name, s in record.items() if name in PHASES and _lasted(s, elapsed)}
+
+
+def time_fault(content: RecordDict, elapsed: float) -> str | None:
+    """The first time in a node's reply that cannot be, in words; None if there is none.
+
+    ``elapsed``: seconds from the server's send to its receipt, which no part of the node's work exceeds.
+    """
+    node, phases = content.get("node"), content.get("phases")
+    told: dict[str, Any] = {f"phases.{name}": s for name, s in phases.items()} if _metric(phases) else {}
+    told |= {f"node.{name}": s for name, s in node.items()} if _metric(node) else {}
+    for name, seconds in told.items():
+        if name != "node.seconds" and name.removeprefix("phases.") not in PHASES:
+            return f"{clean(name)[:60]} is no time that a node reports"
+        if not _lasted(seconds, elapsed):
+            return f"{name} is {seconds!r:.30} s, the reply came after {elapsed:.1f} s"
+    return None
+
+
+def _metric(record: object) -> TypeGuard[MetricRecord]:
+    return isinstance(record, MetricRecord)
+
+
+def _lasted(seconds: object, elapsed: float) -> TypeGuard[float]:
+    """True for a time within ``elapsed`` seconds, up to a difference between two clocks."""
+    return isinstance(seconds, float) and 0 <= seconds <= 1.01 * elapsed + 1.0
 
 
 def encode_host(device: int | None) -> RecordDict:
@@ -234,33 +267,28 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, preci
             effective_rank=adapter.effective_rank,
             structure=Structure.unpack(blueprint, arrays["structure"].numpy()),
             memory=_memory(content, device, adapter) if f"memory-{device}" in content else None,
-            workload=Workload(*(float(metrics[name]) for name in _WORKLOAD)),
+            workload=Workload(*(_number(metrics, name, f"workload.{name}") for name in _WORKLOAD)),
             evaluation=_evaluation(metrics),
-            **{name: _number(metrics, name) for name in _METRICS},
+            **{name: _number(metrics, name, name) for name in _METRICS},
         )
         return Update(report, adapter, arrays["scores"].numpy())
     except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
-        return Failure(device, _clean(f"malformed update: {type(error).__name__}: {error}"))
+        return Failure(device, clean(f"malformed update: {type(error).__name__}: {error}"))
 
 
 def _evaluation(metrics: Any) -> Evaluation | None:
     """The evaluation of the device's own model, with at least loss and accuracy; or None."""
     there = {name: f"test_{name}" for name in _EVALUATION if f"test_{name}" in metrics}
-    whole = {f"test_{name}" for name in _COUNTS}
-    return Evaluation(**{name: _number(metrics, key, whole) for name, key in there.items()}) if there else None
+    numbers = {name: _number(metrics, key, f"evaluation.{name}") for name, key in there.items()}
+    return Evaluation(**numbers) if there else None
 
 
-def _number(metrics: Any, name: str, whole: Set[str] = _WHOLE) -> Any:
-    """A metric of exactly the required type."""
-    value, wanted = metrics[name], int if name in whole else float
+def _number(metrics: Any, key: str, name: str) -> Any:
+    """The metric ``key``, of exactly the type that the number ``name`` has (``numbers.py``)."""
+    value, wanted = metrics[key], REPORT[name].kind
     if type(value) is not wanted:
-        raise TypeError(f"{name} is {value!r:.50}, expected {wanted.__name__}")
+        raise TypeError(f"{key} is {value!r:.50}, expected {wanted.__name__}")
     return value
-
-
-def _clean(cause: object) -> str:
-    """A cause for the store: of limited length, without the NUL character that PostgreSQL refuses."""
-    return str(cause).replace("\0", "")[:_LONGEST_CAUSE]
 
 
 def _metrics(update: Update) -> dict[str, Any]:

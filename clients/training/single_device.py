@@ -24,7 +24,7 @@ from slimfed.clients.training.checkpointing import ActivationFunctions, recomput
 from slimfed.clients.training.distillation import square_head, teacher_states
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.training.work import Batch, DeviceContext, DeviceWork
+from slimfed.clients.training.work import Batch, DeviceContext, DeviceWork, counted_shape
 from slimfed.clients.update import Report, Update, Workload
 
 
@@ -170,13 +170,14 @@ class _Session:
         self.optimizer.step()
         self.companion.end(rate)
         self.optimizer.zero_grad()
-        self.workload = self.workload + self._work(*batch["input_ids"].shape)
+        self.workload = self.workload + self._work(*counted_shape(self.task, batch))
 
     def mean_loss(self, batches: tuple[Batch, ...]) -> float:
         """Mean loss on fixed batches, without dropout; counted as work if the agent asks for it."""
         if self.assignment.probed:
             for batch in batches:
-                self.workload = self.workload + loss_workload(self.size, self.load, *batch["input_ids"].shape)
+                shape = counted_shape(self.task, batch)
+                self.workload = self.workload + loss_workload(self.size, self.load, *shape)
         self.adapted.model.eval()
         with torch.no_grad():
             return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())

@@ -17,6 +17,17 @@ from slimfed.clients.update import Assignment
 Batch = dict[str, torch.Tensor]
 
 
+def counted_shape(task: TaskSpec, batch: Batch) -> tuple[int, int]:
+    """Rows and tokens that the work of a ``batch`` is counted for.
+
+    Under local privacy those of the largest batch that the job allows, since lengths tell of a device's text.
+    """
+    if task.privacy.kind == "local":
+        return task.training.batch_size, task.data.max_length
+    rows, length = batch["input_ids"].shape
+    return rows, length
+
+
 @dataclass(frozen=True)
 class DeviceContext:
     """Shared by all devices: the frozen base, its blueprint, the run's task. ``watch`` counts time by phase."""

@@ -41,7 +41,7 @@ def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
             x=rows["round"],
             y=rows["seconds"] / unit.seconds,
             width=BAR_WIDTH,  # otherwise bars of a class that is slowest in every third round are three rounds wide
-            name=name,
+            name=format.figure(name),
             marker={"color": color, "pattern": {"shape": pattern}, "line": {"width": 0}},
             customdata=np.column_stack(
                 [rows["device"].astype(str)]
@@ -76,7 +76,7 @@ def timeline(frame: pd.DataFrame) -> go.Figure:
     nth = {number: place for place, number in enumerate(frame["round"].unique())}
     names = [f"{d}{chr(0x200B) * nth[r]}" for d, r in zip(frame["device"], frame["round"], strict=True)]
     place = [[f"Round {number}" for number in frame["round"]], names]
-    about = np.column_stack([frame["class"], frame["status"], frame["seconds"].map(format.seconds)])
+    about = np.column_stack([frame["class"].map(format.figure), frame["status"], frame["seconds"].map(format.seconds)])
     for column, name, color, pattern in PARTS:
         figure.add_bar(
             y=place,
@@ -125,8 +125,8 @@ def events(frame: pd.DataFrame) -> go.Figure:
 def participation(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:
     """Share of each class's devices whose update was used, by round."""
     figure = go.Figure()
-    for place, (name, (color, _)) in enumerate(class_style(classes).items()):
-        rows = frame[frame["class"] == name]
+    for place, (kind, (color, _)) in enumerate(class_style(classes).items()):
+        rows, name = frame[frame["class"] == kind], format.figure(kind)
         figure.add_scatter(
             x=rows["round"],
             y=100 * rows["done"] / rows["devices"],
@@ -148,7 +148,7 @@ def memory(frame: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for column, name, color, pattern in (("holds", "It has", SKY, ""), ("needed", "Most needed so far", BLUE, "/")):
         figure.add_bar(
-            y=frame["class"],
+            y=frame["class"].map(format.figure),
             x=frame[column],
             name=name,
             orientation="h",

@@ -72,12 +72,12 @@ def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: floa
         figure.add_scatter(
             x=places[known],
             y=rounds.loc[known, line.column] * scale,
-            name=line.name,
+            name=format.figure(line.name),
             mode="lines+markers" if len(rounds) <= MARKERS_UP_TO else "lines",
             line={"color": line.color, "dash": line.dash, "width": 2},
             marker={"size": 5, "symbol": ["circle-open" if text else "circle" for text in note[known]]},
             customdata=rounds.loc[known, "round"].astype(str) + note[known],
-            hovertemplate=f"{hover} after round %{{customdata}}<extra>{line.name}</extra>",
+            hovertemplate=f"{hover} after round %{{customdata}}<extra>{format.figure(line.name)}</extra>",
         )
     finish(figure, LINE_HEIGHT)
     axis_title(figure, axis, longest, rounds["round"])
@@ -112,12 +112,12 @@ def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, ta
         figure.add_scatter(
             x=axis_places(frame, axis, longest),
             y=100 * frame["quality"],
-            name=name,
+            name=format.figure(name),
             mode="lines+markers" if len(frame) <= MARKERS_UP_TO else "lines",
             line={"color": RUN_COLORS[place], "dash": RUN_DASHES[place], "width": 2},
             marker={"size": 6, "symbol": RUN_SIGNS[place]},
             customdata=frame["round"],
-            hovertemplate=f"%{{y:.1f}}% after round %{{customdata}}<extra>{name}</extra>",
+            hovertemplate=f"%{{y:.1f}}% after round %{{customdata}}<extra>{format.figure(name)}</extra>",
         )
     if target is not None:
         figure.add_hline(

@@ -5,6 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from slimfed.dashboard import format
 from slimfed.dashboard.figures.style import colorbar, finish, folded, round_axis, title_below
 
 
@@ -58,7 +59,7 @@ def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             x=list(grid.columns),
-            y=[f"device {d}" if d != "mean" else f"mean of {c}" for c, d in grid.index],
+            y=[f"device {d}" if d != "mean" else f"mean of {format.figure(c)}" for c, d in grid.index],
             z=values,
             hovertemplate=f"%{{y}}, round %{{x}}: {hover}<extra></extra>",
             xgap=0,
@@ -68,7 +69,7 @@ def _heat_map(grid: pd.DataFrame, values: np.ndarray, hover: str) -> go.Figure:
     middles, edges, start = [], [], 0
     for name in names.unique():
         count = int((names == name).sum())
-        middles.append((start + (count - 1) / 2, folded(name)))
+        middles.append((start + (count - 1) / 2, folded(format.figure(name))))
         start += count
         edges.append(start - 0.5)
     for edge in edges[:-1]:

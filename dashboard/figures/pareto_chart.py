@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from slimfed.dashboard import format
 from slimfed.dashboard.figures.style import RUN_COLORS, RUN_SIGNS, finish
 
 
@@ -12,8 +13,8 @@ def pareto(frame: pd.DataFrame, title: str) -> go.Figure:
     ``frame``: ``run`` (name), ``round``, ``cost`` (share of the prunable parameters left), ``quality``, ``front``.
     """
     figure = go.Figure()
-    for place, name in enumerate(frame["run"].unique()):
-        rows = frame[frame["run"] == name]
+    for place, run in enumerate(frame["run"].unique()):
+        rows, name = frame[frame["run"] == run], format.figure(run)
         figure.add_scatter(
             x=100 * rows["cost"],
             y=100 * rows["quality"],

@@ -5,15 +5,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from slimfed.clients.plain_text import clean
+from slimfed.platform.console import PlainConsole
 from slimfed.platform.format import percent
 
 
-def results() -> Console:
+def results() -> PlainConsole:
     """Console for results; 200 columns wide if the output is piped, so that no table cell is truncated."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    return PlainConsole(width=None if sys.stdout.isatty() else 200)
 
 
 def print_json(value: Any) -> None:
@@ -27,7 +28,7 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
     for heading in columns.values():
         table.add_column(heading.removesuffix(">"), justify="right" if heading.endswith(">") else "left")
     for row in rows:
-        table.add_row(*(row.get(key, "") for key in columns))
+        table.add_row(*(clean(row.get(key, "")) for key in columns))
     results().print(table)
 
 

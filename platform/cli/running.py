@@ -44,15 +44,20 @@ def run(
     """Run a job to its end, or put it into the queue."""
     from slimfed.platform.home import home, store_url
     from slimfed.platform.job.job import load_job
+    from slimfed.platform.job.real_devices import load_real_job
     from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.store.writer import Store
     from slimfed.platform.stores import check_store
 
-    real = ["fleet.clock=measured"] if federation else []  # real devices are timed, not simulated from a profile
-    wanted = load_job(job, [*(sets or []), *([f"name={_quoted(name)}"] if name else []), *real])
+    given, remarks = [*(sets or []), *([f"name={_quoted(name)}"] if name else [])], []
+    if federation:
+        real = load_real_job(job, given)
+        wanted, remarks = real.job, [real.remark]
+    else:
+        wanted = load_job(job, given)
     check_store(wanted, home())
     checked = _check(wanted, federation)
-    for reason in checked.reasons:
+    for reason in (*remarks, *checked.reasons):
         notes().print(reason, markup=False, highlight=False, soft_wrap=True)
     with Store.open(store_url(wanted), home()) as store:
         run_id, folder = create_run(store, home(), checked, status="queued" if queue else "created")

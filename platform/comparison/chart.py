@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.plain_text import clean
 from slimfed.platform.comparison.report import Comparison, GroupResult
 
 FORMATS = (".svg", ".png", ".pdf", ".html")
@@ -63,7 +64,7 @@ def _draw_courses(axes: Axes, comparison: Comparison) -> None:
                 marker=".",
                 linewidth=1.2,
                 alpha=0.8,
-                label=None if place else f"{index + 1}: {result.group.name}",
+                label=None if place else _label(index, result.group.name),
             )
     if comparison.target is not None:
         axes.axhline(comparison.target.value, color="grey", linestyle="--", linewidth=1, label="target")
@@ -87,6 +88,11 @@ def _draw_prices(axes: Axes, groups: Sequence[GroupResult], comparison: Comparis
     target = f" to {comparison.target.value:.4f}" if comparison.target else ""
     axes.set_xlabel(f"virtual seconds{target}")
     axes.grid(alpha=0.3, axis="x")
+
+
+def _label(index: int, name: str) -> str:
+    """A group's entry in the legend; a dollar sign would begin a formula."""
+    return f"{index + 1}: {clean(name, 200)}".replace("$", r"\$")
 
 
 def _colour(index: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from slimfed.clients.plain_text import clean
 from slimfed.platform.integrations.samples import needed, samples
 from slimfed.platform.store.reader import Reader
 
@@ -16,10 +17,10 @@ def to_mlflow(reader: Reader, run: Any, address: str, experiment: str = "slimfed
     client = mlflow.MlflowClient(tracking_uri=address)
     found = client.get_experiment_by_name(experiment)
     home = found.experiment_id if found else client.create_experiment(experiment)
-    tags = {"slimfed.run": run.id, "slimfed.status": run.status, "mlflow.runName": run.name}
+    tags = {"slimfed.run": run.id, "slimfed.status": run.status, "mlflow.runName": clean(run.name)}
     there = client.create_run(home, tags=tags).info.run_id
     for name, value in _flat(run.job):
-        client.log_param(there, name, str(value)[:500])
+        client.log_param(there, name, clean(value, 500))
     for each in samples(reader, run):
         client.log_metric(there, each.name, each.value, int(each.at.timestamp() * 1000), each.round)
     client.set_terminated(there, "FINISHED" if run.status == "done" else "FAILED")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.plain_text import clean
 from slimfed.platform.integrations.samples import needed
 from slimfed.platform.store.reader import Reader
 
@@ -42,7 +43,7 @@ class Exposition:
             family = GaugeMetricFamily(f"slimfed_{name}", meaning, labels=("run", "name", "method"))
             for run in runs:
                 if (value := getattr(run, name)) is not None:
-                    family.add_metric((run.id, run.name, run.method), float(value))
+                    family.add_metric((run.id, clean(run.name), clean(run.method)), float(value))
             yield family
         states = GaugeMetricFamily("slimfed_runs", "Runs in each state, of the newest", labels=("status",))
         for state in STATES:

@@ -259,6 +259,9 @@ def privacy_problems(job: JobSections) -> list[str]:
             prunes and not IMPORTANCE[method.importance].independent_of_text
         ),
         f"bandit.name: must be {agents}, {by_text}": not _hides_rewards(bandit),
+        'bandit.pacing: must be "off", since the times by which it moves ranks tell how long a device\'s text is': (
+            _hides_rewards(bandit) and _pacing(job) != "off"
+        ),
         "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
             job.adapter.keep_ranks < 1
         ),
@@ -289,6 +292,11 @@ def _hides_rewards(bandit: Any) -> bool:
 def _keeps_ranks(job: JobSections) -> bool:
     """True if the agent gives a device the same rank in every round."""
     return BANDITS[job.bandit.name].constant_rank and job.bandit.pacing in ("auto", "off")
+
+
+def _pacing(job: JobSections) -> str:
+    """The pacing that a job asks for, or that its agent has."""
+    return BANDITS[job.bandit.name].usual_pacing if job.bandit.pacing == "auto" else job.bandit.pacing
 
 
 def _still() -> str:

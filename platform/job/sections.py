@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, PlainValidator, field_validator, mod
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.plain_text import clean
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import (
     AdapterOptions,
@@ -49,6 +50,17 @@ def _auto_or_count(value: Any) -> int | str:
 
 
 AutoCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
+
+
+def _plain(name: str) -> str:
+    """A name without characters that are not printed. Raises ``ValueError`` if none is left."""
+    plain = clean(name, 200)
+    if not plain:
+        raise ValueError("has no character that can be shown")
+    return plain
+
+
+RunName = Annotated[str, AfterValidator(_plain)]
 
 
 class FleetSpec(Section):
@@ -219,7 +231,7 @@ class StoreSpec(Section):
 class JobSections(Section):
     """All sections of a job file, each valid by itself."""
 
-    name: str = Field("job", min_length=1, max_length=200, description="name of the run, shown in lists")
+    name: RunName = Field("job", min_length=1, max_length=200, description="name of the run, shown in lists")
     seed: int = Field(0, ge=0, lt=2**31, description="every random draw of the run derives from it")
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from slimfed.clients.plain_text import clean
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, seconds
 
@@ -95,11 +96,11 @@ class Board:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.fields[label]}"),
+        TextColumn("{task.fields[label]}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         console=notes(),
     )
 
@@ -108,7 +109,7 @@ class PlainLines:
     """One line a round, each begun with ``prefix``."""
 
     def __init__(self, prefix: str = "") -> None:
-        self._prefix = prefix
+        self._prefix = clean(prefix) + " " if prefix else ""
         self._printed = -1
         self._stopping = False
 
@@ -132,7 +133,7 @@ class PlainLines:
             text = "starting"
         else:
             text = f"round {snapshot.rounds_done}/{snapshot.rounds}: {snapshot.describe()}"
-        sys.stderr.write(f"{self._prefix}{text}\n")
+        sys.stderr.write(f"{self._prefix}{clean(text)}\n")
         sys.stderr.flush()
 
 
@@ -141,7 +142,7 @@ class LiveBar:
 
     def __init__(self, progress: Progress, name: str = "", *, alone: bool = True) -> None:
         self._progress = progress
-        self._name = name
+        self._name = clean(name, 200)
         self._alone = alone
         self._task: TaskID | None = None
 
@@ -160,7 +161,7 @@ class LiveBar:
         """Redraw."""
         doing = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
         label = f"{self._name}: {doing}" if self._name else doing
-        figures = snapshot.describe() if snapshot.rounds_done else ""
+        figures = clean(snapshot.describe()) if snapshot.rounds_done else ""
         if self._task is None:
             self._task = self._progress.add_task("run", total=snapshot.rounds, label=label, figures=figures)
         self._progress.update(self._task, completed=snapshot.rounds_done, label=label, figures=figures)

@@ -2,6 +2,7 @@
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.node.runtime import NodeRuntime
+from slimfed.clients.plain_text import clean
 from slimfed.clients.processors import processor_count
 from slimfed.platform.fleet.clock import MeasuredClock, VirtualClock
 from slimfed.platform.fleet.forecast import ProfileForecast
@@ -12,6 +13,7 @@ from slimfed.platform.server import checkpoint
 from slimfed.platform.server.evaluator import GlobalEvaluator
 from slimfed.strategies.first_adapter import first_adapter
 from slimfed.strategies.protocols import Clock, Recorder
+from slimfed.strategies.restored_state import misfit
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.strategy import FedSlim
 
@@ -24,7 +26,14 @@ def assemble(
     clock = _clock(job)
     forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None
     settings = job.strategy_settings(runtime.task, nodes, real=real)
-    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast)
+    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast, _examples(job, runtime, real))
+
+
+def _examples(job: Job, runtime: NodeRuntime, real: bool) -> dict[int, int] | None:
+    """Training texts of every device, if the server knows them; 1 under local privacy, where no device tells them."""
+    if job.privacy.kind == "local":
+        return dict.fromkeys(range(job.fleet.devices), 1)
+    return None if real else {device: len(rows) for device, rows in runtime.parts.items()}
 
 
 def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
@@ -34,12 +43,27 @@ def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
 
 
-def restored_fleet(runtime: NodeRuntime, folder: RunFolder, finished: int) -> Fleet:
-    """The fleet after round ``finished``, or the last before it with a complete checkpoint. Raises ``InputError``."""
+def restored_fleet(runtime: NodeRuntime, job: Job, folder: RunFolder, finished: int) -> Fleet:
+    """The fleet after round ``finished``, or the last before it with a complete checkpoint.
+
+    Raises ``InputError``, also for a checkpoint whose content this job cannot have left.
+    """
     newest = checkpoint.newest(folder.checkpoints, at_most=finished)
     if newest is None:
         raise InputError(f"{folder.checkpoints} has no checkpoint up to round {finished}; the run cannot be resumed")
-    return Fleet.restore(runtime.blueprint, *checkpoint.load(newest))
+    try:
+        fleet = Fleet.restore(runtime.blueprint, *checkpoint.load(newest))
+        fault = misfit(fleet, new_fleet(runtime, job), checkpoint.describe(newest).round)
+    except InputError:
+        raise
+    except Exception as error:  # whatever an edited file makes numpy or the agents raise
+        fault = f"{type(error).__name__}: {error}"
+    if fault is not None:
+        raise InputError(
+            f"checkpoint {str(newest)!r}: does not fit the run's job: {clean(fault, 500)}; delete the folder to resume "
+            "from an earlier one"
+        )
+    return fleet
 
 
 def _clock(job: Job) -> Clock:

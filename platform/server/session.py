@@ -59,7 +59,7 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         task = job.task_spec().model_copy(update={"inputs": _held_inputs(folder, job).of_devices})
         runtime = open_server_runtime(task) if real else open_runtime(task)
         pin_base(folder, job.model, runtime.base)
-        fleet = restored_fleet(runtime, folder, finished) if finished else new_fleet(runtime, job)
+        fleet = restored_fleet(runtime, job, folder, finished) if finished else new_fleet(runtime, job)
         strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)

@@ -1,6 +1,6 @@
 """A copy of a run's rows in its folder, so that a lost store can be rebuilt (``slimfed db recover``).
 
-``rows/run.json.gz`` has the rows of ``runs`` and ``devices`` as they were when the run was created, and
+``rows/run.json.gz`` has the run, its devices and its events as they were when the run was created, and
 ``rows/round-00012.json.gz`` every row of round 12. A file is complete or missing: it is written under another name,
 synced and renamed. Rows of nodes and checkpoints are not copied, nor are events outside a finished round, tags and
 notes.
@@ -37,7 +37,7 @@ from slimfed.platform.store.schema import (
 Rows = dict[str, list[dict[str, Any]]]
 """Rows by the name of their table."""
 
-_OF_A_RUN = (Run, Device)
+_OF_A_RUN = (Run, Device, Event)
 _OF_A_ROUND = (Round, Assignment, Evaluation, ClassRound, Pull, BlockLeft, Event)
 _NAME = re.compile(r"round-(\d{5,})\.json\.gz")
 _RUN = "run.json.gz"

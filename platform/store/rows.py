@@ -1,7 +1,6 @@
 """The rows of a finished round, and the run's totals over all rounds."""
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from slimfed.platform.store.rollups import block_rows, forget_sums, sum_up_round
-from slimfed.platform.store.schema import Assignment, BlockLeft, Checkpoint, Evaluation, Event, Node, Round, Run
+from slimfed.platform.store.schema import Assignment, Base, BlockLeft, Checkpoint, Evaluation, Event, Node, Round, Run
+from slimfed.platform.store.storable import storable
 from slimfed.strategies import protocols
 from slimfed.strategies.schedule import sparsity_after
 
@@ -40,21 +40,26 @@ def write_round(
     """All rows of a finished round, within the transaction of ``connection``; see ``Store.record_round``."""
     _forget_events(connection, run_id, record.round)
     forget_after(connection, run_id, record.round - 1)
-    connection.execute(insert(Round), [_round_row(connection, run_id, record, now)])
+    _add(connection, Round, [_round_row(connection, run_id, record, now)])
     if record.devices:
-        connection.execute(insert(Assignment), [_device_row(run_id, each, record.removed) for each in record.devices])
-        connection.execute(insert(BlockLeft), block_rows(run_id, record.round, record.devices))
+        _add(connection, Assignment, [_device_row(run_id, each, record.removed) for each in record.devices])
+        _add(connection, BlockLeft, block_rows(run_id, record.round, record.devices))
         sum_up_round(connection, run_id, record.round)
     if record.evaluation is not None:
-        connection.execute(insert(Evaluation), [_evaluation_row(run_id, record, record.evaluation)])
+        _add(connection, Evaluation, [_evaluation_row(run_id, record, record.evaluation)])
     if record.events:
-        connection.execute(insert(Event), [event_row(run_id, event, now) for event in record.events])
+        _add(connection, Event, [event_row(run_id, event, now) for event in record.events])
     if record.nodes:
         _meet(connection, run_id, record, now)
     if checkpoint is not None:
         _replace_checkpoints(connection, run_id, checkpoint, kept)
     sum_up_run(connection, run_id)
     connection.execute(update(Run).where(Run.id == run_id).values(heartbeat_at=now))
+
+
+def _add(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert ``rows`` within the limits of their columns."""
+    connection.execute(insert(table), [storable(table, row) for row in rows])
 
 
 def forget_after(connection: Connection, run_id: str, after: int) -> None:
@@ -74,18 +79,14 @@ def _forget_events(connection: Connection, run_id: str, round: int) -> None:
 def _replace_checkpoints(connection: Connection, run_id: str, checkpoint: CheckpointRow, kept: Collection[int]) -> None:
     gone = delete(Checkpoint).where(Checkpoint.run_id == run_id, Checkpoint.round.not_in(list(kept)))
     connection.execute(gone)
-    connection.execute(
-        insert(Checkpoint),
-        [
-            {
-                "run_id": run_id,
-                "round": checkpoint.round,
-                "path": str(checkpoint.path),
-                "bytes": checkpoint.bytes,
-                "digest": checkpoint.digest,
-            }
-        ],
-    )
+    row = {
+        "run_id": run_id,
+        "round": checkpoint.round,
+        "path": str(checkpoint.path),
+        "bytes": checkpoint.bytes,
+        "digest": checkpoint.digest,
+    }
+    _add(connection, Checkpoint, [row])
 
 
 def _meet(connection: Connection, run_id: str, record: protocols.RoundRecord, now: datetime) -> None:
@@ -95,7 +96,7 @@ def _meet(connection: Connection, run_id: str, record: protocols.RoundRecord, no
         for node, devices in record.nodes.items()
     ]
     connection.execute(delete(Node).where(Node.run_id == run_id, Node.node.in_([row["node"] for row in rows])))
-    connection.execute(insert(Node), rows)
+    _add(connection, Node, rows)
 
 
 def sum_up_run(connection: Connection, run_id: str) -> None:
@@ -112,20 +113,20 @@ def sum_up_run(connection: Connection, run_id: str) -> None:
     ).where(Round.run_id == run_id)
     done, virtual, wall, up, down, rejected, joules, known = connection.execute(rounds).one()
     values = {
-        "rounds_done": int(done),
-        "virtual_seconds": float(virtual),
-        "wall_seconds": float(wall),
-        "bytes_up": int(up),
-        "bytes_down": int(down),
-        "rejected_updates": int(rejected),
-        "joules": float(joules) if joules is not None and known == done else None,
+        "rounds_done": done,
+        "virtual_seconds": virtual,
+        "wall_seconds": wall,
+        "bytes_up": up,
+        "bytes_down": down,
+        "rejected_updates": rejected,
+        "joules": joules if joules is not None and known == done else None,
         "epsilon": _newest(connection, run_id, Round.epsilon),
         "sparsity": _newest(connection, run_id, Round.sparsity),
         "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
         "course": _course(connection, run_id),
     }
     values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in (*_MEASURES, *_COUNTS)}
-    connection.execute(update(Run).where(Run.id == run_id).values(**values))
+    connection.execute(update(Run).where(Run.id == run_id).values(**storable(Run, values)))
 
 
 def _course(connection: Connection, run_id: str) -> list[float]:
@@ -150,20 +151,20 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "run_id": run_id,
         "round": record.round,
         "finished_at": now,
-        "train_loss": _finite(record.train_loss),
-        "sparsity": float(record.sparsity),
-        "global_sparsity": float(record.global_sparsity),
-        "device_accuracy_mean": _finite(record.device_accuracy_mean),
-        "virtual_seconds": float(record.virtual_seconds),
-        "virtual_clock": float(connection.scalar(before) or 0.0) + float(record.virtual_seconds),
-        "wall_seconds": float(record.wall_seconds),
-        "bytes_up": int(record.bytes_up),
-        "bytes_down": int(record.bytes_down),
-        "aggregation_error": _finite(record.aggregation_error),
-        "aggregation_error_deviation": _finite(record.aggregation_error_deviation),
-        "joules": _finite(record.joules),
-        "epsilon": _finite(record.epsilon),
-        "peak_memory_bytes": max((int(memory) for memory in _peaks(record.devices)), default=None),
+        "train_loss": record.train_loss,
+        "sparsity": record.sparsity,
+        "global_sparsity": record.global_sparsity,
+        "device_accuracy_mean": record.device_accuracy_mean,
+        "virtual_seconds": record.virtual_seconds,
+        "virtual_clock": float(connection.scalar(before) or 0.0) + record.virtual_seconds,
+        "wall_seconds": record.wall_seconds,
+        "bytes_up": record.bytes_up,
+        "bytes_down": record.bytes_down,
+        "aggregation_error": record.aggregation_error,
+        "aggregation_error_deviation": record.aggregation_error_deviation,
+        "joules": record.joules,
+        "epsilon": record.epsilon,
+        "peak_memory_bytes": max(_peaks(record.devices), default=None),
         "accepted": sum(each.report is not None for each in record.devices),
         "rejected": sum(each.status == "rejected" for each in record.devices),
         "slowest_device": _slowest(record.devices),
@@ -187,51 +188,49 @@ def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> 
     evaluation = result.evaluation if result else None
     return {
         "run_id": run_id,
-        "round": int(assignment.round),
-        "device": int(assignment.device),
+        "round": assignment.round,
+        "device": assignment.device,
         "status": record.status,
-        "rank": int(assignment.rank),
-        "local_steps": int(assignment.local_steps),
-        "effective_rank": _finite(result.effective_rank) if result else None,
+        "rank": assignment.rank,
+        "local_steps": assignment.local_steps,
+        "effective_rank": result.effective_rank if result else None,
         "pruning_step": max(0.0, 1 - (1 - assignment.sparsity) / (1 - before)),
         "sparsity": sparsity_after(result.structure.sparsity if result else before, removed),
-        "reward": _finite(record.reward),
-        "loss_before": _finite(result.loss_before) if result else None,
-        "loss_after": _finite(result.loss_after) if result else None,
-        "accuracy": _finite(evaluation.accuracy) if evaluation else None,
-        "test_loss": _finite(evaluation.loss) if evaluation else None,
-        "macro_f1": _finite(evaluation.macro_f1) if evaluation else None,
-        "calibration_error": _finite(evaluation.calibration_error) if evaluation else None,
-        "examples": int(result.examples) if result else None,
-        "download_seconds": _finite(completion.download_seconds) if completion else None,
-        "compute_seconds": _finite(completion.compute_seconds) if completion else None,
-        "upload_seconds": _finite(completion.upload_seconds) if completion else None,
-        "measured_seconds": _finite(result.seconds) if result else None,
-        "flops": _finite(result.workload.flops) if result else None,
-        "peak_memory_bytes": int(result.workload.peak_memory_bytes) if result else None,
-        "joules": _finite(record.joules),
-        "bytes_down": int(record.bytes_down),
-        "bytes_up": int(record.bytes_up),
+        "reward": record.reward,
+        "loss_before": result.loss_before if result else None,
+        "loss_after": result.loss_after if result else None,
+        "accuracy": evaluation.accuracy if evaluation else None,
+        "test_loss": evaluation.loss if evaluation else None,
+        "macro_f1": evaluation.macro_f1 if evaluation else None,
+        "calibration_error": evaluation.calibration_error if evaluation else None,
+        "examples": result.examples if result else None,
+        "download_seconds": completion.download_seconds if completion else None,
+        "compute_seconds": completion.compute_seconds if completion else None,
+        "upload_seconds": completion.upload_seconds if completion else None,
+        "measured_seconds": result.seconds if result else None,
+        "flops": result.workload.flops if result else None,
+        "peak_memory_bytes": result.workload.peak_memory_bytes if result else None,
+        "joules": record.joules,
+        "bytes_down": record.bytes_down,
+        "bytes_up": record.bytes_up,
     }
 
 
 def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any) -> dict[str, Any]:
-    loss = _finite(evaluation.loss)
     return {
         "run_id": run_id,
         "round": record.round,
-        # SQLite has no NaN, so a NaN loss is stored as infinity.
-        "loss": math.inf if loss is None else loss,
-        "accuracy": float(evaluation.accuracy),
-        "examples": int(evaluation.examples),
-        "macro_f1": _finite(evaluation.macro_f1),
-        "calibration_error": _finite(evaluation.calibration_error),
-        "exact_match": _finite(evaluation.exact_match),
-        "rouge_l": _finite(evaluation.rouge_l),
-        "bleu": _finite(evaluation.bleu),
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy,
+        "examples": evaluation.examples,
+        "macro_f1": evaluation.macro_f1,
+        "calibration_error": evaluation.calibration_error,
+        "exact_match": evaluation.exact_match,
+        "rouge_l": evaluation.rouge_l,
+        "bleu": evaluation.bleu,
         "generated": evaluation.generated,
         "test_examples": evaluation.test_examples,
-        "sparsity": float(record.global_sparsity),
+        "sparsity": record.global_sparsity,
     }
 
 
@@ -242,12 +241,7 @@ def event_row(run_id: str, event: protocols.Event, now: datetime) -> dict[str, A
         "at": now,
         "round": event.round,
         "device": event.device,
-        "kind": event.kind[:40],
+        "kind": event.kind,
         "cause": event.cause,
         "remedy": event.remedy,
     }
-
-
-def _finite(value: float | None) -> float | None:
-    """A Python float; None for NaN and Inf, which databases treat differently."""
-    return float(value) if value is not None and math.isfinite(value) else None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import URL, Engine, delete, func, insert, make_url, select, update
 
+from slimfed.clients.plain_text import clean
 from slimfed.platform.store import revisions
 from slimfed.platform.store.database import can_write, open_engine, resolve_url, shown, writing
 from slimfed.platform.store.faults import as_store_error
 from slimfed.platform.store.schema import Device, Event, Run
+from slimfed.platform.store.storable import storable
 
 if TYPE_CHECKING:
     from slimfed.platform.store.rows import CheckpointRow
@@ -99,12 +101,12 @@ class Store:
             "created_at": _now(),
         }
         with writing(self.engine) as connection:
-            connection.execute(insert(Run), [row])
+            connection.execute(insert(Run), [storable(Run, row)])
 
     def set_devices(self, run_id: str, devices: Iterable[tuple[int, str, int]]) -> None:
         """Set the devices of a run as (device, profile, examples), replacing earlier ones."""
         rows = [
-            {"run_id": run_id, "device": device, "profile": profile, "examples": examples}
+            storable(Device, {"run_id": run_id, "device": device, "profile": profile, "examples": examples})
             for device, profile, examples in devices
         ]
         with writing(self.engine) as connection:
@@ -154,7 +156,11 @@ class Store:
         self, run_id: str, tags: Sequence[str] | None = None, notes: str | None = None, archived: bool | None = None
     ) -> None:
         """Write tags, notes or the archived mark of a run; None leaves it unchanged. Tags are unique, in order."""
-        given = {"tags": None if tags is None else list(dict.fromkeys(tags)), "notes": notes, "archived": archived}
+        given = {
+            "tags": None if tags is None else list(dict.fromkeys(clean(tag, 200) for tag in tags)),
+            "notes": notes,
+            "archived": archived,
+        }
         self._update(run_id, **{name: value for name, value in given.items() if value is not None})
 
     def heartbeat(self, run_id: str) -> None:
@@ -180,7 +186,7 @@ class Store:
         from slimfed.platform.store.rows import event_row  # as in record_round
 
         with writing(self.engine) as connection:
-            connection.execute(insert(Event), [event_row(run_id, event, _now())])
+            connection.execute(insert(Event), [storable(Event, event_row(run_id, event, _now()))])
 
     def rewind(self, run_id: str, round: int) -> None:
         """Delete the rounds after ``round``, from which a resumed run continues. Events are kept."""
@@ -210,12 +216,12 @@ class Store:
     def _change(self, run_id: str, states: Sequence[str], values: Mapping[str, Any]) -> bool:
         """Change a run that is in one of ``states``; False if it is not."""
         with writing(self.engine) as connection:
-            query = update(Run).where(Run.id == run_id, Run.status.in_(states)).values(**values)
+            query = update(Run).where(Run.id == run_id, Run.status.in_(states)).values(**storable(Run, values))
             return connection.execute(query).rowcount > 0
 
     def _update(self, run_id: str, **values: Any) -> None:
         with writing(self.engine) as connection:
-            connection.execute(update(Run).where(Run.id == run_id).values(**values))
+            connection.execute(update(Run).where(Run.id == run_id).values(**storable(Run, values)))
 
 
 def upgrade(url: str, home: Path) -> tuple[str | None, str]:

@@ -89,6 +89,9 @@ class Aggregator(ABC):
     differential privacy rests.
     """
 
+    bounds_influence: ClassVar[bool] = False
+    """True if a fifth of the devices cannot move the result far, whatever they send within the other checks."""
+
     @abstractmethod
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round whose devices started from the global adapter ``before``, which is left as it is."""

@@ -26,6 +26,8 @@ class MultiKrum(Aggregator):
     distance.
     """
 
+    bounds_influence = True
+
     def __init__(self, share: float = 0.2) -> None:
         if not 0 <= share < 0.5:
             raise ValueError(f"share = {share}: must be in [0, 0.5)")

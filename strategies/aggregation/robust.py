@@ -21,6 +21,8 @@ class CoordinateWise(Aggregator):
     number of updates, which are all needed at once.
     """
 
+    bounds_influence = True
+
     @abstractmethod
     def centre(self, values: np.ndarray) -> np.ndarray:
         """Over the owners, float64 [owners, ...] -> [...]; NaN stands where a device owns nothing, never everywhere."""

@@ -18,12 +18,17 @@ class Weights:
         self._lines: dict[int, np.ndarray] = {}
         self._entries = torch.zeros(space.deltas.stop - space.deltas.start, dtype=torch.float64, device=space.device)
 
-    def add(self, weight: int, keep: np.ndarray, rank: int, placed: Placed) -> None:
-        """Add ``weight`` on all numbers of the units that ``keep`` has, bool [units], in the first ``rank`` ranks."""
+    def add(self, weight: int, keep: np.ndarray, rank: int, placed: Placed | None = None) -> None:
+        """Add ``weight`` on all numbers of the units that ``keep`` has, bool [units], in the first ``rank`` ranks.
+
+        ``placed``: the device's numbers, needed where the adapter has deltas. Raises ``ValueError`` without them.
+        """
         line = self._lines.setdefault(rank, np.zeros(self._space.lines, dtype=np.int64))
         line[:-1][keep] += weight
         line[-1] += weight
         if len(self._entries):
+            if placed is None:
+                raise ValueError("entries of deltas are counted by the numbers of an update")
             self._entries += placed.owned[self._space.deltas].double() * weight
 
     def __bool__(self) -> bool:

@@ -1,14 +1,14 @@
 """What a hostile node may send, from its records to the verdict: refused with a cause, and no average changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from honest_fleet import BLUEPRINT, DEVICES, FLEET, HONEST, WHOLE, Validated, honest, reply, validate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from training import adapter, opened, task
+from training import task
 
 from slimfed.clients.messages.records import (
     MalformedMessageError,
@@ -19,72 +19,8 @@ from slimfed.clients.messages.records import (
     encode_results,
 )
 from slimfed.clients.pruning.adapter_slicing import narrow
-from slimfed.clients.pruning.selection import select
-from slimfed.clients.update import Report, Update, Workload
-from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
+from slimfed.clients.update import Update
 from slimfed.strategies.aggregation import AGGREGATIONS
-from slimfed.strategies.bandits import Arm, BanditSpec
-from slimfed.strategies.coordinates.global_vector import GlobalVector
-from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.planning import Plan
-from slimfed.strategies.protocols import Completion
-from slimfed.strategies.reply_validation import ReplyValidation, RoundOutcome
-from slimfed.strategies.server_state import Fleet
-
-DEVICES = 7
-BASE, BLUEPRINT = opened("bert", False)
-WHOLE = adapter(BASE, BLUEPRINT, 1, 4)
-FLEET = Fleet.new(BLUEPRINT, WHOLE, DEVICES, BanditSpec(ranks=(2, 4)), 1)
-
-
-class Clock:
-    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
-        return Completion(0.0, 1.0, 0.0)
-
-
-def honest(device: int) -> tuple[Plan, Update]:
-    """A device's plan, and what a device that followed it would send."""
-    from slimfed.clients.update import Assignment
-
-    draw, rank = np.random.default_rng(device), 2 + 2 * (device % 2)
-    dense = BLUEPRINT.dense()
-    scores = draw.random(BLUEPRINT.units).astype(np.float32)
-    left = select(dense, scores, 0.3, "layer")
-    assignment = Assignment(device, 1, rank, 0.3, 3, 1e-3, 1e-3, device, False, dense)
-    own = narrow(WHOLE, dense, left, rank)
-    for tensor in own.tensors():
-        tensor += (1e-3 * draw.standard_normal(tensor.shape)).astype(np.float32)
-    scores = np.where(left.keep, scores, 0).astype(np.float32)
-    report = Report(device, 1, rank, rank, left, 1.0, 0.9, 0.1, 10, 1.0, 5, Workload(1.0, 1.0, 1.0), None)
-    return Plan(assignment, Arm(0.3, rank)), Update(report, own, scores)
-
-
-HONEST = [honest(device) for device in range(DEVICES)]
-
-
-def reply(node: int, content: RecordDict) -> Message:
-    LocalGrid(0)  # sets what Flower asks for when a message is made
-    return Message(content, reply_to=Message(RecordDict(), node, "train"))
-
-
-@dataclass(frozen=True)
-class Validated(RoundOutcome):
-    """An outcome, and the sums of the accepted updates."""
-
-    accumulated: RoundAccumulator = field(kw_only=True)
-
-
-def validate(replies: list[Message]) -> Validated:
-    """The outcome of replies, each of a node that was given one device."""
-    sums = GradedAccumulators(
-        lambda: RoundAccumulator(AGGREGATIONS["coverage"].start(WHOLE), BLUEPRINT.units, range(DEVICES))
-    )
-    space = GlobalVector(WHOLE, BLUEPRINT)
-    validation = ReplyValidation(FLEET, [plan for plan, _ in HONEST], Clock(), sums, space)
-    for each in replies:
-        validation.receive(each, {each.metadata.src_node_id - 1})
-    found, accumulated = validation.finish()
-    return Validated(found.devices, found.events, accumulated=accumulated)
 
 
 def outcome(changes: dict[int, Callable[[RecordDict], object]], extra: list[Message] | None = None) -> Validated:
@@ -140,6 +76,8 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
     "NaN scores": (tensor(first(np.nan), "scores"), "not-finite"),
     "huge scores": (tensor(lambda v: v * np.float32(1e9), "scores"), "scores"),
     "negative scores of a huge size": (tensor(lambda v: v * np.float32(-1e9), "scores"), "scores"),
+    "negative scores": (tensor(first(-1e-3), "scores"), "scores"),
+    "scores of what is removed": (tensor(lambda v: v + np.float32(0.1), "scores"), "scores"),
     "short scores": (tensor(lambda v: v[:1], "scores"), "shape"),
     "doubles": (tensor(lambda v: v.astype(np.float64)), "device-failed"),
     "a matrix for a vector": (tensor(lambda v: v[None]), "device-failed"),
@@ -151,8 +89,12 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
     "another round": (metric("round", 9), "late"),
     "no examples": (metric("examples", 0), "examples"),
     "endless examples": (metric("examples", 2**40), "examples"),
-    "a NaN loss": (metric("loss_after", float("nan")), "not-finite"),
-    "negative work": (metric("flops", -1.0), "not-finite"),
+    "a NaN loss": (metric("loss_after", float("nan")), "range"),
+    "negative work": (metric("flops", -1.0), "range"),
+    "work beyond all machines": (metric("flops", 1e300), "range"),
+    "memory beyond all integers": (metric("measured_memory_bytes", 2**63 - 1), "range"),
+    "a loss that nobody has": (metric("loss_before", 1e308), "range"),
+    "an accuracy above one": (metric("test_accuracy", 5.0), "device-failed"),
     "a whole number for a fraction": (metric("loss_after", 1), "device-failed"),
     "a list for a number": (metric("examples", [1, 2]), "device-failed"),
     "a layout that is no JSON": (layout("{"), "device-failed"),
@@ -171,11 +113,26 @@ ATTACKS: dict[str, tuple[Callable[[RecordDict], object], str]] = {
         lambda content: content["update-2"].__setitem__("adapter", Array("float32", (4,), "numpy.ndarray", b"garbage")),
         "device-failed",
     ),
+    "an array of a petabyte in a hundred bytes": (
+        lambda content: content["update-2"].__setitem__(
+            "adapter", Array("float32", (2**48,), "numpy.ndarray", _promising(2**48))
+        ),
+        "device-failed",
+    ),
     "a pickled array": (
         lambda content: content["update-2"].__setitem__("adapter", Array("object", (1,), "numpy.ndarray", _pickled())),
         "device-failed",
     ),
 }
+
+
+def _promising(count: int) -> bytes:
+    """A numpy file whose head promises so many numbers, and that has one."""
+    import io
+
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count,)})
+    return file.getvalue() + b"1234"
 
 
 def _pickled() -> bytes:

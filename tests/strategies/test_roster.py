@@ -85,6 +85,76 @@ def test_a_device_that_stays_away_is_waited_for_once(monkeypatch: pytest.MonkeyP
     assert grid.looks > looks[1] + 2, "one that was there is waited for"
 
 
+class Time:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Deaf(Nodes):
+    """Nodes of which some are asked and do not answer. A look at the nodes takes a second."""
+
+    def __init__(self, hosted: dict[int, RecordDict], deaf: set[int], clock: Time) -> None:
+        super().__init__(hosted)
+        self.deaf, self.clock = deaf, clock
+        self.asked: list[int] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.clock.seconds += 1.0
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        self.asked += [message.metadata.dst_node_id for message in messages]
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        heard = [each for each in message_ids if self._sent[each][0].metadata.dst_node_id not in self.deaf]
+        return super().pull_messages(heard)
+
+
+def test_a_node_that_never_says_whom_it_hosts_is_asked_once_named_and_costs_one_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roster_module.time, "sleep", lambda _seconds: None)
+    clock = Time()
+    grid = Deaf({11: encode_host(0), 12: encode_host(1), 13: encode_host(2)}, {13}, clock)
+    roster, waits, events = Roster(3, clock), [], []
+    for number in range(1, 6):
+        began = clock.seconds
+        events += roster.gather(grid, number, 2, 600.0, lambda: False)
+        waits.append(clock.seconds - began)
+        assert roster.hosts == {0: 11, 1: 12}, "the others go on"
+    assert grid.asked == [11, 12, 13]
+    assert waits[0] <= 62, "a new node gets a minute to answer, once"
+    assert max(waits[1:]) <= 1, "later rounds do not wait"
+    [event] = events
+    assert (event.kind, event.round) == ("silent-node", 1)
+    assert "node 13 has not said within 60 s which device it hosts" in event.cause
+    clock.seconds += 1800.0
+    roster.gather(grid, 6, 2, 600.0, lambda: False)
+    assert grid.asked == [11, 12, 13, 13], "asked again, seldom"
+    grid.deaf.clear()
+    assert roster.gather(grid, 7, 2, 600.0, lambda: False) == []
+    assert roster.hosts == {0: 11, 1: 12, 2: 13}
+
+
+def test_an_answer_that_comes_late_counts_when_it_comes() -> None:
+    clock = Time()
+    grid = Deaf({11: encode_host(0), 12: encode_host(1)}, {12}, clock)
+    roster = Roster(2, clock)
+    roster.gather(grid, 1, 1, 0.0, lambda: False)
+    assert roster.hosts == {0: 11}
+    grid.deaf.clear()
+    roster.gather(grid, 2, 1, 0.0, lambda: False)
+    assert roster.hosts == {0: 11, 1: 12}
+    assert grid.asked == [11, 12]
+
+
 def test_nobody_takes_over_the_device_of_a_node_that_is_away() -> None:
     roster, grid = Roster(2), hosting(n11=0, n12=1)
     gather(roster, grid)

@@ -166,13 +166,13 @@ CORRUPTIONS = {
     "inf": (spoil(math.inf), "not-finite"),
     "minus inf": (spoil(-math.inf), "not-finite"),
     "scores": (spoil_scores, "not-finite"),
-    "loss before": (set_number("loss_before", math.nan, math.inf, -1.0), "not-finite"),
-    "loss after": (set_number("loss_after", math.nan, math.inf), "not-finite"),
-    "importance": (set_number("importance", math.nan, -1.0), "not-finite"),
-    "seconds": (set_number("seconds", math.nan, -1.0), "not-finite"),
-    "workload": (set_number("workload", Workload(math.nan, 1, 1), Workload(1, -1, 1)), "not-finite"),
-    "evaluation": (set_number("evaluation", Evaluation(math.nan, 0.5, 9), Evaluation(1, math.inf, 9)), "not-finite"),
-    "another measure": (set_number("evaluation", Evaluation(1, 0.5, 9, calibration_error=math.nan)), "not-finite"),
+    "loss before": (set_number("loss_before", math.nan, math.inf, -1.0), "range"),
+    "loss after": (set_number("loss_after", math.nan, math.inf), "range"),
+    "importance": (set_number("importance", math.nan, -1.0), "range"),
+    "seconds": (set_number("seconds", math.nan, -1.0), "range"),
+    "workload": (set_number("workload", Workload(math.nan, 1, 1), Workload(1, -1, 1)), "range"),
+    "evaluation": (set_number("evaluation", Evaluation(math.nan, 0.5, 9), Evaluation(1, math.inf, 9)), "range"),
+    "another measure": (set_number("evaluation", Evaluation(1, 0.5, 9, calibration_error=math.nan)), "range"),
     "examples": (set_number("examples", 0, -3, 2**40), "examples"),
     "half an example": (set_number("examples", math.nan, 1.5, True), "examples"),
     "broadcastable": (reshaped(lambda t: t[:1, ..., None] if t.ndim == 1 else t[None, :1]), "shape"),
@@ -262,7 +262,8 @@ def test_the_real_selection_of_units_never_prunes_more_than_assigned(seed, choic
             for module, place in places(BEFORE, left, 2).items()
         }
         adapter = Adapter(factors, BEFORE.head)
-        sent_back = replace(update.with_report(round=round, rank=2, structure=left), adapter=adapter)
+        scores = np.where(left.keep, np.float32(1), np.float32(0))
+        sent_back = replace(update.with_report(round=round, rank=2, structure=left), adapter=adapter, scores=scores)
         assert find_unfit([sent_back], {0: assigned}, BEFORE) == []
         structure = left
 

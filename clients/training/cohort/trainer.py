@@ -24,7 +24,7 @@ from slimfed.clients.training.cohort.flat_parameters import Trained
 from slimfed.clients.training.cohort.model import Members, attach_cohort
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
-from slimfed.clients.training.work import Batch, CohortWork, DeviceContext
+from slimfed.clients.training.work import Batch, CohortWork, DeviceContext, counted_shape
 from slimfed.clients.update import Report, Update, Workload
 
 
@@ -163,7 +163,7 @@ class _Session:
     def account(self, step: int) -> None:
         """Add the cost of a step for each device training alone."""
         for n, batch in enumerate(self.batches[step]):
-            work = training_workload(self.sizes[n], self.loads[n], 1, *batch["input_ids"].shape)
+            work = training_workload(self.sizes[n], self.loads[n], 1, *counted_shape(self.task, batch))
             self.workloads[n] = self.workloads[n] + work
 
     def account_losses(self, probes: Sequence[tuple[Batch, ...]]) -> None:
@@ -171,7 +171,7 @@ class _Session:
         for n, (assignment, probe) in enumerate(zip(self.assignments, probes, strict=True)):
             if assignment.probed:
                 for batch in probe:
-                    work = loss_workload(self.sizes[n], self.loads[n], *batch["input_ids"].shape)
+                    work = loss_workload(self.sizes[n], self.loads[n], *counted_shape(self.task, batch))
                     self.workloads[n] = self.workloads[n] + work
 
     def advance(self, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from sample import SampleRun, new_store
+from sqlalchemy import text as sql
 from streamlit.testing.v1 import AppTest
 
 from slimfed.strategies.protocols import Event
@@ -70,6 +71,22 @@ def test_every_tab_shows_its_part(tmp_path, store):
     assert 'name = "commands-on-jetsons"' in shown(run_page, tmp_path, run.id, tab="Job").code[0].value
     assert "Nothing to report" in shown(run_page, tmp_path, run.id, tab="Events").success[0].value
     assert "There are no logs" in shown(run_page, tmp_path, run.id, tab="Logs").info[0].value
+
+
+def test_hostile_text_of_an_older_store_breaks_no_page(tmp_path, store):
+    hostile = "x [/nope] \x1b[2J\r\n# heading\n- <b>item</b> \u202e $a$ :red[no] &lt; |"
+    run = SampleRun(store, devices=8, rounds=5).play(3).end("failed", "x")
+    with store.engine.begin() as connection:
+        for table, columns in (("runs", "name method cause notes"), ("events", "kind cause remedy")):
+            for column in columns.split():
+                connection.execute(sql(f"UPDATE {table} SET {column} = :text"), {"text": hostile})
+        connection.execute(sql("UPDATE devices SET profile = :text"), {"text": hostile[:60]})
+    for tab in ("Learning", "Timeline", "Devices", "Events", "Bandit", "Maps"):
+        page = text(shown(run_page, tmp_path, run.id, tab=tab))
+        assert "\x1b" not in page
+        assert "\n# heading" not in page
+        assert "\\[/nope\\]" in page
+    assert len(shown(runs_page, tmp_path).dataframe[0].value) == 1
 
 
 def test_the_bandit_of_one_device_is_its_own(tmp_path, store):

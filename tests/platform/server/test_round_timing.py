@@ -5,11 +5,17 @@ from dataclasses import replace
 
 import pytest
 from flwr.app import MetricRecord, RecordDict
+from house import tiny_job
 from round_records import device_record, report, round_record
 
-from slimfed.clients.messages.records import decode_phases, encode_phases
+from slimfed.clients.clientapp import serve
+from slimfed.clients.messages.records import PHASES, decode_phases, encode_orders, encode_phases, time_fault
+from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.stopwatch import Stopwatch
+from slimfed.platform.server.assembly import new_fleet
 from slimfed.platform.server.round_timing import keep, read
+from slimfed.strategies.dispatch import orders
+from slimfed.strategies.planning import plan_round
 
 
 def test_phases_add_up_to_the_whole_however_they_nest() -> None:
@@ -34,12 +40,28 @@ def test_a_phase_that_fails_is_counted_all_the_same() -> None:
 def test_phases_travel_and_nonsense_does_not() -> None:
     content = RecordDict()
     encode_phases(content, {"steps": 1.5, "read": 0.25})
-    assert decode_phases(content) == {"steps": 1.5, "read": 0.25}
-    assert decode_phases(RecordDict()) == {}
-    content["phases"] = MetricRecord({"steps": -1.0, "build": float("nan"), "read": float("inf"), "ok": 1.0})
-    assert decode_phases(content) == {"ok": 1.0}
+    assert decode_phases(content, 2.0) == {"steps": 1.5, "read": 0.25}
+    assert time_fault(content, 2.0) is None
+    assert decode_phases(RecordDict(), 2.0) == {}
+    content["phases"] = MetricRecord({"steps": -1.0, "build": float("nan"), "read": 1e300, "open": 1.0})
+    assert decode_phases(content, 2.0) == {"open": 1.0}, "no phase lasts longer than the node took to reply"
+    assert time_fault(content, 2.0) == "phases.steps is -1.0 s, the reply came after 2.0 s"
     content["phases"] = MetricRecord({f"phase-{n}": 1.0 for n in range(1000)})
-    assert decode_phases(content) == {}
+    assert decode_phases(content, 2.0) == {}
+    assert time_fault(content, 2.0) == "phases.phase-0 is no time that a node reports"
+
+
+def test_every_phase_of_a_node_is_known() -> None:
+    """Served by the real ClientApp, with both engines."""
+    for engine in ("cohort", "sequential"):
+        job = tiny_job(f"engine.name={engine}")
+        fleet = new_fleet(open_runtime(job.task_spec()), job)
+        settings = job.strategy_settings(job.task_spec(), 1)
+        plans = plan_round(fleet, settings, 1, None)
+        reply = serve(encode_orders(orders(plans, fleet, job.task_spec(), fleet.adapter)))
+        assert reply["phases"].keys() <= PHASES
+        assert len(reply["phases"]) > 3
+        assert time_fault(reply, 600.0) is None
 
 
 def test_the_first_round_warms_up_and_medians_tell_the_rest(tmp_path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.update import Evaluation
+from slimfed.clients.update import Evaluation, Workload
 from slimfed.platform.job.job import job_to_dict, load_job, parse_job
 from slimfed.platform.store import revisions
 from slimfed.platform.store.dashboard_reader import Insight
@@ -172,6 +172,40 @@ def test_numbers_that_are_none_survive(store: Store, run: str) -> None:
     reader = Reader(store.engine)
     assert reader.rounds(run)[0].train_loss is None
     assert reader.evaluations(run)[0].loss == math.inf
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**31, 10**400, 1e300, -1e300, math.inf, math.nan])
+def test_no_number_is_too_large_for_a_database(store: Store, run: str, number: float) -> None:
+    """Nobody but a defect makes such a record: what devices report has been checked. The run goes on even so."""
+    honest = device_record(0)
+    report = replace(
+        honest.report,
+        examples=number,
+        loss_after=number,
+        workload=Workload(number, number, number),
+        evaluation=Evaluation(number, number, 9),
+    )
+    record = round_record(1, (replace(honest, report=report, bytes_up=number),), bytes_up=number, train_loss=number)
+    for _ in range(2):
+        store.record_round(run, record)
+    reader = Reader(store.engine)
+    [row] = reader.device_rows(run, 1)
+    assert row.examples in (None, 2**31 - 1, -(2**31 - 1))
+    assert abs(row.bytes_up) <= 2**53
+    assert row.flops is None or math.isfinite(row.flops)
+    assert reader.find_run(run).rounds_done == 1
+
+
+def test_text_of_others_is_plain_in_every_database(store: Store, run: str) -> None:
+    hostile = "a\0b \x1b[31mred\x1b[0m \u202eevil\u2066 \ud800 \r\n" + 9000 * "x"
+    store.add_event(run, Event(1, hostile, hostile, hostile))
+    store.set_devices(run, [(0, hostile, 5)])
+    store.label(run, tags=[hostile], notes=hostile)
+    store.finish(run, "failed", hostile)
+    reader = Reader(store.engine)
+    [event], found = reader.events(run), reader.find_run(run)
+    for stored in (event.kind, event.cause, event.remedy, found.cause, found.notes, *found.tags):
+        assert not set(stored) & set("\0\x1b\r\u202e\u2066\ud800")
 
 
 def test_life_of_a_run(store: Store, run: str) -> None:

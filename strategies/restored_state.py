@@ -1,0 +1,80 @@
+"""Whether a fleet that was read from a checkpoint is one that its job could have left."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from slimfed.strategies.server_state import Fleet
+
+
+def misfit(fleet: Fleet, new: Fleet, round: int) -> str | None:
+    """What in ``fleet``, restored after ``round``, does not fit the job; None if all fits.
+
+    ``new``: the job's fleet before its first round.
+    """
+    return next(_misfits(fleet, new, round), None)
+
+
+def _misfits(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
+    if type(fleet.round) is not int or fleet.round != round:
+        yield f"round is {fleet.round!r:.50}, the checkpoint is that of round {round}"
+    if len(fleet.devices) != len(new.devices):
+        yield f"structures are those of {len(fleet.devices)} devices, the job has {len(new.devices)}"
+    for name, value in (("virtual_clock", fleet.virtual_clock), ("score_weight", fleet.score_weight)):
+        if not _positive(value):
+            yield f"{name} is {value!r:.50}, expected a finite number that is not negative"
+    norm = fleet.clipping_norm
+    if norm is not None and not (_positive(norm) and norm > 0):
+        yield f"clipping_norm is {norm!r:.50}, expected a finite number above 0"
+    yield from _odd("scores", fleet.score_sum, new.score_sum.shape)
+    if (fleet.score_sum < 0).any():
+        yield "scores has negative values"
+    yield from _odd_adapter(fleet, new)
+    for name, tensor in fleet.server_memory.items():
+        if not np.isfinite(tensor).all():
+            yield f"server/{name} has NaN or infinite values"
+    most = max(len(factors.a) for factors in new.adapter.factors.values()) if new.adapter.factors else None
+    for number, device in enumerate(fleet.devices):
+        if device.rank is not None and (device.rank < 1 or (most is not None and device.rank > most)):
+            yield f"ranks: device {number} has rank {device.rank}, expected 1 to {most}"
+        pace = () if device.pace is None else (device.pace.down, device.pace.dense_seconds, device.pace.up)
+        if not all(_positive(value) for value in pace):
+            yield f"paces: device {number} has {pace}, expected finite numbers that are not negative"
+        if device.memory is not None and not np.isfinite(device.memory.adapter.vector).all():
+            yield f"memory/{number} has NaN or infinite values"
+    if type(fleet.agent) is not type(new.agent) or fleet.agent.spec.name != new.agent.spec.name:
+        yield f"bandits are of {fleet.agent.spec.name!r}, the job names {new.agent.spec.name!r}"
+
+
+def _odd_adapter(fleet: Fleet, new: Fleet) -> Iterator[str]:
+    """What is not as in the job's first adapter: names and shapes of factors and head; other parts only finite."""
+    for what, found, wanted in (
+        ("modules", fleet.adapter.factors, new.adapter.factors),
+        ("head", fleet.adapter.head, new.adapter.head),
+    ):
+        if found.keys() != wanted.keys():
+            yield f"{what} are not those of the model: {sorted(found.keys() ^ wanted.keys())[:3]}"
+            return
+    for name, factors in fleet.adapter.factors.items():
+        known = new.adapter.factors[name]
+        yield from _odd(f"a/{name}", factors.a, known.a.shape)
+        yield from _odd(f"b/{name}", factors.b, known.b.shape)
+    for name, tensor in fleet.adapter.head.items():
+        yield from _odd(f"head/{name}", tensor, new.adapter.head[name].shape)
+    if not all(np.isfinite(tensor).all() for tensor in fleet.adapter.tensors()):
+        yield "the adapter has NaN or infinite values"
+    if fleet.memory is not None and not np.isfinite(fleet.memory.vector).all():
+        yield "memory has NaN or infinite values"
+
+
+def _odd(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> Iterator[str]:
+    if tensor.dtype != np.float32 or tensor.shape != shape:
+        yield f"{name} is {tensor.dtype} {list(tensor.shape)}, expected float32 {list(shape)}"
+    elif not np.isfinite(tensor).all():
+        yield f"{name} has NaN or infinite values"
+
+
+def _positive(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0  # type: ignore[arg-type, operator]
