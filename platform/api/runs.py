@@ -115,7 +115,8 @@ def _compute(
     on_round: OnRound | None,
 ) -> None:
     """Compute a run, with progress and ``on_round``; raises the error of ``on_round`` again."""
-    store.mark_running(run_id)
+    if not store.mark_running(run_id):  # stopped before it began
+        return
     reader = Reader(store.engine)
     reporter = RoundReporter(reader, run_id, on_round, told=reader.find_run(run_id).rounds_done)
     with _display(progress) as display:

@@ -76,6 +76,7 @@ def resume(
         typer.Option("--accept-changes", help="go on although text, tokenizer, configuration or profile have changed"),
     ] = False,
     as_json: Json = False,
+    claimed: Annotated[bool, typer.Option("--claimed", hidden=True)] = False,  # the queue starts the run
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder, store_url
@@ -88,6 +89,9 @@ def resume(
 
     with existing() as store:
         found = Reader(store.engine).find_run(run)
+        if claimed and found.status != "created":
+            notes().print(f"run {found.id} is {found.status}: it was stopped before the queue started it")
+            return
         if found.status == "done":
             notes().print(f"run {found.id} is done already, there is nothing to resume")
             raise typer.Exit(_report(store, found.id, as_json))
@@ -104,7 +108,9 @@ def resume(
             store.enqueue(found.id)
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
         if not store.take_over(found):
-            raise InputError(f"run {found.id} is being resumed by somebody else; `slimfed show {found.id}` shows it")
+            raise InputError(
+                f"run {found.id} was stopped or resumed by somebody else; `slimfed show {found.id}` shows it"
+            )
         accept(store, found, folder, checked, changes)
         raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
 
@@ -178,7 +184,8 @@ def _drive(
     federation = _federation(folder)
     place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
     notes().print(f"run {run_id} ({place}); Ctrl-C stops it", soft_wrap=True)
-    store.mark_running(run_id)
+    if not store.mark_running(run_id):  # stopped before it began
+        return _report(store, run_id, as_json, profile)
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
         ending = launch(plan, StoreJournal(store, run_id, display))

@@ -129,7 +129,8 @@ class _Crew:
         with Store.open(store_url(task.variant.job), self._place) as store:
             with self._preparing:
                 run_id, folder, checked = self._prepare(store, task)
-            store.mark_running(run_id)
+            if not store.mark_running(run_id):  # stopped before it began
+                return
             size = _share(checked.sizing, task.variant.job, self._parallel)
             plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
             with board.display(task.variant.label) as display:
@@ -143,6 +144,8 @@ class _Crew:
         refuse_if_computed(folder)
         checked = check(load_job(folder.job))
         resumable(folder, checked)
+        if not store.take_over(task.found):
+            raise InputError(f"run {task.found.id} was stopped or resumed by somebody else; start the sweep again")
         return task.found.id, folder, checked
 
 

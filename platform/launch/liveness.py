@@ -10,21 +10,26 @@ import psutil
 from slimfed.platform.home import RunFolder
 from slimfed.platform.launch.run_lock import is_computed
 from slimfed.platform.store.reader import Reader
-from slimfed.platform.store.writer import Store
+from slimfed.platform.store.writer import UNFINISHED, Store
 
 # A server writes its heartbeat every five seconds while it waits, but not while it evaluates a model.
 _SILENCE_SECONDS = 300.0
 _LAST_WORDS_SECONDS = 30.0
+_NO_PROCESS = {"queued": "taken out of the queue", "created": "asked to stop before it began"}
 
 
 def ask_to_stop(store: Store, run: Any) -> None:
-    """Request a run (a row of the store) to stop. A run without process is set to stopped at once."""
-    if run.status == "queued":
-        store.finish(run.id, "stopped", "taken out of the queue")
-    elif not is_alive(run):
-        store.finish(run.id, "stopped", "its process is gone")
-    else:
-        store.request_stop(run.id)
+    """Request a run (a row of the store) to stop. A run without process is set to stopped at once.
+
+    A run may be started at the same moment. What was read is then no longer true, and it is read again.
+    """
+    while run.status in UNFINISHED:
+        if is_alive(run):
+            store.request_stop(run.id)
+            return
+        if store.stop_without_process(run, _NO_PROCESS.get(run.status, "its process is gone")):
+            return
+        run = Reader(store.engine).find_run(run.id)
 
 
 def is_alive(run: Any) -> bool:

@@ -81,7 +81,7 @@ def _start(store: Store, place: Path, run_id: str) -> None:
     log = run_folder(place, run_id).logs / LOG
     with log.open("ab") as output:
         code = subprocess.Popen(
-            [sys.executable, "-c", _RESUME, "resume", run_id],
+            [sys.executable, "-c", _RESUME, "resume", run_id, "--claimed"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -51,7 +51,8 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         _logging_to(folder.logs / "server.log"),
         _recording_end(store, run_id),
     ):
-        store.mark_running(run_id)
+        if not store.mark_running(run_id):
+            raise StopRequestedError(f"run {run_id} was stopped before it began")
         finished = Reader(store.engine).find_run(run_id).rounds_done
         patience = job.deadlines.store_seconds
         recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=patience, after_round=after_round)

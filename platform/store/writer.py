@@ -113,8 +113,11 @@ class Store:
             connection.execute(delete(Device).where(Device.run_id == run_id))
             connection.execute(insert(Device), rows)
 
-    def mark_running(self, run_id: str) -> None:
-        """This process computes the run from now on, for the first time or again after ``resume``."""
+    def mark_running(self, run_id: str) -> bool:
+        """This process computes the run from now on. False if the run has ended meanwhile: it must not be computed.
+
+        A request to stop that has been made stays.
+        """
         now = _now()
         values = {
             "status": "running",
@@ -122,22 +125,30 @@ class Store:
             "started_at": func.coalesce(Run.started_at, now),
             "finished_at": None,
             "heartbeat_at": now,
-            "stop_requested": False,
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
-        self._update(run_id, **values)
+        return self._change(run_id, ("created", "running"), values)
 
     def take_over(self, run: Any) -> bool:
         """Become the one process that resumes a run (a row as it was read); False if another process was faster.
 
         Of several processes that read the run in the same state exactly one succeeds, also across computers.
         """
-        seen = [column.is_not_distinct_from(getattr(run, column.key)) for column in (Run.status, Run.pid, Run.host)]
         now = _now()
-        values = {"status": "running", "heartbeat_at": now, "pid": os.getpid(), "host": socket.gethostname()}
+        process = {"pid": os.getpid(), "host": socket.gethostname(), "heartbeat_at": now}
+        # A stop that was requested of the process before this one is over; one of the queue's own start is not.
+        stop = run.stop_requested if run.status == "created" else False
+        values = {"status": "running", "stop_requested": stop, **process}
         with writing(self.engine) as connection:
-            query = update(Run).where(Run.id == run.id, *seen).values(**values)
+            query = update(Run).where(*_as_seen(run)).values(**values)
+            return connection.execute(query).rowcount > 0
+
+    def stop_without_process(self, run: Any, cause: str) -> bool:
+        """Set a run that no process computes (a row as it was read) to stopped; False if it has changed since."""
+        values = {"status": "stopped", "cause": cause, "finished_at": _now(), "stop_requested": False}
+        with writing(self.engine) as connection:
+            query = update(Run).where(*_as_seen(run), Run.status.in_(UNFINISHED)).values(**storable(Run, values))
             return connection.execute(query).rowcount > 0
 
     def enqueue(self, run_id: str) -> bool:
@@ -145,7 +156,8 @@ class Store:
 
         False if it is already queued, being started, or done.
         """
-        values = {"status": "queued", "cause": None, "finished_at": None, "host": socket.gethostname()}
+        values = {"status": "queued", "cause": None, "finished_at": None, "stop_requested": False}
+        values["host"] = socket.gethostname()
         return self._change(run_id, ("stopped", "failed", "running"), values)
 
     def claim(self, run_id: str) -> bool:
@@ -177,9 +189,10 @@ class Store:
         return self._change(run_id, UNFINISHED, {"stop_requested": True})
 
     def stop_requested(self, run_id: str) -> bool:
-        """True after :meth:`request_stop`."""
+        """True after :meth:`request_stop`, and once the run has ended: nothing may be computed for it any more."""
         with self.engine.connect() as connection:
-            return bool(connection.scalar(select(Run.stop_requested).where(Run.id == run_id)))
+            run = connection.execute(select(Run.stop_requested, Run.status).where(Run.id == run_id)).one_or_none()
+        return run is not None and (run.stop_requested or run.status not in UNFINISHED)
 
     def add_event(self, run_id: str, event: "protocols.Event") -> None:
         """Write one event at once."""
@@ -235,6 +248,12 @@ def upgrade(url: str, home: Path) -> tuple[str | None, str]:
         return revisions.migrate(engine, address)
     finally:
         engine.dispose()
+
+
+def _as_seen(run: Any) -> list[Any]:
+    """Conditions that a run is still in the state in which it was read."""
+    same = (Run.status, Run.pid, Run.host, Run.stop_requested)
+    return [Run.id == run.id, *(column.is_not_distinct_from(getattr(run, column.key)) for column in same)]
 
 
 def _without_password(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class House:
 
     def compute(self, run: str, damage: Callable[[], None] = lambda: None) -> int:
         """Compute the run in a process of its own; returns its exit code, negative for the signal that killed it."""
+        self.take_over_if_ended(run)
 
         def work() -> None:
             use_one_thread()
@@ -77,6 +78,13 @@ class House:
             pytest.fail("the run hangs")
         assert process.exitcode is not None
         return process.exitcode
+
+    def take_over_if_ended(self, run: str) -> None:
+        """As ``slimfed resume`` does."""
+        with Store.open(self.url, self.home) as store:
+            row = Reader(store.engine).find_run(run)
+            if row.status in ("failed", "stopped"):
+                assert store.take_over(row)
 
     def row(self, run: str) -> Any:
         with Store.open(self.url, self.home) as store:

@@ -220,7 +220,9 @@ def test_life_of_a_run(store: Store, run: str) -> None:
     assert not store.finish(run, "failed", "too late")
     assert not store.request_stop(run)
     assert (reader.find_run(run).status, reader.find_run(run).cause) == ("stopped", "Ctrl-C")
-    store.mark_running(run)
+    assert not store.mark_running(run), "an ended run is resumed by taking it over"
+    assert store.take_over(reader.find_run(run))
+    assert store.mark_running(run)
     resumed = reader.find_run(run)
     assert (resumed.status, resumed.cause, resumed.finished_at) == ("running", None, None)
     assert resumed.started_at == started.started_at
