@@ -85,12 +85,11 @@ class Program:
         out, err = self.process.communicate(timeout=max(deadline - time.monotonic(), 1.0))
         return Ended(self.process.returncode, json.loads(out) if out else {}, err, self._left_over())
 
-    def kill(self, part: str) -> int:
-        """Kill the one running process below it with ``part`` in its command line; returns its id."""
+    def kill(self, part: str) -> None:
+        """Kill the one running process below it with ``part`` in its command line."""
         self.watch()
         (process,) = [each for each in self.seen.values() if each.is_running() and part in " ".join(each.cmdline())]
         process.kill()
-        return process.pid
 
     def _left_over(self) -> list[str]:
         """What still runs of all that it started."""
@@ -203,7 +202,6 @@ class Story:
     rounds_when_interrupted: int
     status_when_interrupted: str
     resumed: Ended
-    killed_worker: int
     stopped: Ended
     stop_command: Ended
     orphaned: Ended
@@ -227,7 +225,7 @@ def story(house: House) -> Story:
     resumed = house.start("resume", row.id, "--json")
     resumed.until(lambda: house.rounds_done("interrupted") > row.rounds_done)
     before = house.rounds_done("interrupted")
-    killed_worker = resumed.kill("ray::ClientAppActor")
+    resumed.kill("ray::ClientAppActor")
     stopped.until(lambda: house.rounds_done("stopped"))
     stopped.until(lambda: house.rounds_done("interrupted") >= min(before + 1, ROUNDS))
     with house.full_disk():
@@ -246,7 +244,6 @@ def story(house: House) -> Story:
         row.rounds_done,
         row.status,
         resumed_end,
-        killed_worker,
         stopped_end,
         stop_command,
         orphaned.end(),
