@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from missing import missing
 
 from slimfed.clients.builtin.commands import commands
 from slimfed.platform.job.job import load_job
@@ -83,12 +85,11 @@ class Program:
         out, err = self.process.communicate(timeout=max(deadline - time.monotonic(), 1.0))
         return Ended(self.process.returncode, json.loads(out) if out else {}, err, self._left_over())
 
-    def kill(self, part: str) -> int:
-        """Kill the one running process below it with ``part`` in its command line; returns its id."""
+    def kill(self, part: str) -> None:
+        """Kill the one running process below it with ``part`` in its command line."""
         self.watch()
         (process,) = [each for each in self.seen.values() if each.is_running() and part in " ".join(each.cmdline())]
         process.kill()
-        return process.pid
 
     def _left_over(self) -> list[str]:
         """What still runs of all that it started."""
@@ -143,8 +144,32 @@ class House:
         row = self.row(name)
         return row.rounds_done if row else 0
 
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """The disk with temporary files, among them Ray's session, is full; nothing if it is not a disk of its own."""
+        filler = self.temporary / "filler"
+        if self.temporary.is_mount():
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        yield
+        filler.unlink(missing_ok=True)
+
     def checkpoint(self, run_id: str, round: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return checkpoint.load(checkpoint.path_of(self.home / run_id / "checkpoints", round))
+
+
+@contextmanager
+def small_disk() -> Iterator[Path]:
+    """A folder with a short path for temporary files; a disk of 96 MB of its own where that may be mounted."""
+    with TemporaryDirectory(prefix="e2e", dir="/tmp") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", folder]
+        mounted = subprocess.run(mount, check=False, capture_output=True, timeout=30).returncode == 0
+        try:
+            yield Path(folder)
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", folder], check=True, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +180,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     for split, rows in zip(("train", "test"), commands(), strict=True):
         lines = [json.dumps({"text": row.text, "label": row.label}) for row in rows[:EXAMPLES]]
         (folder / "data" / f"{split}.jsonl").write_text("\n".join(lines))
-    with TemporaryDirectory(prefix="e2e", dir="/tmp") as temporary, Store.open("sqlite", folder / "runs") as store:
-        house = House(folder / "runs", store, Path(temporary))
+    with small_disk() as temporary, Store.open("sqlite", folder / "runs") as store:
+        house = House(folder / "runs", store, temporary)
         yield house
     for program in house.programs:
         if program.process.poll() is None:
@@ -168,8 +193,8 @@ class Story:
     """What became of four runs.
 
     ``undisturbed``: two workers, nothing happens. ``interrupted``: one worker, Ctrl-C after its first round;
-    ``resumed``: the same run, resumed, and its only worker killed. ``stopped``: from another terminal. ``orphaned``:
-    the guard of its processes is killed.
+    ``resumed``: the same run, resumed, and its only worker killed. ``stopped``: from another terminal, after two rounds
+    with a full disk for temporary files. ``orphaned``: the guard of its processes is killed.
     """
 
     undisturbed: Ended
@@ -177,7 +202,6 @@ class Story:
     rounds_when_interrupted: int
     status_when_interrupted: str
     resumed: Ended
-    killed_worker: int
     stopped: Ended
     stop_command: Ended
     orphaned: Ended
@@ -200,8 +224,13 @@ def story(house: House) -> Story:
 
     resumed = house.start("resume", row.id, "--json")
     resumed.until(lambda: house.rounds_done("interrupted") > row.rounds_done)
-    killed_worker = resumed.kill("ray::ClientAppActor")
+    before = house.rounds_done("interrupted")
+    resumed.kill("ray::ClientAppActor")
     stopped.until(lambda: house.rounds_done("stopped"))
+    stopped.until(lambda: house.rounds_done("interrupted") >= min(before + 1, ROUNDS))
+    with house.full_disk():
+        reached = house.rounds_done("stopped")
+        stopped.until(lambda: house.rounds_done("stopped") > reached + 1)
     stop_command = house.start("stop", house.row("stopped").id).end()
     stopped_end = stopped.end()
 
@@ -215,7 +244,6 @@ def story(house: House) -> Story:
         row.rounds_done,
         row.status,
         resumed_end,
-        killed_worker,
         stopped_end,
         stop_command,
         orphaned.end(),
@@ -303,6 +331,13 @@ def test_stop_from_another_terminal_stops_one_run_of_two(house: House, story: St
     assert story.stopped.left_over == []
     assert house.row("stopped").status == "stopped"
     assert house.row("interrupted").status == "done", "it was being resumed meanwhile"
+
+
+def test_a_full_disk_of_rays_session_ends_no_run(house: House, story: Story) -> None:
+    """It went on for two rounds, and could be stopped."""
+    if not house.temporary.is_mount():
+        missing("only root may mount a small disk")
+    assert house.row("stopped").status == "stopped"
 
 
 def test_a_killed_guard_fails_the_run_with_its_cause_and_leaves_nothing(house: House, story: Story) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ VARIABLE = "RAY_TMPDIR"
 _PREFIX = "sf-"
 _LONGEST = 107 - len(f"/{_PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 """Bytes that the path of the folder around a scratch folder may have, for Ray's sockets to fit."""
+_KILL_SECONDS = 10.0
 _OTHERS = ("/tmp", "/var/tmp")
 
 
@@ -85,8 +87,12 @@ def remove_left_behind(base: Path) -> None:
 
 
 def end_processes_of(path: Path) -> None:
-    """Kill every process of this user that has ``path`` as its scratch folder, until none is left."""
-    while found := [process for process in psutil.process_iter() if _belongs(process, path)]:
+    """Kill every process of this user that has ``path`` as its scratch folder, until none is left, for ten seconds."""
+    deadline = time.monotonic() + _KILL_SECONDS
+    while time.monotonic() < deadline:
+        found = [process for process in psutil.process_iter() if _belongs(process, path)]
+        if not found:
+            return
         for process in found:
             try:
                 process.kill()

@@ -7,16 +7,20 @@ the nodes are served by the Ray cluster at ``RAY_ADDRESS``.
 
 import argparse
 import os
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from slimfed.platform.launch.process_guard import end_descendants
 from slimfed.platform.launch.scratch import VARIABLE
 
 _RETRIES = 2
 """How often Ray repeats the work of a worker that was killed, in a new worker, before its devices lose the round."""
+_STARTS = 3
+_END_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,7 +53,20 @@ def _start_ray(workers: int | None, gpus: int | None) -> None:
 
     own: dict[str, Any] = {} if workers is None else {"num_cpus": workers, "num_gpus": gpus, "include_dashboard": False}
     with _working_in(os.environ[VARIABLE]):
-        ray.init(logging_level="INFO", log_to_driver=False, **own)
+        _patiently(lambda: ray.init(logging_level="INFO", log_to_driver=False, **own))
+
+
+def _patiently(start: Callable[[], object]) -> None:
+    """Call ``start``, again after a failure: Ray gives its processes 30 s, which a busy machine can exceed."""
+    for _ in range(_STARTS - 1):
+        try:
+            start()
+        except Exception as error:  # Ray raises no class of its own here
+            print(f"Ray did not start: {error}; it is started again", file=sys.stderr, flush=True)
+            end_descendants(polite_seconds=0.0, total_seconds=_END_SECONDS)
+        else:
+            return
+    start()
 
 
 def _simulate(given: argparse.Namespace) -> None:

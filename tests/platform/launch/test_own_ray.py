@@ -1,7 +1,7 @@
 """The Ray of a run belongs to the run's owner: who may connect to it, and what its processes import.
 
 A real one, in the environment of a run, started in a folder whose files have the names of Python's modules, by a user
-with a proxy that does not answer.
+without HOME, and with a proxy that does not answer.
 """
 
 import os
@@ -87,6 +87,7 @@ def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnRay]:
     answer = tmp_path_factory.mktemp("own-ray") / "answer"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.delenv("HOME", raising=False)
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy", "ALL_PROXY"):
             patch.setenv(name, "http://127.0.0.1:9")
         with Simulation(answer.parent / "log", Sizing(1, 1, 0)) as simulation:
