@@ -18,6 +18,7 @@ from slimfed.platform.cli import app
 from slimfed.platform.fleet import profiles
 from slimfed.platform.home import run_folder
 from slimfed.platform.inputs import pinned_inputs
+from slimfed.platform.launch.queue_runner import cause_in
 
 ROWS = [("turn on the light", "on"), ("switch it off", "off"), ("make it bright", "on"), ("make it dark", "off")]
 
@@ -140,6 +141,13 @@ def test_a_change_is_refused_by_file_and_field(
         assert f"slimfed resume {place.run} --accept-changes" in said
     run = slimfed.open_store(home=place.home).run()
     assert (run.status, run.events.empty) == ("stopped", True)
+
+
+def test_the_queue_tells_every_change_as_the_cause() -> None:
+    printed = "error: of an earlier start\nrun x is queued\nerror: a.csv is gone\nerror: put it back\n"
+    assert cause_in(printed) == "a.csv is gone; put it back"
+    assert cause_in("Traceback\nValueError: x\n\n") == "ValueError: x"
+    assert cause_in("\n") == ""
 
 
 def test_what_has_no_effect_is_no_change(place: Place) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _LOOK_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 """Seconds that a second foreman waits for the first one to end, which may have read the queue for the last time."""
 
+_ERROR = "error: "
 _RESUME = "from slimfed.platform.cli import main; main()"
 LOG = "launch.log"
 
@@ -90,8 +92,14 @@ def _start(store: Store, place: Path, run_id: str) -> None:
     run = Insight(store.engine).find_run(run_id)
     # The run may already have ended or been queued again, since its process needs seconds to end.
     if code and run.status in ("created", "running") and not is_alive(run):
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        store.finish(run_id, "failed", lines[-1].removeprefix("error: ") if lines else f"it ended with code {code}")
+        store.finish(run_id, "failed", cause_in(log.read_text(errors="replace")) or f"it ended with code {code}")
+
+
+def cause_in(log: str) -> str:
+    """The errors that a process printed last, or else its last line; "" if it printed nothing."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    errors = list(takewhile(lambda line: line.startswith(_ERROR), reversed(lines)))
+    return "; ".join(line.removeprefix(_ERROR) for line in reversed(errors)) if errors else "".join(lines[-1:])
 
 
 @contextmanager

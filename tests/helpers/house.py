@@ -58,9 +58,13 @@ class House:
         with Store.open(self.url, self.home) as store:
             return create_run(store, self.home, checked)[0]
 
-    def compute(self, run: str, damage: Callable[[], None] = lambda: None) -> int:
-        """Compute the run in a process of its own; returns its exit code, negative for the signal that killed it."""
-        self.take_over_if_ended(run)
+    def compute(self, run: str, damage: Callable[[], None] = lambda: None, take_over: bool = True) -> int:
+        """Compute the run in a process of its own; returns its exit code, negative for the signal that killed it.
+
+        ``take_over``: an ended run is taken over before, as ``slimfed resume`` does.
+        """
+        if take_over:
+            self._take_over_if_ended(run)
 
         def work() -> None:
             use_one_thread()
@@ -79,8 +83,7 @@ class House:
         assert process.exitcode is not None
         return process.exitcode
 
-    def take_over_if_ended(self, run: str) -> None:
-        """As ``slimfed resume`` does."""
+    def _take_over_if_ended(self, run: str) -> None:
         with Store.open(self.url, self.home) as store:
             row = Reader(store.engine).find_run(run)
             if row.status in ("failed", "stopped"):
