@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from slimfed.clients.update import Report
 from slimfed.strategies.bandits import Arm, Pull
 from slimfed.strategies.bandits.spec import RewardSpec
+from slimfed.strategies.outliers import largest_distance
 from slimfed.strategies.planning import Plan, round_cost
 from slimfed.strategies.protocols import Completion, DeviceRecord
 from slimfed.strategies.reply_validation import RoundOutcome
@@ -22,6 +23,8 @@ from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.speed_model import RoundCost
 
 _TINY = 1e-12
+# Importance is linear in weights and gradients: ten times as large each is a hundred times.
+_MOST_IMPORTANT = 100.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,9 @@ def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
         g = loss * clip((L0 - L1) / L0, 0, 1) + pruning * clip((s1 - s0) / (s* - s0), 0, 1) + importance * I / max(I)
         reward = g / (1 + time_penalty * abs(T - Tbar) / Tbar)
 
-    A device without update is no participant, so it affects neither the mean time nor the largest importance. A part
+    A device without update is no participant, so it affects neither the mean time nor the largest importance. Of six or
+    more participants an importance counts up to a hundred times the median, so that a false one does not take the
+    others' part away. A part
     that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises ``ValueError`` if the
     lengths differ or a time is negative or not finite.
     """
@@ -125,6 +130,8 @@ def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
         raise ValueError("completion times must be finite and not negative")
     if not before.size:
         return np.zeros(0)
+    known = np.isfinite(size)
+    size = np.where(known, np.minimum(size, largest_distance(size[known].tolist(), _MOST_IMPORTANT)), size)
     with np.errstate(invalid="ignore"):  # an infinite loss before and after: no number, counts as 0 below
         decrease = before - after
     gain = (

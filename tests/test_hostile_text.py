@@ -24,6 +24,7 @@ from slimfed.clients.update import Failure
 from slimfed.dashboard import format
 from slimfed.dashboard.csv_file import csv_file
 from slimfed.dashboard.figures import curves
+from slimfed.platform import cli
 from slimfed.platform.cli import app
 from slimfed.platform.cli.output import print_table, results
 from slimfed.platform.comparison.chart import write_chart
@@ -92,6 +93,25 @@ def test_a_name_that_is_no_text_is_an_error_in_words(home: Path) -> None:
     result = CliRunner().invoke(app, ["show", HOSTILE])
     assert result.exit_code == 2
     harmless(result.output)
+
+
+def test_an_input_error_is_plain_lines(tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(f"[method]\naggregation = {json.dumps('[/nope] ' + chr(27) + '[2J')}\n")
+    result = CliRunner().invoke(app, ["run", str(job)])
+    assert result.exit_code == 2
+    harmless(result.output)
+
+
+def test_every_command_prints_through_the_consoles_that_know_no_markup() -> None:
+    """A new command that makes a console of its own, or prints by itself, is found here."""
+    folder = Path(cli.__file__).parents[1]
+    own = ("console.py", "cli/__init__.py", "cli/output.py", "launch/progress.py")
+    for file in sorted(folder.rglob("*.py")):
+        name, source = str(file.relative_to(folder)), file.read_text()
+        if name not in own:
+            words = ("Console(", "typer.echo", ".stdout.write", ".stderr.write", "\n    print(")
+            assert not [word for word in words if word in source], name
 
 
 def test_tables_titles_and_progress_are_plain(capsys: pytest.CaptureFixture[str]) -> None:

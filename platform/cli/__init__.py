@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.plain_text import clean
 from slimfed.clients.verbosity import set_verbosity
 from slimfed.platform.cli import (
     benching,
@@ -33,7 +34,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (InputError, StoreError) as error:
             for line in str(error).splitlines():
-                typer.echo(f"error: {line}", err=True)
+                typer.echo(f"error: {clean(line, 5000)}", err=True)
             raise typer.Exit(BAD_INPUT if isinstance(error, InputError) else FAILED) from None
 
 

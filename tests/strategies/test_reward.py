@@ -79,6 +79,19 @@ def test_a_broken_importance_does_not_touch_the_others():
     assert reward(spec, importance=[0.0, 0.0]).tolist() == [0.0, 0.0]
 
 
+def test_a_false_importance_does_not_take_away_the_others_part():
+    """At least a hundredth of it is left, however large the lie; an honest spread changes nothing."""
+    spec, same = RewardSpec(loss=0.0, pruning=0.0, importance=1.0), np.ones(8)
+    terms = {"loss_before": same, "loss_after": same, "sparsity_before": 0 * same, "sparsity_after": 0 * same}
+    for lie in (1e3, 1e12):
+        values = rewards(spec, RewardTerms(**terms, importance=np.array([*same[:7], lie]), seconds=same), 0.5)
+        assert values[-1] == 1.0
+        assert values[:7] == pytest.approx(0.01)
+    honest = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 90.0])
+    values = rewards(spec, RewardTerms(**terms, importance=honest, seconds=same), 0.5)
+    assert values.tolist() == (honest / 90.0).tolist()
+
+
 @pytest.mark.parametrize("seconds", [[1.0, math.nan], [1.0, -1.0], [1.0], [1.0, 2.0, 3.0]])
 def test_impossible_times_and_lengths_are_refused(seconds):
     with pytest.raises(ValueError, match=r"times|entry"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.importance import IMPORTANCE
+from slimfed.clients.plain_text import clean
 from slimfed.platform.job.field_errors import field_paths
 from slimfed.platform.job.job import Job, job_to_dict, job_to_toml, load_job, parse_job
 from slimfed.platform.job.overrides import merge, parse_sets, parse_value
@@ -293,7 +294,7 @@ def test_none_stays_out_of_the_file() -> None:
     sparsity=st.floats(0, 1, exclude_max=True),
     ranks=st.sets(st.integers(1, 64), min_size=1),
     workers=st.one_of(st.just("auto"), st.integers(1, 99)),
-    name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    name=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(clean),
     deadline=st.none() | st.floats(1e-3, 1e6),
 )
 def test_job_files_and_json_round_trip(
