@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import RunFolder
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.run_lock import is_computed
 from slimfed.platform.store import mirror
 from slimfed.platform.store.database import writing
 from slimfed.platform.store.rows import forget_after, sum_up_run
@@ -48,8 +49,9 @@ def _recover(store: Store, folder: RunFolder) -> Recovered:
     with writing(store.engine) as connection:
         known = connection.execute(select(Run).where(Run.id == run_id)).one_or_none()
         before = known.rounds_done if known else None
-        if known is not None and is_alive(known):
-            return Recovered(run_id, before, known.rounds_done, "is running: left as it is")
+        if is_computed(folder) or (known is not None and is_alive(known)):
+            note = "is running: left as it is; recover it when it has ended"
+            return Recovered(run_id, before, before or 0, note, complete=known is not None)
         try:
             rows = mirror.read_run(folder.rows)
             rounds = [each for each in mirror.read_rounds(folder.rows) if each[0] > (before or 0)]

@@ -18,6 +18,7 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.cli import app
 from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import Job
+from slimfed.platform.launch.run_lock import computing
 from slimfed.platform.recovery import recover
 from slimfed.platform.store import database, faults, mirror
 from slimfed.platform.store.backup import back_up
@@ -138,6 +139,16 @@ def test_damaged_and_missing_copies_are_said_and_the_rest_is_recovered(house: Ho
     assert not found[torn].complete
     assert "run.json.gz" in found[torn].note
     assert found[gap].after == 0, "rounds are added up to the first gap"
+
+
+def test_a_run_that_a_process_computes_is_left_alone(house: House, run: str) -> None:
+    """Its store was lost while it goes on: as a stopped run it could be resumed beside itself."""
+    lose_the_store(house.home)
+    with computing(run_folder(house.home, run)):
+        (found,) = recovered(house)
+    assert (found.after, found.complete) == (0, False)
+    assert "is running" in found.note
+    assert recovered(house)[0].note == "added"
 
 
 def test_copies_of_an_abandoned_course_go(house: House, run: str) -> None:

@@ -1,4 +1,4 @@
-"""The runtime "local": the server's own code with one node, all in this process, without SuperLink and Ray."""
+"""The runtime "local": the server's own code with one node, all in this process, without Ray."""
 
 from typing import Any
 

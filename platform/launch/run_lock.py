@@ -28,7 +28,8 @@ def computing(folder: RunFolder) -> Iterator[None]:
 def refuse_if_computed(folder: RunFolder) -> None:
     """Raises ``InputError`` if a process computes the run, whatever the store says."""
     if folder.lock.is_file():
-        with folder.lock.open("r+") as lock:
+        # Some network file systems lock only what is open for writing; in a home that can only be read it cannot be.
+        with folder.lock.open("r+" if os.access(folder.lock, os.W_OK) else "r") as lock:
             _take(lock, folder)
 
 
