@@ -47,7 +47,11 @@ def _poll(served: Any, page: str, visit: Visit, done: threading.Event) -> None:
     while not done.wait(_EVERY_SECONDS):
         try:
             with connect(
-                url, additional_headers={"Cookie": served.cookie}, subprotocols=["streamlit"], max_size=None, proxy=None
+                url,
+                additional_headers={"Cookie": served.new_cookie()},
+                subprotocols=["streamlit"],
+                max_size=None,
+                proxy=None,
             ) as socket:
                 while not done.is_set():
                     began = time.monotonic()

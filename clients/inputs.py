@@ -31,6 +31,13 @@ def data_digests(data: DataSpec) -> Digests:
     return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
 
 
+def of_hub(model: ModelSpec) -> bool:
+    """True for a model of a hub: its cache on a machine may have none or only some of its files."""
+    from slimfed.clients.sources.hub import is_local  # brings the hub's library
+
+    return not model.path.startswith("builtin:") and not is_local(model.path)
+
+
 def model_digests(model: ModelSpec) -> Digests:
     """Of the files that decide what a model and its tokenizer compute; nothing if they are not on this machine."""
     from slimfed.clients.models.loading import model_folder  # brings torch
@@ -58,8 +65,13 @@ def joined(digests: Mapping[str, Digests]) -> str:
 
 
 def inputs_digest(task: TaskSpec) -> str:
-    """One digest of all files of text and model."""
-    return joined({"data.path": data_digests(task.data), "model.path": model_digests(task.model)})
+    """One digest of all files of text and model; of a hub's model its revision, as files come when they are needed."""
+    return files_digest(task.model, data_digests(task.data), {} if of_hub(task.model) else model_digests(task.model))
+
+
+def files_digest(model: ModelSpec, data: Digests, files: Digests) -> str:
+    """One digest of the files of text and of the model, which do not count if it is a hub's."""
+    return joined({"data.path": data, "model.path": {"revision": str(model.revision)} if of_hub(model) else files})
 
 
 def check_inputs(task: TaskSpec) -> None:

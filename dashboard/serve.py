@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,10 +39,12 @@ class Served:
         """The whole address of a page (``/run?run=ID``), with the token, for a browser that was not here before."""
         return f"{self.address}{path}{'&' if '?' in path else '?'}{PARAMETER}={self.token}"
 
-    @property
-    def cookie(self) -> str:
-        """The ``Cookie`` header of a visitor who has shown the token."""
-        return f"{cookie_name(self.address.rsplit(':', 1)[1])}={self.token}"
+    def new_cookie(self) -> str:
+        """The ``Cookie`` header of a visitor who shows the token now."""
+        port = self.address.rsplit(":", 1)[1]
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar := CookieJar()))
+        opener.open(self.url(), timeout=START_SECONDS).close()
+        return next(f"{each.name}={each.value}" for each in jar if each.name == cookie_name(port))
 
 
 def arguments(port: int, address: str) -> list[str]:

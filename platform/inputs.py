@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.inputs import Digests, data_digests, file_digest, joined, model_digests
+from slimfed.clients.inputs import Digests, data_digests, file_digest, files_digest, model_digests, of_hub
+from slimfed.clients.spec import ModelSpec
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job
 
@@ -43,10 +44,9 @@ class Inputs(BaseModel):
     rows: dict[str, str] = {}
     units: tuple[int, ...] | None = None
 
-    @property
-    def of_devices(self) -> str:
-        """One digest of the files of text and model (``TaskSpec.inputs``)."""
-        return joined({field: digests for field, digests in self.files.items() if field != "fleet.profile"})
+    def of_devices(self, model: ModelSpec) -> str:
+        """One digest of the files of text and ``model`` (``TaskSpec.inputs``)."""
+        return files_digest(model, self.files.get("data.path", {}), self.files.get("model.path", {}))
 
 
 def read_inputs(job: Job, text: "TextData | None" = None, blueprint: "Blueprint | None" = None) -> Inputs:
@@ -104,6 +104,9 @@ def changes_of(folder: RunFolder, job: Job, inputs: Inputs, *, export: bool = Fa
     lines = []
     for field, digests in inputs.files.items():
         before = began.files.get(field, digests)
+        if field == "model.path" and of_hub(job.model):  # a file that is not in the cache yet is loaded when needed
+            both = set(before) & set(digests)
+            before, digests = ({name: each[name] for name in both} for each in (before, digests))
         for what in _file_changes(began, inputs, before, digests):
             lines.append(f"{field} = {named[field]!r}: {what}")
     for split in sorted(set(began.rows) & set(inputs.rows)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.plain_text import clean
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.job.overrides import parse_sets
 
@@ -50,7 +51,7 @@ def expand_jobs(
     make: Callable[[Mapping[str, Any]], Job], axes: Mapping[str, Sequence[Any]], seeds: int, name: str | None = None
 ) -> Sweep:
     """The same for values of any kind: ``make`` gives the job of a combination, one value a field of ``axes``."""
-    called = name
+    called = None if name is None else sweep_name(name)
     variants: list[Variant] = []
     problems: list[str] = []
     for values in itertools.product(*axes.values()):
@@ -66,6 +67,11 @@ def expand_jobs(
         raise InputError("\n".join(dict.fromkeys(problems)) or "the sweep has no combination: a field has no values")
     check_different(variants)
     return Sweep(called, tuple(variants))
+
+
+def sweep_name(name: str) -> str:
+    """The name of a sweep as the store has it: one plain line of at most 200 characters."""
+    return clean(name, _LONGEST_NAME)
 
 
 def _written(value: Any) -> str:

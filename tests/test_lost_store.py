@@ -1,5 +1,6 @@
 """A store that is lost, copied or locked: what the run folders and a backup bring back, and what a user is told."""
 
+import resource
 import shutil
 import signal
 import sqlite3
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from house import ROUNDS, House, die_in_mid_round, tiny_job
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from missing import missing
 from sqlalchemy import select
 from typer.testing import CliRunner
@@ -20,10 +23,13 @@ from slimfed.platform.home import run_folder
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.run_lock import computing
 from slimfed.platform.recovery import recover
+from slimfed.platform.server import checkpoint
 from slimfed.platform.store import database, faults, mirror
 from slimfed.platform.store.backup import back_up
+from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.schema import Base
 from slimfed.platform.store.writer import Store
+from slimfed.strategies.protocols import Event
 
 EVERY = ("runs", "devices", "rounds", "assignments", "evaluations", "class_rounds", "pulls", "blocks", "events")
 OF_THE_PROCESS = ("started_at", "finished_at", "heartbeat_at", "pid", "stop_requested", "id")
@@ -138,7 +144,72 @@ def test_damaged_and_missing_copies_are_said_and_the_rest_is_recovered(house: Ho
     assert "older slimfed" in found[old].note
     assert not found[torn].complete
     assert "run.json.gz" in found[torn].note
-    assert found[gap].after == 0, "rounds are added up to the first gap"
+    assert (found[gap].after, found[gap].complete) == (0, False), "rounds are added up to the first gap"
+    assert "round 1 is missing" in found[gap].note
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damage_to_one_copy_keeps_the_others_out(finished: tuple[House, str], tmp_path: Path, data: Any) -> None:
+    """One byte of a copy is another one: that run is said by name, or has all its rows; the run after it is there."""
+    (house, run), home = finished, tmp_path / str(len(list(tmp_path.iterdir())))
+    home.mkdir()
+    bad, good = home / "20250101-000000-bad", home / run
+    for folder in (bad, good):
+        shutil.copytree(house.home / run, folder)
+    name = data.draw(st.sampled_from(["run.json.gz", "round-00001.json.gz", f"round-0000{ROUNDS}.json.gz"]))
+    content = bytearray((bad / "rows" / name).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (bad / "rows" / name).write_bytes(content)
+    found = {each.run: each for each in recovered(House(home, house.job))}
+    assert not found[bad.name].complete, "it is the copy of another run's rows in any case"
+    assert found[run].after == ROUNDS
+
+
+def test_copied_and_renamed_folders_are_no_runs(house: House, run: str) -> None:
+    shutil.copytree(house.home / run, house.home / "a-copy")
+    lose_the_store(house.home)
+    found = {each.run: each for each in recovered(house)}
+    assert found[run].complete
+    assert not found["a-copy"].complete
+    assert "no copy of rows of run a-copy" in found["a-copy"].note
+
+
+def test_a_run_that_went_back_is_not_done(house: House, run: str) -> None:
+    """Resumed from an earlier checkpoint and stopped: what was recorded after it belongs to an abandoned course."""
+    with Store.open(house.url, house.home) as store:
+        store.rewind(run, ROUNDS - 1)
+    shutil.rmtree(checkpoint.path_of(run_folder(house.home, run).checkpoints, ROUNDS))
+    (found,) = recovered(house)
+    assert found.after == ROUNDS
+    assert house.row(run).status == "stopped", "it has no model of its last round, so it can be resumed"
+    mirror.forget_after(run_folder(house.home, run).rows, 1)
+    assert mirror.rounds(run_folder(house.home, run).rows) == [1]
+
+
+def test_runs_of_another_store_stay_there(house: House, run: str, tmp_path: Path) -> None:
+    job = run_folder(house.home, run).job
+    job.write_text(job.read_text().replace('url = "sqlite"', f'url = "sqlite:///{tmp_path}/elsewhere.db"'))
+    lose_the_store(house.home)
+    (found,) = recovered(house)
+    assert found.after == 0
+    assert "elsewhere.db" in found.note
+
+
+def test_a_log_that_cannot_be_emptied_loses_nothing(house: House) -> None:
+    """The disk is full for the file itself: what was committed stays in the log, and no write fails because of it."""
+    run = house.new_run()
+    with Store.open(house.url, house.home) as store:
+        store.add_event(run, Event(0, "first", "x", "y"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((house.home / "store.db").stat().st_size, hard))
+        try:
+            for number in range(10):
+                store.add_event(run, Event(number, "later", "x" * 1900, "y"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert store.finish(run, "stopped", "the disk has room again")
+        assert sum(each.kind == "later" for each in Reader(store.engine).events(run, limit=None)) == 10
 
 
 def test_a_run_that_a_process_computes_is_left_alone(house: House, run: str) -> None:
@@ -165,10 +236,21 @@ def test_a_backup_is_whole_and_never_overwrites(house: House, tmp_path: Path) ->
         back_up(store, copy)
         with pytest.raises(InputError, match="exists already"):
             back_up(store, copy)
-        with pytest.raises(InputError, match="cannot be written"):
+        with pytest.raises(InputError, match="no such folder"):
             back_up(store, tmp_path / "nowhere" / "store.db")
     assert contents(House(copy.parent, house.job)) == contents(house)
     assert list(copy.parent.glob(".*")) == []
+
+
+def test_a_damaged_store_is_not_backed_up(house: House, tmp_path: Path) -> None:
+    file = house.home / "store.db"
+    with Store.open(house.url, house.home) as store:
+        content = bytearray(file.read_bytes())
+        content[20_000:60_000] = b"?" * 40_000
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"damaged|cannot be copied"):
+            back_up(store, tmp_path / "copy.db")
+    assert list(tmp_path.glob("*copy.db*")) == []
 
 
 def command(*words: str) -> Any:
@@ -217,12 +299,10 @@ def test_a_read_only_home_lists_and_shows(read_only: House, run: str, monkeypatc
 def test_a_locked_store_is_said_in_words(house: House, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
     monkeypatch.setenv("SLIMFED_HOME", str(house.home))
-    with Store.open(house.url, house.home) as store:
-        store.enqueue(house.new_run())
+    waiting = house.new_run()
     holder = sqlite3.connect(house.home / "store.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    queued = next(row["folder"].rsplit("/", 1)[1] for row in contents(house)["runs"] if row["status"] != "done")
-    answer = command("stop", queued)
+    answer = command("stop", waiting)
     holder.close()
     assert answer.exit_code == 1
     assert "another process has kept it locked" in answer.output

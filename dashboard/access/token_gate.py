@@ -11,9 +11,9 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from html import escape
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, quote, urlencode
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slimfed.dashboard.access.users import AccessError
@@ -63,6 +63,8 @@ class TokenGate:
         self._app = app
         self._token = token
         self._cookie = cookie
+        # Browsers send a cookie to every port of an address, so it must not be the token, which may be of many starts.
+        self._value = hmac.new(secrets.token_bytes(32), token.encode(), "sha256").hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, redirect it, or refuse it (403; a websocket is closed before it is accepted)."""
@@ -77,22 +79,23 @@ class TokenGate:
     def _admits(self, scope: Scope) -> bool:
         if not self._token or scope["type"] not in ("http", "websocket") or scope["path"] == _HEALTH:
             return True
-        return self._matches(_cookies(scope).get(self._cookie, ""))
+        return _equal(_cookies(scope).get(self._cookie, ""), self._value)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == PARAMETER]
-        if not any(self._matches(value) for value in given):
+        if not any(_equal(value, self._token) for value in given):
             await _respond(send, 403, {"content-type": "text/html; charset=utf-8"}, _refusal(query).encode())
             return
         # Without the token, so that a copied address does not hand it on. Slashes at the front would name a host.
         path = "/" + quote(scope["path"].lstrip("/\\"))
         rest = urlencode([pair for pair in query if pair[0] != PARAMETER])
-        cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Lax; Path=/"
+        cookie = f"{self._cookie}={self._value}; HttpOnly; SameSite=Lax; Path=/"
         await _respond(send, 303, {"location": f"{path}?{rest}" if rest else path, "set-cookie": cookie})
 
-    def _matches(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token.encode())
+
+def _equal(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def _refusal(query: Sequence[tuple[str, str]]) -> str:
@@ -104,12 +107,8 @@ def _refusal(query: Sequence[tuple[str, str]]) -> str:
 def _cookies(scope: Scope) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
-        if name == b"cookie":
-            try:
-                parsed = SimpleCookie(value.decode("latin-1"))
-            except CookieError:
-                continue
-            found |= {key: morsel.value for key, morsel in parsed.items()}
+        if name == b"cookie":  # as Starlette reads it: what other programs of this address have set may be malformed
+            found |= cookie_parser(value.decode("latin-1"))
     return found
 
 

@@ -90,7 +90,7 @@ def resume(
     with existing() as store:
         found = Reader(store.engine).find_run(run)
         if claimed and found.status != "created":
-            notes().print(f"run {found.id} is {found.status}: it was stopped before the queue started it")
+            notes().print(f"run {found.id} is {found.status} by now: the queue does not start it")
             return
         if found.status == "done":
             notes().print(f"run {found.id} is done already, there is nothing to resume")
@@ -105,7 +105,8 @@ def resume(
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)
-            store.enqueue(found.id)
+            if not store.enqueue(found):
+                raise InputError(f"run {found.id} is queued or started already; `slimfed show {found.id}` shows it")
             raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
         if not store.take_over(found):
             raise InputError(

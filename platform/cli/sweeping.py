@@ -89,6 +89,7 @@ def compare(
     """
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
+    from slimfed.platform.sweep import sweep_name
 
     budgets = budget_seconds, budget_bytes, budget_memory
     view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
@@ -101,7 +102,8 @@ def compare(
         raise typer.Exit(code)
     with existing() as store:
         reader = Reader(store.engine)
-        swept = [row.id for row in reversed(reader.runs(limit=None, sweep=sweep))] if sweep is not None else []
+        named = None if sweep is None else sweep_name(sweep)
+        swept = [row.id for row in reversed(reader.runs(limit=None, sweep=named))] if named is not None else []
         if sweep is not None and not swept:
             raise InputError(f"--sweep {sweep!r}: no run belongs to it; `slimfed runs` lists the runs")
         _show(reader, [*swept, *ids, *made], view)

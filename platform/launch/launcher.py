@@ -174,7 +174,7 @@ class _Watch:
 
     def _interruption(self, look: Look) -> Ending | None:
         if self._stop.count and not look.stopping:
-            self._journal.request_stop()  # again if need be: a run that only just began takes no earlier request
+            self._journal.request_stop()
         if not self._stop.count and not look.stopping:
             return None
         if not look.began:

@@ -27,7 +27,7 @@ def ask_to_stop(store: Store, run: Any) -> None:
         if is_alive(run):
             store.request_stop(run.id)
             return
-        if store.stop_without_process(run, _NO_PROCESS.get(run.status, "its process is gone")):
+        if store.end_without_process(run, "stopped", _NO_PROCESS.get(run.status, "its process is gone")):
             return
         run = Reader(store.engine).find_run(run.id)
 
@@ -59,7 +59,7 @@ def settle(store: Store) -> None:
             continue
         if (datetime.now(UTC) - as_utc(run.heartbeat_at)).total_seconds() > _LAST_WORDS_SECONDS:
             cause = "its process ended without a word: killed, or the computer went down; `slimfed resume` continues it"
-            store.finish(run.id, "failed", cause)
+            store.end_without_process(run, "failed", cause)
 
 
 def as_utc(moment: datetime) -> datetime:

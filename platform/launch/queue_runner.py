@@ -92,7 +92,9 @@ def _start(store: Store, place: Path, run_id: str) -> None:
     run = Insight(store.engine).find_run(run_id)
     # The run may already have ended or been queued again, since its process needs seconds to end.
     if code and run.status in ("created", "running") and not is_alive(run):
-        store.finish(run_id, "failed", cause_in(log.read_text(errors="replace")) or f"it ended with code {code}")
+        store.end_without_process(
+            run, "failed", cause_in(log.read_text(errors="replace")) or f"it ended with code {code}"
+        )
 
 
 def cause_in(log: str) -> str:

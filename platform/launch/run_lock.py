@@ -6,19 +6,26 @@ lock when the process ends, however it ends, so a lock is never stale. The file 
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+import psutil
+
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import RunFolder
+
+_LOOKS_SECONDS = 1.0
+"""How long a computation waits for processes that only look whether the lock is held."""
+_PAUSE_SECONDS = 0.01
 
 
 @contextmanager
 def computing(folder: RunFolder) -> Iterator[None]:
     """Context of the one process that computes the run. Raises ``InputError`` if another process computes it."""
     with folder.lock.open("a+") as lock:
-        _take(lock, folder)
+        _take(lock, folder, fcntl.LOCK_EX, _LOOKS_SECONDS)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -30,7 +37,7 @@ def refuse_if_computed(folder: RunFolder) -> None:
     if folder.lock.is_file():
         # Some network file systems lock only what is open for writing; in a home that can only be read it cannot be.
         with folder.lock.open("r+" if os.access(folder.lock, os.W_OK) else "r") as lock:
-            _take(lock, folder)
+            _take(lock, folder, fcntl.LOCK_SH)
 
 
 def is_computed(folder: RunFolder) -> bool:
@@ -42,21 +49,32 @@ def is_computed(folder: RunFolder) -> bool:
     return False
 
 
-def _take(lock: IO[str], folder: RunFolder) -> None:
-    """Lock the file until it is closed."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip()
-        who = f"process {holder}" if holder else "another process"
-        ending = f"end it (kill {holder})" if holder else "end it"
-        raise InputError(
-            f"run {folder.path.name} is being computed by {who}, which holds {folder.lock}; wait for its end, or "
-            f"{ending} and try again"
-        ) from None
-    except OSError as error:
-        raise InputError(
+def _take(lock: IO[str], folder: RunFolder, kind: int, patience: float = 0.0) -> None:
+    """Lock the file until it is closed. Looks share the lock, so that none takes another for the computation."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise _refused(lock, folder, error) from None
+            time.sleep(_PAUSE_SECONDS)
+        except OSError as error:
+            raise _refused(lock, folder, error) from None
+
+
+def _refused(lock: IO[str], folder: RunFolder, error: OSError) -> InputError:
+    if not isinstance(error, BlockingIOError):
+        return InputError(
             f"SLIMFED_HOME = {str(folder.path.parent)!r}: its file system takes no locks ({error.strerror}); name a "
             "folder on a file system that does"
-        ) from None
+        )
+    lock.seek(0)
+    holder = lock.read().strip()
+    alive = holder.isdigit() and psutil.pid_exists(int(holder))
+    who, ending = (f"process {holder}", f"end it (kill {holder})") if alive else ("another process", "end it")
+    return InputError(
+        f"run {folder.path.name} is being computed by {who}, which holds {folder.lock}; wait for its end, or "
+        f"{ending} and try again"
+    )

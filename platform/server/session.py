@@ -21,6 +21,7 @@ from slimfed.platform.launch.run_lock import computing
 from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.server.base_digest import pin_base
 from slimfed.platform.server.recorder import StoreRecorder
+from slimfed.platform.store import mirror
 from slimfed.platform.store.faults import as_store_error
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -57,12 +58,13 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         patience = job.deadlines.store_seconds
         recorder = StoreRecorder(store, run_id, folder.checkpoints, patience=patience, after_round=after_round)
         real = bool(settings["slimfed.real"])
-        task = job.task_spec().model_copy(update={"inputs": _held_inputs(folder, job).of_devices})
+        task = job.task_spec().model_copy(update={"inputs": _held_inputs(folder, job).of_devices(job.model)})
         runtime = open_server_runtime(task) if real else open_runtime(task)
         pin_base(folder, job.model, runtime.base)
         fleet = restored_fleet(runtime, job, folder, finished) if finished else new_fleet(runtime, job)
         strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
         store.rewind(run_id, strategy.fleet.round)
+        mirror.forget_after(folder.rows, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)
         strategy.start(grid)

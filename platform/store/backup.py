@@ -6,10 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.store.database import LOCK_SECONDS, sqlite_reader
+from slimfed.platform.store.database import LOCK_SECONDS, REBUILD, sqlite_reader
 from slimfed.platform.store.writer import Store
 
 _ALL_PAGES = -1
+_SOUND = "ok"
 
 
 def back_up(store: Store, target: Path) -> None:
@@ -21,6 +22,8 @@ def back_up(store: Store, target: Path) -> None:
         raise InputError(f"the store {store.address!r} is PostgreSQL: use pg_dump, which copies it while it runs")
     if target.exists():
         raise InputError(f"{str(target)!r}: exists already; name a new file")
+    if not target.parent.is_dir():
+        raise InputError(f"{str(target)!r}: there is no such folder")
     aside = target.with_name(f".{target.name}-{os.getpid()}")
     try:
         with (
@@ -29,7 +32,11 @@ def back_up(store: Store, target: Path) -> None:
         ):
             source.backup(copy, pages=_ALL_PAGES)
             copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+            found = [str(fault) for (fault,) in copy.execute("PRAGMA quick_check(1)")]
+        if found != [_SOUND]:
+            raise InputError(f"the store {store.address!r} is damaged ({found[0]}); {REBUILD}")
         aside.replace(target)
     except (OSError, sqlite3.Error) as error:
+        raise InputError(f"the store {store.address!r} cannot be copied to {str(target)!r}: {error}") from None
+    finally:
         aside.unlink(missing_ok=True)
-        raise InputError(f"{str(target)!r}: cannot be written ({error})") from None

@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -55,8 +56,7 @@ def copy_round(connection: Connection, run_id: str, round: int, folder: Path) ->
     folder.mkdir(exist_ok=True)
     found = {_table(kind).name: _read(connection, _table(kind), run_id, round) for kind in _OF_A_ROUND}
     _write(folder / _file(round), found)
-    for later in (number for number in rounds(folder) if number > round):
-        (folder / _file(later)).unlink()
+    forget_after(folder, round)
 
 
 def rounds(folder: Path) -> list[int]:
@@ -65,18 +65,32 @@ def rounds(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
-def read_run(folder: Path) -> Rows | None:
-    """The rows of the run; None if there is no copy. Raises ``InputError`` for a damaged one."""
+def forget_after(folder: Path, round: int) -> None:
+    """Remove the copies of the rounds after ``round``, from which a resumed run continues. Raises ``OSError``."""
+    for later in (number for number in rounds(folder) if number > round):
+        (folder / _file(later)).unlink()
+
+
+def read_run(folder: Path, run_id: str) -> Rows | None:
+    """The rows of the run; None if there is no copy. Raises ``InputError`` for a damaged one, or one of another run."""
     path = folder / _RUN
-    return _decoded(path) if path.is_file() else None
+    return _checked(path, Run, "id", run_id) if path.is_file() else None
 
 
-def read_rounds(folder: Path) -> Iterator[tuple[int, Rows]]:
+def read_rounds(folder: Path, run_id: str) -> Iterator[tuple[int, Rows]]:
     """Number and rows of each copied round, up to the first gap. Raises ``InputError`` for a damaged copy."""
     for expected, number in enumerate(rounds(folder), 1):
         if number != expected:
             return
-        yield number, _decoded(folder / _file(number))
+        yield number, _checked(folder / _file(number), Round, "run_id", run_id)
+
+
+def _checked(path: Path, kind: type[Base], key: str, run_id: str) -> Rows:
+    """The rows of a file, which must have one row of ``kind``, and that of this run."""
+    rows = _decoded(path)
+    if [row.get(key) for row in rows.get(kind.__tablename__, [])] != [run_id]:
+        raise InputError(f"{str(path)!r}: is no copy of rows of run {run_id}; delete it to do without")
+    return rows
 
 
 def _file(round: int) -> str:
@@ -136,7 +150,7 @@ def _decoded(path: Path) -> Rows:
             for name, columns in content["tables"].items()
             if name in Base.metadata.tables
         }
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{str(path)!r}: is no copy of rows ({type(error).__name__}: {error}); delete it to do without"
         ) from None

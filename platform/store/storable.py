@@ -15,6 +15,9 @@ from sqlalchemy import BigInteger, Float, Integer, String, Text
 from slimfed.clients.plain_text import clean, clean_lines
 from slimfed.platform.store.schema import Base
 
+_PATHS = ("folder", "path")
+"""Names of folders on this machine, which must stay what they are."""
+
 MOST_INTEGER = 2**31 - 1
 """The largest number of PostgreSQL's INTEGER."""
 
@@ -36,6 +39,8 @@ def _limited(column: Any, value: Any) -> Any:
         return _whole(value, MOST_BIG_INTEGER if isinstance(kind, BigInteger) else MOST_INTEGER, column.nullable)
     if isinstance(kind, Float) and isinstance(value, int | float | Decimal):
         return _real(value, column.nullable)
+    if column.name in _PATHS and isinstance(value, str) and value.encode(errors="replace").decode() == value:
+        return value
     if isinstance(kind, Text) and isinstance(value, str):
         return clean_lines(value)
     if isinstance(kind, String) and isinstance(value, str):

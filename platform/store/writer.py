@@ -144,21 +144,24 @@ class Store:
             query = update(Run).where(*_as_seen(run)).values(**values)
             return connection.execute(query).rowcount > 0
 
-    def stop_without_process(self, run: Any, cause: str) -> bool:
-        """Set a run that no process computes (a row as it was read) to stopped; False if it has changed since."""
-        values = {"status": "stopped", "cause": cause, "finished_at": _now(), "stop_requested": False}
+    def end_without_process(self, run: Any, status: FinalStatus, cause: str) -> bool:
+        """Give a run that no process computes (a row as it was read) its end; False if it has changed since."""
+        values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
         with writing(self.engine) as connection:
             query = update(Run).where(*_as_seen(run), Run.status.in_(UNFINISHED)).values(**storable(Run, values))
             return connection.execute(query).rowcount > 0
 
-    def enqueue(self, run_id: str) -> bool:
-        """Queue a stopped or failed run, or one without process (the caller checks), for this computer.
+    def enqueue(self, run: Any) -> bool:
+        """Queue a stopped or failed run, or one without process (a row as it was read), for this computer.
 
-        False if it is already queued, being started, or done.
+        False if it has changed since, or is already queued, being started, or done.
         """
         values = {"status": "queued", "cause": None, "finished_at": None, "stop_requested": False}
         values["host"] = socket.gethostname()
-        return self._change(run_id, ("stopped", "failed", "running"), values)
+        with writing(self.engine) as connection:
+            waits = Run.status.in_(("stopped", "failed", "running"))
+            query = update(Run).where(*_as_seen(run), waits).values(**storable(Run, values))
+            return connection.execute(query).rowcount > 0
 
     def claim(self, run_id: str) -> bool:
         """Take a run from the queue in order to start it. False if it is no longer in the queue."""

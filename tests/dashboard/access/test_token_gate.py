@@ -24,13 +24,17 @@ from slimfed.dashboard.serve import Served
 SECRET = "a-token-of-this-test-alone"
 
 
-def ask(target: str, cookie: str = "", kind: str = "http", token: str = SECRET) -> list[Message]:
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "seen"})
+
+
+GATE = TokenGate(app, SECRET, "slimfed-8501")
+
+
+def ask(target: str, cookie: str = "", kind: str = "http", gate: TokenGate = GATE) -> list[Message]:
     """What the gate sends for one request of ``target`` (path and query); ``SEEN`` if it lets it through."""
     path, _, query = target.partition("?")
     sent: list[Message] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "seen"})
 
     async def receive() -> Message:
         return {"type": f"{kind}.connect"}
@@ -40,7 +44,7 @@ def ask(target: str, cookie: str = "", kind: str = "http", token: str = SECRET) 
 
     headers = [(b"cookie", cookie.encode("latin-1"))] if cookie else []
     scope = {"type": kind, "path": path, "query_string": query.encode(), "headers": headers}
-    asyncio.run(TokenGate(app, token, "slimfed-8501")(scope, receive, send))
+    asyncio.run(gate(scope, receive, send))
     return sent
 
 
@@ -49,8 +53,9 @@ def header(answer: list[Message], name: str) -> str:
 
 
 SEEN = [{"type": "seen"}]
-RIGHT = f"slimfed-8501={SECRET}"
-WRONG = ["", "slimfed-8501=wrong", f"slimfed-8502={SECRET}", f"{RIGHT}x", RIGHT[:-1], "=;;;", "\xff=\x00"]
+RIGHT = header(ask(f"/?token={SECRET}"), "set-cookie").partition(";")[0]
+OTHER_PORT = RIGHT.replace("8501", "8502")
+WRONG = ["", "slimfed-8501=wrong", f"slimfed-8501={SECRET}", OTHER_PORT, f"{RIGHT}x", RIGHT[:-1], "=;;;", "\xff=\x00"]
 
 
 @pytest.mark.parametrize("path", ["/", "/run?run=last", "/_stcore/host-config", "/static/js/x.js", "/media/a.csv"])
@@ -84,6 +89,17 @@ def test_the_first_visit_turns_the_token_into_a_cookie() -> None:
     assert ask("/_stcore/stream", cookie, "websocket") == SEEN
 
 
+@pytest.mark.parametrize("other", ['a={"b":1}', "a b=1", "flag", "ä=ö", "a=1,2", '="'])
+def test_cookies_of_other_programs_do_not_hide_it(other: str) -> None:
+    assert ask("/", f"{other}; {RIGHT}") == SEEN
+    assert ask("/", f"{RIGHT}; {other}") == SEEN
+
+
+def test_a_cookie_is_of_one_start() -> None:
+    """Other ports of the address see it; with a token that is set by hand it would open every later start."""
+    assert ask("/", RIGHT, gate=TokenGate(app, SECRET, "slimfed-8501"))[0]["status"] == 403
+
+
 @given(path=st.text(max_size=8))
 def test_the_redirect_never_leaves_this_server(path: str) -> None:
     answer = ask(f"/{path.replace('?', '')}?token={SECRET}")
@@ -93,7 +109,7 @@ def test_the_redirect_never_leaves_this_server(path: str) -> None:
 
 def test_the_health_check_needs_none_and_a_login_replaces_it() -> None:
     assert ask("/_stcore/health") == SEEN
-    assert ask("/run", token="") == SEEN, "the login's page must come through"
+    assert ask("/run", gate=TokenGate(app, "", "slimfed-8501")) == SEEN, "the login's page must come through"
 
 
 def test_a_token_can_be_chosen_but_not_a_short_one() -> None:
@@ -117,7 +133,7 @@ def test_the_real_server_refuses_strangers(served: Served, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(served.address + path, timeout=60)
     assert refused.value.code == 403
-    request = urllib.request.Request(served.address + path, headers={"Cookie": served.cookie})
+    request = urllib.request.Request(served.address + path, headers={"Cookie": served.new_cookie()})
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200
 
@@ -127,7 +143,9 @@ def test_the_real_server_opens_no_stream_to_strangers(served: Served) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(url, subprotocols=["streamlit"], proxy=None)
     assert refused.value.response.status_code == 403
-    with connect(url, subprotocols=["streamlit"], proxy=None, additional_headers={"Cookie": served.cookie}) as opened:
+    with connect(
+        url, subprotocols=["streamlit"], proxy=None, additional_headers={"Cookie": served.new_cookie()}
+    ) as opened:
         assert opened.subprotocol == "streamlit"
 
 

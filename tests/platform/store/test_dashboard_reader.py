@@ -112,6 +112,6 @@ def test_a_run_leaves_the_queue_once(store: Store) -> None:
     assert store.finish("second", "stopped", "taken out of the queue")
     assert not store.claim("second")
     assert insight.queued() == []
-    assert store.enqueue("second")
-    assert not store.enqueue("first"), "it is being started"
+    assert store.enqueue(insight.find_run("second"))
+    assert not store.enqueue(insight.find_run("first")), "it is being started"
     assert [row.id for row in insight.queued()] == ["second"]

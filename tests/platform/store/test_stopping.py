@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.launch import liveness
 from slimfed.platform.launch.liveness import ask_to_stop
+from slimfed.platform.store.database import writing
 from slimfed.platform.store.reader import Reader
+from slimfed.platform.store.schema import Run
 from slimfed.platform.store.writer import Store
 
 RUN = "20260101-120000-abc"
@@ -25,7 +28,7 @@ class Start:
             store.claim(RUN)
         if status == "stopped":
             store.finish(RUN, "stopped", "asked to stop")
-            store.enqueue(RUN)
+            store.enqueue(self.reader.find_run(RUN))
         self.seen: Any = None
         self.computes = False
 
@@ -109,4 +112,27 @@ def test_a_request_survives_the_start_and_not_the_resume(tmp_path: Path) -> None
         assert store.stop_requested(RUN)
         store.finish(RUN, "stopped", "asked to stop")
         assert store.take_over(start.reader.find_run(RUN))
+        assert not store.stop_requested(RUN)
+
+
+def test_a_resume_through_the_queue_never_takes_a_living_run(tmp_path: Path) -> None:
+    """Its check takes time; somebody else may resume the run meanwhile."""
+    with Store.open("sqlite", tmp_path) as store:
+        start = Start(store, "created")
+        store.finish(RUN, "failed", "killed")
+        seen = start.reader.find_run(RUN)
+        assert store.take_over(seen)
+        assert not store.enqueue(seen)
+        assert start.reader.find_run(RUN).status == "running"
+
+
+def test_a_run_that_was_resumed_meanwhile_is_not_marked_as_dead(tmp_path: Path) -> None:
+    with Store.open("sqlite", tmp_path) as store:
+        start = Start(store, "created")
+        assert store.mark_running(RUN)
+        with writing(store.engine) as connection:
+            connection.execute(update(Run).where(Run.id == RUN).values(pid=1))
+        dead = start.reader.find_run(RUN)
+        assert store.take_over(dead)
+        assert not store.end_without_process(dead, "failed", "its process ended without a word")
         assert not store.stop_requested(RUN)
