@@ -16,8 +16,8 @@ from slimfed.clients.models.loading import model_folder
 from slimfed.clients.spec import ModelSpec
 from slimfed.platform.cli import app
 from slimfed.platform.fleet import profiles
-from slimfed.platform.home import run_folder
-from slimfed.platform.inputs import pinned_inputs
+from slimfed.platform.home import RunFolder, run_folder
+from slimfed.platform.inputs import changes_of, pin_inputs, pinned_inputs, read_inputs
 from slimfed.platform.launch.queue_runner import cause_in
 
 ROWS = [("turn on the light", "on"), ("switch it off", "off"), ("make it bright", "on"), ("make it dark", "off")]
@@ -254,3 +254,22 @@ def test_a_worker_that_starts_after_a_change_reads_nothing(place: Place) -> None
     check_inputs(task)
     with pytest.raises(slimfed.InputError, match="not those that the run began with"):
         check_inputs(pinned)
+
+
+def test_a_model_of_a_hub_that_is_not_in_the_cache_yet_is_no_change(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server, and workers on other machines, load it when they need it; its revision is what is compared."""
+    job = place.job()
+    spec = job.model.model_copy(update={"path": "somebody/some-model", "revision": "main"})
+    job = job.model_copy(update={"model": spec})
+    cached = read_inputs(place.job())
+    monkeypatch.setattr("slimfed.clients.models.loading.try_to_load_from_cache", lambda *_, **__: None)
+    folder = RunFolder(tmp_path)
+    pin_inputs(folder, cached)
+    missing = read_inputs(job)
+    assert missing.files["model.path"] == {}
+    assert changes_of(folder, job, missing) == []
+    assert cached.of_devices(spec) == missing.of_devices(spec)
+    other = spec.model_copy(update={"revision": "v2"})
+    assert cached.of_devices(spec) != cached.of_devices(other)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.job.overrides import parse_value
+from slimfed.platform.store.schema import Run
+from slimfed.platform.store.storable import storable
 from slimfed.platform.sweep import expand, same_work, split_values
 
 VALUES = {
@@ -110,3 +112,10 @@ def test_bad_sweeps_are_told_at_once(sets: list[str], seeds: int, words: list[st
     with pytest.raises(InputError) as refusal:
         expand(None, sets, seeds)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+@given(name=st.text(min_size=1, max_size=300))
+def test_a_sweep_is_found_by_the_name_that_it_is_stored_under(name: str) -> None:
+    called = expand(None, [], 1, name).name
+    assert storable(Run, {"sweep": called})["sweep"] == called
+    assert len(called) <= 200

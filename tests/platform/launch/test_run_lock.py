@@ -1,6 +1,8 @@
 """One process computes a run, whatever the store says."""
 
+import fcntl
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from slimfed.platform.api.runs import resume
 from slimfed.platform.cli import app
 from slimfed.platform.home import run_folder
 from slimfed.platform.launch.liveness import is_alive, settle
-from slimfed.platform.launch.run_lock import computing, refuse_if_computed
+from slimfed.platform.launch.run_lock import computing, is_computed, refuse_if_computed
 from slimfed.platform.store.schema import Run
 from slimfed.platform.store.writer import Store
 
@@ -96,3 +98,15 @@ def test_a_file_system_without_locks_is_refused(house: House, monkeypatch: pytes
         computing(folder),
     ):
         pass
+
+
+def test_looks_at_a_lock_exclude_neither_each_other_nor_a_start(house: House) -> None:
+    folder = run_folder(house.home, house.new_run())
+    with computing(folder):
+        pass
+    with folder.lock.open("r+") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert not is_computed(folder)
+        threading.Timer(0.2, lambda: fcntl.flock(look, fcntl.LOCK_UN)).start()
+        with computing(folder):  # waits for the look
+            assert is_computed(folder)

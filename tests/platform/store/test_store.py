@@ -442,3 +442,12 @@ def test_job_json_round_trip() -> None:
 def test_the_newest_revision_is_the_last_migration() -> None:
     head = ScriptDirectory.from_config(revisions.alembic_config()).get_current_head()
     assert head == NEWEST_REVISION
+
+
+@pytest.mark.parametrize(
+    "folder", ["/srv/a  b/run", "/srv/\u200fruns/x", "/srv/soft\u00adhyphen", "/srv/a " + "b" * 3000]
+)
+def test_paths_are_stored_as_they_are(store: Store, folder: str) -> None:
+    """A run's folder is opened, not only shown."""
+    store.create_run("somewhere", job_to_dict(load_job(None)), Path(folder))
+    assert Reader(store.engine).find_run("somewhere").folder == folder
