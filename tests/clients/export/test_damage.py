@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from byte_level import byte_level
 from exported import save_base, source, uniform_structure
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
@@ -34,7 +35,8 @@ def exported(format: str, folder: Path) -> Path:
     causal = format == "gguf"
     family = "llama" if causal else "bert"
     structure = uniform_structure(discover(build(family, causal)), 2, 24) if causal else None
-    origin = source(family, causal, structure=structure)
+    # llama.cpp reads no tokenizer of whole words.
+    origin = source(family, causal, structure=structure, words=byte_level("llama-bpe") if causal else None)
     FORMATS[format].write(origin, folder)
     if format == "peft":
         save_base(origin, folder.parent / "base")
