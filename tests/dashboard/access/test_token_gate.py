@@ -67,7 +67,7 @@ def test_nothing_is_told_without_the_token(path: str, token: str) -> None:
     assert not header(answer, "set-cookie")
 
 
-@pytest.mark.parametrize("cookie", WRONG)
+@pytest.mark.parametrize("cookie", WRONG, ids=range(len(WRONG)))
 def test_a_wrong_cookie_opens_neither_page_nor_websocket(cookie: str) -> None:
     assert ask("/", cookie)[0]["status"] == 403
     assert [sent["type"] for sent in ask(f"/_stcore/stream?token={SECRET}", cookie, "websocket")] == ["websocket.close"]
