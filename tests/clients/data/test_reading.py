@@ -136,7 +136,7 @@ def test_owners_are_texts_too(tmp_path: Path) -> None:
         ("text,label\n", "train.csv has no rows"),
         (b"text,label\na,x\ncaf\xe9,y\n", "train.csv: line 3, byte 4 is 0xe9, which is not UTF-8"),
         ("text,label\na,x\n".encode("utf-16"), "train.csv: is UTF-16 text; save it as UTF-8"),
-        (gzip.compress(b"text,label\na,x\n"), "train.csv: is compressed with gzip"),
+        (gzip.compress(b"text,label\na,x\n", mtime=0), "train.csv: is compressed with gzip"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_by_line(tmp_path: Path, content: str | bytes, words: str) -> None:
@@ -237,7 +237,7 @@ def test_a_file_of_empty_rows_has_no_rows(tmp_path: Path) -> None:
 
 def test_compressed_files_and_single_files_say_what_to_do(tmp_path: Path) -> None:
     packed = tmp_path / "train.jsonl.gz"
-    packed.write_bytes(gzip.compress(b"{}\n"))
+    packed.write_bytes(gzip.compress(b"{}\n", mtime=0))
     assert "is a file; give the folder" in cause(DataSpec(path=str(packed)))
     assert "unpack train.jsonl.gz first" in cause(DataSpec(path=str(packed)))
     assert "has no train file" in cause(DataSpec(path=str(tmp_path)))
