@@ -1,6 +1,8 @@
 """The tables of agents, controls and fixed choices in benchmarks/README.md, from results/agent*.json."""
 
-from statistics import median
+import math
+import random
+from statistics import fmean, median, quantiles
 from typing import Any
 
 from readme_table import put
@@ -27,9 +29,39 @@ def render(results: list[dict[str, Any]], name: str = "agents") -> None:
             _ratios(results, world, "shuffled", _own(results, world, "slimfed")),
         ]
         lines.append(f"| {world} | {told} | " + " | ".join(against) + " |")
+    lines += ["", _over_worlds(results, worlds)]
     if name == "agents":
         lines += _other_agents(results, worlds)
     put(name, "\n".join(lines))
+
+
+def _over_worlds(results: list[dict[str, Any]], worlds: list[str]) -> str:
+    """Geometric means over seeds and worlds, with intervals by drawing seeds again."""
+    best = {world: {seed: _best(results, world, seed)[1] for seed in _seeds(results)} for world in worlds}
+    slimfed = {world: _own(results, world, "slimfed") for world in worlds}
+    pairs = {
+        "`slimfed` / best fixed": (slimfed, best),
+        "`still` / `slimfed`": ({world: _own(results, world, "still") for world in worlds}, slimfed),
+        "`shuffled` / `slimfed`": ({world: _own(results, world, "shuffled") for world in worlds}, slimfed),
+    }
+    told = [f"{name} {_interval(one, other)}" for name, (one, other) in pairs.items()]
+    return f"Over all worlds, geometric mean (95% interval, bootstrap over seeds): {'; '.join(told)}."
+
+
+def _interval(one: dict[str, dict[int, float]], other: dict[str, dict[int, Any]]) -> str:
+    by_seed: dict[int, list[float]] = {}
+    for world, times in one.items():
+        for seed, seconds in times.items():
+            if other[world].get(seed):
+                by_seed.setdefault(seed, []).append(math.log(seconds / other[world][seed]))
+    groups, draw = list(by_seed.values()), random.Random(0)
+    means = []
+    for _ in range(_DRAWS):
+        chosen = [ratio for group in draw.choices(groups, k=len(groups)) for ratio in group]
+        means.append(math.exp(fmean(chosen)))
+    cuts = quantiles(means, n=40)
+    every = math.exp(fmean(ratio for group in groups for ratio in group))
+    return f"{every:.2f} ({cuts[0]:.2f} to {cuts[-1]:.2f})"
 
 
 def at(results: list[dict[str, Any]], target: float, sparsity: float) -> list[dict[str, Any]]:
@@ -60,6 +92,7 @@ def _other_agents(results: list[dict[str, Any]], worlds: list[str]) -> list[str]
     return ["", "Seed 1, seconds to the target:", "", *table]
 
 
+_DRAWS = 5000
 _ORDER = ["home", "fast", "moving", "phones"]
 
 

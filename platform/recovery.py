@@ -45,8 +45,12 @@ def recover(store: Store, home: Path) -> list[Recovered]:
 
     A run without a copy of its rows, with a damaged one, of another store, or that is running, is left out with a note.
     """
-    folders = sorted(path for path in home.iterdir() if (path / "job.toml").is_file()) if home.is_dir() else []
-    return [_recover(store, RunFolder(path)) for path in folders]
+    return [_recover(store, RunFolder(path)) for path in run_folders(home)]
+
+
+def run_folders(home: Path) -> list[Path]:
+    """The folders of ``home`` that have a job file, in the order of their names."""
+    return sorted(path for path in home.iterdir() if (path / "job.toml").is_file()) if home.is_dir() else []
 
 
 def _recover(store: Store, folder: RunFolder) -> Recovered:

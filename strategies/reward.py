@@ -118,9 +118,8 @@ def rewards(spec: RewardSpec, terms: RewardTerms, target: float) -> np.ndarray:
 
     A device without update is no participant, so it affects neither the mean time nor the largest importance. Of six or
     more participants an importance counts up to a hundred times the median, so that a false one does not take the
-    others' part away. A part
-    that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises ``ValueError`` if the
-    lengths differ or a time is negative or not finite.
+    others' part away. A part that cannot be computed (a loss of zero, NaN, nothing left to prune) counts as 0. Raises
+    ``ValueError`` if the lengths differ or a time is negative or not finite.
     """
     columns = (np.asarray(column, dtype=np.float64) for column in vars(terms).values())
     before, after, start, end, size, times = columns

@@ -270,6 +270,16 @@ def test_the_commands(house: House, run: str, tmp_path: Path, monkeypatch: pytes
     assert command("db", "recover", "--json").exit_code == 1, "one run has no copy"
 
 
+def test_where_there_are_no_runs_nothing_is_recovered_and_nothing_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIMFED_HOME", str(tmp_path / "nowhere"))
+    answer = command("db", "recover")
+    assert answer.exit_code == 2
+    assert "has no run folders" in answer.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def read_only(house: House) -> Iterator[House]:
     """The home on a file system that is mounted read-only."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from slimfed.clients.errors import InputError
 from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
@@ -68,8 +69,11 @@ def recover(as_json: Json = False) -> None:
     """
     from slimfed.platform.home import home, store_url
     from slimfed.platform.recovery import recover as recover_runs
+    from slimfed.platform.recovery import run_folders
     from slimfed.platform.store.writer import Store
 
+    if not run_folders(home()):
+        raise InputError(f"SLIMFED_HOME = {str(home())!r}: has no run folders; name the folder that has them")
     with Store.open(store_url(), home()) as store:
         found = recover_runs(store, home())
     if as_json:

@@ -21,8 +21,7 @@ def create_run(
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
     The reasons of the engine choices are in the folder, in ``logs/engine.log``; empty rows that are left out are an
-    event of round 0. ``sweep``: the name of the sweep that
-    the run belongs to.
+    event of round 0. ``sweep``: the name of the sweep that the run belongs to.
     """
     run_id, folder = create_run_folder(home)
     try:

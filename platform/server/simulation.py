@@ -9,8 +9,8 @@ import argparse
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import chdir
 from importlib import import_module
 from typing import Any
 
@@ -52,7 +52,7 @@ def _start_ray(workers: int | None, gpus: int | None) -> None:
     import ray
 
     own: dict[str, Any] = {} if workers is None else {"num_cpus": workers, "num_gpus": gpus, "include_dashboard": False}
-    with _working_in(os.environ[VARIABLE]):
+    with chdir(os.environ[VARIABLE]):
         _patiently(lambda: ray.init(logging_level="INFO", log_to_driver=False, **own))
 
 
@@ -92,16 +92,6 @@ def _simulate(given: argparse.Namespace) -> None:
 
     worker = {"num_cpus": 1, "num_gpus": given.gpu_share, "max_restarts": -1, "max_task_retries": _RETRIES}
     run_simulation(server, client, given.nodes, backend_config={"client_resources": worker})
-
-
-@contextmanager
-def _working_in(folder: str) -> Iterator[None]:
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def _empty_wal(connection: Connection) -> None:
     """Move what was committed from SQLite's write-ahead log to the file itself, which may be copied or kept alone.
 
-    Readers that still need the log keep it for now; the next writer moves it then.
+    Readers that still need the log keep it; the next writer moves it.
     """
     if connection.dialect.name == "sqlite":
         raw = connection.connection.dbapi_connection
