@@ -11,16 +11,17 @@ target accuracy, or after ``--rounds``. Runs that the results file has already a
 
 import argparse
 import json
-import multiprocessing
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate, product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from agent_report import at, render
+from side_by_side import finish
 
 _HERE = Path(__file__).parent
 _JOB = str(_HERE / "minilm.toml")
@@ -70,35 +71,16 @@ def variants(names: list[str]) -> dict[str, list[str]]:
 
 def measure(options: argparse.Namespace) -> None:
     """Make the runs that are missing; the results file is rewritten after each."""
-    results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else []
-    done = {_key(result) for result in results}
     cells = [
         {"world": world, "text": text, "variant": name, "seed": seed, "sets": sets, "extra": options.sets}
         for seed, text, world, (name, sets) in product(
             options.seeds, options.texts, options.worlds, variants(options.variants).items()
         )
     ]
-    missing = [cell for cell in cells if _key(cell) not in done]
-    deadline = time.monotonic() + options.seconds
-    pool = ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn"))
-    running: set[Future[dict[str, Any]]] = set()
-    while missing or running:
-        while missing and len(running) < options.processes and time.monotonic() < deadline:
-            running.add(pool.submit(run, missing.pop(0), options))
-        if not running:
-            break
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            running.remove(future)
-            if future.exception() is not None:
-                print(repr(future.exception()), flush=True)
-                continue
-            results.append(future.result())
-            options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            last = {name: results[-1][name] for name in ("world", "text", "variant", "seed", "seconds", "rounds")}
-            print(len(missing), "left", last, flush=True)
+    finish(cells, partial(run, options=options), _key, options.out, options.processes, options.seconds)
 
 
-def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
+def _key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return cell["world"], cell["text"], cell["variant"], cell["seed"], *cell.get("extra", [])
 
 

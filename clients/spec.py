@@ -109,10 +109,11 @@ class AdapterSpec(AdapterOptions):
 class PruningOptions(Section):
     """How units (attention heads and FFN channels) are scored and removed."""
 
-    scope: Literal["layer", "global", "uniform"] = Field(
+    scope: Literal["layer", "balanced", "global", "uniform"] = Field(
         "layer",
-        description="layer: rank units within each layer; global: over all layers; uniform: as layer, with "
-        "channels rounded to a multiple of 8, 16 or 128",
+        description="layer: rank units within each layer; global: over all layers; balanced: as global, but the "
+        "layers' heads differ by one at most, and a layer keeps at least half of its share of the channels; uniform: "
+        "as layer, with channels rounded to a multiple of 8, 16 or 128",
     )
     smoothing: float = Field(0.9, ge=0.0, lt=1.0, description="weight of past steps in the moving average of scores")
     prior_weight: float = Field(

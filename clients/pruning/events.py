@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from slimfed.clients.pruning.selection import select
+from slimfed.clients.pruning.selection import Scope, select
 from slimfed.clients.spec import PruningSpec
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Assignment
@@ -40,27 +40,39 @@ def prune(
     own = np.where(structure.keep, own, np.float32(0.0))
     return select(
         structure,
-        mix_scores(structure.blueprint, own, fleet, spec.prior_weight),
+        mix_scores(structure.blueprint, own, fleet, spec),
         sparsity,
         spec.scope,
         spec.target_sparsity,
     )
 
 
-def mix_scores(blueprint: Blueprint, own: np.ndarray, fleet: np.ndarray, weight: float) -> np.ndarray:
-    """A device's ranking: its own scores and the fleet's, each scaled to sum 1 within a block, mixed by ``weight``.
+def mix_scores(blueprint: Blueprint, own: np.ndarray, fleet: np.ndarray, spec: PruningSpec) -> np.ndarray:
+    """A device's ranking: its own scores and the fleet's, mixed by ``spec.prior_weight``.
 
-    The fleet's scores keep the devices' structures similar, so that their updates overlap. All vectors are float32
-    [units]; without fleet scores the device's own are used alone.
+    Each is scaled first to sum 1 over the units that compete: within a block, or if all layers compete over all blocks
+    of a kind, so that a layer that matters more stays ahead. The fleet's scores keep the devices' structures similar,
+    so that their updates overlap. All vectors are float32 [units]; without fleet scores the device's own are used
+    alone.
     """
+    weight = spec.prior_weight
     if weight == 0.0 or not fleet.any():
         return own
-    return (1.0 - weight) * _scaled(blueprint, own) + weight * _scaled(blueprint, fleet)
+    pools = _competing(blueprint, spec.scope)
+    return (1.0 - weight) * _scaled(own, pools) + weight * _scaled(fleet, pools)
 
 
-def _scaled(blueprint: Blueprint, scores: np.ndarray) -> np.ndarray:
+def _competing(blueprint: Blueprint, scope: Scope) -> list[np.ndarray]:
+    """The units, numbered through the whole model, of each pool whose members are ranked against each other."""
+    spans = [np.arange(blueprint.units)[blueprint.span(index)] for index in range(len(blueprint.blocks))]
+    if scope not in ("global", "balanced"):
+        return spans
+    kinds = [block.kind for block in blueprint.blocks]
+    return [np.concatenate([span for span, of in zip(spans, kinds, strict=True) if of == kind]) for kind in set(kinds)]
+
+
+def _scaled(scores: np.ndarray, pools: list[np.ndarray]) -> np.ndarray:
     scaled = scores.astype(np.float64)
-    for index in range(len(blueprint.blocks)):
-        span = blueprint.span(index)
-        scaled[span] /= max(scaled[span].sum(), 1e-12)
+    for pool in pools:
+        scaled[pool] /= max(scaled[pool].sum(), 1e-300)
     return scaled

@@ -9,7 +9,7 @@ import numpy as np
 
 from slimfed.clients.structure import Block, Blueprint, Structure
 
-Scope = Literal["layer", "global", "uniform"]
+Scope = Literal["layer", "balanced", "global", "uniform"]
 
 # Preferred multiples of channels for kernels, used if rounding adds at most an eighth of a layer's channels.
 _FRIENDLY = (128, 16, 8)
@@ -19,6 +19,9 @@ _ROUNDING = 1e-9
 
 # A device within half a point of the target is at its end.
 _NEAR = 0.005
+
+_MOST = 1 << 40
+"""More units than any block has."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,12 @@ def select(
 
     ``scores`` is [units]. Removed units never return, no block loses its last unit, and of equal scores the lower index
     is removed. With scope "layer" all layers become equally sparse; with "global" units of a kind compete over all
-    layers; "uniform" is "layer" with channels rounded up (:func:`friendly`), so that slightly less may be removed. If
-    ``structure`` lacks more units of one kind than planned, fewer of the other kind are removed to keep the budget.
-    ``target``: the sparsity that the run ends at, which is then met to a channel (:func:`kept_units`). Returns
-    ``structure`` itself if no unit can be removed.
+    layers; "balanced" is "global", but the heads of layers differ by one at most (coarse units: a layer that loses most
+    of its few heads does not recover), and a layer keeps at least half of its share of the channels; "uniform" is
+    "layer" with channels rounded up (:func:`friendly`), so that slightly less may be removed. If ``structure`` lacks
+    more units of one kind than planned, fewer of the other kind are removed to keep the budget. ``target``: the
+    sparsity that the run ends at, which is then met to a channel (:func:`kept_units`). Returns ``structure`` itself if
+    no unit can be removed.
     """
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
@@ -139,9 +144,11 @@ def select(
         room -= (attention.units - _count(alive_heads)) * attention.unit_parameters
         room -= (ffn.units - _count(alive_channels)) * ffn.unit_parameters
         excess = min(_count(alive_heads) - heads, math.floor(room / attention.unit_parameters + _ROUNDING))
-        room -= _drop(keep, scores, alive_heads, excess) * attention.unit_parameters
+        bounds = _even(heads, len(alive_heads)) if scope == "balanced" else _free(len(alive_heads))
+        room -= _drop(keep, scores, alive_heads, excess, bounds) * attention.unit_parameters
         excess = min(_count(alive_channels) - channels, math.floor(room / ffn.unit_parameters + _ROUNDING))
-        _drop(keep, scores, alive_channels, excess)
+        bounds = _half(channels, len(alive_channels)) if scope == "balanced" else _free(len(alive_channels))
+        _drop(keep, scores, alive_channels, excess, bounds)
     return structure if np.array_equal(keep, structure.keep) else Structure(structure.blueprint, keep)
 
 
@@ -165,16 +172,37 @@ def _count(alive: list[np.ndarray]) -> int:
     return sum(len(units) for units in alive)
 
 
-def _drop(keep: np.ndarray, scores: np.ndarray, alive: list[np.ndarray], excess: int) -> int:
-    """Clear the ``excess`` lowest-scored of the ``alive`` units in ``keep``, all but one a block; returns their
-    number."""
+_Bounds = list[tuple[int, int]]
+"""For each block, the units that it keeps at least, and the number above which units go first."""
+
+
+def _free(blocks: int) -> _Bounds:
+    """Every block keeps its best unit; nothing else is asked."""
+    return [(1, _MOST)] * blocks
+
+
+def _even(kept: int, blocks: int) -> _Bounds:
+    """``kept`` units in all are divided as equally as whole units allow."""
+    return [(max(1, kept // blocks), -(-kept // blocks))] * blocks
+
+
+def _half(kept: int, blocks: int) -> _Bounds:
+    """Half of ``kept`` is divided equally, the rest is free. The first blocks have one more if it does not go even."""
+    return [(max(1, (kept // 2 + blocks - 1 - block) // blocks), _MOST) for block in range(blocks)]
+
+
+def _drop(keep: np.ndarray, scores: np.ndarray, alive: list[np.ndarray], excess: int, bounds: _Bounds) -> int:
+    """Clear the ``excess`` lowest-scored of the ``alive`` units in ``keep`` within the blocks' ``bounds``; returns
+    their number."""
     if excess <= 0:
         return 0
-    # The best unit of every block is never removed.
-    best = [units[np.argmax(scores[units])] for units in alive]
-    candidates = np.setdiff1d(np.concatenate(alive), best)
-    order = np.argsort(scores[candidates], kind="stable")
-    gone = candidates[order[:excess]]
+    candidates, early = [], []
+    for units, (least, most) in zip(alive, bounds, strict=True):
+        best_first = units[np.argsort(-scores[units], kind="stable")]
+        candidates.append(best_first[least:])
+        early.append(np.arange(least, len(units)) >= most)
+    free, first = np.concatenate(candidates), np.concatenate(early)
+    gone = free[np.lexsort((free, scores[free], ~first))[:excess]]
     keep[gone] = False
     return len(gone)
 
@@ -182,7 +210,7 @@ def _drop(keep: np.ndarray, scores: np.ndarray, alive: list[np.ndarray], excess:
 def _pools(blueprint: Blueprint, scope: Scope) -> list[tuple[_Pool, _Pool]]:
     """Pairs of competing attention and FFN blocks. Blocks of a kind are alike in all families that are understood."""
     numbered = list(enumerate(blueprint.blocks))
-    if scope == "global":
+    if scope in ("global", "balanced"):
         return [
             (
                 _pool([p for p in numbered if p[1].kind == "attention"]),

@@ -10,7 +10,7 @@ from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 
 sizes = st.tuples(st.integers(1, 16), st.integers(1, 400), st.integers(1, 300), st.integers(1, 40))
 sparsities = st.floats(0, 0.99)
-scopes = st.sampled_from(["layer", "global", "uniform"])
+scopes = st.sampled_from(["layer", "balanced", "global", "uniform"])
 
 
 @st.composite
@@ -85,7 +85,7 @@ def draw_structure(blueprint: Blueprint, seed: int) -> Structure:
 
 def sparsity_by_pool(structure: Structure, scope: str) -> list[float]:
     """What selection bounds: the sparsity of each layer, or of the model."""
-    if scope == "global":
+    if scope in ("balanced", "global"):
         return [structure.sparsity]
     offsets, parameters = structure.blueprint.offsets, structure.blueprint.parameters
     spans = [slice(offsets[i], offsets[i + 2]) for i in range(0, len(offsets) - 1, 2)]
@@ -124,7 +124,7 @@ def test_select_reaches_the_plan_and_the_plan_the_sparsity(blueprint, seed, spar
     st.integers(0, 99),
     st.lists(st.floats(0, 1), max_size=5),
     st.floats(0, 0.95),
-    st.sampled_from(["layer", "global"]),
+    st.sampled_from(["layer", "balanced", "global"]),
 )
 def test_the_target_is_met_to_a_channel_whatever_the_way(blueprint, seed, way, target, scope) -> None:
     structure = blueprint.dense()
@@ -132,13 +132,25 @@ def test_the_target_is_met_to_a_channel_whatever_the_way(blueprint, seed, way, t
         structure = select(structure, draw_scores(blueprint, seed + number), share * target, scope, target)
     assert structure.sparsity <= target + 1e-9
     blocks = blueprint.blocks
-    for pool in [range(len(blocks))] if scope == "global" else [(i, i + 1) for i in range(0, len(blocks), 2)]:
+    for pool in (
+        [range(len(blocks))] if scope in ("balanced", "global") else [(i, i + 1) for i in range(0, len(blocks), 2)]
+    ):
         total = sum(blocks[i].units * blocks[i].unit_parameters for i in pool)
         left = sum(len(structure.kept(i)) * blocks[i].unit_parameters for i in pool)
         channels = [i for i in pool if blocks[i].kind == "ffn"]
         missing = target * total - (total - left)
         if any(len(structure.kept(i)) > 1 for i in channels):
             assert missing < blocks[channels[0]].unit_parameters * (1 + 1e-6) + 1e-6
+
+
+@given(blueprints(), st.integers(0, 99), sparsities)
+def test_balanced_layers_have_as_many_heads_and_half_of_their_channels(blueprint, seed, sparsity) -> None:
+    structure = select(blueprint.dense(), draw_scores(blueprint, seed), sparsity, "balanced")
+    kept = {"attention": [], "ffn": []}
+    for index, block in enumerate(blueprint.blocks):
+        kept[block.kind].append(len(structure.kept(index)))
+    assert max(kept["attention"]) - min(kept["attention"]) <= 1
+    assert min(kept["ffn"]) >= max(1, sum(kept["ffn"]) // 2 // len(kept["ffn"]))
 
 
 def test_three_groups_of_heads_and_a_target_of_30_percent() -> None:
