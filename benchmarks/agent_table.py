@@ -29,7 +29,8 @@ _JOB = str(_HERE / "minilm.toml")
 # What all sides share, so that a difference is one of the choices alone: the criterion, one structure for all devices
 # that is pruned as soon as there are scores, int8 messages, a constant learning rate.
 _SHARED = [
-    "method.name=slimfed", "bandit.local_steps=[]", "training.schedule=constant", "evaluation.devices=0",
+    "method.name=slimfed", "method.importance=activation", "pruning.scope=global", "bandit.local_steps=[]",
+    "training.schedule=constant", "evaluation.devices=0",
 ]  # fmt: skip
 _RANKS, _STEPS = (2, 4, 8, 16), (5, 10, 20, 40)
 _CHOICES = [f"bandit.ranks={list(_RANKS)}", f"bandit.local_steps={list(_STEPS)}"]

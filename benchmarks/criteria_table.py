@@ -3,7 +3,7 @@
     python benchmarks/real_models.py smollm2 FOLDER                       # a decoder of 135 M parameters
     python benchmarks/criteria_table.py --model smollm2=FOLDER --data DATA --texts trec --seeds 1 2 3 [--processes 4] \\
         [--sparsities 0.5] [--criteria fisher-global random-global] [--set FIELD=VALUE] [--out FILE.json]
-    python benchmarks/criteria_table.py --render                          # the table of README.md from the results
+    python benchmarks/criteria_table.py --render criteria                 # the table of README.md from the results
 
 DATA has a folder for each text, each with train.jsonl and test.jsonl. Forty devices prune one structure after the
 first round and train it for the rest: what differs between runs is the criterion, and whether units compete within a
@@ -61,7 +61,8 @@ def run(cell: Cell) -> Cell:
     result = run_job(_JOB, fields(cell))
     return {
         **{name: value for name, value in cell.items() if name not in ("path", "data")},
-        **{name: result[name] for name in ("sparsity", "virtual_seconds", "bytes", "dtype")},
+        "reached": result["sparsity"],
+        **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
         **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
         "wall": time.monotonic() - began,
         "machine": machine(),
@@ -85,16 +86,17 @@ def cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def table(results: list[Cell]) -> str:
-    """Mean and standard deviation over the seeds, by model, text, sparsity and variant; Markdown."""
+    """Mean and standard deviation over the seeds, by model, text, sparsity, settings and variant; Markdown."""
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for result in results:
-        groups.setdefault((result["model"], result["text"], result["sparsity"], result["variant"]), []).append(result)
-    lines = ["| model | text | sparsity reached | criterion, scope | measure | seeds |", "|---|---|---|---|---|---|"]
-    for group in sorted(groups, key=lambda group: (*group[:3], VARIANTS.index(group[3]))):
-        (model, text, _, variant), found = group, groups[group]
-        reached = fmean(result["sparsity"] for result in found)
-        seeds = ", ".join(str(result["seed"]) for result in sorted(found, key=lambda result: result["seed"]))
-        lines.append(f"| {model} | {text} | {100 * reached:.1f}% | {variant} | {_measure(found)} | {seeds} |")
+        place = result["model"], result["text"], result["sparsity"], VARIANTS.index(result["variant"])
+        groups.setdefault((*place, ", ".join(result["sets"])), []).append(result)
+    lines = ["| model | text | sparsity | criterion, scope | other settings | at the end | seeds |", "|---" * 7 + "|"]
+    for (model, text, _, variant, settings), found in sorted(groups.items()):
+        reached = fmean(result["reached"] for result in found)
+        seeds = ", ".join(str(seed) for seed in sorted(result["seed"] for result in found))
+        place = f"| {model} | {text} | {100 * reached:.1f}% | {VARIANTS[variant]} |"
+        lines.append(f"{place} {settings} | {_measure(found)} | {seeds} |")
     return "\n".join(lines)
 
 
@@ -119,10 +121,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--out", type=Path, default=_HERE / "results" / "criteria.json")
-    parser.add_argument("--render", action="store_true", help="write the table of README.md, measure nothing")
+    parser.add_argument("--render", metavar="NAME", help="write the table NAME of README.md, measure nothing")
     options = parser.parse_args()
     if options.render:
-        put("criteria", table(json.loads(options.out.read_text(encoding="utf-8"))))
+        put(options.render, table(json.loads(options.out.read_text(encoding="utf-8"))))
     else:
         finish(cells(options), run, key, options.out, options.processes, options.seconds)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from slimfed.platform.job.job import load_job
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -102,3 +104,38 @@ def test_a_call_that_takes_too_long_is_named_and_ended(calling: ModuleType) -> N
 def test_a_call_that_fails_says_why(calling: ModuleType) -> None:
     with pytest.raises(calling.CallError, match=r"^the bad one: failed with exit code 1\.(.|\n)*because"):
         calling.call("the bad one", [sys.executable, "-c", "raise SystemExit('because')"], {}, 60.0)
+
+
+@pytest.fixture(scope="module")
+def criteria() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        return importlib.import_module("criteria_table")
+
+
+def test_criteria_are_listed_by_what_they_differ_in(criteria: ModuleType) -> None:
+    one = {"model": "m", "text": "trec", "variant": "fisher-global", "sparsity": 0.5, "reached": 0.499, "sets": []}
+    runs = [one | {"seed": seed, "accuracy": accuracy, "loss": 1.0} for seed, accuracy in ((2, 0.9), (1, 0.8))]
+    runs.append(one | {"text": "e2e", "seed": 1, "accuracy": 0.5, "loss": 2.5, "sets": ["training.rounds=3"]})
+    assert criteria.table(runs).splitlines()[2:] == [
+        "| m | e2e | 49.9% | fisher-global | training.rounds=3 | 2.500 nats a token | 1 |",
+        "| m | trec | 49.9% | fisher-global |  | 85.0 ± 7.1% | 1, 2 |",
+    ]
+
+
+def test_every_criterion_of_the_table_makes_a_job(criteria: ModuleType) -> None:
+    for variant in criteria.VARIANTS:
+        cell = {"variant": variant, "path": "p", "data": "d", "seed": 3, "text": "trec", "sparsity": 0.5, "sets": []}
+        job = load_job(FOLDER / "minilm.toml", criteria.fields(cell))
+        assert job.bandit.name == "fixed"
+        assert job.bandit.local_steps == ()
+        assert variant in ("dense", f"{job.method.importance}-{job.pruning.scope}")
+
+
+def test_runs_that_a_results_file_has_are_not_made_again(criteria: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    cell = {"model": "m", "text": "t", "variant": "dense", "sparsity": 0.0, "seed": 1, "sets": []}
+    out.write_text(json.dumps([cell | {"wall": 1.0}]))
+    finish = importlib.import_module("side_by_side").finish
+    finish([cell, cell | {"seed": 2}], dict, criteria.key, out, seconds=0.0)  # nothing starts after 0 s
+    assert [run["seed"] for run in json.loads(out.read_text())] == [1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 
 from slimfed.clients.spec import AdapterSpec, PruningOptions, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.platform.job import compatibility
@@ -15,6 +15,8 @@ from slimfed.platform.job.field_errors import validate
 from slimfed.platform.job.overrides import merge, parse_sets, read_toml
 from slimfed.platform.job.presets import PRESETS
 from slimfed.platform.job.sections import JobSections, MethodSpec
+from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.settings import StrategySettings
 
 
@@ -35,7 +37,13 @@ class Job(JobSections):
         name = method.get("name", MethodSpec.model_fields["name"].default) if isinstance(method, Mapping) else None
         if not isinstance(name, str) or name not in PRESETS:
             return document
-        return merge(PRESETS[name].fields, document)
+        preset = PRESETS[name]
+        whole = merge(preset.fields, document)
+        for table in preset.yielding:
+            with_table = merge(merge(preset.fields, table), whole)
+            if _problems(with_table) <= _problems(whole):
+                whole = with_table
+        return whole
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "Job":
@@ -104,6 +112,15 @@ class Job(JobSections):
         )
 
 
+def _problems(document: Any) -> int:
+    """How many problems a job of these fields has."""
+    try:
+        sections = JobSections.model_validate(_with_local_steps(document))
+    except ValidationError as error:
+        return error.error_count()
+    return len(compatibility.problems(sections) + compatibility.problems_of_run(sections))
+
+
 def _with_local_steps(document: Any) -> Any:
     """The document with numbers for ``bandit.local_steps = "auto"``: multiples of ``training.local_steps``.
 
@@ -112,9 +129,12 @@ def _with_local_steps(document: Any) -> Any:
     if not isinstance(document, Mapping):
         return document
     bandit, training, pruning = (document.get(name, {}) for name in ("bandit", "training", "pruning"))
-    sections = isinstance(bandit, Mapping) and isinstance(training, Mapping) and isinstance(pruning, Mapping)
-    if not sections or bandit.get("local_steps") != "auto":
+    if not isinstance(bandit, Mapping) or bandit.get("local_steps") != "auto":
         return document
+    agent = BANDITS.get(bandit.get("name", BanditSpec.model_fields["name"].default))
+    alone = agent is not None and not agent.chooses and bandit.get("fixed_local_steps") is None
+    if alone or not (isinstance(training, Mapping) and isinstance(pruning, Mapping)):
+        return merge(document, {"bandit": {"local_steps": []}})
     usual = training.get("local_steps", TrainingSpec.model_fields["local_steps"].default)
     events = pruning.get("events", PruningOptions.model_fields["events"].default)
     if not all(isinstance(number, int) and number > 0 for number in (usual, events)):

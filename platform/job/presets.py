@@ -17,12 +17,14 @@ class Preset:
     """A method as defaults for the job file.
 
     ``summary``: one line on the method. ``source``: its publication, and differences from it. ``fields``: nested tables
-    as in a job file. Fields that are not set keep the job file's defaults.
+    as in a job file. Fields that are not set keep the job file's defaults. ``yielding``: further such tables, each of
+    which the method is better with, and which is left out as a whole where a job's own choices exclude it.
     """
 
     summary: str
     source: str
     fields: Mapping[str, Any]
+    yielding: tuple[Mapping[str, Any], ...] = ()
 
 
 PRESETS = Registry[Preset]("method.name", "slimfed.presets", Preset)
@@ -32,14 +34,17 @@ _UNIFORM = {"structure": "shared", "schedule": "cubic"}
 
 PRESETS.register("slimfed")(
     Preset(
-        summary="one agent fills each round with local steps; one structure, by activations; int8 messages",
-        source="ours; what each part is worth is in benchmarks/README.md (the agent and its controls)",
+        summary="one agent fills each round with local steps; one structure, by Fisher information; int8 messages",
+        source="ours; what each part is worth is in benchmarks/README.md (the agent and its controls, criteria)",
         fields={
-            "method": {"adapter": "lora", "importance": "activation", "aggregation": "coverage"},
+            "method": {"adapter": "lora", "importance": "fisher", "aggregation": "coverage"},
             "bandit": {"name": "pooled", "local_steps": "auto"},
-            "pruning": {"structure": "shared", "schedule": "one-shot"},
-            "messages": {"precision": "int8"},
+            "pruning": {"scope": "balanced"},
         },
+        yielding=(
+            {"messages": {"precision": "int8"}},
+            {"pruning": {"structure": "shared", "schedule": "one-shot"}},
+        ),
     )
 )
 PRESETS.register("fedspine")(

@@ -122,7 +122,7 @@ class MethodSpec(Section):
     """The method. ``name`` is a preset, which sets defaults of other fields; every field can be set in the job."""
 
     name: Annotated[str, _known(PRESETS)] = Field(
-        "fedspine", description="name of a preset; `slimfed methods` lists them"
+        "slimfed", description="name of a preset; `slimfed methods` lists them"
     )
     adapter: Annotated[str, _known(ADAPTERS)] = Field(
         "lora", description="name of an adapter: the parameters that a device trains beside the frozen base"

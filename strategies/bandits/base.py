@@ -34,6 +34,9 @@ class Agent:
     learns: ClassVar[bool] = True
     """False if rewards do not change choices. Rewards depend on a device's text, so privacy requires False."""
 
+    chooses: ClassVar[bool] = True
+    """False if the arm is the same in every round; ``bandit.local_steps = "auto"`` then means the job's own."""
+
     constant_rank: ClassVar[bool] = False
     """True if a device has the same rank in every round."""
 

@@ -17,6 +17,7 @@ class Fixed(Bandit):
     """
 
     learns = False
+    chooses = False
     constant_rank = True
 
     def __init__(self, spec: BanditSpec, seed: int) -> None:

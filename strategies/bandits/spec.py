@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -47,7 +47,8 @@ class BanditSpec(Section):
     local_steps: tuple[Steps, ...] = Field(
         (),
         description='numbers of optimiser steps in a round to choose from, ascending; "auto": half, once, twice and '
-        "four times training.local_steps; empty: training.local_steps for every device",
+        "four times training.local_steps, or for an agent that makes no choices only once; empty: training.local_steps "
+        "for every device",
     )
     control: Literal["none", "shuffled", "still"] = Field(
         "none",
@@ -84,6 +85,13 @@ class BanditSpec(Section):
         False, description="fixed: every device has its own rank, drawn once from ranks, instead of fixed_rank"
     )
     reward: RewardSpec = RewardSpec()
+
+    @field_validator("local_steps", mode="before")
+    @classmethod
+    def _numbers(cls, steps: Any) -> Any:
+        if isinstance(steps, str):
+            raise ValueError('must be "auto" or a list of whole numbers')
+        return steps
 
     @field_validator("pruning_step")
     @classmethod

@@ -72,7 +72,10 @@ def test_what_errors_recommend_goes_with_everything() -> None:
         ({"fleet": {"clock": "measured", "dropout": 0.1}}, "fleet.dropout: real devices are not disturbed"),
         ({"fleet": {"clock": "measured"}, "disturbance": {"stragglers": 0.5}}, "disturbance: real devices"),
         ({"disturbance": {"bandwidth_factor": 0.5, "bandwidth_from": 99}}, "the run has only 20 rounds"),
-        ({"pruning": {"events": 20}}, "pruning.events = 20: must be less than training.local_steps (20)"),
+        (
+            {"pruning": {"events": 20}, "bandit": {"local_steps": []}},
+            "pruning.events = 20: must be less than training.local_steps (20)",
+        ),
     ],
 )
 def test_a_job_that_can_be_read_but_not_run(document: dict, words: str) -> None:

@@ -175,7 +175,7 @@ def test_task_and_settings_are_composed_from_all_sections() -> None:
             "adapter: tail_penalty weighs the ranks beyond keep_ranks, which must be below 1 for that",
         ),
         (
-            ["adapter.keep_ranks=0.9"],
+            ["adapter.keep_ranks=0.9", "bandit.name=s-ucb"],
             "adapter.keep_ranks = 0.9: devices give up ranks of LoRA that are theirs to keep, which does not go with "
             "method.adapter = 'lora' and bandit.name = 's-ucb'; use method.adapter = 'lora' and bandit.name = 'e-ucb' "
             "or 'fixed', or set keep_ranks = 1 and tail_penalty = 0",
@@ -214,7 +214,7 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
 
 def test_unknown_importance_lists_the_registry() -> None:
     with pytest.raises(
-        InputError, match=r"method\.importance = 'luck': must be one of 'activation', 'lora-gradient', 'magnitude'"
+        InputError, match=r"method\.importance = 'luck': must be one of 'activation', 'fisher', 'lora-gradient'"
     ):
         load_job(None, ["method.importance=luck"])
 
@@ -262,6 +262,37 @@ def test_every_field_of_a_preset_can_be_overruled(monkeypatch: pytest.MonkeyPatc
     job = parse_job({"method": {"name": "other"}})
     assert (job.bandit.name, job.training.rounds) == ("fixed", 3)
     assert parse_job({"method": {"name": "other"}, "bandit": {"name": "random"}}).bandit.name == "random"
+
+
+@pytest.mark.parametrize(
+    ("sets", "precision", "structure"),
+    [
+        ([], "int8", "shared"),
+        (["method.adapter=sora"], "fp32", "shared"),
+        (["method.adapter=pat"], "fp32", "own"),
+        (["method.aggregation=multi-krum"], "fp32", "shared"),
+        (["pruning.schedule=bandit"], "int8", "own"),
+        (["messages.precision=bf16"], "bf16", "shared"),
+    ],
+)
+def test_what_a_preset_is_better_with_yields_to_the_job_s_choices(
+    sets: list[str], precision: str, structure: str
+) -> None:
+    job = load_job(None, sets)
+    assert (job.messages.precision, job.pruning.structure) == (precision, structure)
+    assert check_again(job) == job
+
+
+def test_a_choice_that_excludes_another_is_refused_whatever_yields() -> None:
+    with pytest.raises(InputError, match=r"messages\.precision = 'int8': rounding would move the gates"):
+        load_job(None, ["method.adapter=sora", "messages.precision=int8"])
+
+
+def test_an_agent_without_choices_takes_the_job_s_local_steps() -> None:
+    assert load_job(None, ["training.local_steps=7"]).bandit.local_steps == (3, 7, 14, 28)
+    assert load_job(None, ["training.local_steps=7", "bandit.name=fixed"]).bandit.local_steps == ()
+    with pytest.raises(InputError, match=r'bandit\.local_steps = \'many\': must be "auto" or a list'):
+        load_job(None, ["bandit.local_steps=many"])
 
 
 def test_relative_paths_are_meant_from_the_job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

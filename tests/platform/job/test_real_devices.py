@@ -23,7 +23,7 @@ def test_real_devices_are_averaged_robustly_unless_the_job_chooses() -> None:
         (["method.aggregation=coverage"], "coverage", "one device can move it"),
         (["method.aggregation=median"], "median", "a fifth of the devices cannot move it far"),
         (["method.name=fedit"], "fedavg", "one device can move it"),
-        (["method.name=slimfed"], "coverage", "does not go with this job"),
+        (["messages.precision=int8"], "coverage", "does not go with this job"),
         (
             ["privacy.kind=central", "bandit.name=random", "method.importance=random"],
             "coverage",
