@@ -42,7 +42,21 @@ class PartitionSpec(Section):
 class DataSpec(Section):
     """The text to learn, and its division among the devices."""
 
-    path: str = Field("builtin:commands", description="builtin:NAME, a hub id, or a folder with train/test files")
+    path: str = Field(
+        "builtin:commands", description="builtin:NAME, a hub id, one file, or a folder with train/test files"
+    )
+    test_share: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="share of the rows that are held out as test split, drawn by the seed (of a natural partition: "
+        "whole owners), where there is no test file; default: 0.1 of one file",
+    )
+    validation: Literal["auto", "use", "off"] = Field(
+        "auto",
+        description="use: rounds are evaluated on the folder's validation file, and the test file is read after the "
+        "last round alone; auto: use if there is such a file",
+    )
     text: str = Field("text", description="column of the text (classification, or causal-lm on plain text)")
     label: str = Field("label", description="classification: column of the label, text or integer")
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")

@@ -52,7 +52,7 @@ class Exporter:
         if newest is None:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
-        text = load_data(self.job.data, self.job.model.task)
+        text = load_data(self.job.data, self.job.model.task, self.job.seed)
         self.prompted = text.test.prompt is not None
         self.base = load_model(self.job.model, text.labels, self.job.seed)
         self.digest = check_base(self.folder, self.job.model, self.base)

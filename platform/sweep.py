@@ -94,10 +94,12 @@ def check_different(variants: Sequence[Variant]) -> None:
 def same_work(done: Job, asked: Job) -> bool:
     """True if the job of a run equals the wanted one, except for name and store.
 
-    Values of ``engine`` that the wanted job leaves at "auto" are not compared.
+    Values of ``engine`` and ``data`` that the wanted job leaves at "auto" are not compared.
     """
-    left_open = {field: value for field, value in asked.engine.model_dump().items() if value == "auto"}
-    opened = done.model_copy(update={"engine": done.engine.model_copy(update=left_open)})
+    opened = done
+    for name in ("engine", "data"):
+        left_open = {field: value for field, value in getattr(asked, name) if value == "auto"}
+        opened = opened.model_copy(update={name: getattr(done, name).model_copy(update=left_open)})
     return _bare(opened) == _bare(asked)
 
 

@@ -80,7 +80,7 @@ def resume(
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder, store_url
-    from slimfed.platform.job.job import load_job
+    from slimfed.platform.job.job import load_run_job
     from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.launch.resuming import accept, resumable
     from slimfed.platform.launch.run_lock import refuse_if_computed
@@ -101,7 +101,7 @@ def resume(
             )
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
-        checked = _check(load_job(folder.job), _federation(folder))
+        checked = _check(load_run_job(folder.job), _federation(folder))
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)

@@ -4,13 +4,15 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import Dropped, load_data
+from slimfed.clients.data.readers.files import split_files
+from slimfed.clients.data.text import Dropped, TextData, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
@@ -59,7 +61,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_cluster(job)
     if not real:
         scratch_base()
-    text = load_data(job.data, job.model.task)
+    job = with_validation(job, real=real)
+    text = load_data(job.data, job.model.task, job.seed)
     examples = (0,) * job.fleet.devices
     if not real:
         examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
@@ -73,8 +76,37 @@ def check(job: Job, *, real: bool = False) -> Checked:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped))
+    reasons = (
+        *choice.reasons,
+        *divisions(text),
+        *shortfall(job, blueprint),
+        *open_cluster(job),
+        *map(str, text.dropped),
+    )
     return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
+
+
+def with_validation(job: Job, *, real: bool = False) -> Job:
+    """The job with ``data.validation`` decided: "use" if its folder has a validation file and the job leaves it open.
+
+    ``real``: devices have test files of their own, so that the server's validation file judges nothing.
+    """
+    if job.data.validation != "auto":
+        return job
+    folder = Path(job.data.path).expanduser()
+    there = not real and folder.is_dir() and split_files(folder, "validation")
+    return job.model_copy(update={"data": job.data.model_copy(update={"validation": "use" if there else "off"})})
+
+
+def divisions(text: TextData) -> tuple[str, ...]:
+    """A line if one file was divided, and one if rounds are evaluated on a validation file."""
+    lines = [] if text.division is None else [str(text.division)]
+    if text.validation is not None:
+        lines.append(
+            f"data.validation = use: rounds are evaluated on the {len(text.validation):,} validation rows, the model "
+            f"after the last round on the {len(text.test):,} test rows too"
+        )
+    return tuple(lines)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
