@@ -28,6 +28,14 @@ def points(change: float | None) -> str | None:
     return f"{100 * change:+.1f} points"
 
 
+def points_between(share: float, other: float) -> str:
+    """How far a share is from another, in percentage points: ``31.0 over``, ``7.5 below``, ``level with``."""
+    difference = 100 * (share - other)
+    if abs(difference) < 0.05:
+        return "level with"
+    return f"{abs(difference):.1f} {'over' if difference > 0 else 'below'}"
+
+
 def seconds(value: float | None) -> str:
     """A duration in its two largest units: 0.42 s, 12.3 s, 3 min 12 s, 2 h 05 min, 3 d 4 h."""
     if value is None or missing(value):

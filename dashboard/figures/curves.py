@@ -40,13 +40,24 @@ class Line:
     of_global: bool = False
 
 
-def accuracy(rounds: pd.DataFrame, axis: Axis, counted: str = "test examples") -> go.Figure:
-    """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time."""
+def accuracy(
+    rounds: pd.DataFrame, axis: Axis, counted: str = "test examples", references: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time.
+
+    ``references``: accuracies in [0, 1] that are drawn across, by what they are called.
+    """
     lines = (
         Line("accuracy", "Global model", BLUE, of_global=True),
         Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
     )
     figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
+    for name, share in (references or {}).items():
+        figure.add_hline(
+            y=100 * share,
+            line={"color": "#8C8C8C", "dash": "dot", "width": 1.5},
+            annotation={"text": f"{format.figure(name)} {100 * share:.1f}%", "xanchor": "right", "font": {"size": 12}},
+        )
     figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
     return figure
 

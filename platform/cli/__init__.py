@@ -11,6 +11,7 @@ from slimfed.clients.verbosity import set_verbosity
 from slimfed.platform.cli import (
     benching,
     catalogue,
+    checking,
     compose,
     dashboard,
     export,
@@ -70,6 +71,7 @@ def common(
         set_verbosity("debug")
 
 
+app.command()(checking.check)
 app.command()(running.run)
 app.command()(listing.runs)
 app.command()(listing.show)

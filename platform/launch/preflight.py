@@ -18,6 +18,7 @@ from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint
+from slimfed.clients.training.calibration import StepCost
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
@@ -48,7 +49,23 @@ class Checked:
     inputs: Inputs | None = None
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """A checked job with what was opened to check it. ``step``: the cost of a training step, if it was measured."""
+
+    checked: Checked
+    text: TextData
+    base: LoadedModel
+    blueprint: Blueprint
+    step: StepCost | None
+
+
 def check(job: Job, *, real: bool = False) -> Checked:
+    """See :func:`inspect`."""
+    return inspect(job, real=real).checked
+
+
+def inspect(job: Job, *, real: bool = False) -> Inspected:
     """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
 
     Cheap checks come first, so that most errors are found at once. ``real``: the devices have their own text, so no
@@ -83,7 +100,9 @@ def check(job: Job, *, real: bool = False) -> Checked:
         *open_cluster(job),
         *map(str, text.dropped),
     )
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
+    inputs = read_inputs(job, text, blueprint)
+    checked = Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs)
+    return Inspected(checked, text, base, blueprint, choice.step)
 
 
 def with_validation(job: Job, *, real: bool = False) -> Job:

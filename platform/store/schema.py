@@ -62,11 +62,12 @@ class Run(Base):
     model stand on ``examples`` of the ``test_examples`` of the test split, both NULL in a run of an older version.
     Those from ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known.
     ``epsilon``: privacy spent after the newest round, NULL without privacy. ``sweep``: the name of the sweep that made
-    the run. ``base_accuracy``: of the untuned model, in round 0; ``majority``: of the most frequent class on the same
-    examples; ``held_out_accuracy``: on the test split after the last round, if rounds are evaluated on a validation
-    split. ``reference``: what a run of reference shows ("local" or "central") of the run ``reference_of``.
-    ``course``: the global model's accuracies, oldest first, thinned to a few dozen, for lists. ``tags``, ``notes`` and
-    ``archived`` are set by the user.
+    the run. ``evaluated_on``: the split that the measures are of, "test" or "validation". ``base_accuracy``: of the
+    untuned model, in round 0; ``majority``: of the most frequent class on the same examples; ``held_out_accuracy``: on
+    the test split after the last round, if rounds are evaluated on a validation split. ``reference``: what a run of
+    reference shows ("local" or "central") of the run ``reference_of``. ``course``: the global model's
+    accuracies, oldest first, thinned to a few dozen, for lists. ``tags``, ``notes`` and ``archived`` are set by the
+    user.
     """
 
     __tablename__ = "runs"
@@ -110,6 +111,7 @@ class Run(Base):
     bytes_up: Mapped[Bytes] = mapped_column(default=0)
     bytes_down: Mapped[Bytes] = mapped_column(default=0)
     rejected_updates: Mapped[int] = mapped_column(default=0)
+    evaluated_on: Mapped[str] = mapped_column(String(20), server_default="test")
     base_accuracy: Mapped[float | None]
     majority: Mapped[float | None]
     held_out_accuracy: Mapped[float | None]

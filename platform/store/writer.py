@@ -93,6 +93,7 @@ class Store:
             "method": job["method"]["name"],
             "task": job["model"]["task"],
             "sweep": sweep,
+            "evaluated_on": "validation" if job["data"].get("validation") == "use" else "test",
             "reference": shows,
             "reference_of": of,
             "status": status,

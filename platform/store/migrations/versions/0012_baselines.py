@@ -13,6 +13,7 @@ def _columns() -> list[tuple[str, sa.Column]]:
     return [
         ("evaluations", sa.Column("majority", sa.Double(), nullable=True)),
         ("evaluations", sa.Column("held_out", sa.JSON(), nullable=True)),
+        ("runs", sa.Column("evaluated_on", sa.String(20), nullable=False, server_default="test")),
         ("runs", sa.Column("base_accuracy", sa.Double(), nullable=True)),
         ("runs", sa.Column("majority", sa.Double(), nullable=True)),
         ("runs", sa.Column("held_out_accuracy", sa.Double(), nullable=True)),
