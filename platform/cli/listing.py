@@ -7,6 +7,7 @@ import typer
 
 from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
+from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
 from slimfed.platform.standing import REFERENCE_WORDS
 
@@ -45,6 +46,7 @@ def runs(
     ] = None,
 ) -> None:
     """List the runs, newest first."""
+    from slimfed.platform.home import looked_for_runs
     from slimfed.platform.launch.liveness import settle
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import reading
@@ -57,6 +59,9 @@ def runs(
         rows = reader.runs(limit=limit or (None if as_json else 50)) if reader else []
         if as_json:
             print_json(run_summaries(rows, reader, store.address) if reader and store else [])
+        elif not rows:
+            where = looked_for_runs() if store is None or store.address.startswith("sqlite") else store.address
+            notes().print(f"no runs in {where}; `slimfed run` starts one", markup=False, soft_wrap=True)
         else:
             print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
 
