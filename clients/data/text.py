@@ -137,7 +137,8 @@ def load_data(spec: DataSpec, task: Task, seed: int = 0) -> TextData:
         return _text_data([found.split for found in splits], None, division)
     train = splits[0].rows
     known = _label_order(columns.label, train, _label_names(spec, columns.label, train))
-    labelled = [_labelled(spec, columns.label, each, known, "the training split") for each in splits]
+    judge = "the training split" if division is None else "the training split, drawn by the seed (try another),"
+    labelled = [_labelled(spec, columns.label, each, known, judge) for each in splits]
     return _text_data(labelled, known, division)
 
 

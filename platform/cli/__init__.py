@@ -20,6 +20,7 @@ from slimfed.platform.cli import (
     maintenance,
     publishing,
     running,
+    starting,
     sweeping,
 )
 from slimfed.platform.exit_codes import BAD_INPUT, FAILED
@@ -71,6 +72,7 @@ def common(
         set_verbosity("debug")
 
 
+app.command()(starting.init)
 app.command()(checking.check)
 app.command()(running.run)
 app.command()(listing.runs)
