@@ -9,7 +9,7 @@ from slimfed.platform.format import percent, points_between
 REFERENCE_WORDS: Mapping[str, str] = {
     "base": "the untuned model",
     "majority": "the most frequent class",
-    "local": "devices alone",
+    "local": "devices alone, unpruned",
     "central": "central training, unpruned",
 }
 """What a reference is called, on screen and in docs."""

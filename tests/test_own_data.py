@@ -10,9 +10,18 @@ from typer.testing import CliRunner
 
 import slimfed
 from slimfed.clients.builtin.commands import commands
+from slimfed.platform.api.local_runtime import compute
 from slimfed.platform.cli import app
+from slimfed.platform.cli.references import make_references
 from slimfed.platform.home import RunFolder
 from slimfed.platform.inputs import pinned_inputs
+from slimfed.platform.job.compatibility import problems_of_run
+from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.job.references import REFERENCES, Reference, reference_job
+from slimfed.platform.launch.journal import StoreJournal
+from slimfed.platform.launch.launcher import LaunchPlan, Outcome
+from slimfed.platform.launch.progress import NoDisplay
+from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.standing import standing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -153,3 +162,50 @@ def test_check_tells_devices_that_are_too_small(tmp_path: Path, one_file: slimfe
     file = one_file.folder / "job.toml"
     printed = CliRunner().invoke(app, ["check", str(file), "--set", f"fleet.profile={small}"])
     assert "no: every round is lost for want of memory" in printed.output
+
+
+def test_references_are_runs_that_the_run_is_judged_by(one_file: slimfed.RunResult) -> None:
+    with Store.open("sqlite", one_file.home) as store:
+
+        def drive(run_id: str, folder: RunFolder, sizing: Sizing) -> Outcome:
+            assert store.mark_running(run_id)
+            plan = LaunchPlan(run_id, one_file.home, folder.path, sizing)
+            compute(plan, StoreJournal(store, run_id, NoDisplay(), began=True))
+            return Outcome("done", interrupted=False)
+
+        assert make_references(store, one_file.id, drive) == Outcome("done", interrupted=False)
+        assert make_references(store, one_file.id, drive) is None  # they are there
+        reader = Reader(store.engine)
+        central, local = reader.references(one_file.id)
+        assert (central.reference, local.reference) == ("central", "local")
+        assert (central.devices, central.rounds_done, central.target_sparsity) == (1, 2, 0.0)
+        assert (local.devices, local.rounds_done, local.sparsity) == (3, 1, 0.0)
+        steps = reader.find_run(central.id).job["training"]["local_steps"]
+        assert steps == 6  # in 2 rounds as many as 3 devices take, 2 each
+        stands = standing(reader.find_run(one_file.id), reader.references(one_file.id))
+        assert stands.references["local"] == local.device_accuracy_mean
+        assert stands.references["central"] == central.accuracy
+        assert "central training, unpruned" in str(stands)
+    environment = {"SLIMFED_HOME": str(one_file.home)}
+    shown = CliRunner().invoke(app, ["show", one_file.id], env=environment).output
+    assert "devices alone, unpruned" in shown
+    assert central.id in shown
+    assert f"for run {one_file.id}" in CliRunner().invoke(app, ["show", central.id], env=environment).output
+    told = json.loads(CliRunner().invoke(app, ["show", one_file.id, "--json"], env=environment).stdout)
+    assert {each["reference"] for each in told["references"]} == {"local", "central"}
+
+
+@pytest.mark.parametrize("method", sorted(PRESETS))
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_every_method_has_references(method: str, reference: Reference) -> None:
+    job = slimfed.load_job(set={"method.name": method})
+    found = reference_job(job, reference, 8000)
+    assert problems_of_run(found) == []
+    assert (found.method.target_sparsity, found.seed) == (0.0, job.seed)
+
+
+@pytest.mark.parametrize("option", [["--queue"], ["--federation", "garden"]])
+def test_references_are_made_after_a_simulated_run(option: list[str]) -> None:
+    done = CliRunner().invoke(app, ["run", "--references", *option])
+    assert done.exit_code == 2
+    assert "--references: the runs of reference are simulated after the run" in " ".join(done.output.split())

@@ -94,7 +94,7 @@ def show(run: RunId, as_json: Json = False) -> None:
                 for row in rounds
             ],
             "events": [_plain(row) for row in events],
-            "references": [_reference(row) for row in references],
+            "references": [reference_as_json(row) for row in references],
             "held_out": next((row.held_out for row in evaluations.values() if row.held_out), None),
         }
         print_json(summary | detail)
@@ -195,7 +195,7 @@ def _base_row(evaluation: Any) -> dict[str, str]:
     return {"round": "0", "accuracy": percent(evaluation.accuracy), "texts": f"{evaluation.examples:,}"}
 
 
-def _reference(row: Any) -> dict[str, Any]:
+def reference_as_json(row: Any) -> dict[str, Any]:
     """A run of reference for JSON."""
     figure = row.device_accuracy_mean if row.reference == "local" else row.accuracy
     return {"reference": row.reference, "run_id": row.id, "status": row.status, "accuracy": figure}
