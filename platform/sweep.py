@@ -9,6 +9,7 @@ from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.plain_text import clean
+from slimfed.platform.comparison.grouping import short_paths
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.job.overrides import parse_sets
 
@@ -52,11 +53,14 @@ def expand_jobs(
 ) -> Sweep:
     """The same for values of any kind: ``make`` gives the job of a combination, one value a field of ``axes``."""
     called = None if name is None else sweep_name(name)
+    short = short_paths([field for field in axes if len(axes[field]) > 1])
     variants: list[Variant] = []
     problems: list[str] = []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        varied = ", ".join(f"{field}={_written(value)}" for field, value in chosen.items() if len(axes[field]) > 1)
+        varied = ", ".join(
+            f"{short[field]}={_written(value)}" for field, value in chosen.items() if len(axes[field]) > 1
+        )
         try:
             job = make(chosen)
             called = called or job.name

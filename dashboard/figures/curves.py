@@ -115,8 +115,13 @@ def device_history(frame: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, target: float | None) -> go.Figure:
-    """A curve a run, by name, over a shared axis; ``target`` as a line across. ``frames`` have ``quality``."""
+def runs_compared(
+    frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, target: float | None, called: str = "target"
+) -> go.Figure:
+    """A curve a run, by name, over a shared axis; ``target`` as a line across, ``called`` so.
+
+    ``frames`` have ``quality``.
+    """
     figure = go.Figure()
     longest = max((float(f["virtual_clock"].max()) for f in frames.values() if len(f)), default=0.0)
     for place, (name, frame) in enumerate(frames.items()):
@@ -134,7 +139,7 @@ def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, ta
         figure.add_hline(
             y=100 * target,
             line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
-            annotation={"text": f"target {100 * target:.1f}%", "xanchor": "right", "font": {"size": 12}},
+            annotation={"text": f"{called} {100 * target:.1f}%", "xanchor": "right", "font": {"size": 12}},
         )
     finish(figure, 380, top=30 + 20 * ((len(frames) + 1) // 2))
     axis_title(figure, axis, longest, pd.concat([f["round"] for f in frames.values()]) if frames else pd.Series())
