@@ -10,7 +10,7 @@ from typing import Any
 from slimfed.clients.errors import InputError
 from slimfed.clients.plain_text import clean
 from slimfed.platform.comparison.grouping import short_paths
-from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.job.job import Job, given_fields, load_job
 from slimfed.platform.job.overrides import parse_sets
 
 _LONGEST_NAME = 200
@@ -154,7 +154,7 @@ def _seeded(job: Job, label: str, seeds: int, sweep: str) -> list[Variant]:
     for seed in range(job.seed, job.seed + seeds):
         full = ", ".join(filter(None, [label, f"seed={seed}" if seeds > 1 else ""])) or job.name
         name = f"{sweep}: {full}" if full != sweep else sweep
-        named = Job.model_validate(job.model_dump() | {"seed": seed, "name": name[:_LONGEST_NAME]})
+        named = Job.model_validate(given_fields(job) | {"seed": seed, "name": name[:_LONGEST_NAME]})
         variants.append(Variant(full, named, seed == job.seed))
     return variants
 

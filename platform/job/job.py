@@ -163,6 +163,11 @@ def job_to_dict(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json")
 
 
+def given_fields(job: Job) -> dict[str, Any]:
+    """The fields of the job that a file, a preset or somebody gave, as JSON values; the others have their defaults."""
+    return job.model_dump(mode="json", exclude_unset=True)
+
+
 def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 

@@ -25,6 +25,7 @@ from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.resuming import resumable
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.run_lock import refuse_if_computed
+from slimfed.platform.launch.suiting import suited
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -77,6 +78,7 @@ def run_batch(
     Flower's runtime.
     """
     place = place or home()
+    variants = [replace(variant, job=suited(variant.job)) for variant in variants]
     tasks = _find(variants, sweep, place)
     _say_what_is_to_do(tasks, sweep)
     pending = _checked(tasks)

@@ -25,6 +25,7 @@ from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
 from slimfed.platform.launch.scratch import scratch_base
+from slimfed.platform.launch.suiting import stranger, suit
 from slimfed.platform.launch.workers import Sizing
 
 _CLUSTER_SECONDS = 5.0
@@ -88,6 +89,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
+    job, chosen = suit(job, len(text.train), real=real)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
@@ -96,6 +98,8 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     reasons = (
         *choice.reasons,
         *divisions(text),
+        *chosen,
+        *stranger(job),
         *shortfall(job, blueprint),
         *open_cluster(job),
         *map(str, text.dropped),
