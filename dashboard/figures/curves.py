@@ -25,6 +25,8 @@ from slimfed.dashboard.figures.style import (
     time_unit,
 )
 
+_CORNERS = ("top right", "top left", "bottom right", "bottom left")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -52,11 +54,12 @@ def accuracy(
         Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
     )
     figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
-    for name, share in (references or {}).items():
+    for place, (name, share) in enumerate((references or {}).items()):
         figure.add_hline(
             y=100 * share,
             line={"color": "#8C8C8C", "dash": "dot", "width": 1.5},
-            annotation={"text": f"{format.figure(name)} {100 * share:.1f}%", "xanchor": "right", "font": {"size": 12}},
+            annotation={"text": f"{format.figure(name)} {100 * share:.1f}%", "font": {"size": 12}},
+            annotation_position=_CORNERS[place % len(_CORNERS)],  # apart, since references are often close
         )
     figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
     return figure
