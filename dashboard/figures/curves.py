@@ -22,8 +22,8 @@ from slimfed.dashboard.figures.style import (
     axis_title,
     finish,
     round_axis,
-    time_unit,
 )
+from slimfed.platform.format import time_unit
 
 _CORNERS = ("top right", "top left", "bottom right", "bottom left")
 

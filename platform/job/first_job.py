@@ -115,47 +115,54 @@ def _lines(answers: Answers) -> Iterator[str]:
     columns = answers.columns
     yield "# Written by `slimfed init`. Every field: docs/job-file.md. Look before you run: slimfed check THIS-FILE"
     yield f"name = {_toml(answers.name)}"
-    yield "seed = 1                        # every random draw of the run derives from it"
+    yield _noted("seed = 1", "every random draw of the run derives from it")
     yield ""
     yield "[model]"
-    yield f"path = {_toml(answers.model)}   # or a hub id, or a folder written by save_pretrained"
+    yield _noted(f"path = {_toml(answers.model)}", "or a hub id, or a folder written by save_pretrained")
     yield f"task = {_toml(answers.task)}"
     yield ""
     yield "[data]"
     yield f"path = {_toml(answers.path)}"
     if columns.completion is not None and answers.task == "causal-lm":
-        yield f"prompt = {_toml(columns.prompt)}          # given"
-        yield f"completion = {_toml(columns.completion)}      # to be learnt"
+        yield _noted(f"prompt = {_toml(columns.prompt)}", "given")
+        yield _noted(f"completion = {_toml(columns.completion)}", "to be learnt")
     else:
         yield f"text = {_toml(columns.text)}"
     if answers.task == "classification":
         yield f"label = {_toml(columns.label)}"
     if answers.divided:
-        yield f"test_share = {answers.test_share:g}                # of the rows, held out by the seed"
-    yield f"max_length = {answers.max_length}                # tokens; longer texts are cut off"
+        yield _noted(f"test_share = {answers.test_share:g}", "of the rows, held out by the seed")
+    yield _noted(f"max_length = {answers.max_length}", "tokens; longer texts are cut off")
     if answers.delimiter != ",":
         yield f"delimiter = {_toml(answers.delimiter)}"
     if answers.empty_rows:
-        yield f'empty = "drop"                  # {answers.empty_rows:,} rows lack a value and are left out'
+        yield _noted('empty = "drop"', f"rows that lack a value are left out: {answers.empty_rows:,}")
     if columns.owner is not None:
-        yield f'partition = {{ kind = "natural", column = {_toml(columns.owner)} }}   # an owner\'s rows stay together'
+        yield _noted(
+            f'partition = {{ kind = "natural", column = {_toml(columns.owner)} }}', "rows of an owner together"
+        )
     else:
-        yield 'partition = { kind = "iid" }    # or dirichlet: devices have unequal labels; natural: by owner'
+        yield _noted('partition = { kind = "iid" }', "or dirichlet: devices have unequal labels; natural: by owner")
     yield ""
     yield "[fleet]"
-    yield f"profile = {_toml(answers.fleet)}          # `slimfed fleet` lists them"
+    yield _noted(f"profile = {_toml(answers.fleet)}", "`slimfed fleet` lists them")
     yield f"devices = {answers.devices}"
     yield ""
     yield "[method]"
-    yield 'name = "fedspine"               # `slimfed methods` lists them'
-    yield f"target_sparsity = {answers.target_sparsity:g}           # of the prunable parameters; 0: only tune"
+    yield _noted('name = "fedspine"', "`slimfed methods` lists them")
+    yield _noted(f"target_sparsity = {answers.target_sparsity:g}", "of the prunable parameters; 0: only tune")
     yield ""
-    yield "# Left out, these suit the text and the model; `slimfed check` names the values and why:"
+    yield "# Left out, three fields suit the text and the model: `slimfed check` names the values and why. To set them:"
     yield "# [training]"
-    yield "# rounds = 20"
-    yield "# learning_rate = 2e-3"
+    yield "# rounds = 30"
+    yield "# learning_rate = 1e-3"
     yield "# [pruning]"
-    yield "# until = 0.6                   # share of the rounds by which the target sparsity is reached"
+    yield "# until = 0.2                   # share of the rounds by which the target sparsity is reached"
+
+
+def _noted(field: str, note: str) -> str:
+    """A line with its comment, below those of the other lines."""
+    return f"{field:<31} # {note}"
 
 
 def _toml(value: Any) -> str:

@@ -91,7 +91,7 @@ def test_empty_rows_are_said_and_left_out(here: Path) -> None:
     file.write_text(file.read_text() + ",light_on,ann\n")
     init("--data", "requests.csv", "--owner", "none", "--yes")
     assert written().data.empty == "drop"
-    assert "1 rows lack a value" in Path("job.toml").read_text()
+    assert "rows that lack a value are left out: 1" in Path("job.toml").read_text()
 
 
 @pytest.mark.parametrize(
