@@ -127,6 +127,9 @@ def test_a_validation_file_judges_rounds_and_the_test_file_the_end(validated: sl
     exported = validated.export(validated.home / "slim")
     measured = CliRunner().invoke(app, ["evaluate", str(exported), "--json"])
     assert json.loads(measured.stdout)["accuracy"] == pytest.approx(row.held_out_accuracy)
+    card = (exported / "README.md").read_text()
+    assert "accuracy of the global model on the validation split" in card
+    assert "accuracy of the global model on the test split" in card
 
 
 def test_a_model_of_one_file_is_evaluated_on_the_rows_that_were_held_out(one_file: slimfed.RunResult) -> None:
