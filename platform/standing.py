@@ -26,14 +26,17 @@ class Standing:
     runs: Mapping[str, str]
 
     def __str__(self) -> str:
-        """Such as ``82.6%, 31.0 over the untuned model, 7.5 below central training, unpruned``; in points."""
-        parts = [percent(self.accuracy)]
-        if self.accuracy is not None:
-            parts += [
-                f"{points_between(self.accuracy, value)} {REFERENCE_WORDS[name]}"
-                for name, value in self.references.items()
-            ]
-        return "; ".join(parts)
+        """Such as ``82.6%: 31.0 over the untuned model; 7.5 below central training, unpruned``; in points."""
+        return f"{percent(self.accuracy)}: {self.beside}" if self.beside else percent(self.accuracy)
+
+    @property
+    def beside(self) -> str:
+        """The same without the accuracy; empty if there is nothing to hold it against."""
+        known = self.accuracy
+        if known is None:
+            return ""
+        each = self.references.items()
+        return "; ".join(f"{points_between(known, value)} {REFERENCE_WORDS[name]}" for name, value in each)
 
 
 def standing(run: Any, references: Iterable[Any] = ()) -> Standing:

@@ -266,7 +266,7 @@ def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None
 def _beside(run: Run) -> str:
     """What the accuracy is judged by, for the hover; empty if round 0 was not measured."""
     stands = standing(run)
-    return f". {stands}" if stands.references else ""
+    return f". Points: {stands.beside}" if stands.beside else ""
 
 
 def _change(values: pd.Series) -> float | None:

@@ -121,7 +121,7 @@ def print_summary(run: Any, summary: dict[str, Any], references: Sequence[Any] =
         "status": run.status + (f": {run.cause}" if run.cause else ""),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
         "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
-        **({"against": str(stands)} if stands.references else {}),
+        **({"points": stands.beside} if stands.beside else {}),
         **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
         "measures": describe_measures(measures(run.task, run)) or "-",
         "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
