@@ -87,6 +87,9 @@ class Silent:
         if record.evaluation is not None:
             self.accuracy = record.evaluation.accuracy
 
+    def begin(self, baseline: Any) -> None:
+        """Nothing is kept."""
+
     def event(self, event: Any) -> None:
         """Nothing is kept."""
 

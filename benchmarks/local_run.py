@@ -25,7 +25,7 @@ from slimfed.platform.job.job import load_job
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.server.assembly import assemble, new_fleet
 from slimfed.strategies.local_grid import LocalGrid
-from slimfed.strategies.protocols import Event, RoundRecord
+from slimfed.strategies.protocols import Baseline, Event, RoundRecord
 
 
 class PrintingRecorder:
@@ -51,6 +51,10 @@ class PrintingRecorder:
             file=sys.stderr,
             flush=True,
         )
+
+    def begin(self, baseline: Baseline) -> None:
+        """Print the accuracy of the untuned model."""
+        print(f"round   0  accuracy {baseline.evaluation.accuracy:.4f}", file=sys.stderr, flush=True)
 
     def event(self, event: Event) -> None:
         """Print the event."""

@@ -21,13 +21,16 @@ Digests = dict[str, str]
 
 
 def data_digests(data: DataSpec) -> Digests:
-    """Of the files of a folder with text; nothing for built-in text and data sets of a hub."""
+    """Of one file, or of the files of a folder with text; nothing for built-in text and data sets of a hub."""
     from slimfed.clients.sources.hub import is_local  # brings the hub's library
 
     if data.path.startswith("builtin:") or not is_local(data.path):
         return {}
     folder = Path(data.path).expanduser()
-    names = [split + ending for split in _SPLITS for ending in ENDINGS]
+    if folder.is_file():
+        return {folder.name: file_digest(folder)}
+    splits = (*_SPLITS, "validation") if data.validation == "use" else _SPLITS
+    names = [split + ending for split in splits for ending in ENDINGS]
     return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
 
 

@@ -42,7 +42,21 @@ class PartitionSpec(Section):
 class DataSpec(Section):
     """The text to learn, and its division among the devices."""
 
-    path: str = Field("builtin:commands", description="builtin:NAME, a hub id, or a folder with train/test files")
+    path: str = Field(
+        "builtin:commands", description="builtin:NAME, a hub id, one file, or a folder with train/test files"
+    )
+    test_share: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="share of the rows that are held out as test split, drawn by the seed (of a natural partition: "
+        "whole owners), where there is no test file; default: 0.1 of one file",
+    )
+    validation: Literal["auto", "use", "off"] = Field(
+        "auto",
+        description="use: rounds are evaluated on the folder's validation file, and the test file is read after the "
+        "last round alone; auto: use if there is such a file",
+    )
     text: str = Field("text", description="column of the text (classification, or causal-lm on plain text)")
     label: str = Field("label", description="classification: column of the label, text or integer")
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
@@ -125,7 +139,13 @@ class PruningOptions(Section):
         description="a simulated device whose memory does not hold training of the dense model trains a smaller "
         "structure from the first round on; false: it runs out of memory until it is pruned enough",
     )
-    until: float = Field(0.6, gt=0.0, le=1.0, description="share of the rounds by which the target sparsity is reached")
+    until: float = Field(
+        0.6,
+        gt=0.0,
+        le=1.0,
+        description="share of the rounds by which the target sparsity is reached; default with text of your own: that "
+        "of 6 rounds",
+    )
     schedule: Literal["bandit", "cubic", "one-shot"] = Field(
         "bandit",
         description="bandit: every device's agent chooses the pruning step; cubic: Zhu and Gupta's schedule; "
@@ -157,10 +177,16 @@ class PruningSpec(PruningOptions):
 class TrainingSpec(Section):
     """Local training: AdamW on the adapter and the task head."""
 
-    rounds: int = Field(20, ge=1, description="rounds of the run")
+    rounds: int = Field(
+        20, ge=1, description="rounds of the run; default with text of your own: 3 passes over it, 20 to 100 rounds"
+    )
     local_steps: int = Field(20, ge=1, description="optimiser steps of a device in a round")
     batch_size: int = Field(8, ge=1, description="texts in a batch")
-    learning_rate: float = Field(2e-3, gt=0, description="learning rate of AdamW, before decay")
+    learning_rate: float = Field(
+        2e-3,
+        gt=0,
+        description="learning rate of AdamW, before decay; default with text of your own: by the width of the model",
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "linear", description="decay of the learning rate over the rounds of the run"
     )

@@ -52,7 +52,7 @@ class Exporter:
         if newest is None:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
-        text = load_data(self.job.data, self.job.model.task)
+        text = load_data(self.job.data, self.job.model.task, self.job.seed)
         self.prompted = text.test.prompt is not None
         self.base = load_model(self.job.model, text.labels, self.job.seed)
         self.digest = check_base(self.folder, self.job.model, self.base)
@@ -121,8 +121,14 @@ def _of_fleet(figures: dict[str, str]) -> dict[str, str]:
 def card_figures(run: Any) -> dict[str, str]:
     """The figures of a run for a model card. ``run``: a row of the store."""
     note = sampled(getattr(run, "examples", None), getattr(run, "test_examples", None))
+    judged = (
+        {"accuracy of the untuned model there": percent(run.base_accuracy)} if run.base_accuracy is not None else {}
+    )
+    if run.evaluated_on == "validation":
+        judged["accuracy of the global model on the test split"] = percent(run.held_out_accuracy)
     return {
-        "accuracy of the global model on the test split": f"{percent(run.accuracy)} {note}".rstrip(),
+        f"accuracy of the global model on the {run.evaluated_on} split": f"{percent(run.accuracy)} {note}".rstrip(),
+        **judged,
         "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
         "sparsity of the devices (mean)": percent(run.sparsity),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",

@@ -1,5 +1,7 @@
 """Formatting of numbers for pages and the terminal."""
 
+from dataclasses import dataclass
+
 NOTHING = "–"
 
 
@@ -26,6 +28,14 @@ def points(change: float | None) -> str | None:
     if change is None or missing(change) or abs(change) < 0.0005:
         return None
     return f"{100 * change:+.1f} points"
+
+
+def points_between(share: float, other: float) -> str:
+    """How far a share is from another, in percentage points: ``31.0 over``, ``7.5 below``, ``level with``."""
+    difference = 100 * (share - other)
+    if abs(difference) < 0.05:
+        return "level with"
+    return f"{abs(difference):.1f} {'over' if difference > 0 else 'below'}"
 
 
 def seconds(value: float | None) -> str:
@@ -70,3 +80,19 @@ def energy(joules: float | None) -> str:
             return f"{joules:.0f} J" if unit == "J" else f"{joules:.1f} {unit}"
         joules /= 1000
     return f"{joules:.1f} GJ"
+
+
+@dataclass(frozen=True)
+class TimeUnit:
+    """Unit of a time axis."""
+
+    name: str
+    seconds: float
+
+
+TIME_UNITS = (TimeUnit("s", 1.0), TimeUnit("min", 60.0), TimeUnit("h", 3600.0), TimeUnit("days", 86400.0))
+
+
+def time_unit(longest: float) -> TimeUnit:
+    """The largest unit of which ``longest`` seconds are at least two."""
+    return next((unit for unit in reversed(TIME_UNITS) if longest >= 2 * unit.seconds), TIME_UNITS[0])

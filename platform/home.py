@@ -13,6 +13,12 @@ from slimfed.clients.errors import InputError
 if TYPE_CHECKING:
     from slimfed.platform.job.job import Job
 
+FOLDER = "slimfed-runs"
+"""Name of a home within a folder of one's work."""
+
+STORE = "store.db"
+"""Name of the SQLite store in a home."""
+
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -79,8 +85,49 @@ class RunFolder:
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
-    """``SLIMFED_HOME`` if it is set, else ``./slimfed-runs``; absolute. Nothing is created."""
-    return Path(environment.get("SLIMFED_HOME") or "slimfed-runs").expanduser().absolute()
+    """Where runs are kept, absolute; nothing is created.
+
+    ``SLIMFED_HOME`` if it is set; else ``slimfed-runs`` in the working directory or the nearest folder above it that
+    has one; else the user's data folder.
+    """
+    if named := environment.get("SLIMFED_HOME"):
+        return Path(named).expanduser().absolute()
+    return next(iter(homes_upwards(Path.cwd())), user_home())
+
+
+def user_home() -> Path:
+    """The home of a user who works in no folder with one: ``~/.local/share/slimfed/runs`` on Linux."""
+    from platformdirs import user_data_path
+
+    return user_data_path("slimfed") / "runs"
+
+
+def homes_upwards(start: Path) -> list[Path]:
+    """``slimfed-runs`` in ``start`` and in the folders above it, nearest first.
+
+    Above ``start`` only folders of this user count, so that nobody plants a store in a folder that all may write to.
+    """
+    found = [folder / FOLDER for folder in (start, *start.parents) if (folder / FOLDER).is_dir()]
+    return [each for each in found if each.parent == start or each.stat().st_uid == os.getuid()]
+
+
+def looked_for_runs(environment: Mapping[str, str] = os.environ) -> str:
+    """Where :func:`home` looked, and which other homes have a store, in words."""
+    here, cwd = home(environment), Path.cwd()
+    if environment.get("SLIMFED_HOME"):
+        looked = "SLIMFED_HOME names it"
+    elif here == user_home():
+        looked = f"your data folder, as neither {cwd} nor a folder above it has {FOLDER}"
+    else:
+        looked = f"the nearest {FOLDER} from {cwd} upwards"
+    there = "".join(f"; there are runs in {each} (SLIMFED_HOME={each})" for each in other_homes(here))
+    return f"{here} ({looked}){there}"
+
+
+def other_homes(here: Path) -> list[Path]:
+    """Homes beside ``here`` that have a store: of the folders upwards, and the user's."""
+    found = dict.fromkeys([*homes_upwards(Path.cwd()), user_home()])
+    return [each for each in found if each != here and (each / STORE).is_file()]
 
 
 def store_url(job: "Job | None" = None, environment: Mapping[str, str] = os.environ) -> str:

@@ -1,7 +1,7 @@
 """What a run reads beside its job file, pinned when the run is created, so that it does not go on with something else.
 
 Pinned are the files of text, tokenizer, configuration, weights and fleet profile by their SHA-256, the fields of the
-model's configuration files, the names of the labels, and, where the text is no file, its rows.
+model's configuration files, the names of the labels, and, where splits have no files, their rows.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ _SHOWN = 60
 class Inputs(BaseModel):
     """``files``: digests by field of the job. ``fields``: of configuration files, by file and field.
 
-    ``labels``: names of the classes in order. ``rows``: digests of the splits of a text that is not in files.
-    ``units``: of every block that can be pruned, the number of its heads or channels.
+    ``labels``: names of the classes in order. ``rows``: digests of the splits of a text that has no files of its own
+    for them: a hub's, the built-in one, and one file that is divided. ``units``: of every block that can be pruned, the
+    number of its heads or channels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,7 +56,9 @@ def read_inputs(job: Job, text: "TextData | None" = None, blueprint: "Blueprint 
     files = {"data.path": data_digests(job.data), "model.path": model_digests(job.model)}
     if profile.suffix == ".toml" and profile.is_file():
         files["fleet.profile"] = {profile.name: file_digest(profile)}
-    rows = {} if text is None or files["data.path"] else {"train": _digest(text.train), "test": _digest(text.test)}
+    rows = {}
+    if text is not None and (text.division is not None or not files["data.path"]):
+        rows = {"train": _digest(text.train), "test": _digest(text.test)}
     units = None if blueprint is None else tuple(block.units for block in blueprint.blocks)
     return Inputs(files=files, fields=_fields(job), labels=text.labels if text else None, rows=rows, units=units)
 

@@ -127,7 +127,7 @@ def _add_run(connection: Connection, rows: mirror.Rows, folder: RunFolder) -> No
 
 def _add(connection: Connection, rows: mirror.Rows) -> None:
     (round,) = rows[Round.__tablename__]
-    forget_after(connection, round["run_id"], round["round"] - 1)
+    forget_after(connection, round["run_id"], round["round"] - 1 if round["round"] > 1 else -1)
     # Events are written at once, so the store may have some of this round; later ones than the copy's stay.
     here = (Event.run_id == round["run_id"]) & (Event.round == round["round"])
     connection.execute(delete(Event).where(here, Event.at <= round["finished_at"]))

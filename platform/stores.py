@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.home import home, store_url
+from slimfed.platform.home import home, looked_for_runs, store_url
 from slimfed.platform.store.database import can_write, open_engine, resolve_url, shown
 from slimfed.platform.store.writer import Store
 
@@ -61,5 +61,5 @@ def existing(job: "Job | None" = None) -> Iterator[Store]:
     """Context with the existing store. Raises ``InputError`` if there is none."""
     with reading(job) as store:
         if store is None:
-            raise InputError(f"there are no runs in {home()}; set SLIMFED_HOME or start one with `slimfed run`")
+            raise InputError(f"there are no runs in {looked_for_runs()}; start one with `slimfed run`")
         yield store

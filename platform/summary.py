@@ -36,7 +36,10 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
     ``test_examples`` (null in runs of older versions: on all); ``device_accuracy_mean``: the devices' own pruned
     models; ``sparsity``: mean over devices; ``seconds_per_round``: median after the first round; ``joules``: estimated
     energy of all devices; ``epsilon``: privacy spent (null without ``[privacy]``); ``sweep``: the sweep that made the
-    run, if any.
+    run, if any. ``evaluated_on``: the split that these figures are of, "test" or "validation"; in the second case
+    ``held_out_accuracy`` is that on the test split after the last round. ``base_accuracy``: of the untuned model, on as
+    many examples as before the last round; ``majority``: of the most frequent class on the same; both null in runs of
+    older versions. ``reference``, ``reference_of``: what a run of reference shows, and of which run.
     """
     return {
         "run_id": run.id,
@@ -58,6 +61,12 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
         **measures(run.task, run),
         "examples": run.examples,
         "test_examples": run.test_examples,
+        "base_accuracy": run.base_accuracy,
+        "majority": run.majority,
+        "evaluated_on": run.evaluated_on,
+        "held_out_accuracy": run.held_out_accuracy,
+        "reference": run.reference,
+        "reference_of": run.reference_of,
         "sweep": run.sweep,
         "store": store,
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.plain_text import clean
-from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.comparison.grouping import short_paths
+from slimfed.platform.job.job import Job, given_fields, load_job
 from slimfed.platform.job.overrides import parse_sets
 
 _LONGEST_NAME = 200
@@ -52,11 +53,14 @@ def expand_jobs(
 ) -> Sweep:
     """The same for values of any kind: ``make`` gives the job of a combination, one value a field of ``axes``."""
     called = None if name is None else sweep_name(name)
+    short = short_paths([field for field in axes if len(axes[field]) > 1])
     variants: list[Variant] = []
     problems: list[str] = []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        varied = ", ".join(f"{field}={_written(value)}" for field, value in chosen.items() if len(axes[field]) > 1)
+        varied = ", ".join(
+            f"{short[field]}={_written(value)}" for field, value in chosen.items() if len(axes[field]) > 1
+        )
         try:
             job = make(chosen)
             called = called or job.name
@@ -94,10 +98,12 @@ def check_different(variants: Sequence[Variant]) -> None:
 def same_work(done: Job, asked: Job) -> bool:
     """True if the job of a run equals the wanted one, except for name and store.
 
-    Values of ``engine`` that the wanted job leaves at "auto" are not compared.
+    Values of ``engine`` and ``data`` that the wanted job leaves at "auto" are not compared.
     """
-    left_open = {field: value for field, value in asked.engine.model_dump().items() if value == "auto"}
-    opened = done.model_copy(update={"engine": done.engine.model_copy(update=left_open)})
+    opened = done
+    for name in ("engine", "data"):
+        left_open = {field: value for field, value in getattr(asked, name) if value == "auto"}
+        opened = opened.model_copy(update={name: getattr(done, name).model_copy(update=left_open)})
     return _bare(opened) == _bare(asked)
 
 
@@ -148,7 +154,7 @@ def _seeded(job: Job, label: str, seeds: int, sweep: str) -> list[Variant]:
     for seed in range(job.seed, job.seed + seeds):
         full = ", ".join(filter(None, [label, f"seed={seed}" if seeds > 1 else ""])) or job.name
         name = f"{sweep}: {full}" if full != sweep else sweep
-        named = Job.model_validate(job.model_dump() | {"seed": seed, "name": name[:_LONGEST_NAME]})
+        named = Job.model_validate(given_fields(job) | {"seed": seed, "name": name[:_LONGEST_NAME]})
         variants.append(Variant(full, named, seed == job.seed))
     return variants
 

@@ -83,7 +83,8 @@ class RoundRecord:
     number of devices given to each node that replied, by node id. ``removed``: the part of the sparsity that the
     adapter took from every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
     ``aggregation_error`` and its standard error ``aggregation_error_deviation``: see ``aggregation/error.py``.
-    ``phases``: seconds by phase, of the "server" and, summed over the nodes, of the "nodes".
+    ``phases``: seconds by phase, of the "server" and, summed over the nodes, of the "nodes". ``held_out``: the global
+    model on the test split after the last round, if rounds are evaluated on a validation split.
     """
 
     round: int
@@ -105,6 +106,19 @@ class RoundRecord:
     aggregation_error: float | None = None
     aggregation_error_deviation: float | None = None
     phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    held_out: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a run is judged by: the untuned model before round 1, and the most frequent class.
+
+    ``majority``: accuracy, in [0, 1], of answering every text of the evaluated sample with the class that most training
+    texts have; None for causal-lm.
+    """
+
+    evaluation: Evaluation
+    majority: float | None
 
 
 class Clock(Protocol):
@@ -144,6 +158,10 @@ class Recorder(Protocol):
         """
         ...
 
+    def begin(self, baseline: Baseline) -> None:
+        """Write the baseline, which is round 0, before the first round starts. A repetition replaces it."""
+        ...
+
     def event(self, event: Event) -> None:
         """Write one event at once (a repeated round, a failure)."""
         ...
@@ -169,4 +187,12 @@ class Evaluator(Protocol):
 
         ``examples``: so many of the test split, the same in every call; 0: all.
         """
+        ...
+
+    def majority(self, examples: int = 0) -> float | None:
+        """Accuracy, in [0, 1], of the most frequent class on the same ``examples``; None for causal-lm."""
+        ...
+
+    def held_out(self, adapter: Adapter, structure: Structure) -> Evaluation | None:
+        """The same on all of the test split, if :meth:`evaluate` measures on a validation split; else None."""
         ...

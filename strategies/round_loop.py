@@ -69,10 +69,12 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         due = evaluates(settings, number)
         examples = evaluated_examples(settings, number)
         evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure, examples) if due else None
+        last = number == settings.task.training.rounds
+        held_out = context.evaluator.held_out(fleet.adapter, fleet.structure) if last else None
 
     # 9. Record the round with its checkpoint.
     phases = {"server": watch.seconds, "nodes": node_phases}
-    measures = RoundMeasures(evaluation, error, disclosures, seconds, started, nodes, phases)
+    measures = RoundMeasures(evaluation, held_out, error, disclosures, seconds, started, nodes, phases)
     record = round_record(settings, fleet, number, outcome, measures)
     context.recorder.record(record, *fleet.checkpoint())
     return record

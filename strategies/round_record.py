@@ -22,13 +22,15 @@ from slimfed.strategies.settings import StrategySettings
 class RoundMeasures:
     """The measures of a round that do not belong to one device.
 
-    ``evaluation``: of the global model; None if it was not due. ``aggregation_error``: see ``aggregation/error.py``.
-    ``disclosures``: number of disclosures about every device (``privacy.spent``). ``virtual_seconds``: how long the
-    round lasted by the clock; ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each node
-    that replied. ``phases``: seconds by phase, of the "server" and summed over the "nodes".
+    ``evaluation``: of the global model; None if it was not due. ``held_out``: see ``RoundRecord``.
+    ``aggregation_error``: see ``aggregation/error.py``. ``disclosures``: number of disclosures about every device
+    (``privacy.spent``). ``virtual_seconds``: how long the round lasted by the clock; ``started``: when it began by
+    ``time.monotonic``. ``nodes``: devices given to each node that replied. ``phases``: seconds by phase, of the
+    "server" and summed over the "nodes".
     """
 
     evaluation: Evaluation | None
+    held_out: Evaluation | None
     aggregation_error: ErrorEstimate | None
     disclosures: int
     virtual_seconds: float
@@ -67,6 +69,7 @@ def round_record(
         epsilon=spent(settings.task.privacy, measures.disclosures),
         nodes=measures.nodes,
         phases=measures.phases,
+        held_out=measures.held_out,
     )
 
 

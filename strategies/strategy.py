@@ -7,7 +7,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from slimfed.strategies.protocols import Clock, Evaluator, Forecast, Recorder
+from slimfed.strategies.planning import evaluated_examples
+from slimfed.strategies.protocols import Baseline, Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.round_loop import run_round
 from slimfed.strategies.round_state import RunContext
@@ -54,6 +55,8 @@ class FedSlim(Strategy):
         """
         settings, recorder = self.context.settings, self.context.recorder
         wait_for_nodes(grid, settings.nodes, settings.reply_seconds, recorder.stop_requested)
+        if self.fleet.round == 0:
+            self._begin()
         result = Result()
         for number in range(first_round or self.fleet.round + 1, settings.task.training.rounds + 1):
             evaluation = run_round(self.context, self.fleet, number, grid).evaluation
@@ -61,6 +64,12 @@ class FedSlim(Strategy):
                 measures = MetricRecord({"loss": evaluation.loss, "accuracy": evaluation.accuracy})
                 result.evaluate_metrics_serverapp[number] = measures
         return result
+
+    def _begin(self) -> None:
+        """Record round 0, which takes no virtual time: the untuned model, and the most frequent class."""
+        evaluator, examples = self.context.evaluator, evaluated_examples(self.context.settings, 0)
+        untuned = evaluator.evaluate(self.fleet.adapter, self.fleet.structure, examples)
+        self.context.recorder.begin(Baseline(untuned, evaluator.majority(examples)))
 
     def summary(self) -> None:
         """Print nothing: the job and its method are in the store."""

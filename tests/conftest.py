@@ -5,8 +5,10 @@ and draws the same examples each time on a build server.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="slimfed-test-data-")  # no test writes to the user's own
 
 from hypothesis import HealthCheck, settings
 

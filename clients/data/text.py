@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from slimfed.clients.builtin.commands import Row, commands
-from slimfed.clients.data.readers.files import ENDINGS, find_split, read_file
+from slimfed.clients.data.division import TEST_SHARE, Division, held_out_rows
+from slimfed.clients.data.readers.files import ENDINGS, find_split, read_file, split_files
 from slimfed.clients.data.readers.rows import Rows
 from slimfed.clients.errors import InputError
 from slimfed.clients.sources.hub import is_local
@@ -59,16 +60,28 @@ class TextSplit:
 
 @dataclass(frozen=True)
 class TextData:
-    """A training and a test split, and the names of the classes (``None`` for causal-lm)."""
+    """A training and a test split, and the names of the classes (``None`` for causal-lm).
+
+    ``validation``: the split that rounds are evaluated on, if ``data.validation = "use"``. ``division``: how one file
+    was divided; None if the splits have files of their own.
+    """
 
     train: TextSplit
     test: TextSplit
     labels: tuple[str, ...] | None
+    validation: TextSplit | None = None
+    division: Division | None = None
+
+    @property
+    def judge(self) -> TextSplit:
+        """The split that rounds are evaluated on."""
+        return self.test if self.validation is None else self.validation
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """The empty rows that were left out of each split."""
-        return tuple(split.dropped for split in (self.train, self.test) if split.dropped is not None)
+        splits = (self.train, self.test, self.validation)
+        return tuple(each.dropped for each in splits if each is not None and each.dropped is not None)
 
 
 @dataclass(frozen=True)
@@ -105,26 +118,33 @@ class _Checked:
     rows: Rows
 
 
-def load_data(spec: DataSpec, task: Task) -> TextData:
-    """Load the training and the test split of ``spec``.
+def load_data(spec: DataSpec, task: Task, seed: int = 0) -> TextData:
+    """Load the training and the test split of ``spec``, and its validation split if ``spec.validation`` is "use".
 
     Files are read anew every time, and nothing is written beside them. A cell of a CSV or TSV file is the text that
-    stands there; JSON and Parquet values have their types. A validation split is not read. Labels are numbered in
-    order: the source's own order of classes if it has one, else whole numbers by value and texts by alphabet. Rows with
-    an empty cell in a needed column are refused or left out, as ``spec.empty`` says. ``builtin:commands`` has the pair
-    prompt and completion for causal-lm and uses it unless the spec names columns.
+    stands there; JSON and Parquet values have their types. One file is divided by ``spec.test_share`` and ``seed``
+    (``division.py``). Labels are numbered in order: the source's own order of classes if it has one, else whole numbers
+    by value and texts by alphabet. Rows with an empty cell in a needed column are refused or left out, as
+    ``spec.empty`` says. ``builtin:commands`` has the pair prompt and completion for causal-lm and uses it unless the
+    spec names columns.
 
     Raises :class:`InputError` for a missing folder, file, column or split, rows that do not fit their header, a value
-    that is not text, a label that only the test split has, and a hub that does not answer.
+    that is not text, a label that the training split does not have, and a hub that does not answer.
     """
     columns = _columns(spec, task)
-    needed = (columns, replace(columns, owner=None))  # the test split needs no owners
-    train, test = (_checked(spec, rows, wanted) for rows, wanted in zip(_read(spec, columns), needed, strict=True))
+    splits, division = _splits(spec, columns, seed)
     if columns.label is None:
-        return TextData(train.split, test.split, None)
-    known = _label_order(columns.label, train.rows, _label_names(spec, columns.label, train.rows))
-    labelled = [_labelled(spec, columns.label, each, known, "the training split") for each in (train, test)]
-    return TextData(labelled[0], labelled[1], known)
+        return _text_data([found.split for found in splits], None, division)
+    train = splits[0].rows
+    known = _label_order(columns.label, train, _label_names(spec, columns.label, train))
+    judge = "the training split" if division is None else "the training split, drawn by the seed (try another),"
+    labelled = [_labelled(spec, columns.label, each, known, judge) for each in splits]
+    return _text_data(labelled, known, division)
+
+
+def _text_data(splits: Sequence[TextSplit], labels: tuple[str, ...] | None, division: Division | None) -> TextData:
+    train, test, *validation = splits
+    return TextData(train, test, labels, validation[0] if validation else None, division)
 
 
 def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str] | None) -> TextData:
@@ -133,7 +153,7 @@ def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str
     ``spec`` names the columns, ``labels`` the classes in the server's order; the server's data path is ignored. Raises
     :class:`InputError` for files that cannot be read, and for labels that the server does not have.
     """
-    own = spec.model_copy(update={"path": str(folder), "partition": PartitionSpec()})
+    own = spec.model_copy(update={"path": str(folder), "partition": PartitionSpec(), "test_share": None})
     columns = _columns(own, task)
     splits = []
     for name in _SPLITS:
@@ -145,16 +165,20 @@ def load_own_data(spec: DataSpec, task: Task, folder: Path, labels: Sequence[str
     return TextData(splits[0], splits[1], None if labels is None else tuple(labels))
 
 
-def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextSplit:
+def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None, seed: int | None = None) -> TextSplit:
     """Text for the evaluation of a finished model: the file ``spec.path``, or the test split of that data set.
 
+    ``seed``: of the run that trained on the file ``spec.path``, whose test rows alone are then used; None: all rows.
     ``labels``: the model's own, in order; the text's labels are numbered in this order. Raises :class:`InputError` as
     :func:`load_data` does, and for a label that the model does not have.
     """
-    columns = replace(_columns(spec, task), owner=None)
+    columns = _columns(spec, task)
     file = Path(spec.path).expanduser()
-    rows = read_file(spec, file, columns.names) if file.is_file() else _read(spec, columns)[1]
-    found = _checked(spec, rows, columns)
+    if file.is_file() and seed is None:
+        columns = replace(columns, owner=None)
+        found = _checked(spec, read_file(spec, file, columns.names), columns)
+    else:
+        found = _splits(spec.model_copy(update={"validation": "off"}), columns, seed or 0)[0][1]
     return found.split if columns.label is None else _labelled(spec, columns.label, found, labels or (), "the model")
 
 
@@ -167,7 +191,58 @@ def _columns(spec: DataSpec, task: Task) -> _Columns:
     return _Columns(spec.completion or spec.text, spec.prompt, None, owner)
 
 
-# Reading: every source ends as the rows of two splits.
+# Reading: every source ends as the checked rows of two splits, or three with a validation split.
+
+
+def _splits(spec: DataSpec, columns: _Columns, seed: int) -> tuple[list[_Checked], Division | None]:
+    """Training, test and perhaps validation split; how one file was divided."""
+    file = _one_file(spec)
+    if file is not None:
+        return _divided(spec, _checked(spec, read_file(spec, file, columns.names), columns), columns, seed)
+    needed = (columns, *(replace(columns, owner=None),) * 2)  # only training rows need owners
+    return [_checked(spec, rows, wanted) for rows, wanted in zip(_read(spec, columns), needed, strict=False)], None
+
+
+def _one_file(spec: DataSpec) -> Path | None:
+    """The file whose rows are to be divided; None if the splits have files of their own, or are no files."""
+    place = Path(spec.path).expanduser()
+    local = not spec.path.startswith("builtin:") and is_local(spec.path)
+    if local and place.is_file():
+        return place
+    if spec.test_share is None:
+        return None
+    if not local:
+        raise InputError(
+            f'data.test_share = {spec.test_share:g}: data.path = "{spec.path}" has a test split; leave it out'
+        )
+    train = find_split(spec.path, place, "train")
+    if there := split_files(place, "test"):
+        raise InputError(
+            f'data.test_share = {spec.test_share:g}: data.path = "{spec.path}" has {there[0].name}; leave out one of '
+            "the two"
+        )
+    return train
+
+
+def _divided(spec: DataSpec, found: _Checked, columns: _Columns, seed: int) -> tuple[list[_Checked], Division]:
+    """The rows of one file as two splits."""
+    share = TEST_SHARE if spec.test_share is None else spec.test_share
+    labels = None if columns.label is None else _label_names(spec, columns.label, found.rows)
+    rows = len(found.split)
+    test = held_out_rows(rows, share, seed, labels, found.split.owner)
+    train = np.setdiff1d(np.arange(rows), test)
+    division = Division(found.rows.name, len(train), len(test), share, found.split.owner is not None)
+    parts = [_part(found, each.tolist()) for each in (train, test)]
+    return [replace(parts[0], split=replace(parts[0].split, dropped=found.split.dropped)), parts[1]], division
+
+
+def _part(found: _Checked, rows: Sequence[int]) -> _Checked:
+    """The given rows of a split."""
+    split = found.split
+    text, prompt, owner = (
+        None if column is None else [column[row] for row in rows] for column in (split.text, split.prompt, split.owner)
+    )
+    return _Checked(TextSplit(text or (), prompt, None, owner), found.rows.only(rows))
 
 
 def _read(spec: DataSpec, columns: _Columns) -> Sequence[Rows]:
@@ -175,9 +250,10 @@ def _read(spec: DataSpec, columns: _Columns) -> Sequence[Rows]:
         if spec.path not in BUILTIN:
             raise InputError(f'data.path = "{spec.path}" is not built in; valid are {", ".join(BUILTIN)}')
         return [_command_rows(name, rows) for name, rows in zip(_SPLITS, commands(), strict=True)]
-    if is_local(spec.path):
+    if is_local(spec.path) or Path(spec.path).suffix in ENDINGS:
         folder = Path(spec.path).expanduser()
-        files = [find_split(spec.path, folder, split) for split in _SPLITS]
+        names = (*_SPLITS, "validation") if spec.validation == "use" else _SPLITS
+        files = [find_split(spec.path, folder, split) for split in names]
         return [read_file(spec, file, columns.names) for file in files]
     from slimfed.clients.data.readers.hub import read_hub  # brings `datasets`, which files do not need
 

@@ -14,10 +14,10 @@ from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.lora import attach, zero_factors
 from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
-from slimfed.clients.data.text import TextData, load_data, load_own_data
+from slimfed.clients.data.sample import sample_rows
+from slimfed.clients.data.text import TextData, TextSplit, load_data, load_own_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, likeness
-from slimfed.clients.evaluation.sample import sample_rows
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.inputs import check_inputs
@@ -49,7 +49,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NodeRuntime:
-    """Everything a node needs to serve any device of one run; opened once a process."""
+    """Everything a node needs to serve any device of one run; opened once a process.
+
+    ``test``: the split that rounds are evaluated on. ``held_out``: the test split, if that is a validation split.
+    """
 
     task: TaskSpec
     base: LoadedModel
@@ -59,6 +62,7 @@ class NodeRuntime:
     parts: Mapping[int, np.ndarray]
     sample: np.ndarray
     prompts: Prompts | None
+    held_out: TextSplit | None = None
 
     def serve(self, orders: Orders, watch: Stopwatch) -> list[Update | Failure]:
         """Train the assigned devices and prepare their updates for sending; one result for each device, in order.
@@ -126,12 +130,36 @@ class NodeRuntime:
         """
         evaluator = self._evaluator
         model = with_room(lambda: evaluator.model(adapter, structure))
-        rows = sample_rows(len(self.test), examples, derive(self.task.seed, "global sample"), self.test.labels)
+        rows = self._examined(examples)
         found = replace(evaluator.measure(model, rows), test_examples=len(self.test))
         if self.prompts is None:
             return found
         written = evaluator.complete(model, self.prompts)
         return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
+
+    def majority_accuracy(self, examples: int = 0) -> float | None:
+        """The share of the same ``examples`` of the test split that have the most frequent label of the training split.
+
+        The first of equally frequent ones; None without labels.
+        """
+        known, asked = self.train.labels, self.test.labels
+        if known is None or asked is None:
+            return None
+        return float(np.mean(asked[self._examined(examples)] == np.bincount(known).argmax()))
+
+    def _examined(self, examples: int) -> np.ndarray:
+        """The rows of the test split on which the global model is measured: a sample by the run's seed; 0: all."""
+        return sample_rows(len(self.test), examples, derive(self.task.seed, "global sample"), self.test.labels)
+
+    def on_held_out(self) -> "NodeRuntime | None":
+        """The runtime whose :meth:`examine` measures on the held-out test split; None without one."""
+        text = self.held_out
+        if text is None:
+            return None
+        task, tokenizer = self.task, self.base.tokenizer
+        prompts = collect(text, tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts"))
+        tokens = tokenise(text, tokenizer, task.data.max_length)
+        return replace(self, test=tokens, sample=_sample(len(text), task), prompts=prompts, held_out=None)
 
     def scores_of_base(self) -> np.ndarray | None:
         """Importance of all units of the unpruned base, float32 [units]; None if the criterion needs data."""
@@ -174,7 +202,7 @@ def open_runtime(task: TaskSpec) -> NodeRuntime:
     from slimfed.clients.data.partition import partition
 
     check_inputs(task)
-    text = load_data(task.data, task.model.task)
+    text = load_data(task.data, task.model.task, task.seed)
     return _runtime(task, text, dict(enumerate(partition(text, task.data.partition, task.devices, task.seed))))
 
 
@@ -185,7 +213,7 @@ def open_server_runtime(task: TaskSpec) -> NodeRuntime:
     Its ``task`` carries the labels, to be sent, and nothing of the server's own files.
     """
     check_inputs(task)
-    text = load_data(task.data, task.model.task)
+    text = load_data(task.data, task.model.task, task.seed)
     return _runtime(task.model_copy(update={"labels": text.labels, "inputs": ""}), text, {})
 
 
@@ -223,10 +251,11 @@ def _runtime(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) ->
         base,
         blueprint,
         tokenise(text.train, base.tokenizer, task.data.max_length),
-        tokenise(text.test, base.tokenizer, task.data.max_length),
+        tokenise(text.judge, base.tokenizer, task.data.max_length),
         parts,
-        _sample(len(text.test), task),
-        collect(text.test, base.tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts")),
+        _sample(len(text.judge), task),
+        collect(text.judge, base.tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts")),
+        None if text.validation is None else text.test,
     )
 
 

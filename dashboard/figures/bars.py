@@ -25,8 +25,8 @@ from slimfed.dashboard.figures.style import (
     class_style,
     finish,
     round_axis,
-    time_unit,
 )
+from slimfed.platform.format import time_unit
 
 
 def slowest(frame: pd.DataFrame, classes: Sequence[str]) -> go.Figure:

@@ -22,8 +22,10 @@ from slimfed.dashboard.figures.style import (
     axis_title,
     finish,
     round_axis,
-    time_unit,
 )
+from slimfed.platform.format import time_unit
+
+_CORNERS = ("top right", "top left", "bottom right", "bottom left")
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,25 @@ class Line:
     of_global: bool = False
 
 
-def accuracy(rounds: pd.DataFrame, axis: Axis, counted: str = "test examples") -> go.Figure:
-    """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time."""
+def accuracy(
+    rounds: pd.DataFrame, axis: Axis, counted: str = "test examples", references: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time.
+
+    ``references``: accuracies in [0, 1] that are drawn across, by what they are called.
+    """
     lines = (
         Line("accuracy", "Global model", BLUE, of_global=True),
         Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
     )
     figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
+    for place, (name, share) in enumerate((references or {}).items()):
+        figure.add_hline(
+            y=100 * share,
+            line={"color": "#8C8C8C", "dash": "dot", "width": 1.5},
+            annotation={"text": f"{format.figure(name)} {100 * share:.1f}%", "font": {"size": 12}},
+            annotation_position=_CORNERS[place % len(_CORNERS)],  # apart, since references are often close
+        )
     figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
     return figure
 
@@ -104,8 +118,13 @@ def device_history(frame: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, target: float | None) -> go.Figure:
-    """A curve a run, by name, over a shared axis; ``target`` as a line across. ``frames`` have ``quality``."""
+def runs_compared(
+    frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, target: float | None, called: str = "target"
+) -> go.Figure:
+    """A curve a run, by name, over a shared axis; ``target`` as a line across, ``called`` so.
+
+    ``frames`` have ``quality``.
+    """
     figure = go.Figure()
     longest = max((float(f["virtual_clock"].max()) for f in frames.values() if len(f)), default=0.0)
     for place, (name, frame) in enumerate(frames.items()):
@@ -123,7 +142,7 @@ def runs_compared(frames: Mapping[str, pd.DataFrame], axis: Axis, title: str, ta
         figure.add_hline(
             y=100 * target,
             line={"color": "#8C8C8C", "dash": "dash", "width": 1.5},
-            annotation={"text": f"target {100 * target:.1f}%", "xanchor": "right", "font": {"size": 12}},
+            annotation={"text": f"{called} {100 * target:.1f}%", "xanchor": "right", "font": {"size": 12}},
         )
     finish(figure, 380, top=30 + 20 * ((len(frames) + 1) // 2))
     axis_title(figure, axis, longest, pd.concat([f["round"] for f in frames.values()]) if frames else pd.Series())

@@ -7,11 +7,12 @@ nothing here reads the store or uses Streamlit.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+
+from slimfed.platform.format import time_unit
 
 Axis = Literal["round", "time", "bytes"]
 
@@ -37,22 +38,6 @@ PARTS = (
     ("upload", "Upload", ORANGE, ""),
     ("idle", "Idle", "rgba(140,140,140,0.28)", "/"),
 )
-
-
-@dataclass(frozen=True)
-class TimeUnit:
-    """Unit of a time axis."""
-
-    name: str
-    seconds: float
-
-
-TIME_UNITS = (TimeUnit("s", 1.0), TimeUnit("min", 60.0), TimeUnit("h", 3600.0), TimeUnit("days", 86400.0))
-
-
-def time_unit(longest: float) -> TimeUnit:
-    """The largest unit of which ``longest`` seconds are at least two."""
-    return next((unit for unit in reversed(TIME_UNITS) if longest >= 2 * unit.seconds), TIME_UNITS[0])
 
 
 def class_style(classes: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -8,6 +8,7 @@ import streamlit as st
 from slimfed.dashboard import widgets
 from slimfed.dashboard.figures import bars, curves, frames, style
 from slimfed.dashboard.source import Source
+from slimfed.platform.standing import REFERENCE_WORDS, standing
 from slimfed.platform.store.reader import Reader
 
 AXES: dict[str, style.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes": "bytes"}
@@ -60,13 +61,15 @@ def show(source: Source, run: Any) -> None:
         axis = AXES[choice or "Rounds"]
         counted = "next tokens" if run.task == "causal-lm" else "test examples"
         estimates = _estimates(frame)
+        stands = standing(run, reader.references(run.id))
+        references = {REFERENCE_WORDS[name].capitalize(): value for name, value in stands.references.items()}
         left, right = st.columns(2, gap="large")
         with left:
             widgets.chart(
                 "Accuracy",
-                curves.accuracy(frame, axis, counted),
-                f"The pruned global model on the test split{estimates}, and the mean of the devices' own pruned "
-                "models.",
+                curves.accuracy(frame, axis, counted, references),
+                f"The pruned global model on the {run.evaluated_on} split{estimates}, and the mean of the devices' own "
+                "pruned models. Round 0 is the untuned model; lines across are what the run is judged by.",
             )
         with right:
             widgets.chart(

@@ -12,7 +12,9 @@ from slimfed.dashboard.figures import comparison_frames, curves, pareto_chart, s
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import learning
 from slimfed.platform.comparison.course import QUALITIES, Cost, Quality
-from slimfed.platform.comparison.report import Comparison, choose_target, compare, load_courses
+from slimfed.platform.comparison.grouping import Group
+from slimfed.platform.comparison.report import Comparison, check_one_task, choose_target, compare, load_courses
+from slimfed.platform.comparison.verdict import in_words
 from slimfed.platform.store.dashboard_reader import Insight
 
 MOST = 8
@@ -77,6 +79,11 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
             "Measure", QUALITIES, format_func=_QUALITY_NAMES.__getitem__, key="quality", bind="query-params", width=220
         )
         courses = load_courses(reader, chosen, quality)
+        try:
+            check_one_task(courses)
+        except InputError as error:
+            widgets.nothing(f"{format.plain(str(error)).capitalize()}.")
+            return
         proposed = choose_target(courses)
         target = st.number_input(
             "Target (%)",
@@ -97,17 +104,29 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
             key="over",
             bind="query-params",
         )
+    untouched = proposed is not None and target == round(100 * proposed.value, 1)
+    wanted = proposed if untouched else choose_target(courses, target / 100)
+    result = compare(courses, quality, wanted)
+    if result.verdict is not None:
+        words = in_words(result.verdict, quality, wanted, lambda group: _called(group, names))
+        st.markdown(format.plain(words))
     frames = {names[course.run_id]: comparison_frames.course_frame(course) for course in courses}
     along: style.Axis = learning.AXES[axis or "Virtual time"]
+    line = "90% of the best, as no target is given" if untouched else "the target"
     widgets.chart(
         None,
-        curves.runs_compared(frames, along, f"{_QUALITY_NAMES[quality]} (%)", target / 100),
-        f"{_QUALITY_NAMES[quality]} of each run over {str(axis).lower()}; the dashed line is the target. Further "
-        "left at the line is better.",
+        curves.runs_compared(
+            frames,
+            along,
+            f"{_QUALITY_NAMES[quality]} (%)",
+            target / 100,
+            "90% of the best" if untouched else "target",
+        ),
+        f"{_QUALITY_NAMES[quality]} of each run over {str(axis).lower()}; the dashed line is {line}. Further left at "
+        "the line is better.",
         key="compared curves",
     )
-    wanted = choose_target(courses, target / 100)
-    _target_table(compare(courses, quality, wanted), names)
+    _target_table(result, names)
     _budget_table(courses, quality, wanted, names)
     points = comparison_frames.pareto_frame(courses, names)
     widgets.chart(
@@ -119,6 +138,11 @@ def _comparison(reader: Insight, chosen: Sequence[str]) -> None:
         key="pareto",
     )
     _differences({names[run_id]: jobs[run_id].job for run_id in chosen})
+
+
+def _called(group: Group, names: Mapping[str, str]) -> str:
+    """A group by the name of its run, or by its own if it has several."""
+    return names[group.courses[0].run_id] if len(group.courses) == 1 else group.name
 
 
 def _target_table(result: Comparison, names: Mapping[str, str]) -> None:

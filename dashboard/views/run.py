@@ -21,6 +21,7 @@ from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, spar
 from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
+from slimfed.platform.standing import standing
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 
@@ -220,8 +221,8 @@ def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None
             "Accuracy, estimate" if sample else "Accuracy",
             format.percent(run.accuracy),
             format.points(_change(rounds["accuracy"])),
-            f"Pruned global model {sample or 'on the test split'}, after the newest round; the change is that since "
-            "the evaluation before",
+            f"Pruned global model {sample or f'on the {run.evaluated_on} split'}, after the newest round; the change "
+            f"is that since the evaluation before{_beside(run)}",
         ),
         (
             "Devices' accuracy",
@@ -260,6 +261,12 @@ def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None
             "Updates that were refused; see the events",
         ),
     )
+
+
+def _beside(run: Run) -> str:
+    """What the accuracy is judged by, for the hover; empty if round 0 was not measured."""
+    stands = standing(run)
+    return f". Points: {stands.beside}" if stands.beside else ""
 
 
 def _change(values: pd.Series) -> float | None:

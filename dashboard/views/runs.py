@@ -8,6 +8,7 @@ import streamlit as st
 from slimfed.dashboard import format, run_control, widgets
 from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
+from slimfed.platform.home import other_homes
 
 REFRESH_SECONDS = 5.0
 SHOWN = 2000
@@ -181,4 +182,8 @@ def _greet(source: Source) -> None:
     st.code("slimfed run", language="bash")
     st.markdown("Or fill in a form: press **Launch** at the top. The run appears here within a few seconds.")
     st.caption(f"This page reads the store `{format.code(source.address)}`.")
-    st.caption("If your runs are kept elsewhere, set `SLIMFED_HOME` or `SLIMFED_STORE` and start the dashboard again.")
+    others = other_homes(source.home)
+    there = f" There are runs in {format.plain(', '.join(map(str, others)))}." if others else ""
+    st.caption(
+        f"If your runs are kept elsewhere, set `SLIMFED_HOME` or `SLIMFED_STORE` and start the dashboard again.{there}"
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.job.job import Job, demo_document, job_to_dict, located, parse_job
+from slimfed.platform.job.job import Job, demo_document, given_fields, located, parse_job
 from slimfed.platform.job.overrides import merge, parse_sets, read_toml
 
 JobSource = Job | Mapping[str, Any] | str | Path | None
@@ -29,7 +29,7 @@ def load_job(source: JobSource = None, set: Settings = ()) -> Job:
                 "set = method.name: the fields of the job's method are filled in already; "
                 "give the job file or the tables that the job was made of"
             )
-        return parse_job(merge(job_to_dict(source), changes)) if changes else source
+        return parse_job(merge(given_fields(source), changes)) if changes else source
     return parse_job(merge(_document(source), changes))
 
 

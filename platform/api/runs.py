@@ -11,6 +11,7 @@ from slimfed.platform.api.notebook import open_notebook_display
 from slimfed.platform.api.results import RunResult, place
 from slimfed.platform.api.rounds import OnRound, RoundReporter
 from slimfed.platform.home import RunFolder, run_folder, store_url
+from slimfed.platform.job.job import load_run_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import FinalStatus, LaunchPlan, Look, launch
 from slimfed.platform.launch.liveness import is_alive
@@ -90,7 +91,7 @@ def resume(
             refuse_if_computed(folder)
             if folder.federation.is_file():
                 raise InputError(f"run {row.id} runs on real devices: continue it with `slimfed resume {row.id}`")
-            checked = check(load_job(folder.job))
+            checked = check(load_run_job(folder.job))
             changes = resumable(folder, checked, accept_changes)
             if not store.take_over(row):
                 raise InputError(f"run {row.id} is being resumed by somebody else")

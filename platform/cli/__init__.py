@@ -11,6 +11,7 @@ from slimfed.clients.verbosity import set_verbosity
 from slimfed.platform.cli import (
     benching,
     catalogue,
+    checking,
     compose,
     dashboard,
     export,
@@ -19,6 +20,7 @@ from slimfed.platform.cli import (
     maintenance,
     publishing,
     running,
+    starting,
     sweeping,
 )
 from slimfed.platform.exit_codes import BAD_INPUT, FAILED
@@ -70,6 +72,8 @@ def common(
         set_verbosity("debug")
 
 
+app.command()(starting.init)
+app.command()(checking.check)
 app.command()(running.run)
 app.command()(listing.runs)
 app.command()(listing.show)

@@ -8,6 +8,8 @@ from slimfed.platform.comparison.paired import Paired
 from slimfed.platform.comparison.report import Comparison, GroupResult
 from slimfed.platform.comparison.robustness import Robustness
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.comparison.target import Target
+from slimfed.platform.comparison.verdict import in_words
 from slimfed.platform.format import energy, percent, seconds, size
 
 _BAR = 40
@@ -37,7 +39,7 @@ def print_comparison(comparison: Comparison, *, regret: bool = False) -> None:
     """Print all tables and bars to standard output; ``regret``: also agents against the best fixed choice."""
     quality = comparison.quality.replace("_", " ")
     target = comparison.target
-    title = "Runs" if target is None else f"Cost to {quality} {target.value:.4f} ({target.origin})"
+    title = "Runs" if target is None else f"Cost to {percent(target.value)} {quality} ({_origin(target)})"
     if target is not None and target.sparsity:
         title += f" at {percent(target.sparsity)} sparsity or more"
     columns = _COLUMNS | {"final": f"{quality}>"}
@@ -54,6 +56,14 @@ def print_comparison(comparison: Comparison, *, regret: bool = False) -> None:
         _print_paired("Regret: time to the target, of the best fixed choice's (below 1: it adapts)", comparison.regret)
     for remark in comparison.remarks:
         results().print(f"note: {remark}", soft_wrap=True, markup=False)
+    if comparison.verdict is not None:
+        words = in_words(comparison.verdict, comparison.quality, target)
+        results().print(f"\n{words}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _origin(target: Target) -> str:
+    """Where a target comes from; one that nobody gave is said to be so."""
+    return f"no target was given: {target.origin}" if target.assumed else target.origin
 
 
 def bars(comparison: Comparison) -> list[str]:
@@ -62,7 +72,8 @@ def bars(comparison: Comparison) -> list[str]:
     if longest == 0.0:
         return []
     width = max(len(result.group.name) for result in comparison.groups)
-    lines = ["", "virtual time to the target"]
+    target = comparison.target
+    lines = ["", f"virtual time to {'the target' if target is None else percent(target.value)}"]
     for result in comparison.groups:
         reached = result.reached
         filled = round(_BAR * (reached.mean or 0.0) / longest)

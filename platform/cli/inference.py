@@ -100,8 +100,9 @@ def _measures(opened: "OpenedModel", given: dict[str, str | None]) -> dict[str, 
     changes = {name: value for name, value in given.items() if value is not None}
     if "path" in changes and manifest.prompted and manifest.data.prompt is None:  # the built-in text names no columns
         changes |= {"prompt": "prompt", "completion": changes.get("text", "completion")}
-    spec = validate(DataSpec, manifest.data.model_dump() | changes, "data.")
-    text = load_test(spec, manifest.task, manifest.labels)
+    undivided = {"test_share": None} if "path" in changes else {}
+    spec = validate(DataSpec, manifest.data.model_dump() | changes | undivided, "data.")
+    text = load_test(spec, manifest.task, manifest.labels, None if "path" in changes else manifest.provenance.seed)
     if text.dropped is not None:
         notes().print(str(text.dropped), markup=False, soft_wrap=True)
     with notes().status("measuring"):

@@ -1,12 +1,15 @@
 """``runs`` and ``show``: the runs of the store."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
+from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
+from slimfed.platform.standing import REFERENCE_WORDS
 
 _RUN_COLUMNS = {
     "id": "run",
@@ -43,6 +46,7 @@ def runs(
     ] = None,
 ) -> None:
     """List the runs, newest first."""
+    from slimfed.platform.home import looked_for_runs
     from slimfed.platform.launch.liveness import settle
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import reading
@@ -55,6 +59,9 @@ def runs(
         rows = reader.runs(limit=limit or (None if as_json else 50)) if reader else []
         if as_json:
             print_json(run_summaries(rows, reader, store.address) if reader and store else [])
+        elif not rows:
+            where = looked_for_runs() if store is None or store.address.startswith("sqlite") else store.address
+            notes().print(f"no runs in {where}; `slimfed run` starts one", markup=False, soft_wrap=True)
         else:
             print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
 
@@ -71,6 +78,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         summary = run_summaries([found], reader, store.address)[0]
         rounds, events = reader.rounds(found.id), reader.events(found.id, limit=None if as_json else _EVENTS_SHOWN)
         evaluations = {row.round: row for row in reader.evaluations(found.id)}
+        references = reader.references(found.id)
         accuracies = {number: row.accuracy for number, row in evaluations.items()}
     if as_json:
         detail = {
@@ -86,27 +94,35 @@ def show(run: RunId, as_json: Json = False) -> None:
                 for row in rounds
             ],
             "events": [_plain(row) for row in events],
+            "references": [reference_as_json(row) for row in references],
+            "held_out": next((row.held_out for row in evaluations.values() if row.held_out), None),
         }
         print_json(summary | detail)
         return
-    print_summary(found, summary)
+    print_summary(found, summary, references)
     sampled_rounds = any(_note(row) for row in evaluations.values())
     columns = {key: title for key, title in _ROUND_COLUMNS.items() if key != "texts" or sampled_rounds}
-    print_table("Rounds", columns, [_round_row(row, evaluations.get(row.round)) for row in rounds])
+    first = [_base_row(evaluations[0])] if 0 in evaluations else []
+    print_table("Rounds", columns, [*first, *(_round_row(row, evaluations.get(row.round)) for row in rounds)])
     if events:
         columns = {"round": "round>", "device": "device>", "kind": "event", "cause": "cause", "remedy": "what to do"}
         print_table("Latest events", columns, [_event_row(row) for row in events])
 
 
-def print_summary(run: Any, summary: dict[str, Any]) -> None:
-    """Print the figures of one run, one in a line."""
+def print_summary(run: Any, summary: dict[str, Any], references: Sequence[Any] = ()) -> None:
+    """Print the figures of one run, one in a line. ``references``: the runs of reference that were made of it."""
+    from slimfed.platform.standing import standing
     from slimfed.platform.summary import measures
 
+    stands = standing(run, references)
+    held_out = run.evaluated_on == "validation"
     lines = {
         "run": f"{run.id} ({run.name}, {run.method})",
         "status": run.status + (f": {run.cause}" if run.cause else ""),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
         "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
+        **({"points": stands.beside} if stands.beside else {}),
+        **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
         "measures": describe_measures(measures(run.task, run)) or "-",
         "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
         "virtual time": seconds(run.virtual_seconds),
@@ -120,6 +136,10 @@ def print_summary(run: Any, summary: dict[str, Any]) -> None:
     }
     if summary["sweep"]:
         lines["sweep"] = summary["sweep"]
+    if run.reference_of:
+        lines["reference"] = f"{REFERENCE_WORDS.get(run.reference, run.reference)}, for run {run.reference_of}"
+    for name, run_id in stands.runs.items():
+        lines[f"{name} run"] = run_id
     console = results()
     width = max(len(name) for name in lines)
     for name, text in lines.items():
@@ -142,8 +162,10 @@ def _run_row(run: Any) -> dict[str, str]:
 
 
 def _of_sample(run: Any) -> str:
-    """The accuracy, and on how many test texts if it is that of a sample: ``81.2% (on 500 of 1,821 test texts)``."""
+    """The accuracy, and on which texts if not on all test texts: ``81.2% (on 500 of 1,821 test texts)``."""
     note = _note(run)
+    if run.evaluated_on == "validation":
+        note = note.replace("test texts", "validation texts") or "on the validation file"
     return f"{percent(run.accuracy)} ({note})" if note else percent(run.accuracy)
 
 
@@ -166,6 +188,17 @@ def _round_row(row: Any, evaluation: Any) -> dict[str, str]:
         "rejected": str(row.rejected),
         "slowest": "-" if row.slowest_device is None else str(row.slowest_device),
     }
+
+
+def _base_row(evaluation: Any) -> dict[str, str]:
+    """Round 0: the untuned model."""
+    return {"round": "0", "accuracy": percent(evaluation.accuracy), "texts": f"{evaluation.examples:,}"}
+
+
+def reference_as_json(row: Any) -> dict[str, Any]:
+    """A run of reference for JSON."""
+    figure = row.device_accuracy_mean if row.reference == "local" else row.accuracy
+    return {"reference": row.reference, "run_id": row.id, "status": row.status, "accuracy": figure}
 
 
 def _event_row(row: Any) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """``run``, ``resume`` and ``stop``."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,13 @@ import typer
 from slimfed.clients.errors import InputError
 from slimfed.platform.cli.options import RunId
 from slimfed.platform.cli.output import print_json
+from slimfed.platform.cli.references import References, make_references
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 
 if TYPE_CHECKING:
     from slimfed.platform.home import RunFolder
+    from slimfed.platform.launch.launcher import Outcome
     from slimfed.platform.launch.workers import Sizing
     from slimfed.platform.store.writer import Store
 
@@ -39,6 +42,7 @@ def run(
     ] = None,
     queue: Queue = False,
     profile: Annotated[bool, typer.Option("--profile", help="also print the time of a round by phase")] = False,
+    references: References = False,
     as_json: Json = False,
 ) -> None:
     """Run a job to its end, or put it into the queue."""
@@ -49,6 +53,11 @@ def run(
     from slimfed.platform.store.writer import Store
     from slimfed.platform.stores import check_store
 
+    if references and (federation or queue):
+        raise InputError(
+            "--references: the runs of reference are simulated after the run; leave out "
+            f"{'--federation' if federation else '--queue; `slimfed resume RUN --references` makes them later'}"
+        )
     given, remarks = [*(sets or []), *([f"name={_quoted(name)}"] if name else [])], []
     if federation:
         real = load_real_job(job, given)
@@ -65,7 +74,7 @@ def run(
             folder.federation.write_text(federation, encoding="utf-8")
         if queue:
             raise typer.Exit(_wait_in_line(store, run_id, folder.path.parent, store_url(wanted), as_json))
-        raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json, profile))
+        raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json, profile, references))
 
 
 def resume(
@@ -76,11 +85,12 @@ def resume(
         typer.Option("--accept-changes", help="go on although text, tokenizer, configuration or profile have changed"),
     ] = False,
     as_json: Json = False,
+    references: References = False,
     claimed: Annotated[bool, typer.Option("--claimed", hidden=True)] = False,  # the queue starts the run
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder, store_url
-    from slimfed.platform.job.job import load_job
+    from slimfed.platform.job.job import load_run_job
     from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.launch.resuming import accept, resumable
     from slimfed.platform.launch.run_lock import refuse_if_computed
@@ -93,6 +103,10 @@ def resume(
             notes().print(f"run {found.id} is {found.status} by now: the queue does not start it")
             return
         if found.status == "done":
+            if references:
+                _refuse_references_of_real_devices(found)
+                ending = make_references(store, found.id, partial(_compute, store))
+                raise typer.Exit(_code(_report(store, found.id, as_json), ending))
             notes().print(f"run {found.id} is done already, there is nothing to resume")
             raise typer.Exit(_report(store, found.id, as_json))
         if is_alive(found):
@@ -101,7 +115,7 @@ def resume(
             )
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
-        checked = _check(load_job(folder.job), _federation(folder))
+        checked = _check(load_run_job(folder.job), _federation(folder))
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)
@@ -113,7 +127,7 @@ def resume(
                 f"run {found.id} was stopped or resumed by somebody else; `slimfed show {found.id}` shows it"
             )
         accept(store, found, folder, checked, changes)
-        raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json))
+        raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json, references=references))
 
 
 def stop(run: RunId) -> None:
@@ -175,28 +189,54 @@ def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json:
 
 
 def _drive(
-    store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing", as_json: bool, profile: bool = False
+    store: "Store",
+    run_id: str,
+    folder: "RunFolder",
+    sizing: "Sizing",
+    as_json: bool,
+    profile: bool = False,
+    references: bool = False,
 ) -> int:
-    """Launch a run, show its progress and its summary, and return the exit code."""
+    """Launch a run, and its runs of reference if they are wanted; show its summary, and return the exit code."""
+    ending = _compute(store, run_id, folder, sizing)
+    if references and ending.status == "done":
+        ending = make_references(store, run_id, partial(_compute, store)) or ending
+    return _code(_report(store, run_id, as_json, profile), ending)
+
+
+def _code(reported: int, ending: "Outcome | None") -> int:
+    """The exit code of a command that ended with ``ending`` and reported on a run."""
+    if ending is None:
+        return reported
+    if ending.interrupted and ending.status == "stopped":
+        return INTERRUPTED
+    return reported if ending.status == "done" else FAILED
+
+
+def _refuse_references_of_real_devices(found: Any) -> None:
+    if (Path(found.folder) / "federation").is_file():
+        raise InputError(f"--references: run {found.id} is of real devices, whose text is not here")
+
+
+def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing") -> "Outcome":
+    """Launch a run and show its progress."""
     from slimfed.platform.launch.journal import StoreJournal
-    from slimfed.platform.launch.launcher import LaunchPlan, launch
+    from slimfed.platform.launch.launcher import LaunchPlan, Outcome, launch
     from slimfed.platform.launch.progress import open_display
 
     federation = _federation(folder)
     place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
     notes().print(f"run {run_id} ({place}); Ctrl-C stops it", soft_wrap=True)
-    if not store.mark_running(run_id):  # stopped before it began
-        return _report(store, run_id, as_json, profile)
+    if not store.mark_running(run_id):
+        return Outcome("stopped", interrupted=False)  # before it began
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
-        ending = launch(plan, StoreJournal(store, run_id, display))
-    code = _report(store, run_id, as_json, profile)
-    return INTERRUPTED if ending.interrupted and ending.status == "stopped" else code
+        return launch(plan, StoreJournal(store, run_id, display))
 
 
 def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -> int:
     """Print the summary of an ended run and the next command, and return the exit code."""
-    from slimfed.platform.cli.listing import print_summary
+    from slimfed.platform.cli.listing import print_summary, reference_as_json
     from slimfed.platform.cli.profiling import print_profile, profile_of
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.summary import run_summaries
@@ -205,10 +245,12 @@ def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -
     found = reader.find_run(run_id)
     summary = run_summaries([found], reader, store.address)[0]
     told = profile_of(Path(found.folder)) if profile else None
+    references = reader.references(run_id)
+    summary |= {"references": [reference_as_json(row) for row in references]}
     if as_json:
         print_json(summary | {"profile": told} if profile else summary)
     else:
-        print_summary(found, summary)
+        print_summary(found, summary, references)
         if told is not None:
             print_profile(told)
     if found.status == "done":

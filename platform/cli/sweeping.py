@@ -1,9 +1,9 @@
 """``sweep`` and ``compare``: several runs, and their comparison."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,7 +14,11 @@ from slimfed.platform.exit_codes import INTERRUPTED, OK
 
 if TYPE_CHECKING:
     from slimfed.platform.comparison.course import Cost, Quality
+    from slimfed.platform.comparison.paper import Paper
+    from slimfed.platform.comparison.report import Comparison
     from slimfed.platform.store.reader import Reader
+
+Known = TypeVar("Known", bound=str)
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 Parallel = Annotated[int, typer.Option(min=1, help="number of runs at once; they share the processors")]
@@ -50,7 +54,8 @@ Chart = Annotated[
 class View:
     """Options of a comparison and of its output.
 
-    ``target`` is a quality and ``sparsity`` a share in [0, 1]; ``budgets`` in seconds or bytes.
+    ``target`` is a quality and ``sparsity`` a share in [0, 1]; ``budgets`` in seconds or bytes. ``paper`` and
+    ``latex``: figures and a table to write for a paper.
     """
 
     quality: "Quality"
@@ -61,6 +66,8 @@ class View:
     regret: bool
     chart: Path | None
     as_json: bool
+    paper: "Paper | None" = None
+    latex: Path | None = None
 
 
 def compare(
@@ -80,6 +87,14 @@ def compare(
     parallel: Parallel = 1,
     regret: Regret = False,
     chart: Chart = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="write a figure for a paper: accuracy, cost or pareto; repeatable"),
+    ] = None,
+    size: Annotated[str, typer.Option(help="with --figure: width of a column or a page")] = "column",
+    dpi: Annotated[int, typer.Option(min=50, max=2400, help="with --figure: dots an inch of .png files")] = 300,
+    format: Annotated[str, typer.Option(help="with --figure: pdf, svg or png")] = "pdf",
+    latex: Annotated[Path | None, typer.Option(metavar="FILE", help="write the table as LaTeX to this file")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare runs: cost of a target, quality within a budget, robustness to disturbances.
@@ -93,6 +108,7 @@ def compare(
 
     budgets = budget_seconds, budget_bytes, budget_memory
     view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
+    view = replace(view, paper=_paper(figure or [], size, dpi, format), latex=latex)
     files = [Path(each) for each in runs or [] if each.endswith(".toml")]
     ids = [each for each in runs or [] if not each.endswith(".toml")]
     if not ids and not files and sweep is None:
@@ -192,6 +208,39 @@ def _view(
     return View(quality, target, reference, sparsity, budgets, regret, chart, as_json)
 
 
+def _paper(kinds: Sequence[str], size: str, dpi: int, format: str) -> "Paper | None":
+    """The figures to write; None without any. Raises ``InputError`` for invalid options."""
+    if not kinds:
+        return None
+    from slimfed.platform.comparison.paper import FORMATS, KINDS, SIZES, Paper
+
+    def known(option: str, value: str, valid: Sequence[Known]) -> Known:
+        found = next((each for each in valid if each == value), None)
+        if found is None:
+            raise InputError(f"{option} {value!r}: must be one of {', '.join(valid)}")
+        return found
+
+    chosen = tuple(dict.fromkeys(known("--figure", kind, KINDS) for kind in kinds))
+    return Paper(chosen, known("--size", size, SIZES), dpi, known("--format", format, FORMATS))
+
+
+def _write_for_paper(comparison: "Comparison", view: View) -> None:
+    """Write the figures and the table that are wanted, and name the files."""
+    if view.paper is not None:
+        from slimfed.platform.comparison.paper import write_figures
+
+        for path in write_figures(comparison, view.paper):
+            notes().print(f"figure: {path}", soft_wrap=True)
+    if view.latex is not None:
+        from slimfed.platform.comparison.latex import latex_table
+
+        try:
+            view.latex.write_text(latex_table(comparison), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--latex {str(view.latex)!r}: cannot be written ({error.strerror})") from None
+        notes().print(f"table: {view.latex}", soft_wrap=True)
+
+
 def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
     from slimfed.platform.cli.comparison import print_comparison
     from slimfed.platform.comparison.as_json import comparison_as_json
@@ -216,3 +265,4 @@ def _show(reader: "Reader", run_ids: Sequence[str], view: View) -> None:
         print_comparison(comparison, regret=view.regret)
     if view.chart is not None:
         notes().print(f"chart: {view.chart}", soft_wrap=True)
+    _write_for_paper(comparison, view)

@@ -6,6 +6,7 @@ from slimfed.platform.comparison.paired import Paired
 from slimfed.platform.comparison.report import Comparison, GroupResult
 from slimfed.platform.comparison.robustness import Robustness
 from slimfed.platform.comparison.statistic import Statistic
+from slimfed.platform.comparison.verdict import in_words
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
@@ -19,6 +20,24 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "controls": [_paired(entry) for entry in comparison.controls],
         "regret": [_paired(entry) for entry in comparison.regret],
         "remarks": list(comparison.remarks),
+        "verdict": _verdict(comparison),
+    }
+
+
+def _verdict(comparison: Comparison) -> dict[str, Any] | None:
+    found = comparison.verdict
+    if found is None:
+        return None
+    return {
+        "leader": found.leader.name,
+        "other": found.other.name,
+        "measure": found.measure,
+        "lead": found.lead,
+        "seeds": list(found.seeds),
+        "interval": None if found.interval is None else list(found.interval),
+        "more_than_noise": found.clear,
+        "another_seed_seconds": found.seed_seconds,
+        "words": in_words(found, comparison.quality, comparison.target),
     }
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from slimfed.clients.errors import InputError
 from slimfed.clients.plain_text import clean
 from slimfed.platform.comparison.report import Comparison, GroupResult
+from slimfed.platform.format import percent
 
 FORMATS = (".svg", ".png", ".pdf", ".html")
 # Okabe and Ito's palette, which colour-blind people can tell apart.
@@ -67,7 +68,8 @@ def _draw_courses(axes: Axes, comparison: Comparison) -> None:
                 label=None if place else _label(index, result.group.name),
             )
     if comparison.target is not None:
-        axes.axhline(comparison.target.value, color="grey", linestyle="--", linewidth=1, label="target")
+        label = "90% of the best" if comparison.target.assumed else "target"
+        axes.axhline(comparison.target.value, color="grey", linestyle="--", linewidth=1, label=label)
     axes.set_xlabel("virtual seconds")
     axes.set_ylabel(comparison.quality.replace("_", " "))
     axes.grid(alpha=0.3)
@@ -85,7 +87,7 @@ def _draw_prices(axes: Axes, groups: Sequence[GroupResult], comparison: Comparis
     axes.set_yticks(range(len(groups)), [str(index + 1) for index in range(len(groups))])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(left=0)
-    target = f" to {comparison.target.value:.4f}" if comparison.target else ""
+    target = f" to {percent(comparison.target.value)}" if comparison.target else ""
     axes.set_xlabel(f"virtual seconds{target}")
     axes.grid(alpha=0.3, axis="x")
 

@@ -62,8 +62,8 @@ class Course:
 
     @property
     def best(self) -> float | None:
-        """The best quality of all evaluations."""
-        return max((point.quality for point in self.points), default=None)
+        """The best quality of all evaluations after a round."""
+        return max((point.quality for point in self.points if point.round > 0), default=None)
 
 
 def courses(

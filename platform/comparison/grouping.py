@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
@@ -63,10 +64,11 @@ def grouped(runs: Iterable[Course]) -> tuple[Group, ...]:
     fields = [job_fields(group[0].job) for group in groups.values()]
     different = [path for path in _paths(fields) if len({_key(each.get(path)) for each in fields}) > 1]
     named = [path for path in different if not _implied(path, fields)]
+    named = named or ["method.name"]
     return tuple(
         Group(
-            _name(each, named),
-            _name(each, [path for path in named if not is_disturbance(path)]),
+            _name(each, named, named),
+            _name(each, [path for path in named if not is_disturbance(path)], named),
             each,
             {path: each.get(path) for path in different},
             tuple(sorted(courses, key=lambda course: (course.seed, course.run_id))),
@@ -96,17 +98,28 @@ def _preset(name: str) -> Mapping[str, Any]:
         return {}
 
 
-def _name(fields: Mapping[str, Any], paths: Sequence[str]) -> str:
-    """Such as ``fedspine, method.target_sparsity=0.5``."""
-    rest = [f"{path}={shown(fields.get(path))}" for path in paths if path != "method.name"]
-    return ", ".join([str(fields["method.name"]), *rest])
+def _name(fields: Mapping[str, Any], paths: Sequence[str], among: Sequence[str]) -> str:
+    """Such as ``fedspine, target_sparsity=0.5``: the method, if it differs ``among`` the groups, and what else does."""
+    short = short_paths(among)
+    rest = [f"{short[path]}={shown(fields.get(path))}" for path in paths if path != "method.name"]
+    method = [str(fields["method.name"])] if "method.name" in among or not rest else []
+    return ", ".join([*method, *rest])
+
+
+def short_paths(paths: Sequence[str]) -> dict[str, str]:
+    """Each dotted field by its last name, or as a whole where two of ``paths`` end alike."""
+    last = {path: path.rpartition(".")[2] for path in paths}
+    ends = list(last.values())
+    return {path: end if ends.count(end) == 1 else path for path, end in last.items()}
 
 
 def shown(value: Any) -> str:
-    """A value as in a job file, on one line."""
+    """A value as in a job file, on one line; of a file or folder its name."""
     if value is None:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return Path(value).name if value.startswith("/") else value
+    return json.dumps(value)
 
 
 def _paths(every: Sequence[Mapping[str, Any]]) -> list[str]:

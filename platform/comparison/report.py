@@ -10,6 +10,8 @@ from slimfed.platform.comparison.paired import Paired, controls, regret
 from slimfed.platform.comparison.robustness import Robustness, robustness
 from slimfed.platform.comparison.statistic import Statistic
 from slimfed.platform.comparison.target import Target
+from slimfed.platform.comparison.verdict import Verdict, verdict
+from slimfed.platform.format import percent
 from slimfed.platform.store.reader import Reader
 
 __all__ = ["Comparison", "GroupResult", "Target", "UnderBudget", "choose_target", "compare", "load_courses"]
@@ -56,7 +58,8 @@ class GroupResult:
 class Comparison:
     """All groups by the same measures. ``remarks``: caveats for the reader.
 
-    ``controls`` and ``regret``: agents against their controls, and against fixed choices (``paired.py``).
+    ``controls`` and ``regret``: agents against their controls, and against fixed choices (``paired.py``). ``verdict``:
+    None if there is nothing to compare (``verdict.py``).
     """
 
     quality: Quality
@@ -66,6 +69,7 @@ class Comparison:
     controls: tuple[Paired, ...]
     regret: tuple[Paired, ...]
     remarks: tuple[str, ...]
+    verdict: Verdict | None
 
 
 def load_courses(reader: Reader, run_ids: Sequence[str], quality: Quality = "accuracy") -> tuple[Course, ...]:
@@ -86,7 +90,8 @@ def choose_target(
     if best is None:
         return None
     whose = "the best of these runs" if reference is None else f"run {reference.run_id}"
-    return Target(SHARE_OF_BEST * best, f"{SHARE_OF_BEST:.0%} of {best:.4f}, {whose}", sparsity)
+    origin = f"{SHARE_OF_BEST:.0%} of {percent(best)}, {whose}"
+    return Target(SHARE_OF_BEST * best, origin, sparsity, assumed=reference is None)
 
 
 def compare(
@@ -95,9 +100,13 @@ def compare(
     target: Target | None = None,
     budgets: Mapping[Cost, float] | None = None,
 ) -> Comparison:
-    """Compare ``runs``; runs that differ only in their seed form a group. Raises ``InputError`` if there are none."""
+    """Compare ``runs``; runs that differ only in their seed form a group.
+
+    Raises ``InputError`` if there are none, and if they are of different tasks, whose qualities are no one thing.
+    """
     if not runs:
         raise InputError("there are no runs to compare")
+    check_one_task(runs)
     groups = grouped(runs)
     wanted = target or choose_target(runs)
     results = tuple(_result(group, wanted, budgets or {}) for group in groups)
@@ -110,7 +119,20 @@ def compare(
         controls(groups, wanted),
         regret(groups, wanted),
         tuple(_remarks(groups, quality)),
+        verdict(groups, wanted),
     )
+
+
+def check_one_task(runs: Sequence[Course]) -> None:
+    """Raise ``InputError`` if the runs are of different tasks, with the runs of each."""
+    tasks: dict[str, list[str]] = {}
+    for course in runs:
+        tasks.setdefault(str(course.job["model"]["task"]), []).append(course.run_id)
+    if len(tasks) > 1:
+        each = "; ".join(f"{task}: {', '.join(ids)}" for task, ids in tasks.items())
+        raise InputError(
+            f"the runs are of different tasks, whose qualities cannot be compared: {each}; name one task's"
+        )
 
 
 def _result(group: Group, target: Target | None, budgets: Mapping[Cost, float]) -> GroupResult:

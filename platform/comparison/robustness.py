@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slimfed.platform.comparison.course import Course, cost_to_target
-from slimfed.platform.comparison.grouping import Group, shown
+from slimfed.platform.comparison.grouping import Group, short_paths, shown
 from slimfed.platform.comparison.statistic import Statistic
 from slimfed.platform.comparison.target import Target
 
@@ -51,10 +51,12 @@ def _calm_twin(other: Group, group: Group) -> bool:
 
 def _compare(undisturbed: Group, group: Group, target: Target | None) -> Robustness:
     before = {course.seed: course for course in undisturbed.courses}
+    news = _news(undisturbed, group)
+    short = short_paths(list(news))
     pairs = [(before[course.seed], course) for course in group.courses if course.seed in before]
     return Robustness(
         undisturbed.calm_name,
-        ", ".join(f"{path}={shown(value)}" for path, value in _news(undisturbed, group).items()),
+        ", ".join(f"{short[path]}={shown(value)}" for path, value in news.items()),
         Statistic.over(_final(course) for course in group.courses),
         Statistic.over(_final(course) for course in undisturbed.courses),
         Statistic.over(_change(one, other) for one, other in pairs),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import ValidationError, model_validator
 
+from slimfed.clients.data.readers.files import ENDINGS
 from slimfed.clients.spec import AdapterSpec, PruningOptions, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.platform.job import compatibility
 from slimfed.platform.job.field_errors import validate
@@ -154,6 +155,14 @@ def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:
     return parse_job(merge(below, located(parse_sets(sets), Path.cwd())))
 
 
+def load_run_job(path: Path) -> Job:
+    """The job that a run was created with. A run of an older slimfed reads no validation file."""
+    job = load_job(path)
+    if job.data.validation != "auto":
+        return job
+    return job.model_copy(update={"data": job.data.model_copy(update={"validation": "off"})})
+
+
 def parse_job(document: Mapping[str, Any]) -> Job:
     """A job from a nested mapping. Raises ``InputError`` with one line per problem."""
     return validate(Job, document)
@@ -174,11 +183,16 @@ def job_to_dict(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json")
 
 
+def given_fields(job: Job) -> dict[str, Any]:
+    """The fields of the job that a file, a preset or somebody gave, as JSON values; the others have their defaults."""
+    return job.model_dump(mode="json", exclude_unset=True)
+
+
 def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 
-    A model or data path may also be a hub id. It is a path if it looks like one (``./x``, ``../x``, ``~/x``) or if
-    there is such a file or folder. A profile is a path if it ends in ``.toml``.
+    A model or data path may also be a hub id. It is a path if it looks like one (``./x``, ``../x``, ``~/x``), ends as a
+    file of text does (``.csv``), or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
     """
     result = dict(document)
     for section, field in (("model", "path"), ("data", "path"), ("fleet", "profile")):
@@ -195,7 +209,9 @@ def _is_path(text: str, folder: Path, field: str) -> bool:
         return False
     if text.startswith(("./", "../", "~", "/")) or text in (".", ".."):
         return True
-    return text.endswith(".toml") if field == "profile" else (folder / text).exists()
+    if field == "profile":
+        return text.endswith(".toml")
+    return text.endswith(ENDINGS) or (folder / text).exists()
 
 
 def _without_none(value: Any) -> Any:

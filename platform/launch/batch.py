@@ -16,15 +16,16 @@ from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.inputs import changes_of, read_inputs
-from slimfed.platform.job.job import Job, load_job, parse_job
+from slimfed.platform.job.job import Job, load_run_job, parse_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
-from slimfed.platform.launch.preflight import Checked, check
+from slimfed.platform.launch.preflight import Checked, check, with_validation
 from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.resuming import resumable
 from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.run_lock import refuse_if_computed
+from slimfed.platform.launch.suiting import suited
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -77,6 +78,7 @@ def run_batch(
     Flower's runtime.
     """
     place = place or home()
+    variants = [replace(variant, job=suited(variant.job)) for variant in variants]
     tasks = _find(variants, sweep, place)
     _say_what_is_to_do(tasks, sweep)
     pending = _checked(tasks)
@@ -142,7 +144,7 @@ class _Crew:
             return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
         refuse_if_computed(folder)
-        checked = check(load_job(folder.job))
+        checked = check(load_run_job(folder.job))
         resumable(folder, checked)
         if not store.take_over(task.found):
             raise InputError(f"run {task.found.id} was stopped or resumed by somebody else; start the sweep again")
@@ -174,7 +176,7 @@ def _began_with_what_there_is(row: Any, job: Job, sweep: str | None) -> bool:
     """
     if row.status != "done":
         return True  # it is checked when it is resumed
-    changes = changes_of(run_folder(Path(row.folder).parent, row.id), job, read_inputs(job))
+    changes = changes_of(run_folder(Path(row.folder).parent, row.id), job, read_inputs(with_validation(job)))
     if changes and sweep:
         raise InputError(
             "\n".join([*changes, f"run {row.id} of sweep {sweep!r} began with other content: give another --name"])

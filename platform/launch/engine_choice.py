@@ -46,19 +46,24 @@ _ACTIVATION_SLACK = 2.0
 
 @dataclass(frozen=True)
 class Choice:
-    """The job without "auto" in ``engine``, its distribution on this machine, and the reason of each choice."""
+    """The job without "auto" in ``engine``, its distribution on this machine, and the reason of each choice.
+
+    ``step``: the cost of a training step, if it was measured for the choice.
+    """
 
     job: Job
     sizing: Sizing
     reasons: tuple[str, ...]
+    step: StepCost | None = None
 
 
 @dataclass(frozen=True)
 class _Picked:
-    """A value and the reason of its choice."""
+    """A value and the reason of its choice; ``step``: what was measured for it."""
 
     value: Any
     reason: str
+    step: StepCost | None = None
 
 
 def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
@@ -81,7 +86,7 @@ def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
     job = _with(job, workers=sizing.workers)
     picked = {"dtype": dtype, "name": name, "cohort_size": size, "workers": workers}
     reasons = tuple(f"engine.{field} = {getattr(job.engine, field)}: {p.reason}" for field, p in picked.items())
-    return Choice(job, sizing, reasons)
+    return Choice(job, sizing, reasons, size.step)
 
 
 def _dtype(job: Job, gpus: int) -> _Picked:
@@ -121,7 +126,12 @@ def _cohort_size(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -
     most = max(1, min(fitting, job.fleet.devices // cohorts))
     seconds = {size: seconds_a_device(cost, job, size) for size in _SIZES if size <= most}
     best = max(size for size, each in seconds.items() if each <= _ABOUT * min(seconds.values()))
-    return _Picked(best, f"{measured}; at most {most} ({memory}; at least {cohorts} cohorts)")
+    return _Picked(best, f"{measured}; at most {most} ({memory}; at least {cohorts} cohorts)", cost)
+
+
+def measured_step(job: Job, base: LoadedModel, blueprint: Blueprint) -> StepCost | None:
+    """The cost of a training step on one core; None if a GPU computes, whose steps are not measured."""
+    return None if gpu_count() else _cost(job, base, blueprint)[0]
 
 
 def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, str]:

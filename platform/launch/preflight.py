@@ -4,24 +4,28 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import Dropped, load_data
+from slimfed.clients.data.readers.files import split_files
+from slimfed.clients.data.text import Dropped, TextData, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint
+from slimfed.clients.training.calibration import StepCost
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import choose
 from slimfed.platform.launch.scratch import scratch_base
+from slimfed.platform.launch.suiting import stranger, suit
 from slimfed.platform.launch.workers import Sizing
 
 _CLUSTER_SECONDS = 5.0
@@ -46,7 +50,23 @@ class Checked:
     inputs: Inputs | None = None
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """A checked job with what was opened to check it. ``step``: the cost of a training step, if it was measured."""
+
+    checked: Checked
+    text: TextData
+    base: LoadedModel
+    blueprint: Blueprint
+    step: StepCost | None
+
+
 def check(job: Job, *, real: bool = False) -> Checked:
+    """See :func:`inspect`."""
+    return inspect(job, real=real).checked
+
+
+def inspect(job: Job, *, real: bool = False) -> Inspected:
     """Open everything the job names, as the server and the nodes will. Raises ``InputError``; nothing is written.
 
     Cheap checks come first, so that most errors are found at once. ``real``: the devices have their own text, so no
@@ -59,7 +79,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_cluster(job)
     if not real:
         scratch_base()
-    text = load_data(job.data, job.model.task)
+    job = with_validation(job, real=real)
+    text = load_data(job.data, job.model.task, job.seed)
     examples = (0,) * job.fleet.devices
     if not real:
         examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
@@ -68,13 +89,47 @@ def check(job: Job, *, real: bool = False) -> Checked:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
+    job, chosen = suit(job, len(text.train), real=real)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped))
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
+    reasons = (
+        *choice.reasons,
+        *divisions(text),
+        *chosen,
+        *stranger(job),
+        *shortfall(job, blueprint),
+        *open_cluster(job),
+        *map(str, text.dropped),
+    )
+    inputs = read_inputs(job, text, blueprint)
+    checked = Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs)
+    return Inspected(checked, text, base, blueprint, choice.step)
+
+
+def with_validation(job: Job, *, real: bool = False) -> Job:
+    """The job with ``data.validation`` decided: "use" if its folder has a validation file and the job leaves it open.
+
+    ``real``: devices have test files of their own, so that the server's validation file judges nothing.
+    """
+    if job.data.validation != "auto":
+        return job
+    folder = Path(job.data.path).expanduser()
+    there = not real and folder.is_dir() and split_files(folder, "validation")
+    return job.model_copy(update={"data": job.data.model_copy(update={"validation": "use" if there else "off"})})
+
+
+def divisions(text: TextData) -> tuple[str, ...]:
+    """A line if one file was divided, and one if rounds are evaluated on a validation file."""
+    lines = [] if text.division is None else [str(text.division)]
+    if text.validation is not None:
+        lines.append(
+            f"data.validation = use: rounds are evaluated on the {len(text.validation):,} validation rows, the model "
+            f"after the last round on the {len(text.test):,} test rows too"
+        )
+    return tuple(lines)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def create_run(
-    store: Store, home: Path, checked: "Checked", sweep: str | None = None, status: FirstStatus = "created"
+    store: Store,
+    home: Path,
+    checked: "Checked",
+    sweep: str | None = None,
+    status: FirstStatus = "created",
+    reference: tuple[str, str] | None = None,
 ) -> tuple[str, RunFolder]:
     """A new run of a checked job: its folder with the resolved job file, and its rows in the store; both or neither.
 
     The reasons of the engine choices are in the folder, in ``logs/engine.log``; empty rows that are left out are an
-    event of round 0. ``sweep``: the name of the sweep that the run belongs to.
+    event of round 0. ``sweep``: the name of the sweep that the run belongs to. ``reference``: see ``Store.create_run``.
     """
     run_id, folder = create_run_folder(home)
     try:
@@ -31,7 +36,7 @@ def create_run(
             pin_inputs(folder, checked.inputs)
         folder.logs.mkdir()
         (folder.logs / "engine.log").write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
-        store.create_run(run_id, job_to_dict(checked.job), folder.path, sweep, status)
+        store.create_run(run_id, job_to_dict(checked.job), folder.path, sweep, status, reference)
         for each in checked.dropped:
             remedy = "fill the rows in, or leave them out of the file"
             store.add_event(run_id, Event(0, "rows-dropped", str(each), remedy))

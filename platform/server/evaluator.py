@@ -25,3 +25,15 @@ class GlobalEvaluator:
         with compute_threads(self.threads):  # restored, since nodes may be in this process
             narrowed = narrow(adapter, self.runtime.blueprint.dense(), structure)
             return self.runtime.examine(narrowed, structure, examples)
+
+    def majority(self, examples: int = 0) -> float | None:
+        """Accuracy, in [0, 1], of the class that most training texts have on the same ``examples``; None for causal-lm.
+
+        Of classes that are equally frequent the first is taken.
+        """
+        return self.runtime.majority_accuracy(examples)
+
+    def held_out(self, adapter: Adapter, structure: Structure) -> Evaluation | None:
+        """As :meth:`evaluate` on all of the test split; None if that is the split that :meth:`evaluate` measures on."""
+        runtime = self.runtime.on_held_out()
+        return None if runtime is None else GlobalEvaluator(runtime, self.threads).evaluate(adapter, structure)

@@ -15,7 +15,7 @@ from slimfed.platform.store import mirror
 from slimfed.platform.store.retry import patiently
 from slimfed.platform.store.rows import CheckpointRow
 from slimfed.platform.store.writer import Store
-from slimfed.strategies.protocols import Event, RoundRecord
+from slimfed.strategies.protocols import Baseline, Event, RoundRecord
 
 _ASK_SECONDS = 0.2
 _HEARTBEAT_SECONDS = 5.0
@@ -66,6 +66,10 @@ class StoreRecorder:
     def _copy(self, round: int) -> None:
         with self._store.engine.connect() as connection:
             mirror.copy_round(connection, self._run_id, round, RunFolder(self._checkpoints.parent).rows)
+
+    def begin(self, baseline: Baseline) -> None:
+        """Write round 0."""
+        patiently(lambda: self._store.record_baseline(self._run_id, baseline), self._patience)
 
     def event(self, event: Event) -> None:
         """Write one event at once."""

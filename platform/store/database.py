@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.home import STORE
 
 CONNECT_SECONDS = 5
 """Seconds to try to reach a server."""
@@ -31,7 +32,7 @@ _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 def resolve_url(url: str, home: Path) -> URL:
     """``store.url`` of a job as a database address. Raises ``InputError`` for one that slimfed cannot use."""
     if url == "sqlite":
-        return URL.create("sqlite", database=str(home.absolute() / "store.db"))
+        return URL.create("sqlite", database=str(home.absolute() / STORE))
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):

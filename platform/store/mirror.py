@@ -108,7 +108,9 @@ def _read(connection: Connection, table: Table, run_id: str, round: int | None =
     wanted = [column for column in table.columns if not column.autoincrement or column.autoincrement == "auto"]
     query = select(*wanted).where((table.c.id if table.name == Run.__tablename__ else table.c.run_id) == run_id)
     if round is not None:
-        query = query.where(table.c.round == round)
+        # Round 0, the model before training, has one row, which the copy of round 1 has as well.
+        with_first = table.name == Evaluation.__tablename__ and round == 1
+        query = query.where(table.c.round.in_((0, 1)) if with_first else table.c.round == round)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 

@@ -102,6 +102,11 @@ class Reader:
             query = query.where(Run.sweep == sweep)
         return self._rows(query.order_by(Run.created_at.desc(), Run.id.desc()))
 
+    def references(self, run_id: str) -> Rows:
+        """The runs of reference that were made of a run, newest first, without their jobs."""
+        query = select(*_RUN_COLUMNS).where(Run.reference_of == run_id)
+        return self._rows(query.order_by(Run.created_at.desc(), Run.id.desc()))
+
     def rounds(self, run_id: str, after: int = 0) -> Rows:
         """Finished rounds with a number above ``after``, oldest first."""
         query = select(Round.__table__).where(Round.run_id == run_id, Round.round > after)

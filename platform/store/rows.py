@@ -1,8 +1,9 @@
 """The rows of a finished round, and the run's totals over all rounds."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def write_round(
         _add(connection, BlockLeft, block_rows(run_id, record.round, record.devices))
         sum_up_round(connection, run_id, record.round)
     if record.evaluation is not None:
-        _add(connection, Evaluation, [_evaluation_row(run_id, record, record.evaluation)])
+        row = _evaluation_row(run_id, record.round, record.evaluation, record.global_sparsity)
+        _add(connection, Evaluation, [row | {"held_out": _finite(record.held_out)}])
     if record.events:
         _add(connection, Event, [event_row(run_id, event, now) for event in record.events])
     if record.nodes:
@@ -55,6 +57,14 @@ def write_round(
         _replace_checkpoints(connection, run_id, checkpoint, kept)
     sum_up_run(connection, run_id)
     connection.execute(update(Run).where(Run.id == run_id).values(heartbeat_at=now))
+
+
+def write_baseline(connection: Connection, run_id: str, baseline: protocols.Baseline) -> None:
+    """The row of round 0, within the transaction of ``connection``; see ``Store.record_baseline``."""
+    connection.execute(delete(Evaluation).where(Evaluation.run_id == run_id, Evaluation.round == 0))
+    row = _evaluation_row(run_id, 0, baseline.evaluation, 0.0)
+    _add(connection, Evaluation, [row | {"majority": baseline.majority}])
+    sum_up_run(connection, run_id)
 
 
 def _add(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -125,21 +135,34 @@ def sum_up_run(connection: Connection, run_id: str) -> None:
         "device_accuracy_mean": _newest(connection, run_id, Round.device_accuracy_mean),
         "course": _course(connection, run_id),
     }
+    values |= _judged_by(connection, run_id)
     values |= {name: _newest(connection, run_id, getattr(Evaluation, name)) for name in (*_MEASURES, *_COUNTS)}
     connection.execute(update(Run).where(Run.id == run_id).values(**storable(Run, values)))
 
 
+def _judged_by(connection: Connection, run_id: str) -> dict[str, float | None]:
+    """The figures of round 0, and the accuracy on a held-out test split; None where there are none."""
+    wanted = select(Evaluation.accuracy, Evaluation.majority).where(Evaluation.run_id == run_id, Evaluation.round == 0)
+    base, majority = next(iter(connection.execute(wanted)), (None, None))
+    held_out = _newest(connection, run_id, Evaluation.held_out)
+    accuracy = held_out["accuracy"] if held_out else None
+    return {"base_accuracy": base, "majority": majority, "held_out_accuracy": accuracy}
+
+
 def _course(connection: Connection, run_id: str) -> list[float]:
-    """Every k-th accuracy of the global model, counted back from the newest."""
-    query = select(Evaluation.accuracy).where(Evaluation.run_id == run_id).order_by(Evaluation.round)
+    """Every k-th accuracy of the global model after a round, counted back from the newest."""
+    trained = (Evaluation.run_id == run_id) & (Evaluation.round > 0)
+    query = select(Evaluation.accuracy).where(trained).order_by(Evaluation.round)
     accuracies = list(connection.scalars(query))
     step = max(-(-len(accuracies) // _COURSE_POINTS), 1)
     return accuracies[::-1][::step][::-1]
 
 
 def _newest(connection: Connection, run_id: str, column: Any) -> Any:
+    """The newest value after a finished round; round 0 is none."""
     table = column.class_
-    query = select(column).where(table.run_id == run_id, column.is_not(None)).order_by(table.round.desc()).limit(1)
+    there = (table.run_id == run_id) & (table.round > 0) & column.is_not(None)
+    query = select(column).where(there).order_by(table.round.desc()).limit(1)
     return connection.scalar(query)
 
 
@@ -216,10 +239,10 @@ def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> 
     }
 
 
-def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any) -> dict[str, Any]:
+def _evaluation_row(run_id: str, round: int, evaluation: Any, sparsity: float) -> dict[str, Any]:
     return {
         "run_id": run_id,
-        "round": record.round,
+        "round": round,
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
         "examples": evaluation.examples,
@@ -230,8 +253,16 @@ def _evaluation_row(run_id: str, record: protocols.RoundRecord, evaluation: Any)
         "bleu": evaluation.bleu,
         "generated": evaluation.generated,
         "test_examples": evaluation.test_examples,
-        "sparsity": record.global_sparsity,
+        "sparsity": sparsity,
     }
+
+
+def _finite(evaluation: Any) -> dict[str, Any] | None:
+    """The measures as JSON, which PostgreSQL takes without infinite numbers: those are None."""
+    if evaluation is None:
+        return None
+    infinite = {name for name, value in asdict(evaluation).items() if isinstance(value, float) and not isfinite(value)}
+    return {name: None if name in infinite else value for name, value in asdict(evaluation).items()}
 
 
 def event_row(run_id: str, event: protocols.Event, now: datetime) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0010"
+NEWEST_REVISION = "0012"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -62,8 +62,12 @@ class Run(Base):
     model stand on ``examples`` of the ``test_examples`` of the test split, both NULL in a run of an older version.
     Those from ``virtual_seconds`` on are sums over the rounds, ``joules`` NULL if one round's energy is not known.
     ``epsilon``: privacy spent after the newest round, NULL without privacy. ``sweep``: the name of the sweep that made
-    the run. ``course``: the global model's accuracies, oldest first, thinned to a few dozen, for lists. ``tags``,
-    ``notes`` and ``archived`` are set by the user.
+    the run. ``evaluated_on``: the split that the measures are of, "test" or "validation". ``base_accuracy``: of the
+    untuned model, in round 0; ``majority``: of the most frequent class on the same examples; ``held_out_accuracy``: on
+    the test split after the last round, if rounds are evaluated on a validation split. ``reference``: what a run of
+    reference shows ("local" or "central") of the run ``reference_of``. ``course``: the global model's
+    accuracies, oldest first, thinned to a few dozen, for lists. ``tags``, ``notes`` and ``archived`` are set by the
+    user.
     """
 
     __tablename__ = "runs"
@@ -107,6 +111,12 @@ class Run(Base):
     bytes_up: Mapped[Bytes] = mapped_column(default=0)
     bytes_down: Mapped[Bytes] = mapped_column(default=0)
     rejected_updates: Mapped[int] = mapped_column(default=0)
+    evaluated_on: Mapped[str] = mapped_column(String(20), server_default="test")
+    base_accuracy: Mapped[float | None]
+    majority: Mapped[float | None]
+    held_out_accuracy: Mapped[float | None]
+    reference: Mapped[str | None] = mapped_column(String(20))
+    reference_of: Mapped[str | None] = mapped_column(String(40), index=True)
     course: Mapped[list[float] | None]
     tags: Mapped[list[str] | None]
     notes: Mapped[str | None] = mapped_column(Text)
@@ -276,6 +286,8 @@ class Evaluation(Base):
     """The pruned global model on the test split after a round (round 0: before training).
 
     The columns are those of ``clients.update.Evaluation``; NULL where a measure does not belong to the task.
+    ``majority``: in round 0, the accuracy of the class that most training texts have. ``held_out``: after the last
+    round, the measures on the test split if the others are of a validation split.
     """
 
     __tablename__ = "evaluations"
@@ -292,6 +304,8 @@ class Evaluation(Base):
     bleu: Mapped[float | None]
     generated: Mapped[int | None]
     test_examples: Mapped[int | None]
+    majority: Mapped[float | None]
+    held_out: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     sparsity: Mapped[float]
 
 

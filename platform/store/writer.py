@@ -79,17 +79,23 @@ class Store:
         folder: Path,
         sweep: str | None = None,
         status: FirstStatus = "created",
+        reference: tuple[str, str] | None = None,
     ) -> None:
         """Add a run of ``job``, a job file as nested tables with every field filled in (``job_to_dict``).
 
-        ``sweep`` is the name of the sweep that it belongs to. A queued one waits for this computer.
+        ``sweep`` is the name of the sweep that it belongs to. A queued one waits for this computer. ``reference``: what
+        the run shows ("local", "central"), and the run that it is shown of.
         """
+        shows, of = reference or (None, None)
         row = {
             "id": run_id,
             "name": job["name"],
             "method": job["method"]["name"],
             "task": job["model"]["task"],
             "sweep": sweep,
+            "evaluated_on": "validation" if job["data"].get("validation") == "use" else "test",
+            "reference": shows,
+            "reference_of": of,
             "status": status,
             "host": socket.gethostname(),
             "job": _without_password(job),
@@ -203,6 +209,13 @@ class Store:
 
         with writing(self.engine) as connection:
             connection.execute(insert(Event), [storable(Event, event_row(run_id, event, _now()))])
+
+    def record_baseline(self, run_id: str, baseline: "protocols.Baseline") -> None:
+        """Write round 0, in place of an earlier one, and what the run's row has of it."""
+        from slimfed.platform.store.rows import write_baseline  # as in record_round
+
+        with writing(self.engine) as connection:
+            write_baseline(connection, run_id, baseline)
 
     def rewind(self, run_id: str, round: int) -> None:
         """Delete the rounds after ``round``, from which a resumed run continues. Events are kept."""

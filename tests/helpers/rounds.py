@@ -7,7 +7,7 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Evaluation, Report
-from slimfed.strategies.protocols import Completion, Event, RoundRecord
+from slimfed.strategies.protocols import Baseline, Completion, Event, RoundRecord
 
 
 class Memory:
@@ -16,6 +16,7 @@ class Memory:
     def __init__(self, stop_after: int | None = None) -> None:
         self.rounds: list[RoundRecord] = []
         self.events: list[Event] = []
+        self.baselines: list[Baseline] = []
         self.checkpoints: list[tuple[dict[str, np.ndarray], str]] = []
         self.stop_after = stop_after
         self.told = 0
@@ -23,6 +24,9 @@ class Memory:
     def record(self, record: RoundRecord, tensors: dict, state: dict) -> None:
         self.rounds.append(record)
         self.checkpoints.append(({name: value.copy() for name, value in tensors.items()}, json.dumps(state)))
+
+    def begin(self, baseline: Baseline) -> None:
+        self.baselines.append(baseline)
 
     def event(self, event: Event) -> None:
         self.events.append(event)
@@ -54,6 +58,12 @@ class Evaluator:
     def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
         assert all(np.isfinite(tensor).all() for tensor in adapter.tensors())
         return Evaluation(1.0, structure.sparsity, examples or 9, test_examples=9)
+
+    def majority(self, examples: int = 0) -> float | None:
+        return 0.25
+
+    def held_out(self, adapter: Adapter, structure: Structure) -> Evaluation | None:
+        return None
 
 
 def assert_same_checkpoint(one, other) -> None:

@@ -64,10 +64,10 @@ def test_runs_are_named_after_the_sweep_and_what_sets_them_apart(tmp_path: Path)
     found = expand(tmp_path / "job.toml", ["method.target_sparsity=0.3,0.5", "training.rounds=4"], 2)
     assert found.name == "mine"
     assert [variant.job.name for variant in found.variants] == [
-        "mine: method.target_sparsity=0.3, seed=3",
-        "mine: method.target_sparsity=0.3, seed=4",
-        "mine: method.target_sparsity=0.5, seed=3",
-        "mine: method.target_sparsity=0.5, seed=4",
+        "mine: target_sparsity=0.3, seed=3",
+        "mine: target_sparsity=0.3, seed=4",
+        "mine: target_sparsity=0.5, seed=3",
+        "mine: target_sparsity=0.5, seed=4",
     ]
     assert {variant.job.training.rounds for variant in found.variants} == {4}
     (only,) = expand(tmp_path / "job.toml", [], 1, "other").variants

@@ -16,23 +16,25 @@ _COMPRESSED = (".gz", ".xz", ".bz2", ".zst", ".zip")
 
 def find_split(path: str, folder: Path, split: str) -> Path:
     """The one file of a split in ``folder``, which the job names ``path``. Raises ``InputError``."""
-    if folder.is_file():
-        raise InputError(
-            f'data.path = "{path}": is a file; give the folder, with the text in train and test files in it '
-            f"({', '.join('train' + ending for ending in ENDINGS)})" + _unpack(folder.name)
-        )
     if not folder.is_dir():
-        raise InputError(f'data.path = "{path}": there is no such folder')
-    found = [folder / (split + ending) for ending in ENDINGS if (folder / (split + ending)).is_file()]
+        what = "file" if folder.suffix in ENDINGS else "folder"
+        raise InputError(f'data.path = "{path}": there is no such {what}')
+    found = split_files(folder, split)
     if not found:
         packed = [f.name for f in folder.iterdir() if f.name.startswith(split + ".") and f.suffix in _COMPRESSED]
         hint = _unpack(min(packed)) if packed else ""
         valid = ", ".join(split + ending for ending in ENDINGS)
+        hint = hint or ("; or hold rows of the train file out with data.test_share = 0.1" if split == "test" else "")
         raise InputError(f'data.path = "{path}" has no {split} file; valid are {valid}{hint}')
     if len(found) > 1:
         raise InputError(f'data.path = "{path}" has {" and ".join(f.name for f in found)}: keep one of them')
     check_inside(folder, found[0], "data.path")
     return found[0]
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in ``folder``, whose names are that of the split and one of :data:`ENDINGS`."""
+    return [folder / (split + ending) for ending in ENDINGS if (folder / (split + ending)).is_file()]
 
 
 def read_file(spec: DataSpec, file: Path, needed: Collection[str]) -> Rows:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.dashboard.figures import bars, curves, frames, heat_maps, style
+from slimfed.platform.format import time_unit
 
 CLASSES = ("tx2", "nx", "agx")
 
@@ -77,7 +78,7 @@ def test_virtual_time_has_a_unit_that_fits(rounds):
 
 @given(st.floats(min_value=0, max_value=1e8))
 def test_the_unit_of_time_keeps_figures_readable(longest):
-    unit = style.time_unit(longest)
+    unit = time_unit(longest)
     assert longest / unit.seconds >= 2 or unit.name == "s"
     assert longest / unit.seconds < 120 or unit.name == "days"
 

@@ -110,7 +110,7 @@ def test_groups_are_named_by_what_sets_them_apart() -> None:
     first, second = grouped(runs)
     assert [each.run_id for each in first.courses] == ["a", "b"]
     assert first.seeds == (1, 2)
-    assert first.name == "fedspine, method.target_sparsity=0.5, bandit.ranks=[2, 4, 8, 16]"
+    assert first.name == "target_sparsity=0.5, ranks=[2, 4, 8, 16]"
     assert second.differences == {"method.target_sparsity": 0.3, "bandit.ranks": [4, 8]}
 
 
@@ -148,7 +148,7 @@ def test_disturbed_runs_are_held_against_the_undisturbed_ones_seed_by_seed() -> 
         course([0.1], "another job", seed=1, training={"local_steps": 3}, **dropping),
     ]
     (found,) = compare(runs, target=Target(0.7, "as given")).robustness
-    assert found.disturbance == "fleet.dropout=0.3"
+    assert found.disturbance == "dropout=0.3"
     assert found.change.values == (pytest.approx(-0.1),), "seed 1 is all that both have"
     assert found.delay.values == (pytest.approx(20 * 2 / (10 + 10 * 2 / 3)),)
     assert found.quality.mean == pytest.approx(0.75)

@@ -1,7 +1,7 @@
 import math
 import multiprocessing
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from slimfed.clients.errors import InputError
 from slimfed.clients.update import Evaluation, Workload
 from slimfed.platform.job.job import job_to_dict, load_job, parse_job
-from slimfed.platform.store import revisions
+from slimfed.platform.store import mirror, revisions
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.database import writing
 from slimfed.platform.store.reader import Reader
@@ -28,7 +28,7 @@ from slimfed.platform.store.rows import CheckpointRow
 from slimfed.platform.store.schema import NEWEST_REVISION, Base
 from slimfed.platform.store.writer import Store, upgrade
 from slimfed.platform.summary import run_summaries, run_summary
-from slimfed.strategies.protocols import Event
+from slimfed.strategies.protocols import Baseline, Event
 
 RUN = "20260101-120000-abc"
 KEYS = [
@@ -57,6 +57,12 @@ KEYS = [
     "bleu",
     "examples",
     "test_examples",
+    "base_accuracy",
+    "majority",
+    "evaluated_on",
+    "held_out_accuracy",
+    "reference",
+    "reference_of",
     "sweep",
     "store",
 ]
@@ -305,6 +311,28 @@ def test_seconds_per_round_is_the_median_after_the_first(store: Store, run: str,
         store.record_round(run, round_record(number, three(number), wall_seconds=each))
     found = Reader(store.engine).seconds_per_round([run])
     assert found == ({run: float(np.median(seconds[1:]))} if count > 1 else {})
+
+
+def test_the_baseline_is_round_0_and_no_round(store: Store, run: str, tmp_path: Path) -> None:
+    reader = Reader(store.engine)
+    for accuracy in (0.3, 0.31):  # a run that is resumed before its first round measures it again
+        store.record_baseline(run, Baseline(Evaluation(2.0, accuracy, 50, test_examples=90), 0.25))
+    found = reader.find_run(run)
+    assert (found.base_accuracy, found.majority, found.accuracy, found.rounds_done) == (0.31, 0.25, None, 0)
+    held_out = Evaluation(1.0, 0.7, 40, test_examples=40)
+    store.record_round(run, replace(round_record(1, three(1)), held_out=held_out))
+    store.rewind(run, 1)
+    found, evaluations = reader.find_run(run), reader.evaluations(run)
+    assert [(row.round, row.majority) for row in evaluations] == [(0, 0.25), (1, None)]
+    assert (found.base_accuracy, found.accuracy) == (0.31, evaluations[1].accuracy)
+    assert found.held_out_accuracy == 0.7
+    assert evaluations[1].held_out == asdict(held_out)
+    assert evaluations[0].held_out is None
+    assert len(found.course) == 1
+    with store.engine.connect() as connection:
+        mirror.copy_round(connection, run, 1, tmp_path / "rows")
+    ((_, rows),) = mirror.read_rounds(tmp_path / "rows", run)
+    assert [row["round"] for row in rows["evaluations"]] == [0, 1]
 
 
 def test_summary_has_the_keys_of_the_design(store: Store, run: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slimfed.clients.evaluation.sample import sample_rows
+from slimfed.clients.data.sample import sample_rows
 
 splits = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)
 

@@ -1,0 +1,200 @@
+"""``init``: a first job file for text of one's own, by questions or by options."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimfed.clients.errors import InputError
+from slimfed.platform.console import notes
+
+if TYPE_CHECKING:
+    from slimfed.clients.data.readers.preview import Preview
+    from slimfed.clients.data.text import TextData
+    from slimfed.platform.job.first_job import Answers, Columns, Task
+
+_NONE = "none"
+
+SEED = 1
+"""Of a first job."""
+
+
+def init(
+    data: Annotated[str | None, typer.Option(help="a file, or a folder with train and test files")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or causal-lm")] = None,
+    text: Annotated[str | None, typer.Option(help="column of the text")] = None,
+    label: Annotated[str | None, typer.Option(help="classification: column of the label")] = None,
+    prompt: Annotated[str | None, typer.Option(help="causal-lm: column of the prompt; none: plain text")] = None,
+    completion: Annotated[str | None, typer.Option(help="causal-lm: column of the completion")] = None,
+    owner: Annotated[str | None, typer.Option(help="column of the owner of a row; none: rows have no owners")] = None,
+    model: Annotated[str | None, typer.Option(help="builtin:NAME, a hub id, or a folder by save_pretrained")] = None,
+    fleet: Annotated[str | None, typer.Option(help="a fleet of `slimfed fleet`, or a TOML file of your own")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="number of devices")] = None,
+    out: Annotated[Path, typer.Option(help="the job file to write")] = Path("job.toml"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="ask nothing: what no option gives is guessed")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace the job file if there is one")] = False,
+) -> None:
+    """Write a commented job file for your own text. Asks for what no option gives."""
+    from slimfed.clients.data.readers.preview import preview
+    from slimfed.platform.job.first_job import job_file
+
+    if out.exists() and not force:
+        raise InputError(
+            f"--out = {str(out)!r}: there is such a file already; name another, or replace it with --force"
+        )
+    given = {"data": data, "task": task, "text": text, "label": label, "prompt": prompt, "completion": completion}
+    given |= {"owner": owner, "model": model, "fleet": fleet, "devices": None if devices is None else str(devices)}
+    questions = Questions(given, silent=yes)
+    path = questions.ask("data", "File or folder with your text")
+    found = preview(path)
+    _say(f"{found.file}: {found.rows:,} rows, columns {', '.join(found.columns)}")
+    answers = _answers(questions, found, path, out)
+    _write(out, job_file(answers))
+    _say(f"wrote {out}; look at it with `slimfed check {out}`, start it with `slimfed run {out}`")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The answers that options give; the others are asked for, or guessed if ``silent``."""
+
+    given: dict[str, str | None]
+    silent: bool
+
+    def ask(self, option: str, question: str, guess: str | None = None, valid: Collection[str] = ()) -> str:
+        """The answer; ``guess`` is offered. Raises ``InputError`` for an option that is not ``valid``, and for none."""
+        answer = self.given[option]
+        if answer is None and self.silent:
+            answer = guess
+            if answer is None:
+                raise InputError(f"--{option}: is missing, and cannot be guessed")
+        if answer is not None:
+            if valid and answer not in valid:
+                raise InputError(f"--{option} = {answer!r}: must be one of {', '.join(valid)}")
+            return answer
+        while True:
+            answer = self._prompt(option, question, guess)
+            if not valid or answer in valid:
+                return answer
+            _say(f"{answer!r} is not one of {', '.join(valid)}")
+
+    @staticmethod
+    def _prompt(option: str, question: str, guess: str | None) -> str:
+        try:
+            return str(typer.prompt(question, default=guess, err=True)).strip()
+        except typer.Abort:
+            raise InputError(f"--{option}: there was no answer; give the option, or --yes to have it guessed") from None
+
+
+def _answers(questions: Questions, found: "Preview", path: str, out: Path) -> "Answers":
+    """All that the job file needs, in the order of the questions. Raises ``InputError``."""
+    from slimfed.clients.data.text import TEST_SHARE
+    from slimfed.platform.fleet.profiles import PROFILES
+    from slimfed.platform.job.first_job import Answers, guess, usual_length
+
+    guessed = guess(found)
+    wanted = questions.ask("task", "Task (classification, causal-lm)", guessed.task, ("classification", "causal-lm"))
+    task: Task = "classification" if wanted == "classification" else "causal-lm"
+    columns = _columns(questions, found, guessed, task)
+    model = questions.ask("model", "Model (builtin:NAME, a hub id, or a folder)", _model(task))
+    fleet = questions.ask("fleet", f"Fleet ({', '.join(PROFILES)}, or a TOML file)", "jetson-80")
+    text = _load(path, found, columns, task)
+    owners = None if text.train.owner is None else len(set(text.train.owner))
+    return Answers(
+        name=Path(path).absolute().stem or "job",
+        path=_written(path, out),
+        task=task,
+        columns=columns,
+        model=_written(model, out),
+        fleet=_written(fleet, out),
+        devices=_devices(questions, len(text.train), owners),
+        max_length=min(usual_length(found, columns.learnt), _positions(model)),
+        delimiter=found.delimiter,
+        divided=found.divided,
+        empty_rows=sum(each.rows for each in text.dropped),
+        test_share=TEST_SHARE,
+    )
+
+
+def _columns(questions: Questions, found: "Preview", guessed: "Columns", task: "Task") -> "Columns":
+    from slimfed.platform.job.first_job import Columns
+
+    names = tuple(found.columns)
+
+    def optional(option: str, question: str, guess: str | None) -> str | None:
+        answer = questions.ask(option, f"{question} ({_NONE} if there is none)", guess or _NONE, (*names, _NONE))
+        return None if answer == _NONE else answer
+
+    if task == "classification":
+        text = questions.ask("text", "Column of the text", guessed.text, names)
+        label = questions.ask("label", "Column of the label", guessed.label, names)
+        return Columns(text, label, owner=optional("owner", "Column of the owner of a row", guessed.owner))
+    prompt = optional("prompt", "Column of the prompt", guessed.prompt)
+    if prompt is None:
+        text = questions.ask("text", "Column of the text", guessed.text, names)
+        return Columns(text, owner=optional("owner", "Column of the owner of a row", guessed.owner))
+    completion = questions.ask("completion", "Column of the completion", guessed.completion, names)
+    owner = optional("owner", "Column of the owner of a row", guessed.owner)
+    return Columns(prompt=prompt, completion=completion, owner=owner)
+
+
+def _load(path: str, found: "Preview", columns: "Columns", task: "Task") -> "TextData":
+    """The text as a run will read it, so that what is wrong with it is said now."""
+    from slimfed.clients.data.text import TEST_SHARE, load_data
+    from slimfed.clients.spec import DataSpec, PartitionSpec
+
+    natural = PartitionSpec(kind="natural", column=columns.owner) if columns.owner else PartitionSpec()
+    spec = DataSpec(
+        path=path,
+        text=columns.text or "text",
+        label=columns.label or "label",
+        prompt=columns.prompt,
+        completion=columns.completion,
+        delimiter=found.delimiter,
+        empty="drop",
+        test_share=TEST_SHARE if found.divided else None,
+        partition=natural,
+    )
+    return load_data(spec, task, SEED)
+
+
+def _devices(questions: Questions, rows: int, owners: int | None) -> int:
+    from slimfed.platform.job.first_job import usual_devices
+
+    answer = questions.ask("devices", "Number of devices", str(usual_devices(rows, owners)))
+    most = rows if owners is None else owners
+    if not answer.isdecimal() or not 1 <= int(answer) <= most:
+        what = "training rows" if owners is None else "owners of training rows"
+        raise InputError(f"--devices = {answer!r}: must be a number from 1 to {most}, as there are {most} {what}")
+    return int(answer)
+
+
+def _model(task: "Task") -> str:
+    return "builtin:tiny-encoder" if task == "classification" else "builtin:tiny-decoder"
+
+
+def _positions(model: str) -> int:
+    """The longest text in tokens that a built-in model takes; of another model no limit is known here."""
+    return {"builtin:tiny-encoder": 128, "builtin:tiny-decoder": 256}.get(model, 1 << 20)
+
+
+def _written(path: str, out: Path) -> str:
+    """A path as the job file names it: from its own folder, if it lies below; names that are no paths as they are."""
+    place = Path(path).expanduser()
+    if path.startswith("builtin:") or not place.exists():
+        return path
+    near = relpath(place, out.absolute().parent)
+    return str(place.absolute()) if near.startswith("..") else f"./{near}"
+
+
+def _write(out: Path, content: str) -> None:
+    try:
+        out.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out = {str(out)!r}: cannot be written ({error.strerror})") from None
+
+
+def _say(text: str) -> None:
+    notes().print(text, markup=False, highlight=False, soft_wrap=True)
