@@ -44,6 +44,13 @@ def seconds(value: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def roughly(value: float) -> str:
+    """An estimated duration in one unit, or two from an hour: 45 s, 3 min, 2 h 05 min, 3 d 4 h."""
+    if value < 59.5:
+        return f"{max(round(value), 1)} s"
+    return f"{round(value / 60)} min" if value < 3570 else seconds(60 * round(value / 60))
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: 912 B, 3.4 MB, 1.2 GB."""
     if count is None or missing(count):

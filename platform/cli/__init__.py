@@ -20,6 +20,7 @@ from slimfed.platform.cli import (
     publishing,
     running,
     sweeping,
+    watching,
 )
 from slimfed.platform.exit_codes import BAD_INPUT, FAILED
 from slimfed.platform.store.errors import StoreError
@@ -73,6 +74,7 @@ def common(
 app.command()(running.run)
 app.command()(listing.runs)
 app.command()(listing.show)
+app.command()(watching.watch)
 app.command()(running.stop)
 app.command()(running.resume)
 app.command()(sweeping.compare)

@@ -7,6 +7,7 @@ import typer
 from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
 from slimfed.platform.format import energy, percent, sampled, seconds, size
+from slimfed.platform.under_way import state_of, under_way
 
 _RUN_COLUMNS = {
     "id": "run",
@@ -56,7 +57,8 @@ def runs(
         if as_json:
             print_json(run_summaries(rows, reader, store.address) if reader and store else [])
         else:
-            print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
+            progress = reader.progress([row.id for row in rows if row.status == "running"]) if reader else {}
+            print_table("Runs", _RUN_COLUMNS, [_run_row(row, progress.get(row.id)) for row in rows])
 
 
 def show(run: RunId, as_json: Json = False) -> None:
@@ -69,6 +71,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         reader = Reader(store.engine)
         found = reader.find_run(run)
         summary = run_summaries([found], reader, store.address)[0]
+        progress = reader.progress([found.id]).get(found.id)
         rounds, events = reader.rounds(found.id), reader.events(found.id, limit=None if as_json else _EVENTS_SHOWN)
         evaluations = {row.round: row for row in reader.evaluations(found.id)}
         accuracies = {number: row.accuracy for number, row in evaluations.items()}
@@ -89,7 +92,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         }
         print_json(summary | detail)
         return
-    print_summary(found, summary)
+    print_summary(found, summary, progress)
     sampled_rounds = any(_note(row) for row in evaluations.values())
     columns = {key: title for key, title in _ROUND_COLUMNS.items() if key != "texts" or sampled_rounds}
     print_table("Rounds", columns, [_round_row(row, evaluations.get(row.round)) for row in rounds])
@@ -98,13 +101,14 @@ def show(run: RunId, as_json: Json = False) -> None:
         print_table("Latest events", columns, [_event_row(row) for row in events])
 
 
-def print_summary(run: Any, summary: dict[str, Any]) -> None:
-    """Print the figures of one run, one in a line."""
+def print_summary(run: Any, summary: dict[str, Any], progress: Any = None) -> None:
+    """Print the figures of one run, one in a line; with its ``progress`` (a row) what it is doing at this moment."""
     from slimfed.platform.summary import measures
 
     lines = {
         "run": f"{run.id} ({run.name}, {run.method})",
-        "status": run.status + (f": {run.cause}" if run.cause else ""),
+        "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
+        **({} if progress is None else {"now": under_way(run, progress).describe()}),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
         "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
         "measures": describe_measures(measures(run.task, run)) or "-",
@@ -126,11 +130,11 @@ def print_summary(run: Any, summary: dict[str, Any]) -> None:
         console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
 
 
-def _run_row(run: Any) -> dict[str, str]:
+def _run_row(run: Any, progress: Any = None) -> dict[str, str]:
     return {
         "id": run.id,
         "name": run.name,
-        "status": run.status,
+        "status": state_of(run, progress),
         "rounds": f"{run.rounds_done}/{run.rounds}",
         "devices": str(run.devices),
         "accuracy": percent(run.accuracy),

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0010"
+NEWEST_REVISION = "0011"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -111,6 +111,30 @@ class Run(Base):
     tags: Mapped[list[str] | None]
     notes: Mapped[str | None] = mapped_column(Text)
     archived: Mapped[bool] = mapped_column(server_default=false())
+
+
+class Progress(Base):
+    """Where an unfinished run is at this moment: one row a run, replaced at most once a second, gone when the run ends.
+
+    ``phase``: one of ``strategies.progress.Phase``. ``round``: the one under way, 0 before the first. ``devices_done``
+    of its ``devices`` are trained. ``rows_done`` of ``rows`` texts or prompts are evaluated, 0 of 0 outside an
+    evaluation. ``share``: part of the round that is done, by time, in [0, 1]. ``began_at``: when the round began, or
+    the preparation. ``seconds_left``: of the whole run at ``updated_at``, NULL while nothing has been measured.
+    """
+
+    __tablename__ = "progress"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[str] = mapped_column(String(20))
+    round: Mapped[int]
+    devices: Mapped[int]
+    devices_done: Mapped[int]
+    rows: Mapped[int]
+    rows_done: Mapped[int]
+    share: Mapped[float]
+    seconds_left: Mapped[float | None]
+    began_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class Device(Base):
