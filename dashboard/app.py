@@ -14,14 +14,15 @@ ICON = (
     '<rect x="1" y="6.5" width="10" height="3" rx="1" fill="#009E73"/>'
     '<rect x="1" y="11" width="6" height="3" rx="1" fill="#E69F00"/></svg>'
 )
-# Less space at the top, smaller figures, no fading while figures are updated, and the form's job file always visible on
-# a wide screen.
+# Less space at the top, smaller figures, no fading while figures are updated, no old button beside its successor (which
+# Streamlit keeps until the whole page is drawn), and the form's job file always visible on a wide screen.
 LOOKS = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 4.2rem; padding-bottom: 4rem; max-width: 1360px; }
 [data-testid="stMain"] h1 { font-size: 2rem; padding-top: 0; padding-bottom: 0.2rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
+.st-key-go:has([data-stale="false"]) [data-stale="true"] { display: none; }
 @media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
 @media (max-width: 640px) { [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; } }
 </style>"""

@@ -8,13 +8,22 @@ from slimfed.platform.format import NOTHING, missing, percent, plural, points, s
 
 STATUS_COLORS = {
     "queued": "violet",
-    "created": "gray",
+    "preparing": "gray",
     "running": "blue",
+    "stopping": "orange",
     "done": "green",
     "failed": "red",
     "stopped": "orange",
 }
-STATUS_SIGNS = {"queued": "…", "created": "○", "running": "▶", "done": "✓", "failed": "✕", "stopped": "■"}
+STATUS_SIGNS = {
+    "queued": "…",
+    "preparing": "○",
+    "running": "▶",
+    "stopping": "◧",
+    "done": "✓",
+    "failed": "✕",
+    "stopped": "■",
+}
 UNFINISHED = ("queued", "created", "running")
 SILENCE_SECONDS = 600.0
 """Seconds without heartbeat after which a running job's process is probably gone."""

@@ -41,14 +41,16 @@ class UnderWay:
     left: float | None
 
     def describe(self) -> str:
-        """``round 2 of 20 · training, 34 of 80 devices · 2 min 10 s · about 12 min left``."""
+        """``round 2 of 20 · training, 34 of 80 devices · 2 min 10 s so far · about 12 min left``."""
         parts = [f"round {self.round} of {self.rounds}" if self.round else "", *self.details()]
         return " · ".join(part for part in parts if part)
 
     def details(self) -> list[str]:
         """The same without the round, in parts."""
+        so_far = "" if self.state in _FINAL else " so far"
+        elapsed = f"{seconds(self.elapsed)}{so_far}" if self.elapsed else ""
         left = "" if self.left is None else f"about {roughly(self.left)} left"
-        return [part for part in (self.doing, seconds(self.elapsed) if self.elapsed else "", left) if part]
+        return [part for part in (self.doing, elapsed, left) if part]
 
 
 def state_of(run: Any, progress: Any = None) -> str:

@@ -1,7 +1,8 @@
 """The page of one run, live while the run goes on.
 
-A fragment without content reads one row of the store twice a second. It redraws the page only after a new round or
-event, and stops when the run has ended. The address names run and tab.
+A fragment without content reads one row of the store twice a second. It redraws the page only after a new round, event
+or state, and stops when the run has ended. Another one draws the round that is under way. Every part of the page has a
+place of its own, so that no part is drawn into that of another while the page changes. The address names run and tab.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from sqlalchemy import Row
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, run_control, widgets
-from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, sparsity_maps
 from slimfed.dashboard.tabs import structure as left
@@ -23,6 +23,7 @@ from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
+from slimfed.platform.under_way import state_of, under_way
 
 Run = Row[Any]
 Section = Callable[[Source, Run], None]
@@ -60,9 +61,19 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         if found is None:
             return
         seen, run = _look(reader, found.id)
-        st.set_page_config(page_title=f"{format.status(run.status)} {run.rounds_done}/{run.rounds} · {run.name}")
-        _title(run, source, clone)
-        _headline(reader, run)
+        state = _state(reader, run)
+        st.set_page_config(page_title=f"{format.status(state)} {run.rounds_done}/{run.rounds} · {run.name}")
+        with st.container(key="head"):
+            _title(run, state, source)
+            _steer(run, state, source, clone)
+        rounds = learning.rounds(reader, run.id)
+        with st.container(key="progress"):
+            alive = REFRESH_SECONDS * 2 if run.status in format.UNFINISHED else None
+            st.fragment(_progress, run_every=alive)(source, run.id)
+        with st.container(key="notice"):
+            _notice(run)
+        with st.container(key="figures", horizontal=True, gap="small"):
+            _metrics(run, rounds)
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tabs"):
             tab = st.segmented_control(
                 "Part of the run",
@@ -74,10 +85,11 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
                 label_visibility="collapsed",
             )
         name = str(tab or "Learning")
-        if run.rounds_done or name in _ALWAYS:
-            TABS[name](source, run)
-        else:
-            widgets.nothing("The first round has not ended yet. This page shows it then.")
+        with st.container(key=f"part-{name.lower()}"):
+            if run.rounds_done or name in _ALWAYS:
+                TABS[name](source, run)
+            else:
+                widgets.nothing("The first round has not ended yet. This page shows it then.")
         # Last, so that the page above does not move when the fragment ends with the run.
         if run.status in format.UNFINISHED:
             st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
@@ -93,10 +105,14 @@ def _found(reader: Insight, run_id: str) -> Run | None:
         return None
 
 
-def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
+def _state(reader: Insight, run: Run) -> str:
+    return state_of(run, reader.progress([run.id]).get(run.id) if run.status == "running" else None)
+
+
+def _title(run: Run, state: str, source: Source) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(format.plain(run.name), width="content", anchor=False)
-        st.badge(format.status(run.status), color=format.STATUS_COLORS.get(run.status, "gray"))
+        st.badge(format.status(state), color=format.STATUS_COLORS.get(state, "gray"))
         for tag in run.tags or ():
             st.badge(format.plain(tag), color="gray", icon=":material/label:")
     facts = (
@@ -109,10 +125,9 @@ def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
     st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`")
     if run.notes:
         st.caption(f"*{format.plain(run.notes)}*")
-    _steer(run, source, clone)
 
 
-def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
+def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:
     """Buttons: clone, archive, note, stop, resume.
 
     Buttons that depend on the state come last, and messages below, so that no button moves while it is pressed.
@@ -130,12 +145,15 @@ def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
             st.rerun()
         with st.popover("Tags and notes", icon=":material/label:"):
             labels(source, [run.id], list(run.tags or ()), run.notes or "", run.id)
-        if run.status in format.UNFINISHED:
-            if st.button("Stop", icon=":material/stop_circle:", disabled=run.stop_requested, help="It can be resumed"):
-                run_control.stop(source, run)
-                st.rerun()
-        elif run.status != "done":
-            resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
+        with st.container(key="go", width="content"):
+            if run.status in format.UNFINISHED:
+                stopping = state == "stopping"
+                label, sign = ("Stopping", "hourglass_top") if stopping else ("Stop", "stop_circle")
+                if st.button(label, icon=f":material/{sign}:", disabled=stopping, help="It can be resumed"):
+                    run_control.stop(source, run)
+                    st.rerun()
+            elif run.status != "done":
+                resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
     if resumed:
         with st.spinner("Putting it into the queue"):
             answer = run_control.resume(source, run.id)
@@ -160,41 +178,39 @@ def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
     return Signs(pulse, format.silent_for(run.heartbeat_at, datetime.now(UTC)) is not None), run
 
 
-def _headline(reader: Insight, run: Run) -> None:
-    """Progress and the newest figures."""
-    rounds = learning.rounds(reader, run.id)
-    _progress(run, rounds)
-    _notice(run)
-    if sample := format.sampled(run.examples, run.test_examples):
-        st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
-    with st.container(horizontal=True, gap="small"):
-        for label, value, change, meaning in _figures(run, rounds):
-            judged = change is not None and change.endswith("points") and label != "Sparsity"
-            st.metric(
-                label,
-                value,
-                change,
-                delta_color="normal" if judged else "off",
-                delta_arrow="auto" if judged else "off",
-                help=meaning,
-                width=METRIC_WIDTH,
-            )
+def _metrics(run: Run, rounds: pd.DataFrame) -> None:
+    """The newest figures."""
+    for label, value, change, meaning in _figures(run, rounds):
+        judged = change is not None and change.endswith("points") and label != "Sparsity"
+        st.metric(
+            label,
+            value,
+            change,
+            delta_color="normal" if judged else "off",
+            delta_arrow="auto" if judged else "off",
+            help=meaning,
+            width=METRIC_WIDTH,
+        )
 
 
-def _progress(run: Run, rounds: pd.DataFrame) -> None:
-    text = f"Round {run.rounds_done} of {run.rounds}"
-    remaining = frames.remaining_seconds(rounds, run.rounds)
-    if run.status == "queued":
-        text += " · waits until nothing else runs on this computer"
-    elif run.status == "running" and remaining is not None:
-        text += f" · about {format.seconds(remaining)} left"
-    elif run.status in format.UNFINISHED:
-        text += " · the first round is under way" if run.status == "running" else " · preparing"
-    st.progress(min(run.rounds_done / run.rounds, 1.0), text=text)
+def _progress(source: Source, run_id: str) -> None:
+    """The bar of the run, the round under way included; drawn anew every second by itself."""
+    with source.explained() as reader:
+        run = reader.find_run(run_id)
+        told = under_way(run, reader.progress([run_id]).get(run_id))
+        if told.state == "queued":
+            parts = ["Waits until nothing else runs on this computer"]
+        elif told.state == "preparing":
+            parts = ["Preparing: opens text and model, and starts the nodes", *told.details()]
+        elif told.state == "stopping":
+            parts = [f"Stopping after round {run.rounds_done} of {run.rounds}", *told.details()[:1]]
+        else:
+            parts = [f"Round {told.round} of {told.rounds}", *told.details()]
+        st.progress(told.share, text=format.plain(" · ".join(parts)))
 
 
 def _notice(run: Run) -> None:
-    """A message on a run that failed, was stopped or is silent, with the next step."""
+    """A message on a run that failed, was stopped, stops or is silent, with the next step."""
     resume = (
         f"Press Resume, or type `slimfed resume {format.code(run.id)}`, to continue it after its last finished round."
     )
@@ -202,12 +218,14 @@ def _notice(run: Run) -> None:
         st.error(f"The run failed: {format.plain(run.cause or 'no cause was recorded')}  \n{resume}")
     elif run.status == "stopped":
         st.info(f"The run was stopped after {format.plural(run.rounds_done, 'round')}. {resume}")
-    elif run.status == "running" and run.stop_requested:
-        st.info("The run has been asked to stop and will do so soon.")
+    elif run.status in format.UNFINISHED and run.stop_requested:
+        st.info("The run has been asked to stop and will do so soon. The round under way is abandoned.")
     elif run.status == "running" and (quiet := format.silent_for(run.heartbeat_at, datetime.now(UTC))) is not None:
         st.warning(
             f"This run has shown no activity for {format.seconds(quiet)}. If its process is gone, press Stop; {resume}"
         )
+    elif sample := format.sampled(run.examples, run.test_examples):
+        st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
 
 
 def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None, str], ...]:

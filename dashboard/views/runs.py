@@ -60,7 +60,8 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
             _greet(source)
             return
         waiting = run_control.see_to_the_queue(source, reader)
-        every = frames.runs_frame(rows, source.zone)
+        progress = reader.progress([row.id for row in rows if row.status == "running"])
+        every = frames.runs_frame(rows, source.zone, progress)
         frame = _filtered(every)
         _caption(len(frame), len(every), waiting)
         if frame.empty:

@@ -26,11 +26,14 @@ _log = logging.getLogger(__name__)
 class ProgressWriter:
     """Writes while its ``with`` block runs. A store that takes no writes costs the display and not the run."""
 
-    def __init__(self, store: Store, run_id: str, progress: RunProgress, rounds: int) -> None:
+    def __init__(
+        self, store: Store, run_id: str, progress: RunProgress, rounds: int, before: float | None = None
+    ) -> None:
+        """``before``: seconds of a round of the run in an earlier process, if it is resumed."""
         self._store = store
         self._run_id = run_id
         self._progress = progress
-        self._left = TimeLeft(rounds)
+        self._left = TimeLeft(rounds, before)
         self._written: tuple[float, object] = (-math.inf, None)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="progress", daemon=True)

@@ -56,7 +56,6 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         Store.open(store_url(job), place) as store,
         _logging_to(folder.logs / "server.log"),
         _recording_end(store, run_id),
-        ProgressWriter(store, run_id, progress, job.training.rounds),
     ):
         if not store.mark_running(run_id):
             raise StopRequestedError(f"run {run_id} was stopped before it began")
@@ -73,7 +72,9 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         mirror.forget_after(folder.rows, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)
-        strategy.start(grid)
+        before = Reader(store.engine).seconds_per_round([run_id]).get(run_id)
+        with ProgressWriter(store, run_id, progress, job.training.rounds, before):
+            strategy.start(grid)
 
 
 def _held_inputs(folder: RunFolder, job: Job) -> Inputs:

@@ -26,8 +26,10 @@ class Estimate:
 class TimeLeft:
     """Estimates from the moments that it is shown, one after another, each with the time of its observation."""
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, before: float | None = None) -> None:
+        """``before``: seconds of a round in an earlier process of the run, until this one has measured something."""
         self._rounds = rounds
+        self._before = before
         self._trains, self._evaluates = _Rate(), _Rate()
         self._began: tuple[int, float] | None = None
         self._first: int | None = None
@@ -62,13 +64,14 @@ class TimeLeft:
         """Seconds of a round."""
         if self._durations:
             return median(self._durations)
-        return None if self._trains.seconds is None else self._trains.seconds * moment.devices
+        return self._before if self._trains.seconds is None else self._trains.seconds * moment.devices
 
     def _rest(self, moment: Moment) -> float | None:
         """Seconds that the round still takes."""
         if moment.phase in ("measuring", "evaluating", "generating") and self._evaluates.seconds is not None:
             return self._evaluates.seconds * (moment.rows - moment.rows_done)
-        by_usual = None if not self._durations else max(0.0, median(self._durations) - moment.seconds)
+        usual = median(self._durations) if self._durations else self._before
+        by_usual = None if usual is None else max(0.0, usual - moment.seconds)
         if moment.phase in ("waiting", "planning", "training") and self._trains.seconds is not None:
             training = self._trains.seconds * (moment.devices - moment.trained)
             return training if by_usual is None else max(training, by_usual)

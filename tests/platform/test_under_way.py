@@ -44,10 +44,10 @@ def test_preparing_and_stopping_are_states_of_their_own(row, phase: str | None, 
 
 def test_a_round_is_told_in_one_line_that_counts_on_by_itself() -> None:
     told = under_way(run(), progress(), NOW)
-    assert told.describe() == "round 3 of 20 · training, 34 of 1,200 devices · 2 min 10 s · about 12 min left"
+    assert told.describe() == "round 3 of 20 · training, 34 of 1,200 devices · 2 min 10 s so far · about 12 min left"
     assert told.share == pytest.approx(2.5 / 20)
     later = under_way(run(), progress(), NOW + timedelta(seconds=60))
-    assert later.describe() == "round 3 of 20 · training, 34 of 1,200 devices · 3 min 10 s · about 11 min left"
+    assert later.describe() == "round 3 of 20 · training, 34 of 1,200 devices · 3 min 10 s so far · about 11 min left"
 
 
 def test_evaluations_count_rows() -> None:

@@ -187,14 +187,6 @@ def test_a_grid_holds_every_cell_once_and_nothing_else(drawn):
     assert sum(here != there for here, there in pairwise(names)) == max(len(set(names)) - 1, 0)
 
 
-def test_what_is_left_follows_the_median_without_the_first_round():
-    rounds = frames.rounds_frame([ran(n, wall_seconds=s) for n, s in ((1, 60.0), (2, 4.0), (3, 5.0), (4, 4.0))], [])
-    assert frames.remaining_seconds(rounds, 10) == 6 * 4.0
-    assert frames.remaining_seconds(rounds.head(1), 10) == 9 * 60.0
-    assert frames.remaining_seconds(rounds.head(0), 10) is None
-    assert frames.remaining_seconds(rounds, 4) == 0
-
-
 def test_events_are_tallied_with_the_commonest_first():
     assert frames.tally({"late": 1, "dropout": 1200, "failed": 1}) == "1,200 × dropout, 1 × failed, 1 × late"
 

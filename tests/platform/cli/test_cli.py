@@ -25,7 +25,18 @@ from slimfed.platform.store.writer import Store
 runner = CliRunner()
 
 FIELDS = [
-    *("run_id", "status", "rounds", "devices", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds"),
+    *(
+        "run_id",
+        "status",
+        "state",
+        "progress",
+        "rounds",
+        "devices",
+        "accuracy",
+        "device_accuracy_mean",
+        "sparsity",
+        "virtual_seconds",
+    ),
     *("wall_seconds", "seconds_per_round", "bytes_up", "bytes_down", "rejected_updates", "joules"),
     *(
         "epsilon",

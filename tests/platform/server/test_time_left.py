@@ -64,3 +64,10 @@ def test_a_round_is_never_over_before_it_ends() -> None:
         shares.append(left.estimate(training(1, float(done), done * 1.0), done * 1.0).share)
     assert shares == sorted(shares)
     assert shares[-1] < 1
+
+
+def test_a_resumed_run_begins_with_what_an_earlier_process_measured() -> None:
+    left = TimeLeft(10, before=4.0)
+    assert left.estimate(Moment("planning", 7, 40), 0.0).seconds_left == pytest.approx(4 * 4.0)
+    left.estimate(training(7, 1.0, 50.0), 50.0)
+    assert left.estimate(training(7, 11.0, 60.0), 60.0).seconds_left == pytest.approx(29 + 3 * 40)
