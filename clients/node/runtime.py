@@ -26,7 +26,8 @@ from slimfed.clients.meter import Meter
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
-from slimfed.clients.models.loading import BUILTIN, LoadedModel, load_model
+from slimfed.clients.models.loading import LoadedModel, load_model
+from slimfed.clients.models.location import BUILTIN
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.identity import HostedDevice
 from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, UpdateTransform, Upload

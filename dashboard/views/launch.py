@@ -12,6 +12,7 @@ from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
 from slimfed.platform.job.overrides import merge
 from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.launch.quick_check import quick_problems
 from slimfed.platform.registries import REGISTRIES
 
 CHANGES = "changes to the job"
@@ -59,11 +60,12 @@ def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None
 
 
 def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:
-    """The job of a document, or what is wrong with it, one line a field."""
+    """The job of a document, and what is wrong with it or with the files that it names, one line a field."""
     try:
-        return parse_job(document), ()
+        job = parse_job(document)
     except InputError as error:
         return None, tuple(str(error).splitlines())
+    return job, tuple(quick_problems(job))
 
 
 def shortened(document: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
@@ -196,14 +198,15 @@ def _paper(
     with source.explained() as reader:
         waiting = 0 if source.missing else run_control.see_to_the_queue(source, reader)
         queue = f" {format.plural(waiting, 'run')} ahead of it in the queue." if waiting else ""
-    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=job is None, width="stretch"):
-        with st.spinner("Checking the job against data and model"):
+    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=bool(problems), width="stretch"):
+        with st.spinner("Putting it into the queue"):
             answer = run_control.start(source, job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
         if answer.run:
             open_run(answer.run)
         st.error("  \n".join(map(format.plain, answer.problems)), icon=":material/error:")
     st.caption(
-        f"The run starts when no other run is running on this computer, and continues when this page is closed.{queue}"
+        "The run starts when no other run is running on this computer, and continues when this page is closed. What "
+        f"needs the model is checked then, and the run's page tells what is wrong.{queue}"
     )
     st.markdown("**The job file**")
     st.code(text, language="toml")

@@ -103,6 +103,10 @@ class Store:
         with writing(self.engine) as connection:
             connection.execute(insert(Run), [storable(Run, row)])
 
+    def set_job(self, run_id: str, job: Mapping[str, Any]) -> None:
+        """Replace the job of a run by the one that was checked, without "auto"."""
+        self._update(run_id, job=_without_password(job))
+
     def set_devices(self, run_id: str, devices: Iterable[tuple[int, str, int]]) -> None:
         """Set the devices of a run as (device, profile, examples), replacing earlier ones."""
         rows = [
