@@ -4,7 +4,7 @@ import html
 from datetime import UTC, datetime, tzinfo
 
 from slimfed.clients.plain_text import clean
-from slimfed.platform.format import NOTHING, missing, percent, plural, points, sampled, seconds, size
+from slimfed.platform.format import NOTHING, energy, missing, percent, plural, points, sampled, seconds, size
 
 STATUS_COLORS = {
     "queued": "violet",
@@ -79,6 +79,7 @@ __all__ = [
     "UNFINISHED",
     "clock",
     "code",
+    "energy",
     "figure",
     "local",
     "missing",

@@ -72,6 +72,7 @@ def energy(joules: float | None) -> str:
     """Joules: 812 J, 3.4 kJ, 1.2 MJ."""
     if joules is None or missing(joules):
         return NOTHING
+    joules = float(joules)
     for unit in ("J", "kJ", "MJ"):
         if joules < 1000:
             return f"{joules:.0f} J" if unit == "J" else f"{joules:.1f} {unit}"

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from slimfed.dashboard import widgets
+from slimfed.dashboard import columns, widgets
 from slimfed.dashboard.figures import bars, curves, frames, style
 from slimfed.dashboard.source import Source
 from slimfed.platform.store.reader import Reader
@@ -14,17 +14,18 @@ AXES: dict[str, style.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes
 
 _COLUMNS = {
     "round": st.column_config.NumberColumn("Round", format="%d", width=60),
-    "accuracy": st.column_config.NumberColumn("Accuracy", format="%.1f%%"),
-    "examples": st.column_config.NumberColumn("On test texts", format="localized"),
-    "device_accuracy_mean": st.column_config.NumberColumn("Devices' own", format="%.1f%%"),
-    "loss": st.column_config.NumberColumn("Loss, test (nats)", format="%.3f"),
-    "train_loss": st.column_config.NumberColumn("Loss, training (nats)", format="%.3f"),
-    "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
-    "virtual_seconds": st.column_config.NumberColumn("Virtual time (s)", format="%.2f"),
-    "wall_seconds": st.column_config.NumberColumn("Wall time (s)", format="%.2f"),
-    "megabytes": st.column_config.NumberColumn("Sent so far (MB)", format="%.2f"),
-    "accepted": st.column_config.NumberColumn("Updates used", format="%d"),
-    "rejected": st.column_config.NumberColumn("Rejected", format="%d"),
+    "accuracy": columns.number("Accuracy"),
+    "examples": st.column_config.NumberColumn("On test texts"),
+    "device_accuracy_mean": columns.number("Devices' accuracy"),
+    "loss": columns.number("Loss", "Loss, test (nats)"),
+    "train_loss": columns.number("Loss", "Loss, training (nats)"),
+    "global_sparsity": columns.number("Sparsity"),
+    "sparsity": columns.number("Devices' sparsity"),
+    "virtual_seconds": columns.number("Virtual time"),
+    "wall_seconds": columns.number("Wall time"),
+    "megabytes": columns.number("Traffic", "Traffic so far"),
+    "accepted": st.column_config.NumberColumn("Updates used"),
+    "rejected": columns.number("Rejected"),
 }
 
 
@@ -84,7 +85,5 @@ def show(source: Source, run: Any) -> None:
                 "device's class, and the number above it the device.",
             )
         with st.expander("The rounds as a table"):
-            shares = ("accuracy", "device_accuracy_mean", "sparsity")
-            shown = frame.assign(**{name: 100 * frame[name] for name in shares}).iloc[::-1]
-            columns = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
-            widgets.table(shown, f"rounds of {run.id}", columns, "Table of rounds, newest first", whole=frame)
+            chosen = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
+            widgets.table(frame.iloc[::-1], f"rounds of {run.id}", chosen, "Table of rounds, newest first", whole=frame)

@@ -21,6 +21,7 @@ from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, spar
 from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
+from slimfed.platform.glossary import STATES, meaning
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 from slimfed.platform.under_way import state_of, under_way
@@ -29,7 +30,7 @@ Run = Row[Any]
 Section = Callable[[Source, Run], None]
 
 REFRESH_SECONDS = 0.5
-METRIC_WIDTH = 142
+METRIC_WIDTH = 128
 
 TABS: dict[str, Section] = {
     "Learning": learning.show,
@@ -112,7 +113,7 @@ def _state(reader: Insight, run: Run) -> str:
 def _title(run: Run, state: str, source: Source) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.title(format.plain(run.name), width="content", anchor=False)
-        st.badge(format.status(state), color=format.STATUS_COLORS.get(state, "gray"))
+        st.badge(format.status(state), color=format.STATUS_COLORS.get(state, "gray"), help=STATES.get(state))
         for tag in run.tags or ():
             st.badge(format.plain(tag), color="gray", icon=":material/label:")
     facts = (
@@ -180,15 +181,15 @@ def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
 
 def _metrics(run: Run, rounds: pd.DataFrame) -> None:
     """The newest figures."""
-    for label, value, change, meaning in _figures(run, rounds):
-        judged = change is not None and change.endswith("points") and label != "Sparsity"
+    for label, value, change in _figures(run, rounds):
+        judged = change is not None and change.endswith("points") and "sparsity" not in label.lower()
         st.metric(
             label,
             value,
             change,
             delta_color="normal" if judged else "off",
             delta_arrow="auto" if judged else "off",
-            help=meaning,
+            help=meaning(label),
             width=METRIC_WIDTH,
         )
 
@@ -228,55 +229,36 @@ def _notice(run: Run) -> None:
         st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
 
 
-def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None, str], ...]:
-    """Name, value, change since the value before it, meaning."""
-    sample = format.sampled(run.examples, run.test_examples)
+def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None], ...]:
+    """Word of the glossary, value, change since the value before it."""
     trained = rounds[rounds["round"] > 0]
     last = trained.iloc[-1] if len(trained) else None
     return (
-        (
-            "Accuracy, estimate" if sample else "Accuracy",
-            format.percent(run.accuracy),
-            format.points(_change(rounds["accuracy"])),
-            f"Pruned global model {sample or 'on the test split'}, after the newest round; the change is that since "
-            "the evaluation before",
-        ),
+        ("Accuracy", format.percent(run.accuracy), format.points(_change(rounds["accuracy"]))),
         (
             "Devices' accuracy",
             format.percent(run.device_accuracy_mean),
             format.points(_change(rounds["device_accuracy_mean"])),
-            "Mean over the devices' own pruned models on the test split; a sample of them before the last round",
         ),
         (
             "Sparsity",
-            format.percent(run.sparsity),
-            format.points(_change(rounds["sparsity"])),
-            "Share of the prunable parameters that has been removed, mean over devices",
+            format.percent(None if last is None else last["global_sparsity"]),
+            format.points(_change(trained["global_sparsity"])),
         ),
+        ("Devices' sparsity", format.percent(run.sparsity), format.points(_change(trained["sparsity"]))),
         (
             "Virtual time",
             format.seconds(run.virtual_seconds),
             None if last is None else f"{format.seconds(last['virtual_seconds'])} last round",
-            "Simulated time of all rounds on the fleet's devices",
         ),
         (
             "Wall time",
             format.seconds(run.wall_seconds),
             None if last is None else f"{format.seconds(last['wall_seconds'])} last round",
-            "Real time of all rounds on this computer",
         ),
-        (
-            "Received",
-            format.size(run.bytes_up),
-            None,
-            f"Bytes from the devices to the server; {format.size(run.bytes_down)} were sent to the devices",
-        ),
-        (
-            "Rejected updates",
-            f"{run.rejected_updates:,}",
-            None,
-            "Updates that were refused; see the events",
-        ),
+        ("Received", format.size(run.bytes_up), None),
+        ("Sent", format.size(run.bytes_down), None),
+        ("Rejected", f"{run.rejected_updates:,}", None),
     )
 
 

@@ -16,8 +16,8 @@ _RUN_COLUMNS = {
     "rounds": "rounds>",
     "devices": "devices>",
     "accuracy": "accuracy>",
-    "own": "devices' own>",
-    "sparsity": "sparsity>",
+    "own": "devices' accuracy>",
+    "sparsity": "devices' sparsity>",
     "virtual": "virtual time>",
     "wall": "wall time>",
 }
@@ -25,9 +25,10 @@ _ROUND_COLUMNS = {
     "round": "round>",
     "accuracy": "accuracy>",
     "texts": "on test texts>",
-    "own": "devices' own>",
+    "own": "devices' accuracy>",
     "loss": "train loss>",
     "sparsity": "sparsity>",
+    "devices": "devices' sparsity>",
     "virtual": "virtual time>",
     "wall": "wall time>",
     "accepted": "accepted>",
@@ -92,7 +93,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         }
         print_json(summary | detail)
         return
-    print_summary(found, summary, progress)
+    print_summary(found, summary, rounds[-1].global_sparsity if rounds else None, progress)
     sampled_rounds = any(_note(row) for row in evaluations.values())
     columns = {key: title for key, title in _ROUND_COLUMNS.items() if key != "texts" or sampled_rounds}
     print_table("Rounds", columns, [_round_row(row, evaluations.get(row.round)) for row in rounds])
@@ -101,8 +102,13 @@ def show(run: RunId, as_json: Json = False) -> None:
         print_table("Latest events", columns, [_event_row(row) for row in events])
 
 
-def print_summary(run: Any, summary: dict[str, Any], progress: Any = None) -> None:
-    """Print the figures of one run, one in a line; with its ``progress`` (a row) what it is doing at this moment."""
+def print_summary(
+    run: Any, summary: dict[str, Any], global_sparsity: float | None = None, progress: Any = None
+) -> None:
+    """Print the figures of one run, one in a line; with its ``progress`` (a row) what it is doing at this moment.
+
+    ``global_sparsity``: that of the global model after the last round.
+    """
     from slimfed.platform.summary import measures
 
     lines = {
@@ -110,12 +116,13 @@ def print_summary(run: Any, summary: dict[str, Any], progress: Any = None) -> No
         "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
         **({} if progress is None else {"now": under_way(run, progress).describe()}),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
-        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
+        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices (mean)",
         "measures": describe_measures(measures(run.task, run)) or "-",
-        "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
+        "sparsity": f"{percent(global_sparsity)} global model, {percent(run.sparsity)} devices (mean), "
+        f"target {percent(run.target_sparsity)}",
         "virtual time": seconds(run.virtual_seconds),
         "wall time": f"{seconds(run.wall_seconds)}, {seconds(summary['seconds_per_round'])} a round",
-        "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
+        "traffic": f"{size(run.bytes_up)} received, {size(run.bytes_down)} sent",
         **({} if run.epsilon is None else {"privacy": f"epsilon {run.epsilon:.3g} spent"}),
         "energy": "not known" if run.joules is None else f"{energy(run.joules)} (estimate)",
         "rejected": f"{run.rejected_updates} updates",
@@ -163,7 +170,8 @@ def _round_row(row: Any, evaluation: Any) -> dict[str, str]:
         "texts": "-" if evaluation is None else f"{evaluation.examples:,}",
         "own": percent(row.device_accuracy_mean),
         "loss": "-" if row.train_loss is None else f"{row.train_loss:.3f}",
-        "sparsity": percent(row.sparsity),
+        "sparsity": percent(row.global_sparsity),
+        "devices": percent(row.sparsity),
         "virtual": seconds(row.virtual_seconds),
         "wall": seconds(row.wall_seconds),
         "accepted": str(row.accepted),

@@ -239,7 +239,7 @@ def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -
     if as_json:
         print_json(summary | {"profile": told} if profile else summary)
     else:
-        print_summary(found, summary)
+        print_summary(found, summary, reader.global_sparsity(run_id))
         if told is not None:
             print_profile(told)
     if found.status == "done":

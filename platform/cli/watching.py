@@ -40,7 +40,7 @@ def watch(run: RunId) -> None:
         if not ended:
             notes().print(f"run {found.id} has no process; `slimfed resume {found.id}` continues it")
             raise typer.Exit(FAILED)
-        print_summary(found, run_summaries([found], reader, store.address)[0])
+        print_summary(found, run_summaries([found], reader, store.address)[0], reader.global_sparsity(found.id))
     raise typer.Exit(OK if found.status == "done" else FAILED)
 
 

@@ -108,6 +108,11 @@ class Reader:
         query = select(Round.__table__).where(Round.run_id == run_id, Round.round > after)
         return self._rows(query.order_by(Round.round))
 
+    def global_sparsity(self, run_id: str) -> float | None:
+        """Sparsity of the global model after the newest round; None before the first."""
+        query = select(Round.global_sparsity).where(Round.run_id == run_id).order_by(Round.round.desc()).limit(1)
+        return next((row.global_sparsity for row in self._rows(query)), None)
+
     def evaluations(self, run_id: str) -> Rows:
         """The global model on the test split, oldest first."""
         return self._rows(select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(Evaluation.round))

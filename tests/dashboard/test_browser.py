@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 from sample import SampleRun, new_store
+from typer.testing import CliRunner
 
 from slimfed.dashboard.views.run import REFRESH_SECONDS
+from slimfed.platform.cli import app
+from slimfed.platform.glossary import FIGURES
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE = 60_000
@@ -128,6 +131,27 @@ def test_a_finished_run_is_shown_whole(open_page, served, finished, size, scheme
         charts(page, drawn)
         assert f"tab={tab}" in page.url
         assert overflow(page) <= 0
+
+
+def test_page_and_command_write_every_figure_alike(open_page, served, home, finished, monkeypatch):
+    """One formatter and one word for each figure; what the cells of tables are like is tested in test_columns.py."""
+    monkeypatch.setenv("SLIMFED_HOME", str(home))
+    printed = CliRunner().invoke(app, ["show", finished.id]).stdout
+    page = open_page(served.url(f"/run?run={finished.id}"))
+    shows(page, "Devices' sparsity")
+    metrics = page.get_by_test_id("stMetric").all()
+    shown = {metric.locator("label").inner_text().strip(): metric for metric in metrics}
+    values = {name: metric.get_by_test_id("stMetricValue").inner_text().strip() for name, metric in shown.items()}
+    assert set(values) <= set(FIGURES)
+    lines = {line[:14].strip(): line[14:] for line in printed.splitlines() if line[:1].isalpha()}
+    for word in ("Accuracy", "Sparsity"):
+        own = values[f"Devices' {word.lower()}"]
+        assert lines[word.lower()].startswith(f"{values[word]} global model, {own} devices")
+    assert lines["traffic"] == f"{values['Received']} received, {values['Sent']} sent"
+    assert lines["virtual time"] == values["Virtual time"]
+    assert lines["wall time"].startswith(values["Wall time"])
+    page.get_by_test_id("stMetric").first.get_by_test_id("stTooltipHoverTarget").hover()
+    shows(page, re.compile(re.escape(FIGURES["Accuracy"][:60])))
 
 
 def test_curves_over_virtual_time(open_page, served, finished):

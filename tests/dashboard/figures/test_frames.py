@@ -128,7 +128,7 @@ def test_slowest_are_ordered_by_round():
 
 def test_runs_that_never_started_show_when_they_were_made():
     made, began = datetime(2025, 7, 1, 8, tzinfo=UTC), datetime(2025, 7, 1, 9)
-    blank = dict.fromkeys(frames.RUN_COLUMNS)
+    blank = dict.fromkeys((*frames.RUN_COLUMNS, "stop_requested"))
     frame = frames.runs_frame(
         [blank | {"created_at": made, "started_at": began}, blank | {"created_at": made}], ZoneInfo("Europe/Berlin")
     )

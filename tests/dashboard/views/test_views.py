@@ -130,7 +130,7 @@ def test_the_list_is_newest_first_and_its_numbers_sort_as_numbers(tmp_path, stor
     SampleRun(store, name="second", devices=8, seed=2)
     frame = shown(runs_page, tmp_path).dataframe[0].value
     assert list(frame["name"]) == ["second", "first"]
-    assert list(frame["status"]) == ["▶ running", "✓ done"]
+    assert list(frame["status"]) == ["○ preparing", "✓ done"]
     assert list(frame["progress"]) == ["0/20", "2/20"]
     for column in ("accuracy", "sparsity", "virtual_seconds", "wall_seconds"):
         assert frame[column].dtype.kind in "if", column
