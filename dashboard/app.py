@@ -17,14 +17,32 @@ ICON = (
 # Less space at the top, smaller figures, no fading while figures are updated, no old button beside its successor (which
 # Streamlit keeps until the whole page is drawn), and the form's job file always visible on a wide screen.
 LOOKS = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 4.2rem; padding-bottom: 4rem; max-width: 1360px; }
-[data-testid="stMain"] h1 { font-size: 2rem; padding-top: 0; padding-bottom: 0.2rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 4rem; max-width: 1360px; }
+[data-testid="stMain"] h1 { font-size: 1.7rem; padding-top: 0; padding-bottom: 0.1rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
+.st-key-large [data-testid="stMetricValue"] { font-size: 1.9rem; line-height: 1.2; }
+.st-key-small [data-testid="stMetricValue"] { font-size: 1.05rem; line-height: 1.3; }
+.st-key-small [data-testid="stMetricLabel"], .st-key-small [data-testid="stMetricLabel"] p { font-size: 0.8rem; }
+.st-key-small { row-gap: 0.3rem; }
+[data-testid="stVerticalBlock"]:has(> .st-key-head), [data-testid="stVerticalBlock"]:has(> * > .st-key-head) {
+    gap: 0.45rem; }
+.st-key-notice:empty { display: none; }
+.st-key-part-learning, .st-key-part-learning [data-testid="stVerticalBlock"] { gap: 0.4rem; }
+.st-key-progress { min-width: min(320px, 100%); }
+@media (min-width: 1100px) { .st-key-axis-row { margin-top: -2.75rem; pointer-events: none; }
+    .st-key-axis-row > * { pointer-events: auto; } }
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
 .st-key-go:has([data-stale="false"]) [data-stale="true"] { display: none; }
 @media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
-@media (max-width: 640px) { [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; } }
+@media (max-width: 640px) {
+    [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
+    .st-key-figures { flex-wrap: wrap !important; }
+    .st-key-figures > [data-testid="stLayoutWrapper"] { flex: 0 0 100% !important; width: 100% !important; }
+    .st-key-large, .st-key-small { width: 100% !important; column-gap: 0.5rem; }
+    .st-key-large > * { width: calc(50% - 0.25rem) !important; flex: none !important; min-width: 0 !important; }
+    .st-key-small > * { width: calc(33.3% - 0.34rem) !important; flex: none !important; min-width: 0 !important; }
+}
 </style>"""
 
 

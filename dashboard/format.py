@@ -4,7 +4,7 @@ import html
 from datetime import UTC, datetime, tzinfo
 
 from slimfed.clients.plain_text import clean
-from slimfed.platform.format import NOTHING, energy, missing, percent, plural, points, sampled, seconds, size
+from slimfed.platform.format import NOTHING, energy, missing, percent, plural, points, ratio, sampled, seconds, size
 
 STATUS_COLORS = {
     "queued": "violet",
@@ -87,6 +87,7 @@ __all__ = [
     "plain",
     "plural",
     "points",
+    "ratio",
     "sampled",
     "seconds",
     "silent_for",

@@ -44,6 +44,13 @@ def seconds(value: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def ratio(value: float | None) -> str:
+    """A plain number of three figures: a perplexity, a ratio. 5.83, 41.2, 1,284."""
+    if value is None or missing(value):
+        return NOTHING
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def roughly(value: float) -> str:
     """An estimated duration in one unit, or two from an hour: 45 s, 3 min, 2 h 05 min, 3 d 4 h."""
     if value < 59.5:

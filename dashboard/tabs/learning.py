@@ -1,5 +1,6 @@
 """Accuracy and loss over rounds, virtual time or bytes."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -44,35 +45,45 @@ def _estimates(rounds: pd.DataFrame) -> str:
     return f" (estimates{notes[-1]}{whole})"
 
 
+def pruned_until(run: Any) -> int | None:
+    """The last round in which the job prunes devices; None if it prunes none."""
+    pruning = run.job.get("pruning", {})
+    if not run.target_sparsity:
+        return None
+    return 1 if pruning.get("schedule") == "one-shot" else math.ceil(pruning.get("until", 1.0) * run.rounds - 1e-9)
+
+
 @st.fragment
 def show(source: Source, run: Any) -> None:
     """Curves of accuracy and loss over the chosen axis, and the slowest device of each round."""
     with source.explained() as reader:
         frame = rounds(reader, run.id)
-        choice = st.segmented_control(
-            "Horizontal axis",
-            list(AXES),
-            default="Rounds",
-            required=True,
-            key="axis",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        with st.container(key="axis-row", horizontal=True, horizontal_alignment="right"):
+            choice = st.segmented_control(
+                "Horizontal axis",
+                list(AXES),
+                default="Rounds",
+                required=True,
+                key="axis",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
         axis = AXES[choice or "Rounds"]
         counted = "next tokens" if run.task == "causal-lm" else "test examples"
-        estimates = _estimates(frame)
+        estimates, until = _estimates(frame), pruned_until(run)
+        shaded = "" if until is None else f" Devices are pruned up to round {until}, which is shaded."
         left, right = st.columns(2, gap="large")
         with left:
             widgets.chart(
                 "Accuracy",
-                curves.accuracy(frame, axis, counted),
+                curves.accuracy(frame, axis, counted, until),
                 f"The pruned global model on the test split{estimates}, and the mean of the devices' own pruned "
-                "models.",
+                f"models.{shaded}",
             )
         with right:
             widgets.chart(
                 "Loss",
-                curves.loss(frame, axis),
+                curves.loss(frame, axis, until),
                 f"Of the global model on the test split{estimates}, and of the devices on their own text. Lower is "
                 "better.",
             )

@@ -24,13 +24,15 @@ from slimfed.dashboard.views.runs import labels
 from slimfed.platform.glossary import STATES, meaning
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
+from slimfed.platform.summary import perplexity
 from slimfed.platform.under_way import state_of, under_way
 
 Run = Row[Any]
 Section = Callable[[Source, Run], None]
+LargeFigure = tuple[str, str, str | None, str | None]
 
 REFRESH_SECONDS = 0.5
-METRIC_WIDTH = 128
+LARGE_WIDTH, SMALL_WIDTH = 176, 124
 
 TABS: dict[str, Section] = {
     "Learning": learning.show,
@@ -64,18 +66,21 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         seen, run = _look(reader, found.id)
         state = _state(reader, run)
         st.set_page_config(page_title=f"{format.status(state)} {run.rounds_done}/{run.rounds} · {run.name}")
-        with st.container(key="head"):
-            _title(run, state, source)
+        with st.container(key="head", horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            _title(run, state)
             _steer(run, state, source, clone)
         rounds = learning.rounds(reader, run.id)
-        with st.container(key="progress"):
-            alive = REFRESH_SECONDS * 2 if run.status in format.UNFINISHED else None
-            st.fragment(_progress, run_every=alive)(source, run.id)
+        with st.container(key="now", horizontal=True, gap="small", vertical_alignment="center"):
+            with st.container(key="progress"):
+                alive = REFRESH_SECONDS * 2 if run.status in format.UNFINISHED else None
+                st.fragment(_progress, run_every=alive)(source, run.id)
+            with st.container(key="facts", width="content"):
+                _facts(run, source)
         with st.container(key="notice"):
             _notice(run)
-        with st.container(key="figures", horizontal=True, gap="small"):
+        with st.container(key="figures", horizontal=True, gap="medium", vertical_alignment="center"):
             _metrics(run, rounds)
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tabs"):
+        with st.container(key="tabs"):
             tab = st.segmented_control(
                 "Part of the run",
                 list(TABS),
@@ -110,12 +115,15 @@ def _state(reader: Insight, run: Run) -> str:
     return state_of(run, reader.progress([run.id]).get(run.id) if run.status == "running" else None)
 
 
-def _title(run: Run, state: str, source: Source) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+def _title(run: Run, state: str) -> None:
+    with st.container(key="title", horizontal=True, vertical_alignment="center", gap="small", width="content"):
         st.title(format.plain(run.name), width="content", anchor=False)
         st.badge(format.status(state), color=format.STATUS_COLORS.get(state, "gray"), help=STATES.get(state))
         for tag in run.tags or ():
             st.badge(format.plain(tag), color="gray", icon=":material/label:")
+
+
+def _facts(run: Run, source: Source) -> None:
     facts = (
         run.method,
         format.plural(run.devices, "device"),
@@ -123,9 +131,8 @@ def _title(run: Run, state: str, source: Source) -> None:
         f"seed {run.seed}",
         f"started {format.clock(run.started_at or run.created_at, source.zone)}",
     )
-    st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`")
-    if run.notes:
-        st.caption(f"*{format.plain(run.notes)}*")
+    note = f" · *{format.plain(run.notes)}*" if run.notes else ""
+    st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`{note}")
 
 
 def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:
@@ -134,7 +141,7 @@ def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -
     Buttons that depend on the state come last, and messages below, so that no button moves while it is pressed.
     """
     resumed = False
-    with st.container(horizontal=True, gap="small", key="steer"):
+    with st.container(horizontal=True, gap="small", key="steer", width="content"):
         with st.popover("Settings", icon=":material/tune:"):
             widgets.picture_choice()
         if not source.operator:
@@ -180,18 +187,22 @@ def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
 
 
 def _metrics(run: Run, rounds: pd.DataFrame) -> None:
-    """The newest figures."""
-    for label, value, change in _figures(run, rounds):
-        judged = change is not None and change.endswith("points") and "sparsity" not in label.lower()
-        st.metric(
-            label,
-            value,
-            change,
-            delta_color="normal" if judged else "off",
-            delta_arrow="auto" if judged else "off",
-            help=meaning(label),
-            width=METRIC_WIDTH,
-        )
+    """Two large figures, the quality and the sparsity, with base and target; the others small."""
+    with st.container(key="large", horizontal=True, gap="medium", width="content"):
+        for label, value, change, beside in _large_figures(run, rounds):
+            st.metric(
+                label,
+                value,
+                change,
+                delta_color="off" if label == "Sparsity" else "normal",
+                delta_arrow="off" if label == "Sparsity" else "auto",
+                delta_description=beside,
+                help=meaning(label),
+                width=LARGE_WIDTH,
+            )
+    with st.container(key="small", horizontal=True, gap="small"):
+        for label, value in _small_figures(run):
+            st.metric(label, value, help=meaning(label), width=SMALL_WIDTH)
 
 
 def _progress(source: Source, run_id: str) -> None:
@@ -229,36 +240,46 @@ def _notice(run: Run) -> None:
         st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
 
 
-def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None], ...]:
-    """Word of the glossary, value, change since the value before it."""
+def _large_figures(run: Run, rounds: pd.DataFrame) -> tuple[LargeFigure, LargeFigure]:
+    """Word of the glossary, value, change since the value before it, and what it is to be compared with."""
     trained = rounds[rounds["round"] > 0]
-    last = trained.iloc[-1] if len(trained) else None
+    last = None if trained.empty else trained.iloc[-1]
+    base = rounds[rounds["round"] == 0]
+    quality: LargeFigure
+    sparsity: LargeFigure = (
+        "Sparsity",
+        format.percent(None if last is None else last["global_sparsity"]),
+        format.points(_change(trained["global_sparsity"])),
+        f"of {format.percent(run.target_sparsity, 0)} wanted",
+    )
+    if run.task == "causal-lm":
+        before = None if base.empty else perplexity(run.task, base.iloc[0]["loss"])
+        quality = ("Perplexity", format.ratio(perplexity(run.task, run.loss)), None, _base(before, format.ratio))
+    else:
+        before = None if base.empty else base.iloc[0]["accuracy"]
+        change = format.points(_change(rounds["accuracy"]))
+        quality = ("Accuracy", format.percent(run.accuracy), change, _base(before, format.percent))
+    return quality, sparsity
+
+
+def _base(before: float | None, written: Callable[[float | None], str]) -> str | None:
+    """What the base had before training, if that was measured."""
+    return None if before is None else f"base {written(before)}"
+
+
+def _small_figures(run: Run) -> tuple[tuple[str, str], ...]:
+    """Word of the glossary, and value."""
+    words = (("Accuracy", format.percent(run.accuracy)),) if run.task == "causal-lm" else ()
     return (
-        ("Accuracy", format.percent(run.accuracy), format.points(_change(rounds["accuracy"]))),
-        (
-            "Devices' accuracy",
-            format.percent(run.device_accuracy_mean),
-            format.points(_change(rounds["device_accuracy_mean"])),
-        ),
-        (
-            "Sparsity",
-            format.percent(None if last is None else last["global_sparsity"]),
-            format.points(_change(trained["global_sparsity"])),
-        ),
-        ("Devices' sparsity", format.percent(run.sparsity), format.points(_change(trained["sparsity"]))),
-        (
-            "Virtual time",
-            format.seconds(run.virtual_seconds),
-            None if last is None else f"{format.seconds(last['virtual_seconds'])} last round",
-        ),
-        (
-            "Wall time",
-            format.seconds(run.wall_seconds),
-            None if last is None else f"{format.seconds(last['wall_seconds'])} last round",
-        ),
-        ("Received", format.size(run.bytes_up), None),
-        ("Sent", format.size(run.bytes_down), None),
-        ("Rejected", f"{run.rejected_updates:,}", None),
+        *words,
+        ("Devices' accuracy", format.percent(run.device_accuracy_mean)),
+        ("Devices' sparsity", format.percent(run.sparsity)),
+        ("Virtual time", format.seconds(run.virtual_seconds)),
+        ("Wall time", format.seconds(run.wall_seconds)),
+        ("Received", format.size(run.bytes_up)),
+        ("Sent", format.size(run.bytes_down)),
+        ("Energy", format.energy(run.joules)),
+        ("Rejected", f"{run.rejected_updates:,}"),
     )
 
 

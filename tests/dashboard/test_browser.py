@@ -119,6 +119,8 @@ def test_a_finished_run_is_shown_whole(open_page, served, finished, size, scheme
     shows(page, "Accuracy (% of test examples)")
     shows(page, "Loss (nats)")
     assert page.title().endswith("6/6 · finished")
+    if size == DESKTOP:
+        assert page.get_by_text("Loss", exact=True).bounding_box()["y"] < 320, "the charts begin too low"
     for tab, text, drawn in (
         ("Timeline", "Time since the round began", 1),
         ("Maps", "LoRA rank (rows of each factor)", 2),
@@ -237,7 +239,7 @@ def test_a_running_run_goes_on_without_a_reload(open_page, served, store):
     page = open_page(served.url(f"/run?run={running.id}"))
     shows(page, "Round 4 of 20")
     charts(page, 3)
-    page.get_by_text("The slowest device of each round").scroll_into_view_if_needed()
+    page.get_by_text("The rounds as a table").scroll_into_view_if_needed()
     page.evaluate(WATCH_EVERY_FRAME)
     scrolled = page.evaluate(SCROLLED)
     assert scrolled > 0

@@ -54,7 +54,7 @@ def store(tmp_path):
 def test_the_headline_of_a_run(tmp_path, store):
     run = SampleRun(store, devices=8, rounds=5, mishaps=False).play(2)
     app = shown(run_page, tmp_path, run.id)
-    assert [metric.label for metric in app.metric][:3] == ["Accuracy", "Devices' accuracy", "Sparsity"]
+    assert [metric.label for metric in app.metric][:3] == ["Accuracy", "Sparsity", "Devices' accuracy"]
     assert all(metric.value.endswith("%") for metric in app.metric[:3])
     assert app.metric[0].delta.endswith(" points"), "the change since the round before"
     assert len(app.dataframe[0].value) == 2, "the rounds"
