@@ -26,6 +26,8 @@ LOOKS = """<style>
 .st-key-small { row-gap: 0.3rem; }
 [data-testid="stVerticalBlock"]:has(> .st-key-head), [data-testid="stVerticalBlock"]:has(> * > .st-key-head) {
     gap: 0.45rem; }
+.st-key-computing, .st-key-failures { gap: 0.4rem; }
+.st-key-computing button, .st-key-failures button, .st-key-waiting button { min-height: 0; }
 .st-key-notice:empty { display: none; }
 .st-key-part-learning, .st-key-part-learning [data-testid="stVerticalBlock"] { gap: 0.4rem; }
 .st-key-progress { min-width: min(320px, 100%); }

@@ -4,7 +4,19 @@ import html
 from datetime import UTC, datetime, tzinfo
 
 from slimfed.clients.plain_text import clean
-from slimfed.platform.format import NOTHING, energy, missing, percent, plural, points, ratio, sampled, seconds, size
+from slimfed.platform.format import (
+    NOTHING,
+    energy,
+    missing,
+    percent,
+    plural,
+    points,
+    ratio,
+    roughly,
+    sampled,
+    seconds,
+    size,
+)
 
 STATUS_COLORS = {
     "queued": "violet",
@@ -88,6 +100,7 @@ __all__ = [
     "plural",
     "points",
     "ratio",
+    "roughly",
     "sampled",
     "seconds",
     "silent_for",

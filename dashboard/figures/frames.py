@@ -19,6 +19,7 @@ from slimfed.platform.under_way import state_of
 RUN_COLUMNS = (
     "id",
     "name",
+    "sweep",
     "method",
     "status",
     "rounds_done",
@@ -85,7 +86,23 @@ def runs_frame(
     for column in ("course", "tags"):
         frame[column] = [value if isinstance(value, list) else [] for value in frame[column]]
     frame["notes"] = [value if isinstance(value, str) else "" for value in frame["notes"]]
-    return frame[list(RUN_COLUMNS)]
+    return _grouped(frame)[list(RUN_COLUMNS)]
+
+
+def _grouped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a sweep one below the other, where the newest of them stands, under their differing values alone."""
+    sweeps = [sweep if isinstance(sweep, str) else "" for sweep in frame["sweep"]]
+    names = [_within(name, sweep) for name, sweep in zip(frame["name"], sweeps, strict=True)]
+    first: dict[str, int] = {}
+    places = [first.setdefault(sweep, place) if sweep else place for place, sweep in enumerate(sweeps)]
+    frame = frame.assign(sweep=sweeps, name=names, place=places)
+    return frame.sort_values("place", kind="stable", ignore_index=True)
+
+
+def _within(name: Any, sweep: str) -> Any:
+    """The name of a run without that of its sweep, which its own column shows."""
+    inner = name.removeprefix(sweep).lstrip(" :,") if sweep and isinstance(name, str) else ""
+    return inner or name
 
 
 def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFrame:

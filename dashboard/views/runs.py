@@ -8,20 +8,22 @@ import streamlit as st
 from slimfed.dashboard import columns, format, run_control, widgets
 from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
+from slimfed.dashboard.views import now
 
 REFRESH_SECONDS = 5.0
 SHOWN = 2000
 MOST_COMPARED = 8
 
 _COLUMNS = {
-    "name": st.column_config.TextColumn("Run", width=150, help="Select it to open the run"),
+    "name": st.column_config.TextColumn("Run", width=148, help="Select it to open the run"),
     "status": st.column_config.TextColumn("Status", width=92),
-    "method": st.column_config.TextColumn("Method", width=84),
-    "progress": st.column_config.TextColumn("Rounds", help="Rounds done, of those planned", width=66),
-    "course": st.column_config.LineChartColumn(
-        "Course", help="Accuracy of the global model over the rounds, each run on its own scale", width=90
-    ),
     "accuracy": columns.number("Accuracy", width=78),
+    "course": st.column_config.LineChartColumn(
+        "0 to 100%", help="Accuracy of the global model over the rounds", width=84, y_min=0.0, y_max=1.0
+    ),
+    "progress": st.column_config.TextColumn("Rounds", help="Rounds done, of those planned", width=66),
+    "sweep": st.column_config.TextColumn("Sweep", help="Its runs differ in the fields in their names", width=110),
+    "method": st.column_config.TextColumn("Method", width=84),
     "device_accuracy_mean": columns.number("Devices' accuracy", width=112),
     "sparsity": columns.number("Devices' sparsity", width=110),
     "virtual_seconds": columns.number("Virtual time", width=86),
@@ -32,6 +34,10 @@ _COLUMNS = {
     "notes": st.column_config.TextColumn("Notes", width=180),
     "id": st.column_config.TextColumn("Id", help="Id of the run for the commands of slimfed"),
 }
+_SHORT = 22
+_LONG_NAME = st.column_config.TextColumn("Run", width=270, help="Select it to open the run")
+_IF_ANY = ("sweep", "tags", "notes")
+"""Columns that are shown if any run has them."""
 
 
 def show(source: Source, open_run: Callable[[str], None], open_compare: Callable[[list[str]], None]) -> None:
@@ -51,6 +57,7 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
             return
         waiting = run_control.see_to_the_queue(source, reader)
         progress = reader.progress([row.id for row in rows if row.status == "running"])
+        now.show(source, reader, rows, progress, open_run)
         every = frames.runs_frame(rows, source.zone, progress)
         frame = _filtered(every)
         _caption(len(frame), len(every), waiting)
@@ -86,7 +93,7 @@ def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["archived"].astype(bool) == archived]
     if chosen:
         frame = frame[frame["status"].isin(chosen)]
-    text = frame["name"] + " " + frame["id"] + " " + frame["method"] + " " + frame["notes"]
+    text = frame["sweep"] + " " + frame["name"] + " " + frame["id"] + " " + frame["method"] + " " + frame["notes"]
     text += " " + frame["tags"].map(" ".join)
     for word in (sought or "").lower().split():
         frame = frame[text.loc[frame.index].str.lower().str.contains(word, regex=False)]
@@ -105,8 +112,10 @@ def _table(
         hide_index=True,
         width="stretch",
         height="content" if len(frame) <= 12 else 520,
-        column_order=[name for name in _COLUMNS if name not in ("tags", "notes") or shown[name].map(len).any()],
-        column_config=_COLUMNS,
+        column_order=[
+            name for name in _COLUMNS if name not in ("sweep", "tags", "notes") or shown[name].map(len).any()
+        ],
+        column_config=_COLUMNS | ({"name": _LONG_NAME} if frame["name"].map(len).max() > _SHORT else {}),
         on_select="rerun",
         selection_mode=["multi-row", "single-cell"],
         placeholder=format.NOTHING,

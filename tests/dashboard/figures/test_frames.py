@@ -135,6 +135,14 @@ def test_runs_that_never_started_show_when_they_were_made():
     assert [moment.hour for moment in frame["started_at"]] == [11, 10]
 
 
+def test_runs_of_a_sweep_stand_together_under_what_differs():
+    blank = dict.fromkeys((*frames.RUN_COLUMNS, "stop_requested", "created_at"))
+    rows = [("c", None), ("wide: rank=8", "wide"), ("b", None), ("wide: rank=4", "wide"), ("wide", "wide"), ("a", None)]
+    frame = frames.runs_frame([blank | {"id": name, "name": name, "sweep": sweep} for name, sweep in rows])
+    assert list(frame["name"]) == ["c", "rank=8", "rank=4", "wide", "b", "a"]
+    assert list(frame["sweep"]) == ["", "wide", "wide", "wide", "", ""]
+
+
 def test_events_of_no_device():
     event = {"at": datetime(2025, 7, 1), "round": 1, "device": None, "kind": "repeated", "cause": "c", "remedy": "r"}
     frame = frames.events_frame([event, event | {"device": 4}])
