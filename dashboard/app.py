@@ -28,6 +28,8 @@ LOOKS = """<style>
     gap: 0.45rem; }
 .st-key-computing, .st-key-failures { gap: 0.4rem; }
 .st-key-computing button, .st-key-failures button, .st-key-waiting button { min-height: 0; }
+.stApp[data-test-script-state="running"] .st-key-start button:focus { cursor: wait; filter: brightness(0.8); }
+.stApp[data-test-script-state="running"] .st-key-start button:focus::after { content: "…"; }
 .st-key-notice:empty { display: none; }
 .st-key-part-learning, .st-key-part-learning [data-testid="stVerticalBlock"] { gap: 0.4rem; }
 .st-key-progress { min-width: min(320px, 100%); }

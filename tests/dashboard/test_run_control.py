@@ -19,6 +19,18 @@ MANY, FEW = 5000, 2
 """Rounds of the run that is stopped, and of the one that is watched to its end."""
 
 
+WATCH_START = """() => {
+    window.signed = false;
+    const look = () => {
+        const button = document.querySelector('.st-key-start button');
+        if (!button) return;
+        window.signed ||= getComputedStyle(button, '::after').content.includes('…');
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+
+
 def fill(page, label, value):
     """Type into a field of the form, and wait until the job file shows it."""
     field = page.get_by_label(label, exact=True).filter(visible=True).first  # kinds of fields load one by one
@@ -42,12 +54,14 @@ def shows(page, text, patience=PATIENCE):
 
 
 def start(page):
-    """Press Start, and wait for the page of the new run, or for what is wrong with it."""
+    """Press Start, see that it gives a sign, and wait for the page of the new run, or for what is wrong with it."""
+    page.evaluate(WATCH_START)
     press(page, "Start")
     page.wait_for_function(
         "location.pathname === '/run' || document.querySelector('[data-testid=stAlert]')", timeout=PATIENCE
     )
     assert "/run?run=" in page.url, page.get_by_test_id("stAlert").inner_text()
+    assert page.evaluate("window.signed"), "the button gave no sign while the run was put into the queue"
     return re.search(r"run=([0-9a-z-]+)", page.url)[1]
 
 
