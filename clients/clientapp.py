@@ -79,6 +79,7 @@ def _served(
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_hosted_runtime, open_runtime
+    from slimfed.clients.node.telling import folder_of, telling
     from slimfed.clients.stopwatch import Stopwatch
     from slimfed.clients.update import Failure
 
@@ -93,7 +94,8 @@ def _served(
     memory = state if own is not None and task.messages.precision != "fp32" else None
     if memory is not None:
         orders = recall(memory, orders)
-    results = runtime.serve(orders, watch)
+    with telling(None if own else folder_of(config or {}), orders.assignments) as meter:
+        results = runtime.serve(orders, watch, meter)
     if memory is not None:
         results = [r if isinstance(r, Failure) else remember(memory, orders, r) for r in results]
     with watch.phase("encode"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slimfed.clients.data.readers.files import ENDINGS
 from slimfed.clients.errors import InputError
+from slimfed.clients.models.location import model_folder
 from slimfed.clients.spec import DataSpec, ModelSpec, TaskSpec
 
 _SPLITS = ("train", "test")
@@ -43,8 +44,6 @@ def of_hub(model: ModelSpec) -> bool:
 
 def model_digests(model: ModelSpec) -> Digests:
     """Of the files that decide what a model and its tokenizer compute; nothing if they are not on this machine."""
-    from slimfed.clients.models.loading import model_folder  # brings torch
-
     folder = model_folder(model)
     if folder is None:
         return {}

@@ -14,16 +14,39 @@ ICON = (
     '<rect x="1" y="6.5" width="10" height="3" rx="1" fill="#009E73"/>'
     '<rect x="1" y="11" width="6" height="3" rx="1" fill="#E69F00"/></svg>'
 )
-# Less space at the top, smaller figures, no fading while figures are updated, and the form's job file always visible on
-# a wide screen.
+# Less space at the top, smaller figures, no fading while figures are updated, no old button beside its successor (which
+# Streamlit keeps until the whole page is drawn), and the form's job file always visible on a wide screen.
 LOOKS = """<style>
-[data-testid="stMainBlockContainer"] { padding-top: 4.2rem; padding-bottom: 4rem; max-width: 1360px; }
-[data-testid="stMain"] h1 { font-size: 2rem; padding-top: 0; padding-bottom: 0.2rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; padding-bottom: 4rem; max-width: 1360px; }
+[data-testid="stMain"] h1 { font-size: 1.7rem; padding-top: 0; padding-bottom: 0.1rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
+.st-key-large [data-testid="stMetricValue"] { font-size: 1.9rem; line-height: 1.2; }
+.st-key-small [data-testid="stMetricValue"] { font-size: 1.05rem; line-height: 1.3; }
+.st-key-small [data-testid="stMetricLabel"], .st-key-small [data-testid="stMetricLabel"] p { font-size: 0.8rem; }
+.st-key-small { row-gap: 0.3rem; }
+[data-testid="stVerticalBlock"]:has(> .st-key-head), [data-testid="stVerticalBlock"]:has(> * > .st-key-head) {
+    gap: 0.45rem; }
+.st-key-computing, .st-key-failures { gap: 0.4rem; }
+.st-key-computing button, .st-key-failures button, .st-key-waiting button { min-height: 0; }
+.stApp[data-test-script-state="running"] .st-key-start button:focus { cursor: wait; filter: brightness(0.8); }
+.stApp[data-test-script-state="running"] .st-key-start button:focus::after { content: "…"; }
+.st-key-notice:empty { display: none; }
+.st-key-part-learning, .st-key-part-learning [data-testid="stVerticalBlock"] { gap: 0.4rem; }
+.st-key-progress { min-width: min(320px, 100%); }
+@media (min-width: 1100px) { .st-key-axis-row { margin-top: -2.75rem; pointer-events: none; }
+    .st-key-axis-row > * { pointer-events: auto; } }
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
+.st-key-go:has([data-stale="false"]) [data-stale="true"] { display: none; }
 @media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
-@media (max-width: 640px) { [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; } }
+@media (max-width: 640px) {
+    [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
+    .st-key-figures { flex-wrap: wrap !important; }
+    .st-key-figures > [data-testid="stLayoutWrapper"] { flex: 0 0 100% !important; width: 100% !important; }
+    .st-key-large, .st-key-small { width: 100% !important; column-gap: 0.5rem; }
+    .st-key-large > * { width: calc(50% - 0.25rem) !important; flex: none !important; min-width: 0 !important; }
+    .st-key-small > * { width: calc(33.3% - 0.34rem) !important; flex: none !important; min-width: 0 !important; }
+}
 </style>"""
 
 

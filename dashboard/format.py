@@ -4,17 +4,38 @@ import html
 from datetime import UTC, datetime, tzinfo
 
 from slimfed.clients.plain_text import clean
-from slimfed.platform.format import NOTHING, missing, percent, plural, points, sampled, seconds, size
+from slimfed.platform.format import (
+    NOTHING,
+    energy,
+    missing,
+    percent,
+    plural,
+    points,
+    ratio,
+    roughly,
+    sampled,
+    seconds,
+    size,
+)
 
 STATUS_COLORS = {
     "queued": "violet",
-    "created": "gray",
+    "preparing": "gray",
     "running": "blue",
+    "stopping": "orange",
     "done": "green",
     "failed": "red",
     "stopped": "orange",
 }
-STATUS_SIGNS = {"queued": "…", "created": "○", "running": "▶", "done": "✓", "failed": "✕", "stopped": "■"}
+STATUS_SIGNS = {
+    "queued": "…",
+    "preparing": "○",
+    "running": "▶",
+    "stopping": "◧",
+    "done": "✓",
+    "failed": "✕",
+    "stopped": "■",
+}
 UNFINISHED = ("queued", "created", "running")
 SILENCE_SECONDS = 600.0
 """Seconds without heartbeat after which a running job's process is probably gone."""
@@ -70,6 +91,7 @@ __all__ = [
     "UNFINISHED",
     "clock",
     "code",
+    "energy",
     "figure",
     "local",
     "missing",
@@ -77,6 +99,8 @@ __all__ = [
     "plain",
     "plural",
     "points",
+    "ratio",
+    "roughly",
     "sampled",
     "seconds",
     "silent_for",

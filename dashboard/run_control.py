@@ -1,27 +1,25 @@
 """Operations of the pages on runs: start, stop, resume, tags and notes.
 
-The command line starts runs in a separate process (``slimfed run --queue``), so they are checked, queued and computed
-as from a terminal, and continue when the dashboard ends.
+A run is put into the queue here, as ``slimfed run --queue`` does. The queue runner starts it in a separate process, so
+it is checked and computed as from a terminal, and continues when the dashboard ends.
 """
 
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from slimfed.clients.errors import InputError
 from slimfed.dashboard.access import login
 from slimfed.dashboard.source import Source
-from slimfed.platform.job.job import located
+from slimfed.platform.job.job import located, parse_job
 from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import ask_to_stop
 from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
+from slimfed.platform.launch.queueing import queue_job
 from slimfed.platform.store.dashboard_reader import Insight
 
 CHECK_SECONDS = 300
@@ -39,12 +37,17 @@ class Answer:
 
 
 def start(source: Source, document: Mapping[str, Any]) -> Answer:
-    """Check a job and put it into the queue, where it starts at once if no other run is running on this computer."""
-    with tempfile.TemporaryDirectory(prefix="slimfed-job-") as folder:
-        file = Path(folder) / "job.toml"
-        file.touch(mode=0o600)
-        file.write_text(tomli_w.dumps(located(dict(document), Path.cwd())), encoding="utf-8")
-        return _command(source, "run", str(file), "--queue", "--json")
+    """Put a job into the queue, where it starts at once if no other run is running on this computer.
+
+    What needs no model is checked before; the rest when it starts, and what is wrong then is why the run failed.
+    """
+    _ask_who()
+    try:
+        job = parse_job(located(dict(document), Path.cwd()))
+        with source.writing() as store:
+            return Answer(queue_job(store, source.home, source.named, job)[0])
+    except InputError as error:
+        return Answer(None, tuple(str(error).splitlines()))
 
 
 def resume(source: Source, run_id: str) -> Answer:

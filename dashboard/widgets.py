@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from slimfed.dashboard import columns as written_columns
 from slimfed.dashboard import format
 from slimfed.dashboard.csv_file import csv_file
 
@@ -17,6 +18,8 @@ Picture = Literal["png", "svg"]
 PICTURE = "picture"
 _ROW = 35
 _MOST_ROWS = 10
+_MOST_WRITTEN = 10_000
+"""Rows of a table whose numbers are written by slimfed: more take seconds."""
 
 
 def chart(title: str | None, figure: go.Figure, sentence: str, key: str | None = None) -> None:
@@ -55,11 +58,15 @@ def table(
     columns: Mapping[str, Any],
     alt: str,
     whole: pd.DataFrame | None = None,
+    numbers: Mapping[str, written_columns.Written] | None = None,
     **more: Any,
 ) -> Any:
-    """A table with download buttons below; ``whole``: the frame to save, if other than the shown one."""
+    """A table with download buttons below, its numbers as ``columns.written`` has them.
+
+    ``whole``: the frame to save, if other than the shown one. ``numbers``: columns that are written in another way.
+    """
     answer = st.dataframe(
-        frame,
+        written_columns.written(frame, numbers) if len(frame) <= _MOST_WRITTEN else frame,
         key=name,
         hide_index=True,
         width="stretch",

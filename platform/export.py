@@ -130,6 +130,6 @@ def card_figures(run: Any) -> dict[str, str]:
         f"accuracy of the global model on the {run.evaluated_on} split": f"{percent(run.accuracy)} {note}".rstrip(),
         **judged,
         "accuracy of the devices' own models there (mean)": percent(run.device_accuracy_mean),
-        "sparsity of the devices (mean)": percent(run.sparsity),
+        "sparsity of the devices' own models (mean)": percent(run.sparsity),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
     }

@@ -54,6 +54,20 @@ def seconds(value: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def ratio(value: float | None) -> str:
+    """A plain number of three figures: a perplexity, a ratio. 5.83, 41.2, 1,284."""
+    if value is None or missing(value):
+        return NOTHING
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def roughly(value: float) -> str:
+    """An estimated duration in one unit, or two from an hour: 45 s, 3 min, 2 h 05 min, 3 d 4 h."""
+    if value < 59.5:
+        return f"{max(round(value), 1)} s"
+    return f"{round(value / 60)} min" if value < 3570 else seconds(60 * round(value / 60))
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: 912 B, 3.4 MB, 1.2 GB."""
     if count is None or missing(count):
@@ -75,6 +89,7 @@ def energy(joules: float | None) -> str:
     """Joules: 812 J, 3.4 kJ, 1.2 MJ."""
     if joules is None or missing(joules):
         return NOTHING
+    joules = float(joules)
     for unit in ("J", "kJ", "MJ"):
         if joules < 1000:
             return f"{joules:.0f} J" if unit == "J" else f"{joules:.1f} {unit}"

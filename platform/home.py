@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def engine_log(self) -> Path:
+        """The reasons of the choices of the engine, written when the job was checked."""
+        return self.logs / "engine.log"
+
+    @property
     def profile(self) -> Path:
         """Time of every round by phase, a line of JSON each."""
         return self.logs / "profile.jsonl"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.inputs import Digests, data_digests, file_digest, files_digest, model_digests, of_hub
+from slimfed.clients.models.location import model_folder
 from slimfed.clients.spec import ModelSpec
 from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job
@@ -172,8 +173,6 @@ def _difference(before: Any, now: Any) -> str:
 
 def _fields(job: Job) -> dict[str, dict[str, Any]]:
     """The fields of the model's configuration files."""
-    from slimfed.clients.models.loading import model_folder  # brings torch
-
     folder = model_folder(job.model)
     found = {}
     for name in _BY_FIELD if folder is not None else ():

@@ -6,6 +6,7 @@ from sys import float_info
 from typing import Any
 
 from slimfed.platform.store.reader import Reader
+from slimfed.platform.under_way import as_json, state_of
 
 MEASURES = ("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu")
 """Measures of the global model beside its accuracy; None if not applicable to the task."""
@@ -29,8 +30,11 @@ def counts(row: Any) -> dict[str, int | None]:
     return {name: getattr(row, name, None) for name in ("examples", "test_examples")}
 
 
-def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[str, Any]:
-    """The object for one run. ``run``: a row of ``Reader.runs`` or ``Reader.find_run``.
+def run_summary(run: Any, seconds_per_round: float | None, store: str, progress: Any = None) -> dict[str, Any]:
+    """The object for one run. ``run``: a row of ``Reader.runs`` or ``Reader.find_run``; ``progress``: its row, if any.
+
+    ``state``: the status, or "preparing" or "stopping"; ``progress``: where it is at this moment, null unless a process
+    computes it.
 
     ``rounds``: those finished. ``accuracy``: the pruned global model on the test split, on ``examples`` of its
     ``test_examples`` (null in runs of older versions: on all); ``device_accuracy_mean``: the devices' own pruned
@@ -44,6 +48,8 @@ def run_summary(run: Any, seconds_per_round: float | None, store: str) -> dict[s
     return {
         "run_id": run.id,
         "status": run.status,
+        "state": state_of(run, progress),
+        "progress": as_json(run, progress),
         "rounds": run.rounds_done,
         "devices": run.devices,
         "accuracy": run.accuracy,
@@ -76,4 +82,5 @@ def run_summaries(runs: Iterable[Any], reader: Reader, store: str) -> list[dict[
     """The same for several runs, with one query for all of them."""
     rows = list(runs)
     medians = reader.seconds_per_round([run.id for run in rows])
-    return [run_summary(run, medians.get(run.id), store) for run in rows]
+    progress = reader.progress([run.id for run in rows if run.status == "running"])
+    return [run_summary(run, medians.get(run.id), store, progress.get(run.id)) for run in rows]

@@ -54,7 +54,8 @@ def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: 
 
 def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
     """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
-    settings, recorder = context.settings, context.recorder
+    settings, recorder, progress = context.settings, context.recorder, context.progress
+    progress.enter("waiting")
     by_node = distribute(context, fleet, plan, grid)
     central = settings.task.privacy.kind == "central"
     rules = ValidationRules(
@@ -79,6 +80,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
         return oversize(message.content, len(part), settings.task.message_mb)
 
     parts = {node: message_parts(own, settings.task.cohort_size) for node, own in by_node.items() if node != NO_NODE}
+    progress.send([_first(part) for own in parts.values() for part in own], len(by_node.get(NO_NODE, ())))
     replies = stream_replies(grid, parts, message, settings.reply_seconds, recorder.stop_requested, refusal)
     nodes: dict[int, int] = {}
     phases: dict[str, float] = {}
@@ -89,6 +91,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
             break
         with watch.phase("judge"):
             validation.receive(answer.reply, _devices(answer.part), answer.seconds)
+            progress.receive(_first(answer.part), len(answer.part))
             node = answer.reply.metadata.src_node_id
             nodes[node] = len(by_node[node])
             for phase, seconds in _phases(answer.reply, answer.seconds).items():
@@ -113,6 +116,11 @@ def distribute(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid) -
 def quorum(context: RunContext, fleet: Fleet) -> int:
     """Number of devices whose updates a round needs: ``deadlines.quorum`` of all, and at least one."""
     return max(1, math.ceil(context.settings.quorum * len(fleet.devices)))
+
+
+def _first(plans: Sequence[Plan]) -> int:
+    """The first device of a message, which no other message of the round has."""
+    return plans[0].assignment.device
 
 
 def _devices(plans: Sequence[Plan]) -> Collection[int]:

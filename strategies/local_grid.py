@@ -4,7 +4,7 @@ The same ClientApp and strategy run on it as on Flower's runtimes; only the tran
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -16,13 +16,19 @@ from slimfed.clients.clientapp import serve
 
 
 class LocalGrid(Grid):
-    """``nodes`` nodes with ids 1.., served by ``executor`` (spawned processes), or in turn if there is none."""
+    """``nodes`` nodes with ids 1.., served by ``executor`` (spawned processes), or in turn if there is none.
 
-    def __init__(self, nodes: int, executor: Executor | None = None) -> None:
+    ``config``: the configuration of each.
+    """
+
+    def __init__(
+        self, nodes: int, executor: Executor | None = None, config: Mapping[str, object] | None = None
+    ) -> None:
         # Flower asks for these when a message is made; a SuperLink would have set them.
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 0, 0, 0
         self._nodes = list(range(1, nodes + 1))
         self._executor = executor
+        self._config = config
         self._sent: dict[str, tuple[Message, Future[RecordDict] | None]] = {}
 
     def set_run(self, run: Any) -> None:
@@ -49,7 +55,7 @@ class LocalGrid(Grid):
         for message in messages:
             message_id = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = message_id
-            future = self._executor.submit(serve, message.content) if self._executor else None
+            future = self._executor.submit(serve, message.content, self._config) if self._executor else None
             self._sent[message_id] = (message, future)
             ids.append(message_id)
         return ids
@@ -60,7 +66,7 @@ class LocalGrid(Grid):
         for message_id in [each for each in self._sent if each in set(message_ids)]:
             message, future = self._sent.get(message_id, (None, None))
             if message is not None and (future is None or future.done()):
-                content = future.result() if future else serve(message.content)
+                content = future.result() if future else serve(message.content, self._config)
                 replies.append(Message(content, reply_to=message))
                 del self._sent[message_id]
                 if self._executor is None:

@@ -25,6 +25,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
     the last finished round; its checkpoint is.
     """
     settings, started, watch = context.settings, time.monotonic(), Stopwatch()
+    context.progress.begin(number, len(fleet.devices))
 
     # 1. Plan: the agent chooses an arm for every device; the global adapter is rounded to the precision of messages.
     with watch.phase("plan"):
@@ -36,6 +37,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
     attempt = send_until_quorum(context, fleet, plan, grid, watch)
     nodes, node_phases, disclosures = attempt.nodes, attempt.node_phases, attempt.disclosures
 
+    context.progress.enter("aggregating")
     with watch.phase("aggregate"):
         # 3. Reward: the agents observe the rewards of their arms.
         with watch.phase("reward"):
@@ -66,13 +68,15 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
 
     # 8. Evaluate the global model in its own structure.
     with watch.phase("evaluate"):
-        due = evaluates(settings, number)
+        if due := evaluates(settings, number):
+            context.progress.enter("evaluating")
         examples = evaluated_examples(settings, number)
         evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure, examples) if due else None
         last = number == settings.task.training.rounds
         held_out = context.evaluator.held_out(fleet.adapter, fleet.structure) if last else None
 
     # 9. Record the round with its checkpoint.
+    context.progress.enter("recording")
     phases = {"server": watch.seconds, "nodes": node_phases}
     measures = RoundMeasures(evaluation, held_out, error, disclosures, seconds, started, nodes, phases)
     record = round_record(settings, fleet, number, outcome, measures)

@@ -1,11 +1,12 @@
 """Values that all rounds of a run share, and values that the steps of one round pass on. All are read-only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slimfed.clients.adapter import Adapter
 from slimfed.strategies.accumulation import RoundAccumulator
 from slimfed.strategies.planning import Plan
+from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.roster import Roster
@@ -19,7 +20,7 @@ class RunContext:
 
     ``forecast``: None unless the clock is virtual. ``roster``: which real node hosts which device; None if devices are
     simulated, so that any node can serve any device. ``examples``: training texts of every device, if the server has
-    divided the text; None if only the devices know them.
+    divided the text; None if only the devices know them. ``progress`` is told what is under way.
     """
 
     settings: StrategySettings
@@ -30,6 +31,7 @@ class RunContext:
     optimizer: ServerOptimizer
     roster: Roster | None
     examples: Mapping[int, int] | None = None
+    progress: RunProgress = field(default_factory=RunProgress)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.strategies.planning import evaluated_examples
+from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Baseline, Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.round_loop import run_round
@@ -34,16 +35,19 @@ class FedSlim(Strategy):
         evaluator: Evaluator,
         forecast: Forecast | None = None,
         examples: Mapping[int, int] | None = None,
+        progress: RunProgress | None = None,
     ) -> None:
         """``forecast``: times of arms for agents that foresee (``Bandit.foresees``); not needed by other agents.
 
-        ``examples``: training texts by device, if the server knows them.
+        ``examples``: training texts by device, if the server knows them. ``progress`` is told what is under way.
         """
         fleet.precision = settings.task.messages.precision
         optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
         roster = Roster(len(fleet.devices)) if settings.real else None
         self.fleet = fleet
-        self.context = RunContext(settings, clock, recorder, evaluator, forecast, optimizer, roster, examples)
+        self.context = RunContext(
+            settings, clock, recorder, evaluator, forecast, optimizer, roster, examples, progress or RunProgress()
+        )
 
     def start(  # type: ignore[override]  # the fleet holds the arrays, the settings the rest
         self, grid: Grid, first_round: int | None = None
@@ -54,6 +58,7 @@ class FedSlim(Strategy):
         nodes) or ``StopRequestedError``; the records are then those of the last finished round.
         """
         settings, recorder = self.context.settings, self.context.recorder
+        self.context.progress.enter("waiting")
         wait_for_nodes(grid, settings.nodes, settings.reply_seconds, recorder.stop_requested)
         if self.fleet.round == 0:
             self._begin()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import slimfed
 from slimfed.clients.export.manifest import Manifest
 from slimfed.clients.inputs import check_inputs, inputs_digest
-from slimfed.clients.models.loading import model_folder
+from slimfed.clients.models.location import model_folder
 from slimfed.clients.spec import ModelSpec
 from slimfed.platform.cli import app
 from slimfed.platform.fleet import profiles
@@ -264,7 +264,7 @@ def test_a_model_of_a_hub_that_is_not_in_the_cache_yet_is_no_change(
     spec = job.model.model_copy(update={"path": "somebody/some-model", "revision": "main"})
     job = job.model_copy(update={"model": spec})
     cached = read_inputs(place.job())
-    monkeypatch.setattr("slimfed.clients.models.loading.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     folder = RunFolder(tmp_path)
     pin_inputs(folder, cached)
     missing = read_inputs(job)

@@ -1,6 +1,6 @@
 """Completions of test prompts by a language model, and their comparison with references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +51,14 @@ def complete(
     max_new_tokens: int,
     dtype: torch.dtype = torch.float32,
     rows: int | None = None,
+    done: Callable[[int], object] = lambda _prompts: None,
 ) -> list[str]:
     """Greedy completions of each prompt by ``model``, to its end token or ``max_new_tokens``, in order.
 
     Prompts of similar length share a batch, padded on the left; keys and values are kept from step to step. Completions
     do not depend on the batches but for rounding. ``rows``: most prompts in a batch; default: by the device and its
     free memory (:func:`prompts_at_once`). The batches of a call have equal sizes, to within one prompt.
+    ``done`` is called with the number of prompts after every batch.
     """
     device = next(model.parameters()).device
     config = GenerationConfig(
@@ -77,6 +79,7 @@ def complete(
             texts = tokenizer.batch_decode(made[:, ids.shape[1] :].cpu(), skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
                 written[place] = text.strip()
+            done(len(places))
     return written
 
 

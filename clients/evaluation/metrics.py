@@ -1,6 +1,6 @@
 """Measures of a model on labelled text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,14 @@ def evaluate(
     tokens: int | None = None,
     dtype: torch.dtype = torch.float32,
     rows: np.ndarray | None = None,
+    done: Callable[[int], object] = lambda _rows: None,
 ) -> Evaluation:
     """Mean loss and accuracy of ``model`` on ``rows`` of ``split`` (default: all), without gradients.
 
     Classification counts labels, and gets macro-F1 and calibration error, too; causal-lm counts target tokens (those
     after a prompt), each equally. The result does not depend on ``tokens``, those in a batch (default:
-    :func:`pass_tokens`), but for rounding. ``dtype`` other than float32 computes under autocast. The model's mode is
-    restored.
+    :func:`pass_tokens`), but for rounding. ``dtype`` other than float32 computes under autocast. ``done`` is
+    called with the number of rows after every batch. The model's mode is restored.
     """
     device = next(model.parameters()).device
     rows = np.arange(len(split)) if rows is None else rows
@@ -47,6 +48,7 @@ def evaluate(
                 else:
                     found = count(model(**there, **without_cache(model)).logits, labels.to(device))
                 tally = found if tally is None else tally + found
+                done(len(labels))
     finally:
         model.train(was_training)
     if tally is None:

@@ -36,7 +36,7 @@ def card(
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",
         "longest text": f"{manifest.data.max_length} tokens in training",
-        "sparsity": f"{source.sparsity:.1%} of the prunable parameters",
+        "sparsity of this model": f"{source.sparsity:.1%} of the prunable parameters",
         "run": f"{source.run} ({source.method}, seed {source.seed}), after round {source.round}",
         "exported": source.created,
         "with": ", ".join(f"{name} {version}" for name, version in source.versions.items()),

@@ -1,15 +1,11 @@
 """Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -25,14 +21,10 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.models.location import ModelSource, builtin_models, locate, with_adapter
 from slimfed.clients.seeds import derive
-from slimfed.clients.sources.hub import ask_hub, is_local
-from slimfed.clients.sources.safe_paths import check_inside
 from slimfed.clients.spec import ModelSpec
 
-BUILTIN = "builtin:"
-_WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
-_ADAPTER = "adapter_config.json"
 _DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # names in configurations, at any depth
 
 
@@ -57,20 +49,6 @@ class LoadedModel:
         return int(self.tokenizer.pad_token_id)  # load_model makes sure there is one
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Location of the files, and arguments of ``from_pretrained``."""
-
-    name: str
-    path: str
-    options: dict[str, Any]
-
-
-def builtin_models() -> list[str]:
-    """Names of the models that slimfed ships."""
-    return sorted(BUILTIN + folder.name for folder in _WEIGHTS.iterdir() if (folder / "config.json").is_file())
-
-
 def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> LoadedModel:
     """Load ``spec`` for its task.
 
@@ -80,7 +58,7 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
 
     Raises :class:`InputError` if it cannot be loaded; within seconds if the hub does not answer.
     """
-    source = _locate(spec)
+    source = locate(spec)
     with quiet():
         tokenizer = _load_tokenizer(source)
         config = _load_config(source, spec, labels, tokenizer)
@@ -96,75 +74,7 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     return LoadedModel(model, tokenizer, names, head, positions)
 
 
-def model_folder(spec: ModelSpec) -> Path | None:
-    """The folder on this machine that the model's files are in; None if a hub's cache has no copy of it."""
-    if spec.path.startswith(BUILTIN):
-        return _WEIGHTS / spec.path.removeprefix(BUILTIN)
-    if is_local(spec.path):
-        return Path(spec.path).expanduser()
-    config = try_to_load_from_cache(spec.path, "config.json", revision=spec.revision or "main")
-    return Path(config).parent if isinstance(config, str) else None
-
-
-def _locate(spec: ModelSpec) -> _Source:
-    options: dict[str, Any] = {"trust_remote_code": False}
-    if spec.path.startswith(BUILTIN):
-        if spec.path not in builtin_models():
-            raise InputError(f'model.path = "{spec.path}" is not built in; valid are {", ".join(builtin_models())}')
-        return _Source(spec.path, str(_WEIGHTS / spec.path.removeprefix(BUILTIN)), options)
-    if is_local(spec.path):
-        folder = Path(spec.path).expanduser()
-        _check_folder(spec.path, folder)
-        return _Source(spec.path, str(folder), {**options, "local_files_only": True})
-    unreachable = ask_hub("model", "model.path", spec.path, spec.revision) == "unreachable"
-    options |= {"revision": spec.revision or "main", "local_files_only": unreachable}
-    return _Source(spec.path, spec.path, options)
-
-
-def _check_folder(name: str, folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f'model.path = "{name}": there is no such folder')
-    if (folder / _ADAPTER).exists():
-        raise _with_adapter(name)
-    if not (folder / "config.json").is_file():
-        raise InputError(f'model.path = "{name}" has no config.json: give a folder written by save_pretrained')
-    for file in folder.iterdir():
-        check_inside(folder, file, "model.path")
-    _check_index(name, folder)
-    if not any(folder.glob("*.safetensors")):
-        pickled = next(folder.glob("*.bin"), None)
-        found = f"only {pickled.name}, which is pickled and never read" if pickled else "none"
-        raise InputError(
-            f'model.path = "{name}" needs its weights as .safetensors, found {found}: '
-            "load the model where you trust it and call save_pretrained again"
-        )
-
-
-def _check_index(name: str, folder: Path) -> None:
-    """Weights in several files: the index may name files of the folder only."""
-    for index in folder.glob("*.safetensors.index.json"):
-        try:
-            files = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f'model.path = "{name}": {index.name} cannot be read: {error!r:.100}') from None
-        for file in files:
-            if not isinstance(file, str) or Path(file).name != file or not (folder / file).is_file():
-                raise InputError(
-                    f'model.path = "{name}": {index.name} names {file!r:.100}, which is no file of the folder; '
-                    "call save_pretrained again"
-                )
-
-
-def _with_adapter(name: str) -> InputError:
-    """transformers would load the adapter on top of the weights, or on top of another base that it names."""
-    return InputError(
-        f'model.path = "{name}" has a PEFT adapter ({_ADAPTER}), and whether the model is meant with or without it is '
-        "not known: merge it into the weights and save them (PEFT's merge_and_unload, then save_pretrained), or remove "
-        "the adapter's files"
-    )
-
-
-def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -182,7 +92,7 @@ def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
 
 
 def _load_config(
-    source: _Source, spec: ModelSpec, labels: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase
+    source: ModelSource, spec: ModelSpec, labels: Sequence[str] | None, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source.path, **source.options)
@@ -212,14 +122,14 @@ def _load_config(
 
 
 def _load_weights(
-    source: _Source, spec: ModelSpec, config: PreTrainedConfig, seed: int
+    source: ModelSource, spec: ModelSpec, config: PreTrainedConfig, seed: int
 ) -> tuple[PreTrainedModel, set[str]]:
     """The model, and the names of parameters that the checkpoint did not fill."""
     auto = AutoModelForSequenceClassification if spec.task == "classification" else AutoModelForCausalLM
     try:
         where = {name: value for name, value in source.options.items() if name != "trust_remote_code"}
         if find_adapter_config_file(source.path, **where) is not None:
-            raise _with_adapter(source.name)
+            raise with_adapter(source.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "head"))
             model, info = auto.from_pretrained(
@@ -250,7 +160,7 @@ def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
 
 
 def _check(
-    source: _Source,
+    source: ModelSource,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     missing: set[str],
@@ -278,7 +188,7 @@ def _positions(config: PreTrainedConfig) -> int | None:
     return int(limit) - offset
 
 
-def _unreadable(source: _Source, what: str, error: Exception) -> InputError:
+def _unreadable(source: ModelSource, what: str, error: Exception) -> InputError:
     if source.options.get("local_files_only") and "revision" in source.options:
         return InputError(
             f'model.path = "{source.name}" is not a folder here, the hub cannot be reached, and the local cache has no '

@@ -48,7 +48,13 @@ class ModelEvaluator:
         rows = np.arange(len(self.test)) if rows is None else rows
         tokens = pass_tokens(model, model.device, self.test, rows)
         least = int(self.test.lengths[rows].max(initial=1))
-        return with_smaller(lambda size: evaluate(model, self.test, size, self.dtype, rows), tokens, least)
+        meter, before = self.context.meter, self.context.meter.rows_done
+
+        def measured(size: int) -> Evaluation:
+            meter.rows_done = before
+            return evaluate(model, self.test, size, self.dtype, rows, meter.evaluate)
+
+        return with_smaller(measured, tokens, least)
 
     def one(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The model of one device on ``rows`` of the test split; None: on all of it."""
@@ -58,7 +64,13 @@ class ModelEvaluator:
         """What ``model`` writes for ``prompts``. Fewer at once are tried if memory does not suffice."""
         tokenizer, longest = self.context.base.tokenizer, self.context.task.generate.max_new_tokens
         rows = prompts_at_once(model, prompts, longest)
-        return with_smaller(lambda size: complete(model, tokenizer, prompts, longest, self.dtype, size), rows)
+        meter = self.context.meter
+
+        def written(size: int) -> list[str]:
+            meter.expect(len(prompts), "prompts")
+            return complete(model, tokenizer, prompts, longest, self.dtype, size, meter.evaluate)
+
+        return with_smaller(written, rows)
 
     def many(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
         """The models of ``updates`` on the same ``rows``, in cohorts if possible."""
@@ -73,7 +85,10 @@ class ModelEvaluator:
     def _one_pass(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
         """Evaluations of ``updates`` by one pass, or by two passes over halves if memory does not suffice."""
 
+        before = self.context.meter.rows_done
+
         def measured() -> list[Evaluation]:
+            self.context.meter.rows_done = before
             return evaluate_cohort(self.context, updates, self.test, rows)
 
         if len(updates) == 1:
@@ -85,5 +100,6 @@ class ModelEvaluator:
                 raise
             _log.warning("%d models at once do not fit into memory, two halves are measured: %s", len(updates), error)
         make_room()
+        self.context.meter.rows_done = before
         half = (len(updates) + 1) // 2
         return self._one_pass(updates[:half], rows) + self._one_pass(updates[half:], rows)

@@ -22,10 +22,12 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.inputs import check_inputs
 from slimfed.clients.messages.records import Orders
+from slimfed.clients.meter import Meter
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
-from slimfed.clients.models.loading import BUILTIN, LoadedModel, load_model
+from slimfed.clients.models.loading import LoadedModel, load_model
+from slimfed.clients.models.location import BUILTIN
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.identity import HostedDevice
 from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, UpdateTransform, Upload
@@ -64,10 +66,10 @@ class NodeRuntime:
     prompts: Prompts | None
     held_out: TextSplit | None = None
 
-    def serve(self, orders: Orders, watch: Stopwatch) -> list[Update | Failure]:
+    def serve(self, orders: Orders, watch: Stopwatch, meter: Meter | None = None) -> list[Update | Failure]:
         """Train the assigned devices and prepare their updates for sending; one result for each device, in order.
 
-        ``watch`` counts time by phase. The steps:
+        ``watch`` counts time by phase, ``meter`` work that is done. The steps:
 
         1. put the residual, which is the same for all devices, into the base that they share;
         2. give each device its work: its part of the adapter, and its data;
@@ -75,7 +77,7 @@ class NodeRuntime:
         4. transform what was learnt, step by step, into what is sent.
         """
         base, orders = self._with_residual(orders)
-        context = DeviceContext(base, self.blueprint, self.task, watch)
+        context = DeviceContext(base, self.blueprint, self.task, watch, meter or Meter())
         results = train(context, self._work(orders))
         updates = [result for result in results if isinstance(result, Update)]
         for transform in self._transforms(context):
@@ -115,22 +117,28 @@ class NodeRuntime:
             transforms.append(Quantise(task.messages.precision))
         return transforms
 
-    @property
-    def _evaluator(self) -> ModelEvaluator:
-        return ModelEvaluator(DeviceContext(self.base, self.blueprint, self.task), self.test)
+    def _evaluator(self, meter: Meter | None = None) -> ModelEvaluator:
+        return ModelEvaluator(
+            DeviceContext(self.base, self.blueprint, self.task, Stopwatch(), meter or Meter()), self.test
+        )
 
     def evaluate(self, adapter: Adapter, structure: Structure, rows: np.ndarray | None = None) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` in that shape, on ``rows`` of the test split (or all)."""
-        return self._evaluator.one(adapter, structure, rows)
+        return self._evaluator().one(adapter, structure, rows)
 
-    def examine(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+    def examine(
+        self, adapter: Adapter, structure: Structure, examples: int = 0, meter: Meter | None = None
+    ) -> Evaluation:
         """As :meth:`evaluate` on ``examples`` of the test split, and of completions, if the test split has prompts.
 
         The examples are a sample by the run's seed, the same in every call, proportional by label; 0: all.
+        ``meter`` counts those that are done.
         """
-        evaluator = self._evaluator
+        meter = meter or Meter()
+        evaluator = self._evaluator(meter)
         model = with_room(lambda: evaluator.model(adapter, structure))
         rows = self._examined(examples)
+        meter.expect(len(rows))
         found = replace(evaluator.measure(model, rows), test_examples=len(self.test))
         if self.prompts is None:
             return found

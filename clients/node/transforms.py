@@ -59,6 +59,7 @@ class EvaluateModels:
     def evaluated(self, updates: list[Update], devices: Set[int]) -> list[Update]:
         """Each update, with an evaluation in its report if it is of one of ``devices``."""
         own = [update for update in updates if update.device in devices]
+        self.evaluator.context.meter.expect(len(own) * len(self.rows))
         found = dict(zip((update.device for update in own), self.evaluator.many(own, self.rows), strict=True))
         return [update.with_report(evaluation=found.get(update.device)) for update in updates]
 

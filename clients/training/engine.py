@@ -83,14 +83,19 @@ def _flushing_denormals() -> Iterator[None]:
 
 def _attempt(context: DeviceContext, work: CohortWork, size: int) -> tuple[list[Update | Failure], int]:
     """Results of the devices of ``work``, and the size of the cohorts after it."""
+    meter, before = context.meter, context.meter.trained
     try:
-        return list(_one_pass(context, work)), size
+        updates: list[Update | Failure] = list(_one_pass(context, work))
+        meter.trained = before + len(work)  # fractions of steps do not add up exactly
+        return updates, size
     except Exception as error:
         cause, starved = _in_words(error), is_out_of_memory(error)
         if len(work) == 1:
             device = work.assignments[0].device
             _log.warning("device %d failed: %s", device, cause, exc_info=not starved)
+            meter.trained = before + 1
             return [Failure(device, cause)], size
+    meter.trained = before
     make_room()  # out of memory in a kernel can appear as another error
     half = (len(work) + 1) // 2
     _log.warning("a cohort of %d devices failed, two halves are tried: %s", len(work), cause)

@@ -47,6 +47,7 @@ def train_device(context: DeviceContext, work: DeviceWork) -> Update:
             if step in events:
                 session.prune(work.scores, events[step])
             session.step(next(batches), step)
+            context.meter.train(1 / assignment.local_steps)
         loss_after = session.mean_loss(data.probe)
     learnt = session.method.closed(session.adapted.read(), assignment.rank)
     report = Report(

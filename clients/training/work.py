@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from slimfed.clients.adapter import Adapter
+from slimfed.clients.meter import Meter
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import TaskSpec
 from slimfed.clients.stopwatch import Stopwatch
@@ -30,12 +31,16 @@ def counted_shape(task: TaskSpec, batch: Batch) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DeviceContext:
-    """Shared by all devices: the frozen base, its blueprint, the run's task. ``watch`` counts time by phase."""
+    """Shared by all devices: the frozen base, its blueprint, the run's task.
+
+    ``watch`` counts time by phase, ``meter`` work that is done.
+    """
 
     base: LoadedModel
     blueprint: Blueprint
     task: TaskSpec
     watch: Stopwatch = field(default_factory=Stopwatch)
+    meter: Meter = field(default_factory=Meter)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -35,9 +35,9 @@ def target_frame(comparison: Comparison, names: Mapping[str, str]) -> pd.DataFra
             "wall_seconds": result.prices["wall_seconds"].mean,
             "megabytes": _scaled(result.prices["bytes"].mean, 1e-6),
             "joules": result.prices["joules"].mean,
-            "final": _scaled(result.final.mean, 100),
-            "best": _scaled(result.best.mean, 100),
-            "sparsity": _scaled(result.sparsity.mean, 100),
+            "final": result.final.mean,
+            "best": result.best.mean,
+            "sparsity": result.sparsity.mean,
         }
         for result in comparison.groups
     ]
@@ -45,11 +45,11 @@ def target_frame(comparison: Comparison, names: Mapping[str, str]) -> pd.DataFra
 
 
 def budget_frame(comparison: Comparison, names: Mapping[str, str]) -> pd.DataFrame:
-    """Quality-under-Budget: one line a group, one column a cost; quality in %."""
+    """Quality-under-Budget: one line a group, one column a cost."""
     return pd.DataFrame(
         [
             {"group": _named(result.group.courses, names)}
-            | {str(bought.cost): _scaled(bought.quality.mean, 100) for bought in result.budgets}
+            | {str(bought.cost): bought.quality.mean for bought in result.budgets}
             for result in comparison.groups
         ]
     )

@@ -43,17 +43,22 @@ class Line:
 
 
 def accuracy(
-    rounds: pd.DataFrame, axis: Axis, counted: str = "test examples", references: Mapping[str, float] | None = None
+    rounds: pd.DataFrame,
+    axis: Axis,
+    counted: str = "test examples",
+    references: Mapping[str, float] | None = None,
+    pruned_until: int | None = None,
 ) -> go.Figure:
     """Accuracy of the pruned global model, and mean accuracy of the devices' own, by round or virtual time.
 
-    ``references``: accuracies in [0, 1] that are drawn across, by what they are called.
+    ``references``: accuracies in [0, 1] that are drawn across, by what they are called. ``pruned_until``: the last
+    round of the pruning window, which is shaded.
     """
     lines = (
         Line("accuracy", "Global model", BLUE, of_global=True),
         Line("device_accuracy_mean", "Devices' own, mean", VERMILLION, "dot"),
     )
-    figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%")
+    figure = _curves(rounds, lines, axis, scale=100.0, hover="%{y:.1f}%", pruned_until=pruned_until)
     for place, (name, share) in enumerate((references or {}).items()):
         figure.add_hline(
             y=100 * share,
@@ -65,18 +70,23 @@ def accuracy(
     return figure
 
 
-def loss(rounds: pd.DataFrame, axis: Axis) -> go.Figure:
-    """Loss of the global model on the test split, and the fleet's mean training loss, by round or virtual time."""
+def loss(rounds: pd.DataFrame, axis: Axis, pruned_until: int | None = None) -> go.Figure:
+    """Loss of the global model on the test split, and the fleet's mean training loss, by round or virtual time.
+
+    ``pruned_until``: as in :func:`accuracy`.
+    """
     lines = (
         Line("loss", "Global model, test", BLUE, of_global=True),
         Line("train_loss", "Devices, training", VERMILLION, "dot"),
     )
-    figure = _curves(rounds, lines, axis, scale=1.0, hover="%{y:.3f}")
+    figure = _curves(rounds, lines, axis, scale=1.0, hover="%{y:.3f}", pruned_until=pruned_until)
     figure.update_yaxes(title_text="Loss (nats)")
     return figure
 
 
-def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: float, hover: str) -> go.Figure:
+def _curves(
+    rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: float, hover: str, pruned_until: int | None
+) -> go.Figure:
     longest = float(rounds["virtual_clock"].max()) if len(rounds) else 0.0
     places = axis_places(rounds, axis, longest)
     figure, notes = go.Figure(), samples(rounds)
@@ -95,7 +105,25 @@ def _curves(rounds: pd.DataFrame, lines: Sequence[Line], axis: Axis, scale: floa
         )
     finish(figure, LINE_HEIGHT)
     axis_title(figure, axis, longest, rounds["round"])
+    _shade_pruning(figure, rounds["round"], places, pruned_until)
     return figure
+
+
+def _shade_pruning(figure: go.Figure, numbers: pd.Series, places: pd.Series, until: int | None) -> None:
+    """Shade the rounds in which devices are pruned, up to round ``until``: dips of the curves are due to that."""
+    inside = places[numbers <= (until or 0)]
+    if inside.empty:
+        return
+    figure.add_vrect(
+        x0=inside.min(),
+        x1=inside.max(),
+        fillcolor="#8C8C8C",
+        opacity=0.14,
+        layer="below",
+        line_width=0,
+        annotation={"text": "pruning", "font": {"size": 11}, "yanchor": "bottom"},
+        annotation_position="bottom left",
+    )
 
 
 def device_history(frame: pd.DataFrame) -> go.Figure:

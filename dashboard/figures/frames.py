@@ -6,6 +6,7 @@ Missing numbers are NaN. Shares stay in [0, 1], times in seconds.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 
 from slimfed.dashboard import format
 from slimfed.platform.store.reader import HeatMap
+from slimfed.platform.under_way import state_of
 
 RUN_COLUMNS = (
     "id",
     "name",
+    "sweep",
     "method",
     "status",
     "rounds_done",
@@ -68,15 +71,38 @@ SLOWEST_COLUMNS = ("round", "device", "class", "seconds", "download", "compute",
 EVENT_COLUMNS = ("at", "round", "device", "kind", "cause", "remedy")
 
 
-def runs_frame(rows: Iterable[Any], zone: tzinfo = UTC) -> pd.DataFrame:
-    """One line a run, in the order given, with start times in the reader's zone (creation, if it never started)."""
-    frame = _frame(rows, (*RUN_COLUMNS, "created_at"))
+def runs_frame(
+    rows: Iterable[Any], zone: tzinfo = UTC, progress: Mapping[str, Any] = MappingProxyType({})
+) -> pd.DataFrame:
+    """One line a run, in the order given, with start times in the reader's zone (creation, if it never started).
+
+    ``progress``: rows of runs that are computed, by id; ``status`` is the state by both (``under_way.state_of``).
+    """
+    frame = _frame(rows, (*RUN_COLUMNS, "created_at", "stop_requested"))
+    frame["stop_requested"] = frame["stop_requested"].eq(True)
+    frame["status"] = [state_of(row, progress.get(row.id)) for row in frame.itertuples()]
     started = frame["started_at"].where(frame["started_at"].notna(), frame["created_at"])
     frame["started_at"] = pd.to_datetime([format.local(moment, zone) for moment in started], utc=True).tz_convert(zone)
     for column in ("course", "tags"):
         frame[column] = [value if isinstance(value, list) else [] for value in frame[column]]
     frame["notes"] = [value if isinstance(value, str) else "" for value in frame["notes"]]
-    return frame[list(RUN_COLUMNS)]
+    return _grouped(frame)[list(RUN_COLUMNS)]
+
+
+def _grouped(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a sweep one below the other, where the newest of them stands, under their differing values alone."""
+    sweeps = [sweep if isinstance(sweep, str) else "" for sweep in frame["sweep"]]
+    names = [_within(name, sweep) for name, sweep in zip(frame["name"], sweeps, strict=True)]
+    first: dict[str, int] = {}
+    places = [first.setdefault(sweep, place) if sweep else place for place, sweep in enumerate(sweeps)]
+    frame = frame.assign(sweep=sweeps, name=names, place=places)
+    return frame.sort_values("place", kind="stable", ignore_index=True)
+
+
+def _within(name: Any, sweep: str) -> Any:
+    """The name of a run without that of its sweep, which its own column shows."""
+    inner = name.removeprefix(sweep).lstrip(" :,") if sweep and isinstance(name, str) else ""
+    return inner or name
 
 
 def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFrame:
@@ -226,15 +252,6 @@ def classes(frame: pd.DataFrame) -> list[str]:
     if frame.empty:
         return []
     return list(frame.groupby("class")["device"].min().sort_values(kind="stable").index)
-
-
-def remaining_seconds(rounds: pd.DataFrame, planned: int) -> float | None:
-    """Estimated wall seconds to the end, by the median of the rounds after the first; None before a round."""
-    took = rounds.loc[rounds["round"] > 0, "wall_seconds"]
-    if took.empty:
-        return None
-    left = planned - int(rounds["round"].max())
-    return max(left, 0) * float((took.iloc[1:] if len(took) > 1 else took).median())
 
 
 def tally(kinds: Mapping[str, int]) -> str:

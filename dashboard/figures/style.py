@@ -62,7 +62,7 @@ def axis_title(figure: go.Figure, axis: Axis, longest: float, rounds: pd.Series)
     elif axis == "time":
         figure.update_xaxes(title_text=f"Virtual time ({time_unit(longest).name})", rangemode="tozero")
     else:
-        figure.update_xaxes(title_text="Sent both ways (MB)", rangemode="tozero")
+        figure.update_xaxes(title_text="Traffic (MB)", rangemode="tozero")
 
 
 def folded(name: str, width: int = 11) -> str:

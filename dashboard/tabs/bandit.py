@@ -7,6 +7,7 @@ import streamlit as st
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
+from slimfed.dashboard.columns import number
 from slimfed.dashboard.figures import bandit_boxes, frames
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import parse_job
@@ -19,11 +20,11 @@ EVERYBODY = "All devices"
 ONE = "One device"
 
 _COLUMNS = {
-    "low": st.column_config.NumberColumn("Pruning step from", format="%.1f%%"),
-    "high": st.column_config.NumberColumn("to", format="%.1f%%"),
+    "low": number("Pruning step", "Pruning step from"),
+    "high": st.column_config.NumberColumn("to"),
     "rank": st.column_config.TextColumn("Rank"),
     "pulls": st.column_config.NumberColumn("Pulls", format="%d"),
-    "reward": st.column_config.NumberColumn("Mean reward", format="%.4f"),
+    "reward": number("Reward", "Mean reward"),
 }
 
 
@@ -59,11 +60,10 @@ def show(source: Source, run: Any) -> None:
         boxes = frame.assign(rank=[", ".join(map(str, ranks)) for ranks in frame["ranks"]]).drop(columns="ranks")
         boxes = boxes.sort_values("reward", ascending=False)[list(_COLUMNS)]
         widgets.table(
-            boxes.assign(low=100 * boxes["low"], high=100 * boxes["high"]),
+            boxes,
             f"pulls of {run.id}",
             _COLUMNS,
             "Table of boxes, the best rewarded first",
-            whole=boxes,
         )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from slimfed.dashboard import format, widgets
+from slimfed.dashboard import columns, format, widgets
 from slimfed.dashboard.figures import curves, frames
 from slimfed.dashboard.source import Source
 
@@ -14,26 +14,26 @@ _COLUMNS = {
     "device": st.column_config.NumberColumn("Device", format="%d", pinned=True, width=70),
     "class": st.column_config.TextColumn("Class", width=130),
     "status": st.column_config.TextColumn("Status", width="small"),
-    "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%", width="small"),
-    "rank": st.column_config.NumberColumn("Rank", format="%d", width=70),
-    "local_steps": st.column_config.NumberColumn("Local steps", format="%d", width="small"),
-    "seconds": st.column_config.NumberColumn("Completion (s)", format="%.2f", width="small"),
-    "download": st.column_config.NumberColumn("Download (s)", format="%.2f", width="small"),
-    "compute": st.column_config.NumberColumn("Compute (s)", format="%.2f", width="small"),
-    "upload": st.column_config.NumberColumn("Upload (s)", format="%.2f", width="small"),
-    "accuracy": st.column_config.NumberColumn("Own accuracy", format="%.1f%%", width="small"),
-    "examples": st.column_config.NumberColumn("Examples", format="localized", width="small"),
+    "sparsity": columns.number("Devices' sparsity", "Sparsity", width="small"),
+    "rank": columns.number("Rank", width=70),
+    "local_steps": columns.number("Local steps", width="small"),
+    "seconds": columns.number("Completion", width="small"),
+    "download": st.column_config.NumberColumn("Download", width="small"),
+    "compute": st.column_config.NumberColumn("Compute", width="small"),
+    "upload": st.column_config.NumberColumn("Upload", width="small"),
+    "accuracy": columns.number("Devices' accuracy", "Own accuracy", width="small"),
+    "examples": st.column_config.NumberColumn("Examples", width="small"),
 }
 _HISTORY = {
     "round": st.column_config.NumberColumn("Round", format="%d"),
     "status": st.column_config.TextColumn("Status"),
-    "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
-    "pruning_step": st.column_config.NumberColumn("Pruning step", format="%.1f%%"),
-    "rank": st.column_config.NumberColumn("Rank", format="%d"),
-    "local_steps": st.column_config.NumberColumn("Local steps", format="%d"),
-    "reward": st.column_config.NumberColumn("Reward", format="%.3f"),
-    "seconds": st.column_config.NumberColumn("Completion (s)", format="%.2f"),
-    "accuracy": st.column_config.NumberColumn("Own accuracy", format="%.1f%%"),
+    "sparsity": columns.number("Devices' sparsity", "Sparsity"),
+    "pruning_step": columns.number("Pruning step"),
+    "rank": columns.number("Rank"),
+    "local_steps": columns.number("Local steps"),
+    "reward": columns.number("Reward"),
+    "seconds": columns.number("Completion"),
+    "accuracy": columns.number("Devices' accuracy", "Own accuracy"),
 }
 
 
@@ -45,7 +45,6 @@ def show(source: Source, run: Any) -> None:
         names = frames.classes(frame)
         chosen = st.pills("Class", names, selection_mode="multi", key="classes", label_visibility="collapsed")
         frame = (frame[frame["class"].isin(chosen)] if chosen else frame).reset_index(drop=True)
-        shown = frame.assign(sparsity=100 * frame["sparsity"], accuracy=100 * frame["accuracy"])
         bounded = f" The slowest {SHOWN:,} are shown." if run.devices > SHOWN else ""
         clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
         st.caption(
@@ -54,11 +53,10 @@ def show(source: Source, run: Any) -> None:
             f"split; before the last round only a sample of the devices is measured.{bounded}"
         )
         choice = widgets.table(
-            shown,
+            frame,
             f"devices of {run.id}",
             _COLUMNS,
             "Table of devices in the newest round, slowest first",
-            whole=frame,
             on_select="rerun",
             selection_mode="single-row",
         )
@@ -77,9 +75,8 @@ def _history(source: Source, run: Any, device: int, name: str) -> None:
             f"Time of device {device} in each round, by phase.",
             key="history",
         )
-        shares = {column: 100 * frame[column] for column in ("sparsity", "pruning_step", "accuracy")}
         widgets.table(
-            frame.assign(**shares).iloc[::-1],
+            frame.iloc[::-1],
             f"device {device} of {run.id}",
             _HISTORY,
             f"Table of the rounds of device {device}, newest first",

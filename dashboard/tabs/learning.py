@@ -1,11 +1,12 @@
 """Accuracy and loss over rounds, virtual time or bytes."""
 
+import math
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from slimfed.dashboard import widgets
+from slimfed.dashboard import columns, widgets
 from slimfed.dashboard.figures import bars, curves, frames, style
 from slimfed.dashboard.source import Source
 from slimfed.platform.standing import REFERENCE_WORDS, standing
@@ -15,17 +16,18 @@ AXES: dict[str, style.Axis] = {"Rounds": "round", "Virtual time": "time", "Bytes
 
 _COLUMNS = {
     "round": st.column_config.NumberColumn("Round", format="%d", width=60),
-    "accuracy": st.column_config.NumberColumn("Accuracy", format="%.1f%%"),
-    "examples": st.column_config.NumberColumn("On test texts", format="localized"),
-    "device_accuracy_mean": st.column_config.NumberColumn("Devices' own", format="%.1f%%"),
-    "loss": st.column_config.NumberColumn("Loss, test (nats)", format="%.3f"),
-    "train_loss": st.column_config.NumberColumn("Loss, training (nats)", format="%.3f"),
-    "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
-    "virtual_seconds": st.column_config.NumberColumn("Virtual time (s)", format="%.2f"),
-    "wall_seconds": st.column_config.NumberColumn("Wall time (s)", format="%.2f"),
-    "megabytes": st.column_config.NumberColumn("Sent so far (MB)", format="%.2f"),
-    "accepted": st.column_config.NumberColumn("Updates used", format="%d"),
-    "rejected": st.column_config.NumberColumn("Rejected", format="%d"),
+    "accuracy": columns.number("Accuracy"),
+    "examples": st.column_config.NumberColumn("On test texts"),
+    "device_accuracy_mean": columns.number("Devices' accuracy"),
+    "loss": columns.number("Loss", "Loss, test (nats)"),
+    "train_loss": columns.number("Loss", "Loss, training (nats)"),
+    "global_sparsity": columns.number("Sparsity"),
+    "sparsity": columns.number("Devices' sparsity"),
+    "virtual_seconds": columns.number("Virtual time"),
+    "wall_seconds": columns.number("Wall time"),
+    "megabytes": columns.number("Traffic", "Traffic so far"),
+    "accepted": st.column_config.NumberColumn("Updates used"),
+    "rejected": columns.number("Rejected"),
 }
 
 
@@ -44,37 +46,47 @@ def _estimates(rounds: pd.DataFrame) -> str:
     return f" (estimates{notes[-1]}{whole})"
 
 
+def pruned_until(run: Any) -> int | None:
+    """The last round in which the job prunes devices; None if it prunes none."""
+    pruning = run.job.get("pruning", {})
+    if not run.target_sparsity:
+        return None
+    return 1 if pruning.get("schedule") == "one-shot" else math.ceil(pruning.get("until", 1.0) * run.rounds - 1e-9)
+
+
 @st.fragment
 def show(source: Source, run: Any) -> None:
     """Curves of accuracy and loss over the chosen axis, and the slowest device of each round."""
     with source.explained() as reader:
         frame = rounds(reader, run.id)
-        choice = st.segmented_control(
-            "Horizontal axis",
-            list(AXES),
-            default="Rounds",
-            required=True,
-            key="axis",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        with st.container(key="axis-row", horizontal=True, horizontal_alignment="right"):
+            choice = st.segmented_control(
+                "Horizontal axis",
+                list(AXES),
+                default="Rounds",
+                required=True,
+                key="axis",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
         axis = AXES[choice or "Rounds"]
         counted = "next tokens" if run.task == "causal-lm" else "test examples"
-        estimates = _estimates(frame)
+        estimates, until = _estimates(frame), pruned_until(run)
+        shaded = "" if until is None else f" Devices are pruned up to round {until}, which is shaded."
         stands = standing(run, reader.references(run.id))
         references = {REFERENCE_WORDS[name].capitalize(): value for name, value in stands.references.items()}
         left, right = st.columns(2, gap="large")
         with left:
             widgets.chart(
                 "Accuracy",
-                curves.accuracy(frame, axis, counted, references),
+                curves.accuracy(frame, axis, counted, references, until),
                 f"The pruned global model on the {run.evaluated_on} split{estimates}, and the mean of the devices' own "
-                "pruned models. Round 0 is the untuned model; lines across are what the run is judged by.",
+                f"pruned models. Round 0 is the untuned model; lines across are what the run is judged by.{shaded}",
             )
         with right:
             widgets.chart(
                 "Loss",
-                curves.loss(frame, axis),
+                curves.loss(frame, axis, until),
                 f"Of the global model on the test split{estimates}, and of the devices on their own text. Lower is "
                 "better.",
             )
@@ -87,7 +99,5 @@ def show(source: Source, run: Any) -> None:
                 "device's class, and the number above it the device.",
             )
         with st.expander("The rounds as a table"):
-            shares = ("accuracy", "device_accuracy_mean", "sparsity")
-            shown = frame.assign(**{name: 100 * frame[name] for name in shares}).iloc[::-1]
-            columns = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
-            widgets.table(shown, f"rounds of {run.id}", columns, "Table of rounds, newest first", whole=frame)
+            chosen = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
+            widgets.table(frame.iloc[::-1], f"rounds of {run.id}", chosen, "Table of rounds, newest first", whole=frame)

@@ -53,7 +53,7 @@ def show(source: Source, run: Any) -> None:
                 "class": st.column_config.TextColumn("Class"),
                 "device": st.column_config.TextColumn("Device"),
                 "round": st.column_config.NumberColumn("Round", format="%d"),
-                "sparsity": st.column_config.NumberColumn("Sparsity (share)", format="%.4f"),
+                "sparsity": st.column_config.NumberColumn("Sparsity", format="percent"),
                 "rank": st.column_config.NumberColumn("Rank", format="%.1f"),
             }
             widgets.table(flat.astype({"device": str}), f"maps of {run.id}", columns, "Table of sparsity and rank")

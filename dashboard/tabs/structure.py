@@ -15,7 +15,7 @@ _COLUMNS = {
     "kind": st.column_config.TextColumn("Kind"),
     "units": st.column_config.NumberColumn("Units", format="%d", help="Heads (or KV groups), or channels"),
     "kept": st.column_config.NumberColumn("Kept, mean of the devices", format="%.1f"),
-    "share": st.column_config.NumberColumn("Kept", format="%.1f%%"),
+    "share": st.column_config.NumberColumn("Kept"),
 }
 
 
@@ -32,7 +32,7 @@ def show(source: Source, run: Any) -> None:
                 continue
             with column:
                 widgets.chart(title, structure_chart.structure(rows, unit), _sentence(kind, rows))
-        table = frame.assign(share=100 * frame["kept"] / frame["units"]).drop(columns="shares")
+        table = frame.assign(share=frame["kept"] / frame["units"]).drop(columns="shares")
         widgets.table(table, f"structure of {run.id}", _COLUMNS, "Table of blocks, in forward order")
 
 

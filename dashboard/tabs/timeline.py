@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
+from slimfed.dashboard.columns import number
 from slimfed.dashboard.figures import bars, frames
 from slimfed.dashboard.source import Source
 
@@ -17,11 +18,11 @@ _COLUMNS = {
     "device": st.column_config.NumberColumn("Device", format="%d"),
     "class": st.column_config.TextColumn("Class"),
     "status": st.column_config.TextColumn("Status"),
-    "download": st.column_config.NumberColumn("Download (s)", format="%.3f"),
-    "compute": st.column_config.NumberColumn("Compute (s)", format="%.3f"),
-    "upload": st.column_config.NumberColumn("Upload (s)", format="%.3f"),
-    "idle": st.column_config.NumberColumn("Idle (s)", format="%.3f"),
-    "seconds": st.column_config.NumberColumn("Completion (s)", format="%.3f"),
+    "download": st.column_config.NumberColumn("Download"),
+    "compute": st.column_config.NumberColumn("Compute"),
+    "upload": st.column_config.NumberColumn("Upload"),
+    "idle": st.column_config.NumberColumn("Idle"),
+    "seconds": number("Completion"),
 }
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, widgets
+from slimfed.dashboard.columns import number
 from slimfed.dashboard.figures import comparison_frames, curves, pareto_chart, style
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import learning
@@ -22,7 +23,7 @@ OFFERED = 1000
 
 _QUALITY_NAMES: dict[str, str] = {
     "accuracy": "Accuracy",
-    "device_accuracy_mean": "Devices' own accuracy",
+    "device_accuracy_mean": "Devices' accuracy",
     "macro_f1": "Macro-F1",
     "exact_match": "Exact match",
     "rouge_l": "ROUGE-L",
@@ -151,17 +152,17 @@ def _target_table(result: Comparison, names: Mapping[str, str]) -> None:
     columns = {
         "group": st.column_config.TextColumn("Runs", width=220),
         "runs": st.column_config.TextColumn("Reached by", width=80),
-        "virtual_seconds": st.column_config.NumberColumn("Virtual time (s)", format="%.1f"),
-        "slower": st.column_config.NumberColumn("Times the fastest", format="%.2f×"),
-        "wall_seconds": st.column_config.NumberColumn("Wall time (s)", format="%.1f"),
-        "megabytes": st.column_config.NumberColumn("Sent (MB)", format="%.2f"),
-        "joules": st.column_config.NumberColumn("Energy (J)", format="%.0f"),
-        "final": st.column_config.NumberColumn("Final (%)", format="%.1f"),
-        "best": st.column_config.NumberColumn("Best (%)", format="%.1f"),
-        "sparsity": st.column_config.NumberColumn("Sparsity (%)", format="%.1f"),
+        "virtual_seconds": number("Virtual time"),
+        "slower": st.column_config.NumberColumn("Times the fastest"),
+        "wall_seconds": number("Wall time"),
+        "megabytes": number("Traffic"),
+        "joules": number("Energy"),
+        "final": st.column_config.NumberColumn("Final"),
+        "best": st.column_config.NumberColumn("Best"),
+        "sparsity": number("Sparsity"),
     }
     widgets.table(frame, "cost to target", columns, "Table of the cost of the target for each group of runs")
-    said = f"{100 * result.target.value:.1f}%, {result.target.origin}" if result.target else "none"
+    said = f"{format.percent(result.target.value)}, {result.target.origin}" if result.target else "none"
     remarks = "".join(f" {format.plain(each[:1].upper() + each[1:])}." for each in result.remarks)
     st.caption(
         f"Cost until the target ({format.plain(said)}) was first reached; means over runs that differ only in their "
@@ -174,7 +175,7 @@ def _budget_table(courses: Any, quality: Quality, target: Any, names: Mapping[st
     usual = comparison_frames.usual_budgets(courses)
     units: dict[Cost, tuple[str, float]] = {
         "virtual_seconds": ("Virtual time (s)", 1.0),
-        "bytes": ("Sent both ways (MB)", 1e6),
+        "bytes": ("Traffic (MB)", 1e6),
         "memory_bytes": ("Memory of a device (MB)", 1e6),
     }
     budgets: dict[Cost, float] = {}
@@ -188,12 +189,11 @@ def _budget_table(courses: Any, quality: Quality, target: Any, names: Mapping[st
     frame = comparison_frames.budget_frame(compare(courses, quality, target, budgets), names)
     columns = {
         "group": st.column_config.TextColumn("Runs", width=220),
-        **{
-            str(cost): st.column_config.NumberColumn(f"Within {_lower(units[cost][0])}", format="%.1f%%")
-            for cost in budgets
-        },
+        **{str(cost): st.column_config.NumberColumn(f"Within {_lower(units[cost][0])}") for cost in budgets},
     }
-    widgets.table(frame, "quality under budget", columns, "Table of the quality within each budget")
+    shares = dict.fromkeys(map(str, budgets), format.percent)
+    alt = "Table of the quality within each budget"
+    widgets.table(frame, "quality under budget", columns, alt, numbers=shares)
     st.caption(
         "Quality of the newest model within each budget alone. Default budgets: half of the smallest total of these "
         "runs. Empty: no round fits."

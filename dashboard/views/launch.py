@@ -12,10 +12,12 @@ from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
 from slimfed.platform.job.overrides import merge
 from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.launch.quick_check import quick_problems
 from slimfed.platform.registries import REGISTRIES
 
 CHANGES = "changes to the job"
 BASE = "base of the job"
+ANSWER = "answer to Start"
 
 DEMO, EMPTY = "The built-in job", "Defaults only"
 _LEFT_OUT = ("store",)
@@ -44,6 +46,9 @@ _FIRST = (
 
 def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
     """The page. ``clone_of``: the run whose job the form starts from; empty for none."""
+    answer: run_control.Answer | None = st.session_state.pop(ANSWER, None)
+    if answer is not None and answer.run:
+        open_run(answer.run)
     st.title("Launch a run", anchor=False)
     base, said = _base(source, clone_of)
     st.caption(said)
@@ -53,17 +58,18 @@ def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None
     shown = job_to_dict(job) if job else merge(_defaults(document), document)
     form, paper = st.columns([3, 2], gap="large")
     with paper, st.container(key="paper"):
-        _paper(source, document, job, problems, open_run)
+        _paper(source, document, job, problems, answer)
     with form:
         _form(dict(job_fields.leaves(shown)), _by_field(problems))
 
 
 def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:
-    """The job of a document, or what is wrong with it, one line a field."""
+    """The job of a document, and what is wrong with it or with the files that it names, one line a field."""
     try:
-        return parse_job(document), ()
+        job = parse_job(document)
     except InputError as error:
         return None, tuple(str(error).splitlines())
+    return job, tuple(quick_problems(job))
 
 
 def shortened(document: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
@@ -177,6 +183,14 @@ def _take(field: job_fields.Field, key: str) -> None:
         changes[field.path] = value
 
 
+def _start(source: Source, document: Mapping[str, Any]) -> None:
+    """Put the job into the queue, before the page is drawn anew."""
+    try:
+        st.session_state[ANSWER] = run_control.start(source, document)
+    except InputError as error:  # not an operator any more
+        st.session_state[ANSWER] = run_control.Answer(None, (str(error),))
+
+
 def _by_field(problems: tuple[str, ...]) -> dict[str, str]:
     """Problems by the path that their line begins with."""
     return {line.partition(":")[0].partition(" =")[0].partition("[")[0].strip(): line for line in problems}
@@ -187,23 +201,31 @@ def _paper(
     document: Mapping[str, Any],
     job: Job | None,
     problems: tuple[str, ...],
-    open_run: Callable[[str], None],
+    answer: run_control.Answer | None,
 ) -> None:
-    """The resulting job file, its errors, and the start button."""
-    text = tomli_w.dumps(job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
+    """The resulting job file, its errors, and the start button; ``answer``: to the press of it before this drawing."""
+    chosen = job_fields.tables(dict(job_fields.leaves(shortened(document, job))))
+    text = tomli_w.dumps(chosen)
     if problems:
         st.error("  \n".join(f"{format.plain(line)}" for line in problems), icon=":material/error:")
     with source.explained() as reader:
         waiting = 0 if source.missing else run_control.see_to_the_queue(source, reader)
         queue = f" {format.plural(waiting, 'run')} ahead of it in the queue." if waiting else ""
-    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=job is None, width="stretch"):
-        with st.spinner("Checking the job against data and model"):
-            answer = run_control.start(source, job_fields.tables(dict(job_fields.leaves(shortened(document, job)))))
-        if answer.run:
-            open_run(answer.run)
+    with st.container(key="start"):
+        st.button(
+            "Start",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=bool(problems),
+            width="stretch",
+            on_click=_start,
+            args=(source, chosen),
+        )
+    if answer is not None and answer.problems:
         st.error("  \n".join(map(format.plain, answer.problems)), icon=":material/error:")
     st.caption(
-        f"The run starts when no other run is running on this computer, and continues when this page is closed.{queue}"
+        "The run starts when no other run is running on this computer, and continues when this page is closed. What "
+        f"needs the model is checked then, and the run's page tells what is wrong.{queue}"
     )
     st.markdown("**The job file**")
     st.code(text, language="toml")

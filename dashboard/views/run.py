@@ -1,7 +1,8 @@
 """The page of one run, live while the run goes on.
 
-A fragment without content reads one row of the store twice a second. It redraws the page only after a new round or
-event, and stops when the run has ended. The address names run and tab.
+A fragment without content reads one row of the store twice a second. It redraws the page only after a new round, event
+or state, and stops when the run has ended. Another one draws the round that is under way. Every part of the page has a
+place of its own, so that no part is drawn into that of another while the page changes. The address names run and tab.
 """
 
 from collections.abc import Callable
@@ -15,21 +16,24 @@ from sqlalchemy import Row
 
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, run_control, widgets
-from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
 from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, sparsity_maps
 from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
+from slimfed.platform.glossary import STATES, meaning
 from slimfed.platform.standing import standing
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
+from slimfed.platform.summary import perplexity
+from slimfed.platform.under_way import state_of, under_way
 
 Run = Row[Any]
 Section = Callable[[Source, Run], None]
+LargeFigure = tuple[str, str, str | None, str | None]
 
 REFRESH_SECONDS = 0.5
-METRIC_WIDTH = 142
+LARGE_WIDTH, SMALL_WIDTH = 176, 124
 
 TABS: dict[str, Section] = {
     "Learning": learning.show,
@@ -61,10 +65,23 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         if found is None:
             return
         seen, run = _look(reader, found.id)
-        st.set_page_config(page_title=f"{format.status(run.status)} {run.rounds_done}/{run.rounds} · {run.name}")
-        _title(run, source, clone)
-        _headline(reader, run)
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tabs"):
+        state = _state(reader, run)
+        st.set_page_config(page_title=f"{format.status(state)} {run.rounds_done}/{run.rounds} · {run.name}")
+        with st.container(key="head", horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            _title(run, state)
+            _steer(run, state, source, clone)
+        rounds = learning.rounds(reader, run.id)
+        with st.container(key="now", horizontal=True, gap="small", vertical_alignment="center"):
+            with st.container(key="progress"):
+                alive = REFRESH_SECONDS * 2 if run.status in format.UNFINISHED else None
+                st.fragment(_progress, run_every=alive)(source, run.id)
+            with st.container(key="facts", width="content"):
+                _facts(run, source)
+        with st.container(key="notice"):
+            _notice(run)
+        with st.container(key="figures", horizontal=True, gap="medium", vertical_alignment="center"):
+            _metrics(run, rounds)
+        with st.container(key="tabs"):
             tab = st.segmented_control(
                 "Part of the run",
                 list(TABS),
@@ -75,10 +92,11 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
                 label_visibility="collapsed",
             )
         name = str(tab or "Learning")
-        if run.rounds_done or name in _ALWAYS:
-            TABS[name](source, run)
-        else:
-            widgets.nothing("The first round has not ended yet. This page shows it then.")
+        with st.container(key=f"part-{name.lower()}"):
+            if run.rounds_done or name in _ALWAYS:
+                TABS[name](source, run)
+            else:
+                widgets.nothing("The first round has not ended yet. This page shows it then.")
         # Last, so that the page above does not move when the fragment ends with the run.
         if run.status in format.UNFINISHED:
             st.fragment(_watch, run_every=REFRESH_SECONDS)(source, run.id, seen)
@@ -94,12 +112,19 @@ def _found(reader: Insight, run_id: str) -> Run | None:
         return None
 
 
-def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+def _state(reader: Insight, run: Run) -> str:
+    return state_of(run, reader.progress([run.id]).get(run.id) if run.status == "running" else None)
+
+
+def _title(run: Run, state: str) -> None:
+    with st.container(key="title", horizontal=True, vertical_alignment="center", gap="small", width="content"):
         st.title(format.plain(run.name), width="content", anchor=False)
-        st.badge(format.status(run.status), color=format.STATUS_COLORS.get(run.status, "gray"))
+        st.badge(format.status(state), color=format.STATUS_COLORS.get(state, "gray"), help=STATES.get(state))
         for tag in run.tags or ():
             st.badge(format.plain(tag), color="gray", icon=":material/label:")
+
+
+def _facts(run: Run, source: Source) -> None:
     facts = (
         run.method,
         format.plural(run.devices, "device"),
@@ -107,19 +132,17 @@ def _title(run: Run, source: Source, clone: Callable[[str], None]) -> None:
         f"seed {run.seed}",
         f"started {format.clock(run.started_at or run.created_at, source.zone)}",
     )
-    st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`")
-    if run.notes:
-        st.caption(f"*{format.plain(run.notes)}*")
-    _steer(run, source, clone)
+    note = f" · *{format.plain(run.notes)}*" if run.notes else ""
+    st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`{note}")
 
 
-def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
+def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:
     """Buttons: clone, archive, note, stop, resume.
 
     Buttons that depend on the state come last, and messages below, so that no button moves while it is pressed.
     """
     resumed = False
-    with st.container(horizontal=True, gap="small", key="steer"):
+    with st.container(horizontal=True, gap="small", key="steer", width="content"):
         with st.popover("Settings", icon=":material/tune:"):
             widgets.picture_choice()
         if not source.operator:
@@ -131,12 +154,15 @@ def _steer(run: Run, source: Source, clone: Callable[[str], None]) -> None:
             st.rerun()
         with st.popover("Tags and notes", icon=":material/label:"):
             labels(source, [run.id], list(run.tags or ()), run.notes or "", run.id)
-        if run.status in format.UNFINISHED:
-            if st.button("Stop", icon=":material/stop_circle:", disabled=run.stop_requested, help="It can be resumed"):
-                run_control.stop(source, run)
-                st.rerun()
-        elif run.status != "done":
-            resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
+        with st.container(key="go", width="content"):
+            if run.status in format.UNFINISHED:
+                stopping = state == "stopping"
+                label, sign = ("Stopping", "hourglass_top") if stopping else ("Stop", "stop_circle")
+                if st.button(label, icon=f":material/{sign}:", disabled=stopping, help="It can be resumed"):
+                    run_control.stop(source, run)
+                    st.rerun()
+            elif run.status != "done":
+                resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
     if resumed:
         with st.spinner("Putting it into the queue"):
             answer = run_control.resume(source, run.id)
@@ -161,41 +187,43 @@ def _look(reader: Insight, run_id: str) -> tuple[Signs, Run]:
     return Signs(pulse, format.silent_for(run.heartbeat_at, datetime.now(UTC)) is not None), run
 
 
-def _headline(reader: Insight, run: Run) -> None:
-    """Progress and the newest figures."""
-    rounds = learning.rounds(reader, run.id)
-    _progress(run, rounds)
-    _notice(run)
-    if sample := format.sampled(run.examples, run.test_examples):
-        st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
-    with st.container(horizontal=True, gap="small"):
-        for label, value, change, meaning in _figures(run, rounds):
-            judged = change is not None and change.endswith("points") and label != "Sparsity"
+def _metrics(run: Run, rounds: pd.DataFrame) -> None:
+    """Two large figures, the quality and the sparsity, with base and target; the others small."""
+    with st.container(key="large", horizontal=True, gap="medium", width="content"):
+        for label, value, change, beside in _large_figures(run, rounds):
             st.metric(
                 label,
                 value,
                 change,
-                delta_color="normal" if judged else "off",
-                delta_arrow="auto" if judged else "off",
-                help=meaning,
-                width=METRIC_WIDTH,
+                delta_color="off" if label == "Sparsity" else "normal",
+                delta_arrow="off" if label == "Sparsity" else "auto",
+                delta_description=beside,
+                help=meaning(label),
+                width=LARGE_WIDTH,
             )
+    with st.container(key="small", horizontal=True, gap="small"):
+        for label, value in _small_figures(run):
+            st.metric(label, value, help=meaning(label), width=SMALL_WIDTH)
 
 
-def _progress(run: Run, rounds: pd.DataFrame) -> None:
-    text = f"Round {run.rounds_done} of {run.rounds}"
-    remaining = frames.remaining_seconds(rounds, run.rounds)
-    if run.status == "queued":
-        text += " · waits until nothing else runs on this computer"
-    elif run.status == "running" and remaining is not None:
-        text += f" · about {format.seconds(remaining)} left"
-    elif run.status in format.UNFINISHED:
-        text += " · the first round is under way" if run.status == "running" else " · preparing"
-    st.progress(min(run.rounds_done / run.rounds, 1.0), text=text)
+def _progress(source: Source, run_id: str) -> None:
+    """The bar of the run, the round under way included; drawn anew every second by itself."""
+    with source.explained() as reader:
+        run = reader.find_run(run_id)
+        told = under_way(run, reader.progress([run_id]).get(run_id))
+        if told.state == "queued":
+            parts = ["Waits until nothing else runs on this computer"]
+        elif told.state == "preparing":
+            parts = ["Preparing: opens text and model, and starts the nodes", *told.details()]
+        elif told.state == "stopping":
+            parts = [f"Stopping after round {run.rounds_done} of {run.rounds}", *told.details()[:1]]
+        else:
+            parts = [f"Round {told.round} of {told.rounds}", *told.details()]
+        st.progress(told.share, text=format.plain(" · ".join(parts)))
 
 
 def _notice(run: Run) -> None:
-    """A message on a run that failed, was stopped or is silent, with the next step."""
+    """A message on a run that failed, was stopped, stops or is silent, with the next step."""
     resume = (
         f"Press Resume, or type `slimfed resume {format.code(run.id)}`, to continue it after its last finished round."
     )
@@ -203,70 +231,56 @@ def _notice(run: Run) -> None:
         st.error(f"The run failed: {format.plain(run.cause or 'no cause was recorded')}  \n{resume}")
     elif run.status == "stopped":
         st.info(f"The run was stopped after {format.plural(run.rounds_done, 'round')}. {resume}")
-    elif run.status == "running" and run.stop_requested:
-        st.info("The run has been asked to stop and will do so soon.")
+    elif run.status in format.UNFINISHED and run.stop_requested:
+        st.info("The run has been asked to stop and will do so soon. The round under way is abandoned.")
     elif run.status == "running" and (quiet := format.silent_for(run.heartbeat_at, datetime.now(UTC))) is not None:
         st.warning(
             f"This run has shown no activity for {format.seconds(quiet)}. If its process is gone, press Stop; {resume}"
         )
+    elif sample := format.sampled(run.examples, run.test_examples):
+        st.caption(f"The accuracy is an estimate {sample}. After the last round it is that on all.")
 
 
-def _figures(run: Run, rounds: pd.DataFrame) -> tuple[tuple[str, str, str | None, str], ...]:
-    """Name, value, change since the value before it, meaning."""
-    sample = format.sampled(run.examples, run.test_examples)
+def _large_figures(run: Run, rounds: pd.DataFrame) -> tuple[LargeFigure, LargeFigure]:
+    """Word of the glossary, value, change since the value before it, and what it is to be compared with."""
     trained = rounds[rounds["round"] > 0]
-    last = trained.iloc[-1] if len(trained) else None
-    return (
-        (
-            "Accuracy, estimate" if sample else "Accuracy",
-            format.percent(run.accuracy),
-            format.points(_change(rounds["accuracy"])),
-            f"Pruned global model {sample or f'on the {run.evaluated_on} split'}, after the newest round; the change "
-            f"is that since the evaluation before{_beside(run)}",
-        ),
-        (
-            "Devices' accuracy",
-            format.percent(run.device_accuracy_mean),
-            format.points(_change(rounds["device_accuracy_mean"])),
-            "Mean over the devices' own pruned models on the test split; a sample of them before the last round",
-        ),
-        (
-            "Sparsity",
-            format.percent(run.sparsity),
-            format.points(_change(rounds["sparsity"])),
-            "Share of the prunable parameters that has been removed, mean over devices",
-        ),
-        (
-            "Virtual time",
-            format.seconds(run.virtual_seconds),
-            None if last is None else f"{format.seconds(last['virtual_seconds'])} last round",
-            "Simulated time of all rounds on the fleet's devices",
-        ),
-        (
-            "Wall time",
-            format.seconds(run.wall_seconds),
-            None if last is None else f"{format.seconds(last['wall_seconds'])} last round",
-            "Real time of all rounds on this computer",
-        ),
-        (
-            "Received",
-            format.size(run.bytes_up),
-            None,
-            f"Bytes from the devices to the server; {format.size(run.bytes_down)} were sent to the devices",
-        ),
-        (
-            "Rejected updates",
-            f"{run.rejected_updates:,}",
-            None,
-            "Updates that were refused; see the events",
-        ),
+    last = None if trained.empty else trained.iloc[-1]
+    base = rounds[rounds["round"] == 0]
+    quality: LargeFigure
+    sparsity: LargeFigure = (
+        "Sparsity",
+        format.percent(None if last is None else last["global_sparsity"]),
+        format.points(_change(trained["global_sparsity"])),
+        f"of {format.percent(run.target_sparsity, 0)} wanted",
     )
+    if run.task == "causal-lm":
+        before = None if base.empty else perplexity(run.task, base.iloc[0]["loss"])
+        quality = ("Perplexity", format.ratio(perplexity(run.task, run.loss)), None, _base(before, format.ratio))
+    else:
+        change = format.points(_change(rounds["accuracy"]))
+        quality = ("Accuracy", format.percent(run.accuracy), change, standing(run).beside or None)
+    return quality, sparsity
 
 
-def _beside(run: Run) -> str:
-    """What the accuracy is judged by, for the hover; empty if round 0 was not measured."""
-    stands = standing(run)
-    return f". Points: {stands.beside}" if stands.beside else ""
+def _base(before: float | None, written: Callable[[float | None], str]) -> str | None:
+    """What the base had before training, if that was measured."""
+    return None if before is None else f"base {written(before)}"
+
+
+def _small_figures(run: Run) -> tuple[tuple[str, str], ...]:
+    """Word of the glossary, and value."""
+    words = (("Accuracy", format.percent(run.accuracy)),) if run.task == "causal-lm" else ()
+    return (
+        *words,
+        ("Devices' accuracy", format.percent(run.device_accuracy_mean)),
+        ("Devices' sparsity", format.percent(run.sparsity)),
+        ("Virtual time", format.seconds(run.virtual_seconds)),
+        ("Wall time", format.seconds(run.wall_seconds)),
+        ("Received", format.size(run.bytes_up)),
+        ("Sent", format.size(run.bytes_down)),
+        ("Energy", format.energy(run.joules)),
+        ("Rejected", f"{run.rejected_updates:,}"),
+    )
 
 
 def _change(values: pd.Series) -> float | None:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from slimfed.dashboard import format, run_control, widgets
+from slimfed.dashboard import columns, format, run_control, widgets
 from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
+from slimfed.dashboard.views import now
 from slimfed.platform.home import other_homes
 
 REFRESH_SECONDS = 5.0
@@ -15,34 +16,29 @@ SHOWN = 2000
 MOST_COMPARED = 8
 
 _COLUMNS = {
-    "name": st.column_config.TextColumn("Run", width=160, help="Select it to open the run"),
+    "name": st.column_config.TextColumn("Run", width=148, help="Select it to open the run"),
     "status": st.column_config.TextColumn("Status", width=92),
-    "method": st.column_config.TextColumn("Method", width=84),
-    "progress": st.column_config.TextColumn("Rounds", help="Rounds done, of those planned", width=66),
+    "accuracy": columns.number("Accuracy", width=78),
     "course": st.column_config.LineChartColumn(
-        "Course", help="Accuracy of the global model over the rounds, each run on its own scale", width=104
+        "0 to 100%", help="Accuracy of the global model over the rounds", width=84, y_min=0.0, y_max=1.0
     ),
-    "accuracy": st.column_config.NumberColumn(
-        "Accuracy", help="Pruned global model on the test split", format="%.1f%%", width=78
-    ),
-    "device_accuracy_mean": st.column_config.NumberColumn(
-        "Devices' own", help="Mean accuracy of the devices' own pruned models", format="%.1f%%", width=94
-    ),
-    "sparsity": st.column_config.NumberColumn(
-        "Sparsity", help="Share of the prunable parameters removed, mean over devices", format="%.1f%%", width=72
-    ),
-    "virtual_seconds": st.column_config.NumberColumn(
-        "Virtual time (s)", help="Simulated seconds of all rounds", format="%.1f", width=108
-    ),
-    "wall_seconds": st.column_config.NumberColumn(
-        "Wall time (s)", help="Real seconds of all rounds", format="%.1f", width=94
-    ),
+    "progress": st.column_config.TextColumn("Rounds", help="Rounds done, of those planned", width=66),
+    "sweep": st.column_config.TextColumn("Sweep", help="Its runs differ in the fields in their names", width=110),
+    "method": st.column_config.TextColumn("Method", width=84),
+    "device_accuracy_mean": columns.number("Devices' accuracy", width=112),
+    "sparsity": columns.number("Devices' sparsity", width=110),
+    "virtual_seconds": columns.number("Virtual time", width=86),
+    "wall_seconds": columns.number("Wall time", width=86),
     "started_at": st.column_config.DatetimeColumn("Started", format="YYYY-MM-DD HH:mm", width=128),
-    "devices": st.column_config.NumberColumn("Devices", format="localized", width=68),
+    "devices": st.column_config.NumberColumn("Devices", width=68),
     "tags": st.column_config.ListColumn("Tags", width=120),
     "notes": st.column_config.TextColumn("Notes", width=180),
     "id": st.column_config.TextColumn("Id", help="Id of the run for the commands of slimfed"),
 }
+_SHORT = 22
+_LONG_NAME = st.column_config.TextColumn("Run", width=270, help="Select it to open the run")
+_IF_ANY = ("sweep", "tags", "notes")
+"""Columns that are shown if any run has them."""
 
 
 def show(source: Source, open_run: Callable[[str], None], open_compare: Callable[[list[str]], None]) -> None:
@@ -61,7 +57,9 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
             _greet(source)
             return
         waiting = run_control.see_to_the_queue(source, reader)
-        every = frames.runs_frame(rows, source.zone)
+        progress = reader.progress([row.id for row in rows if row.status == "running"])
+        now.show(source, reader, rows, progress, open_run)
+        every = frames.runs_frame(rows, source.zone, progress)
         frame = _filtered(every)
         _caption(len(frame), len(every), waiting)
         if frame.empty:
@@ -96,7 +94,7 @@ def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["archived"].astype(bool) == archived]
     if chosen:
         frame = frame[frame["status"].isin(chosen)]
-    text = frame["name"] + " " + frame["id"] + " " + frame["method"] + " " + frame["notes"]
+    text = frame["sweep"] + " " + frame["name"] + " " + frame["id"] + " " + frame["method"] + " " + frame["notes"]
     text += " " + frame["tags"].map(" ".join)
     for word in (sought or "").lower().split():
         frame = frame[text.loc[frame.index].str.lower().str.contains(word, regex=False)]
@@ -110,13 +108,15 @@ def _table(
     shown = _presented(frame)
     # A selection refers to rows of the shown table, so another list of runs needs another table.
     choice = st.dataframe(
-        shown,
+        columns.written(shown),
         key=f"runs {hash(tuple(frame['id']))}",
         hide_index=True,
         width="stretch",
         height="content" if len(frame) <= 12 else 520,
-        column_order=[name for name in _COLUMNS if name not in ("tags", "notes") or shown[name].map(len).any()],
-        column_config=_COLUMNS,
+        column_order=[
+            name for name in _COLUMNS if name not in ("sweep", "tags", "notes") or shown[name].map(len).any()
+        ],
+        column_config=_COLUMNS | ({"name": _LONG_NAME} if frame["name"].map(len).max() > _SHORT else {}),
         on_select="rerun",
         selection_mode=["multi-row", "single-cell"],
         placeholder=format.NOTHING,
@@ -162,9 +162,8 @@ def labels(source: Source, ids: list[str], tags: list[str], notes: str, key: str
 
 
 def _presented(frame: pd.DataFrame) -> pd.DataFrame:
-    shares = {column: 100 * frame[column] for column in ("accuracy", "device_accuracy_mean", "sparsity")}
     progress = [f"{done}/{planned}" for done, planned in zip(frame["rounds_done"], frame["rounds"], strict=True)]
-    return frame.assign(**shares, status=[format.status(status) for status in frame["status"]], progress=progress)
+    return frame.assign(status=[format.status(status) for status in frame["status"]], progress=progress)
 
 
 def _caption(count: int, of: int, waiting: int) -> None:

@@ -1,7 +1,9 @@
 """The runtime "local": the server's own code with one node, all in this process, without Ray."""
 
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from slimfed.clients.node.telling import VARIABLE
 from slimfed.clients.processors import compute_threads
 from slimfed.platform.launch.launcher import Journal, LaunchPlan, StopSignals
 
@@ -26,9 +28,10 @@ def compute(plan: LaunchPlan, journal: Journal, stop: StopSignals | None = None)
         "slimfed.nodes": 1,
         "slimfed.real": False,
     }
-    with compute_threads(1):
+    with compute_threads(1), TemporaryDirectory(prefix="slimfed-progress-") as folder:
+        told = {VARIABLE: folder}
         try:
-            serve(LocalGrid(1), settings, after_round=after_round)
+            serve(LocalGrid(1, config=told), settings | told, after_round=after_round)
         except Exception:
             if journal.look().final is None:  # otherwise the session has recorded how the run ended
                 raise

@@ -50,9 +50,12 @@ class NotebookDisplay:
 
 def bar(snapshot: Snapshot) -> str:
     """A snapshot as HTML."""
-    doing = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
-    figures = f" {snapshot.describe()}" if snapshot.rounds_done else ""
+    current = snapshot.current
+    doing = "round" if snapshot.state == "running" else snapshot.state
+    parts = [*(current.details() if current else ()), *([snapshot.describe()] if snapshot.rounds_done else ())]
+    figures = f" {'; '.join(parts)}" if parts else ""
+    done = current.share * snapshot.rounds if current else snapshot.rounds_done
     return (
-        f'<progress value="{snapshot.rounds_done}" max="{snapshot.rounds}"></progress> '
+        f'<progress value="{done:g}" max="{snapshot.rounds}"></progress> '
         f"{escape(doing)} {snapshot.rounds_done}/{snapshot.rounds}{escape(figures)}"
     )

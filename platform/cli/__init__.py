@@ -22,6 +22,7 @@ from slimfed.platform.cli import (
     running,
     starting,
     sweeping,
+    watching,
 )
 from slimfed.platform.exit_codes import BAD_INPUT, FAILED
 from slimfed.platform.store.errors import StoreError
@@ -77,6 +78,7 @@ app.command()(checking.check)
 app.command()(running.run)
 app.command()(listing.runs)
 app.command()(listing.show)
+app.command()(watching.watch)
 app.command()(running.stop)
 app.command()(running.resume)
 app.command()(sweeping.compare)

@@ -39,7 +39,7 @@ def print_comparison(comparison: Comparison, *, regret: bool = False) -> None:
     """Print all tables and bars to standard output; ``regret``: also agents against the best fixed choice."""
     quality = comparison.quality.replace("_", " ")
     target = comparison.target
-    title = "Runs" if target is None else f"Cost to {percent(target.value)} {quality} ({_origin(target)})"
+    title = "Runs" if target is None else f"Cost to {quality} {percent(target.value)} ({_origin(target)})"
     if target is not None and target.sparsity:
         title += f" at {percent(target.sparsity)} sparsity or more"
     columns = _COLUMNS | {"final": f"{quality}>"}

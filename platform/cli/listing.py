@@ -10,6 +10,7 @@ from slimfed.platform.cli.output import describe_measures, print_json, print_tab
 from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
 from slimfed.platform.standing import REFERENCE_WORDS
+from slimfed.platform.under_way import state_of, under_way
 
 _RUN_COLUMNS = {
     "id": "run",
@@ -18,8 +19,8 @@ _RUN_COLUMNS = {
     "rounds": "rounds>",
     "devices": "devices>",
     "accuracy": "accuracy>",
-    "own": "devices' own>",
-    "sparsity": "sparsity>",
+    "own": "devices' accuracy>",
+    "sparsity": "devices' sparsity>",
     "virtual": "virtual time>",
     "wall": "wall time>",
 }
@@ -27,9 +28,10 @@ _ROUND_COLUMNS = {
     "round": "round>",
     "accuracy": "accuracy>",
     "texts": "on test texts>",
-    "own": "devices' own>",
+    "own": "devices' accuracy>",
     "loss": "train loss>",
     "sparsity": "sparsity>",
+    "devices": "devices' sparsity>",
     "virtual": "virtual time>",
     "wall": "wall time>",
     "accepted": "accepted>",
@@ -63,7 +65,8 @@ def runs(
             where = looked_for_runs() if store is None or store.address.startswith("sqlite") else store.address
             notes().print(f"no runs in {where}; `slimfed run` starts one", markup=False, soft_wrap=True)
         else:
-            print_table("Runs", _RUN_COLUMNS, [_run_row(row) for row in rows])
+            progress = reader.progress([row.id for row in rows if row.status == "running"]) if reader else {}
+            print_table("Runs", _RUN_COLUMNS, [_run_row(row, progress.get(row.id)) for row in rows])
 
 
 def show(run: RunId, as_json: Json = False) -> None:
@@ -76,6 +79,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         reader = Reader(store.engine)
         found = reader.find_run(run)
         summary = run_summaries([found], reader, store.address)[0]
+        progress = reader.progress([found.id]).get(found.id)
         rounds, events = reader.rounds(found.id), reader.events(found.id, limit=None if as_json else _EVENTS_SHOWN)
         evaluations = {row.round: row for row in reader.evaluations(found.id)}
         references = reader.references(found.id)
@@ -99,7 +103,7 @@ def show(run: RunId, as_json: Json = False) -> None:
         }
         print_json(summary | detail)
         return
-    print_summary(found, summary, references)
+    print_summary(found, summary, references, rounds[-1].global_sparsity if rounds else None, progress)
     sampled_rounds = any(_note(row) for row in evaluations.values())
     columns = {key: title for key, title in _ROUND_COLUMNS.items() if key != "texts" or sampled_rounds}
     first = [_base_row(evaluations[0])] if 0 in evaluations else []
@@ -109,8 +113,18 @@ def show(run: RunId, as_json: Json = False) -> None:
         print_table("Latest events", columns, [_event_row(row) for row in events])
 
 
-def print_summary(run: Any, summary: dict[str, Any], references: Sequence[Any] = ()) -> None:
-    """Print the figures of one run, one in a line. ``references``: the runs of reference that were made of it."""
+def print_summary(
+    run: Any,
+    summary: dict[str, Any],
+    references: Sequence[Any] = (),
+    global_sparsity: float | None = None,
+    progress: Any = None,
+) -> None:
+    """Print the figures of one run, one in a line; with its ``progress`` (a row) what it is doing at this moment.
+
+    ``references``: the runs of reference that were made of it. ``global_sparsity``: that of the global model after the
+    last round.
+    """
     from slimfed.platform.standing import standing
     from slimfed.platform.summary import measures
 
@@ -118,16 +132,18 @@ def print_summary(run: Any, summary: dict[str, Any], references: Sequence[Any] =
     held_out = run.evaluated_on == "validation"
     lines = {
         "run": f"{run.id} ({run.name}, {run.method})",
-        "status": run.status + (f": {run.cause}" if run.cause else ""),
+        "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
+        **({} if progress is None else {"now": under_way(run, progress).describe()}),
         "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
-        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices' own (mean)",
+        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices (mean)",
         **({"points": stands.beside} if stands.beside else {}),
         **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
         "measures": describe_measures(measures(run.task, run)) or "-",
-        "sparsity": f"{percent(run.sparsity)} of {percent(run.target_sparsity)}",
+        "sparsity": f"{percent(global_sparsity)} global model, {percent(run.sparsity)} devices (mean), "
+        f"target {percent(run.target_sparsity)}",
         "virtual time": seconds(run.virtual_seconds),
         "wall time": f"{seconds(run.wall_seconds)}, {seconds(summary['seconds_per_round'])} a round",
-        "traffic": f"{size(run.bytes_up)} up, {size(run.bytes_down)} down",
+        "traffic": f"{size(run.bytes_up)} received, {size(run.bytes_down)} sent",
         **({} if run.epsilon is None else {"privacy": f"epsilon {run.epsilon:.3g} spent"}),
         "energy": "not known" if run.joules is None else f"{energy(run.joules)} (estimate)",
         "rejected": f"{run.rejected_updates} updates",
@@ -146,11 +162,11 @@ def print_summary(run: Any, summary: dict[str, Any], references: Sequence[Any] =
         console.print(f"{name:<{width}}  {text}", soft_wrap=True, markup=False)
 
 
-def _run_row(run: Any) -> dict[str, str]:
+def _run_row(run: Any, progress: Any = None) -> dict[str, str]:
     return {
         "id": run.id,
         "name": run.name,
-        "status": run.status,
+        "status": state_of(run, progress),
         "rounds": f"{run.rounds_done}/{run.rounds}",
         "devices": str(run.devices),
         "accuracy": percent(run.accuracy),
@@ -181,7 +197,8 @@ def _round_row(row: Any, evaluation: Any) -> dict[str, str]:
         "texts": "-" if evaluation is None else f"{evaluation.examples:,}",
         "own": percent(row.device_accuracy_mean),
         "loss": "-" if row.train_loss is None else f"{row.train_loss:.3f}",
-        "sparsity": percent(row.sparsity),
+        "sparsity": percent(row.global_sparsity),
+        "devices": percent(row.sparsity),
         "virtual": seconds(row.virtual_seconds),
         "wall": seconds(row.wall_seconds),
         "accepted": str(row.accepted),

@@ -1,6 +1,7 @@
 """``run``, ``resume`` and ``stop``."""
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,15 +66,15 @@ def run(
     else:
         wanted = load_job(job, given)
     check_store(wanted, home())
+    if queue:
+        _print_lines(remarks)
+        raise typer.Exit(_queue(wanted, federation, as_json))
     checked = _check(wanted, federation)
-    for reason in (*remarks, *checked.reasons):
-        notes().print(reason, markup=False, highlight=False, soft_wrap=True)
+    _print_lines([*remarks, *checked.reasons])
     with Store.open(store_url(wanted), home()) as store:
-        run_id, folder = create_run(store, home(), checked, status="queued" if queue else "created")
+        run_id, folder = create_run(store, home(), checked)
         if federation:
             folder.federation.write_text(federation, encoding="utf-8")
-        if queue:
-            raise typer.Exit(_wait_in_line(store, run_id, folder.path.parent, store_url(wanted), as_json))
         raise typer.Exit(_drive(store, run_id, folder, checked.sizing, as_json, profile, references))
 
 
@@ -89,10 +90,11 @@ def resume(
     claimed: Annotated[bool, typer.Option("--claimed", hidden=True)] = False,  # the queue starts the run
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
-    from slimfed.platform.home import run_folder, store_url
+    from slimfed.platform.home import run_folder
     from slimfed.platform.job.job import load_run_job
     from slimfed.platform.launch.liveness import is_alive
-    from slimfed.platform.launch.resuming import accept, resumable
+    from slimfed.platform.launch.resuming import accept, quick_resumable, resumable
+    from slimfed.platform.launch.run_creation import complete_run, is_unchecked
     from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -115,17 +117,20 @@ def resume(
             )
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
+        if queue and not accept_changes:
+            quick_resumable(folder, load_run_job(folder.job))
+            raise typer.Exit(_queue_again(store, found, folder, as_json))
         checked = _check(load_run_job(folder.job), _federation(folder))
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)
-            if not store.enqueue(found):
-                raise InputError(f"run {found.id} is queued or started already; `slimfed show {found.id}` shows it")
-            raise typer.Exit(_wait_in_line(store, found.id, folder.path.parent, store_url(), as_json))
+            raise typer.Exit(_queue_again(store, found, folder, as_json))
         if not store.take_over(found):
             raise InputError(
                 f"run {found.id} was stopped or resumed by somebody else; `slimfed show {found.id}` shows it"
             )
+        if is_unchecked(folder):
+            complete_run(store, found.id, folder, checked)
         accept(store, found, folder, checked, changes)
         raise typer.Exit(_drive(store, found.id, folder, checked.sizing, as_json, references=references))
 
@@ -172,16 +177,42 @@ def _federation(folder: "RunFolder") -> str | None:
     return folder.federation.read_text(encoding="utf-8") if folder.federation.is_file() else None
 
 
-def _wait_in_line(store: "Store", run_id: str, place: Path, named: str, as_json: bool) -> int:
-    """Start the queue runner for a queued run and return the exit code."""
-    from slimfed.platform.launch.queue_runner import call_foreman, waiting_here
+def _queue(job: Any, federation: str | None, as_json: bool) -> int:
+    """Put a new run into the queue and return the exit code."""
+    from slimfed.platform.home import home, store_url
+    from slimfed.platform.launch.queueing import queue_job
+    from slimfed.platform.store.writer import Store
+
+    with Store.open(store_url(job), home()) as store:
+        run_id, folder = queue_job(store, home(), store_url(job), job, federation)
+        return _report_queued(store, run_id, folder.path.parent, as_json)
+
+
+def _queue_again(store: "Store", found: Any, folder: "RunFolder", as_json: bool) -> int:
+    """Put a run (a row of the store) into the queue again and return the exit code."""
+    from slimfed.platform.home import store_url
+    from slimfed.platform.launch.queue_runner import call_foreman
+
+    if not store.enqueue(found):
+        raise InputError(f"run {found.id} is queued or started already; `slimfed show {found.id}` shows it")
+    call_foreman(folder.path.parent, store_url())
+    return _report_queued(store, found.id, folder.path.parent, as_json)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        notes().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_queued(store: "Store", run_id: str, place: Path, as_json: bool) -> int:
+    """Print a queued run and how many are ahead of it, and return the exit code."""
+    from slimfed.platform.launch.queue_runner import waiting_here
     from slimfed.platform.store.dashboard_reader import Insight
     from slimfed.platform.summary import run_summaries
 
     insight = Insight(store.engine)
     waiting = [row.id for row in waiting_here(insight, place)]
     ahead = waiting.index(run_id) if run_id in waiting else 0  # the queue runner may already have started it
-    call_foreman(place, named)
     if as_json:
         print_json(run_summaries([insight.find_run(run_id)], insight, store.address)[0])
     notes().print(f"run {run_id} is queued, {ahead} ahead of it; `slimfed show {run_id}` shows it", soft_wrap=True)
@@ -250,7 +281,7 @@ def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -
     if as_json:
         print_json(summary | {"profile": told} if profile else summary)
     else:
-        print_summary(found, summary, references)
+        print_summary(found, summary, references, reader.global_sparsity(run_id))
         if told is not None:
             print_profile(told)
     if found.status == "done":

@@ -6,6 +6,7 @@ from slimfed.platform.launch.progress import Display, Snapshot
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.retry import patiently
 from slimfed.platform.store.writer import Store
+from slimfed.platform.under_way import under_way
 
 # The launcher waits longer for a store than a run does by default, so that it can report the end of the run.
 _PATIENCE_SECONDS = 90.0
@@ -27,6 +28,7 @@ class StoreJournal:
     def look(self) -> Look:
         """Read the run and update the display."""
         run = patiently(lambda: self._reader.find_run(self._run_id), _PATIENCE_SECONDS)
+        progress = patiently(lambda: self._reader.progress([self._run_id]), _PATIENCE_SECONDS).get(self._run_id)
         began = self._began or run.pid != self._launcher_pid
         self._display.show(
             Snapshot(
@@ -39,6 +41,7 @@ class StoreJournal:
                 run.virtual_seconds,
                 self._slowest_device(run.rounds_done),
                 sampled(run.examples, run.test_examples),
+                under_way(run, progress),
             )
         )
         return Look(run.status, began, run.stop_requested, run.rounds_done)

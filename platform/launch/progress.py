@@ -1,6 +1,8 @@
 """Progress of a run on standard error: a live bar in a terminal, one plain line a round elsewhere."""
 
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -10,12 +12,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from slimfed.clients.plain_text import clean
 from slimfed.platform.console import notes
 from slimfed.platform.format import percent, seconds
+from slimfed.platform.under_way import UnderWay
+
+_LINE_SECONDS = 15.0
+"""Without a terminal: seconds between lines on a round that is under way."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The progress of a run. ``began``: the server is running; ``stopping``: a stop was requested; ``slowest``: the
-    class of the last round's slowest device; ``sample``: on how many test texts the accuracy stands, if not on all.
+    class of the last round's slowest device; ``sample``: on how many test texts the accuracy stands, if not on all;
+    ``current``: what it is doing at this moment, if that is known.
     """
 
     began: bool
@@ -27,6 +34,16 @@ class Snapshot:
     virtual_seconds: float
     slowest: str | None
     sample: str = ""
+    current: UnderWay | None = None
+
+    @property
+    def state(self) -> str:
+        """In one word, or two."""
+        if self.stopping:
+            return "stopping"
+        if self.current is not None:
+            return self.current.state
+        return "running" if self.began else "preparing"
 
     def describe(self) -> str:
         """The figures in one line."""
@@ -98,7 +115,7 @@ def _progress() -> Progress:
     return Progress(
         TextColumn("{task.fields[label]}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[done]}/{task.total:.0f}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}", markup=False),
         console=notes(),
@@ -108,10 +125,12 @@ def _progress() -> Progress:
 class PlainLines:
     """One line a round, each begun with ``prefix``."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", now: Callable[[], float] = time.monotonic) -> None:
         self._prefix = clean(prefix) + " " if prefix else ""
         self._printed = -1
         self._stopping = False
+        self._now = now
+        self._line = now()
 
     def __enter__(self) -> "PlainLines":
         return self
@@ -122,17 +141,25 @@ class PlainLines:
         return None
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print the line of a new round."""
+        """Print the line of a new round, and now and then one on a round that takes long."""
         if snapshot.stopping and not self._stopping:
             self._stopping = True
             sys.stderr.write(f"{self._prefix}stopping\n")
         if snapshot.rounds_done == self._printed or (snapshot.rounds_done == 0 and self._printed >= 0):
+            self._maybe_print_current(snapshot.current)
             return
         self._printed = snapshot.rounds_done
         if snapshot.rounds_done == 0:
-            text = "starting"
+            self._print("preparing")
         else:
-            text = f"round {snapshot.rounds_done}/{snapshot.rounds}: {snapshot.describe()}"
+            self._print(f"round {snapshot.rounds_done}/{snapshot.rounds}: {snapshot.describe()}")
+
+    def _maybe_print_current(self, current: UnderWay | None) -> None:
+        if current is not None and current.doing and self._now() - self._line >= _LINE_SECONDS:
+            self._print(f"round {current.round}/{current.rounds}: {'; '.join(current.details())}")
+
+    def _print(self, text: str) -> None:
+        self._line = self._now()
         sys.stderr.write(f"{self._prefix}{clean(text)}\n")
         sys.stderr.flush()
 
@@ -159,9 +186,12 @@ class LiveBar:
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw."""
-        doing = "stopping" if snapshot.stopping else "round" if snapshot.began else "starting"
+        current = snapshot.current
+        doing = "round" if snapshot.state == "running" else snapshot.state
         label = f"{self._name}: {doing}" if self._name else doing
-        figures = clean(snapshot.describe()) if snapshot.rounds_done else ""
+        parts = [*(current.details() if current else ()), *([snapshot.describe()] if snapshot.rounds_done else ())]
+        figures = clean("; ".join(parts))
+        completed = snapshot.rounds_done if current is None else current.share * snapshot.rounds
         if self._task is None:
-            self._task = self._progress.add_task("run", total=snapshot.rounds, label=label, figures=figures)
-        self._progress.update(self._task, completed=snapshot.rounds_done, label=label, figures=figures)
+            self._task = self._progress.add_task("run", total=snapshot.rounds, done=0, label=label, figures=figures)
+        self._progress.update(self._task, completed=completed, done=snapshot.rounds_done, label=label, figures=figures)

@@ -3,9 +3,19 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.platform.home import RunFolder
-from slimfed.platform.inputs import changes_of, check_acceptable, check_unchanged, pin_inputs
+from slimfed.platform.inputs import (
+    changes_of,
+    check_acceptable,
+    check_unchanged,
+    pin_inputs,
+    pinned_inputs,
+    read_inputs,
+)
+from slimfed.platform.job.job import Job
+from slimfed.platform.launch.quick_check import quick_problems
 from slimfed.platform.store.writer import Store
 from slimfed.strategies.protocols import Event
 
@@ -28,6 +38,15 @@ def resumable(folder: RunFolder, checked: "Checked", accept_changes: bool = Fals
     if any(".safetensors" in line for line in changes):
         _check_weights(folder, checked)
     return changes
+
+
+def quick_resumable(folder: RunFolder, job: Job) -> None:
+    """Raise ``InputError`` for what a run in the queue could not go on with, as far as it is told without the model."""
+    problems = quick_problems(job)
+    if problems:
+        raise InputError("\n".join(problems))
+    if pinned_inputs(folder) is not None:
+        check_unchanged(folder, job, read_inputs(job, load_data(job.data, job.model.task)))
 
 
 def _check_weights(folder: RunFolder, checked: "Checked") -> None:

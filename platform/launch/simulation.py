@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from slimfed.clients.node.telling import VARIABLE as PROGRESS
 from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.flwr_cli import LaunchError
 from slimfed.platform.launch.ray_environment import cluster_ray, own_ray, without_foreign_ray
@@ -115,4 +116,7 @@ class Simulation:
         inherited = child_environment()
         if self._sizing.cluster:
             return {**inherited, **cluster_ray(scratch, self._sizing.cluster), **self._variables}
-        return {**without_foreign_ray(inherited), **own_ray(scratch), **self._variables}
+        progress = scratch / "progress"
+        progress.mkdir()
+        own = {**own_ray(scratch), PROGRESS: str(progress)}
+        return {**without_foreign_ray(inherited), **own, **self._variables}

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.loading import model_folder
+from slimfed.clients.models.location import model_folder
 from slimfed.clients.spec import DataSpec, ModelSpec
 from slimfed.platform.job.job import Job
 

@@ -12,6 +12,7 @@ from slimfed.platform.job.job import Job
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.evaluator import GlobalEvaluator
 from slimfed.strategies.first_adapter import first_adapter
+from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Clock, Recorder
 from slimfed.strategies.restored_state import misfit
 from slimfed.strategies.server_state import Fleet
@@ -19,14 +20,25 @@ from slimfed.strategies.strategy import FedSlim
 
 
 def assemble(
-    job: Job, runtime: NodeRuntime, fleet: Fleet, nodes: int, recorder: Recorder, *, real: bool = False
+    job: Job,
+    runtime: NodeRuntime,
+    fleet: Fleet,
+    nodes: int,
+    recorder: Recorder,
+    *,
+    real: bool = False,
+    progress: RunProgress | None = None,
 ) -> FedSlim:
-    """The strategy of a job with all its parts, which continues from ``fleet``. ``real``: devices are real."""
-    evaluator = GlobalEvaluator(runtime, processor_count())
+    """The strategy of a job with all its parts, which continues from ``fleet``.
+
+    ``real``: devices are real. ``progress`` is told what is under way.
+    """
+    progress = progress or RunProgress()
+    evaluator = GlobalEvaluator(runtime, processor_count(), progress.meter)
     clock = _clock(job)
     forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None
     settings = job.strategy_settings(runtime.task, nodes, real=real)
-    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast, _examples(job, runtime, real))
+    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast, _examples(job, runtime, real), progress)
 
 
 def _examples(job: Job, runtime: NodeRuntime, real: bool) -> dict[int, int] | None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.node.runtime import open_runtime, open_server_runtime
+from slimfed.clients.node.telling import folder_of, told
 from slimfed.clients.verbosity import FORMAT, follow_environment
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.inputs import Inputs, check_unchanged, pin_inputs, pinned_inputs, read_inputs
@@ -20,11 +22,13 @@ from slimfed.platform.launch.run_creation import create_run
 from slimfed.platform.launch.run_lock import computing
 from slimfed.platform.server.assembly import assemble, new_fleet, restored_fleet
 from slimfed.platform.server.base_digest import pin_base
+from slimfed.platform.server.progress_writer import ProgressWriter
 from slimfed.platform.server.recorder import StoreRecorder
 from slimfed.platform.store import mirror
 from slimfed.platform.store.faults import as_store_error
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
+from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.transport import StopRequestedError
 
 _log = logging.getLogger(__name__)
@@ -46,6 +50,7 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         job = checked.job
         with Store.open(store_url(job), place) as store:
             run_id, folder = create_run(store, place, checked)
+    progress = RunProgress(partial(told, folder_of(settings)))
     with (
         computing(folder),
         Store.open(store_url(job), place) as store,
@@ -62,12 +67,14 @@ def serve(grid: Grid, settings: Mapping[str, Any], after_round: Callable[[], obj
         runtime = open_server_runtime(task) if real else open_runtime(task)
         pin_base(folder, job.model, runtime.base)
         fleet = restored_fleet(runtime, job, folder, finished) if finished else new_fleet(runtime, job)
-        strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real)
+        strategy = assemble(job, runtime, fleet, int(settings["slimfed.nodes"]), recorder, real=real, progress=progress)
         store.rewind(run_id, strategy.fleet.round)
         mirror.forget_after(folder.rows, strategy.fleet.round)
         _log.info("run %s: %d of %d rounds done", run_id, strategy.fleet.round, job.training.rounds)
         _log.info("run %s: engine %s", run_id, job.engine)
-        strategy.start(grid)
+        before = Reader(store.engine).seconds_per_round([run_id]).get(run_id)
+        with ProgressWriter(store, run_id, progress, job.training.rounds, before):
+            strategy.start(grid)
 
 
 def _held_inputs(folder: RunFolder, job: Job) -> Inputs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row, Select, func, select
 
 from slimfed.clients.errors import InputError
-from slimfed.platform.store.schema import Assignment, Checkpoint, Device, Evaluation, Event, Round, Run
+from slimfed.platform.store.schema import Assignment, Checkpoint, Device, Evaluation, Event, Progress, Round, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,7 @@ class Pulse:
     status: str
     stop_requested: bool
     archived: bool
+    preparing: bool
     newest_round: int
     newest_event: int
 
@@ -111,6 +112,11 @@ class Reader:
         """Finished rounds with a number above ``after``, oldest first."""
         query = select(Round.__table__).where(Round.run_id == run_id, Round.round > after)
         return self._rows(query.order_by(Round.round))
+
+    def global_sparsity(self, run_id: str) -> float | None:
+        """Sparsity of the global model after the newest round; None before the first."""
+        query = select(Round.global_sparsity).where(Round.run_id == run_id).order_by(Round.round.desc()).limit(1)
+        return next((row.global_sparsity for row in self._rows(query)), None)
 
     def evaluations(self, run_id: str) -> Rows:
         """The global model on the test split, oldest first."""
@@ -218,6 +224,12 @@ class Reader:
         query = select(ranked.c.run_id, func.avg(ranked.c.wall_seconds)).where(middle).group_by(ranked.c.run_id)
         return {run_id: float(seconds) for run_id, seconds in self._rows(query)}
 
+    def progress(self, run_ids: Collection[str]) -> dict[str, AnyRow]:
+        """Where each of these runs is at this moment (columns of ``Progress``); runs without process are missing."""
+        if not run_ids:
+            return {}
+        return {row.run_id: row for row in self._rows(select(Progress.__table__).where(Progress.run_id.in_(run_ids)))}
+
     def pulse(self, run_id: str) -> Pulse | None:
         """One small row by which a watcher detects changes; None if there is no such run."""
         newest_round = select(func.max(Round.round)).where(Round.run_id == run_id).scalar_subquery()
@@ -226,6 +238,7 @@ class Reader:
             Run.status,
             Run.stop_requested,
             Run.archived,
+            select(Progress.run_id).where(Progress.run_id == run_id, Progress.phase == "preparing").exists(),
             func.coalesce(newest_round, 0),
             func.coalesce(newest_event, 0),
         ).where(Run.id == run_id)

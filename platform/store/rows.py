@@ -10,7 +10,18 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from slimfed.platform.store.rollups import block_rows, forget_sums, sum_up_round
-from slimfed.platform.store.schema import Assignment, Base, BlockLeft, Checkpoint, Evaluation, Event, Node, Round, Run
+from slimfed.platform.store.schema import (
+    Assignment,
+    Base,
+    BlockLeft,
+    Checkpoint,
+    Evaluation,
+    Event,
+    Node,
+    Progress,
+    Round,
+    Run,
+)
 from slimfed.platform.store.storable import storable
 from slimfed.strategies import protocols
 from slimfed.strategies.schedule import sparsity_after
@@ -57,6 +68,14 @@ def write_round(
         _replace_checkpoints(connection, run_id, checkpoint, kept)
     sum_up_run(connection, run_id)
     connection.execute(update(Run).where(Run.id == run_id).values(heartbeat_at=now))
+    _go_on(connection, run_id, record.round + 1, now)
+
+
+def _go_on(connection: Connection, run_id: str, round: int, now: datetime) -> None:
+    """The progress of a run that is computed moves on to ``round``, together with the round before it."""
+    nothing = dict.fromkeys(("devices_done", "rows", "rows_done", "share"), 0)
+    values = {"phase": "planning", "round": round, **nothing, "began_at": now}
+    connection.execute(update(Progress).where(Progress.run_id == run_id).values(**values))
 
 
 def write_baseline(connection: Connection, run_id: str, baseline: protocols.Baseline) -> None:

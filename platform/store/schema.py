@@ -123,6 +123,30 @@ class Run(Base):
     archived: Mapped[bool] = mapped_column(server_default=false())
 
 
+class Progress(Base):
+    """Where an unfinished run is at this moment: one row a run, replaced at most once a second, gone when the run ends.
+
+    ``phase``: one of ``strategies.progress.Phase``. ``round``: the one under way, 0 before the first. ``devices_done``
+    of its ``devices`` are trained. ``rows_done`` of ``rows`` texts or prompts are evaluated, 0 of 0 outside an
+    evaluation. ``share``: part of the round that is done, by time, in [0, 1]. ``began_at``: when the round began, or
+    the preparation. ``seconds_left``: of the whole run at ``updated_at``, NULL while nothing has been measured.
+    """
+
+    __tablename__ = "progress"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    phase: Mapped[str] = mapped_column(String(20))
+    round: Mapped[int]
+    devices: Mapped[int]
+    devices_done: Mapped[int]
+    rows: Mapped[int]
+    rows_done: Mapped[int]
+    share: Mapped[float]
+    seconds_left: Mapped[float | None]
+    began_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
 class Device(Base):
     """One data owner of a run: its class (profile name) and number of examples."""
 

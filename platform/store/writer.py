@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import URL, Engine, delete, func, insert, make_url, select, update
+from sqlalchemy import URL, Connection, Engine, Update, delete, func, insert, make_url, select, update
 
 from slimfed.clients.plain_text import clean
 from slimfed.platform.store import revisions
 from slimfed.platform.store.database import can_write, open_engine, resolve_url, shown, writing
 from slimfed.platform.store.faults import as_store_error
-from slimfed.platform.store.schema import Device, Event, Run
+from slimfed.platform.store.schema import Device, Event, Progress, Run
 from slimfed.platform.store.storable import storable
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ class Store:
         with writing(self.engine) as connection:
             connection.execute(insert(Run), [storable(Run, row)])
 
+    def set_job(self, run_id: str, job: Mapping[str, Any]) -> None:
+        """Replace the job of a run by the one that was checked, without "auto"."""
+        self._update(run_id, job=_without_password(job))
+
     def set_devices(self, run_id: str, devices: Iterable[tuple[int, str, int]]) -> None:
         """Set the devices of a run as (device, profile, examples), replacing earlier ones."""
         rows = [
@@ -134,7 +138,28 @@ class Store:
             "pid": os.getpid(),
             "host": socket.gethostname(),
         }
-        return self._change(run_id, ("created", "running"), values)
+        with writing(self.engine) as connection:
+            runs = Run.id == run_id, Run.status.in_(("created", "running"))
+            if not connection.execute(update(Run).where(*runs).values(**storable(Run, values))).rowcount:
+                return False
+            if connection.scalar(select(Progress.run_id).where(Progress.run_id == run_id)) is None:
+                connection.execute(insert(Progress), [_preparing(run_id, now)])
+            return True
+
+    def write_progress(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Replace where the run is at this moment: columns of ``Progress``. Nothing for a run that has ended.
+
+        Nor if a later round is under way already: it was written by :meth:`record_round`.
+        """
+        with writing(self.engine) as connection:
+            if connection.scalar(select(Run.status).where(Run.id == run_id)) not in UNFINISHED:
+                return
+            row = storable(Progress, {"run_id": run_id, "updated_at": _now(), **values})
+            known = connection.scalar(select(Progress.round).where(Progress.run_id == run_id))
+            if known is None:
+                connection.execute(insert(Progress), [row])
+            elif known <= values["round"]:
+                connection.execute(update(Progress).where(Progress.run_id == run_id).values(**row))
 
     def take_over(self, run: Any) -> bool:
         """Become the one process that resumes a run (a row as it was read); False if another process was faster.
@@ -148,14 +173,14 @@ class Store:
         values = {"status": "running", "stop_requested": stop, **process}
         with writing(self.engine) as connection:
             query = update(Run).where(*_as_seen(run)).values(**values)
-            return connection.execute(query).rowcount > 0
+            return _changed(connection, run.id, query)
 
     def end_without_process(self, run: Any, status: FinalStatus, cause: str) -> bool:
         """Give a run that no process computes (a row as it was read) its end; False if it has changed since."""
         values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
         with writing(self.engine) as connection:
             query = update(Run).where(*_as_seen(run), Run.status.in_(UNFINISHED)).values(**storable(Run, values))
-            return connection.execute(query).rowcount > 0
+            return _changed(connection, run.id, query)
 
     def enqueue(self, run: Any) -> bool:
         """Queue a stopped or failed run, or one without process (a row as it was read), for this computer.
@@ -167,7 +192,7 @@ class Store:
         with writing(self.engine) as connection:
             waits = Run.status.in_(("stopped", "failed", "running"))
             query = update(Run).where(*_as_seen(run), waits).values(**storable(Run, values))
-            return connection.execute(query).rowcount > 0
+            return _changed(connection, run.id, query)
 
     def claim(self, run_id: str) -> bool:
         """Take a run from the queue in order to start it. False if it is no longer in the queue."""
@@ -191,7 +216,9 @@ class Store:
     def finish(self, run_id: str, status: FinalStatus, cause: str | None = None) -> bool:
         """Set the final status and the cause of an unfinished run. False if it had already ended."""
         values = {"status": status, "cause": cause, "finished_at": _now(), "stop_requested": False}
-        return self._change(run_id, UNFINISHED, values)
+        with writing(self.engine) as connection:
+            runs = Run.id == run_id, Run.status.in_(UNFINISHED)
+            return _changed(connection, run_id, update(Run).where(*runs).values(**storable(Run, values)))
 
     def request_stop(self, run_id: str) -> bool:
         """Ask the run's process to stop. False if the run has ended already (or does not exist)."""
@@ -264,6 +291,20 @@ def upgrade(url: str, home: Path) -> tuple[str | None, str]:
         return revisions.migrate(engine, address)
     finally:
         engine.dispose()
+
+
+def _changed(connection: Connection, run_id: str, change: Update) -> bool:
+    """True if ``change`` changed the run, whose process, and so its progress, then is another or none."""
+    if not connection.execute(change).rowcount:
+        return False
+    connection.execute(delete(Progress).where(Progress.run_id == run_id))
+    return True
+
+
+def _preparing(run_id: str, now: datetime) -> dict[str, Any]:
+    """The progress of a run whose process has just begun."""
+    nothing = dict.fromkeys(("round", "devices", "devices_done", "rows", "rows_done", "share"), 0)
+    return {"run_id": run_id, "phase": "preparing", **nothing, "began_at": now, "updated_at": now}
 
 
 def _as_seen(run: Any) -> list[Any]:

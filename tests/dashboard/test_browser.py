@@ -1,18 +1,23 @@
 """The dashboard as its users meet it: a real server, a real Chromium, a store that is written meanwhile."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 from sample import SampleRun, new_store
+from typer.testing import CliRunner
 
 from slimfed.dashboard.views.run import REFRESH_SECONDS
+from slimfed.platform.cli import app
+from slimfed.platform.glossary import FIGURES
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE = 60_000
 """Milliseconds; a page of a busy two-core machine may take its time, but not more than this."""
 
+LISTED_SOME = re.compile(r"^1 of \d+ runs, newest first\.")
 LISTED = re.compile(r"^1 run, newest first\.")
 CHARTS = ".js-plotly-plot"
 WATCH_EVERY_FRAME = """() => {
@@ -24,6 +29,19 @@ WATCH_EVERY_FRAME = """() => {
             for (let part = chart; part instanceof Element; part = part.parentElement)
                 window.faintest = Math.min(window.faintest, Number(getComputedStyle(part).opacity));
         window.frames_seen += 1;
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+WATCH_WIDTHS_AND_BUTTONS = """() => {
+    Object.assign(window, { narrowest: 9999, together: 0 });
+    const look = () => {
+        for (const chart of document.querySelectorAll('.js-plotly-plot .main-svg:first-child'))
+            window.narrowest = Math.min(window.narrowest, chart.getBoundingClientRect().width);
+        const shown = [...document.querySelectorAll('[data-testid=stButton]')].filter(button => button.offsetParent);
+        const names = shown.map(button => button.innerText);
+        const steers = names.filter(name => /\\b(Stop|Stopping|Resume)$/.test(name.trim()));
+        window.together = Math.max(window.together, steers.length);
         requestAnimationFrame(look);
     };
     look();
@@ -101,6 +119,8 @@ def test_a_finished_run_is_shown_whole(open_page, served, finished, size, scheme
     shows(page, "Accuracy (% of test examples)")
     shows(page, "Loss (nats)")
     assert page.title().endswith("6/6 · finished")
+    if size == DESKTOP:
+        assert page.get_by_text("Loss", exact=True).bounding_box()["y"] < 320, "the charts begin too low"
     for tab, text, drawn in (
         ("Timeline", "Time since the round began", 1),
         ("Maps", "LoRA rank (rows of each factor)", 2),
@@ -113,6 +133,27 @@ def test_a_finished_run_is_shown_whole(open_page, served, finished, size, scheme
         charts(page, drawn)
         assert f"tab={tab}" in page.url
         assert overflow(page) <= 0
+
+
+def test_page_and_command_write_every_figure_alike(open_page, served, home, finished, monkeypatch):
+    """One formatter and one word for each figure; what the cells of tables are like is tested in test_columns.py."""
+    monkeypatch.setenv("SLIMFED_HOME", str(home))
+    printed = CliRunner().invoke(app, ["show", finished.id]).stdout
+    page = open_page(served.url(f"/run?run={finished.id}"))
+    shows(page, "Devices' sparsity")
+    metrics = page.get_by_test_id("stMetric").all()
+    shown = {metric.locator("label").inner_text().strip(): metric for metric in metrics}
+    values = {name: metric.get_by_test_id("stMetricValue").inner_text().strip() for name, metric in shown.items()}
+    assert set(values) <= set(FIGURES)
+    lines = {line[:14].strip(): line[14:] for line in printed.splitlines() if line[:1].isalpha()}
+    for word in ("Accuracy", "Sparsity"):
+        own = values[f"Devices' {word.lower()}"]
+        assert lines[word.lower()].startswith(f"{values[word]} global model, {own} devices")
+    assert lines["traffic"] == f"{values['Received']} received, {values['Sent']} sent"
+    assert lines["virtual time"] == values["Virtual time"]
+    assert lines["wall time"].startswith(values["Wall time"])
+    page.get_by_test_id("stMetric").first.get_by_test_id("stTooltipHoverTarget").hover()
+    shows(page, re.compile(re.escape(FIGURES["Accuracy"][:60])))
 
 
 def test_curves_over_virtual_time(open_page, served, finished):
@@ -196,9 +237,9 @@ def test_the_list_leads_to_a_run_and_back(open_page, served, finished):
 def test_a_running_run_goes_on_without_a_reload(open_page, served, store):
     running = SampleRun(store, name="going", rounds=20, seed=8).play(3)
     page = open_page(served.url(f"/run?run={running.id}"))
-    shows(page, "Round 3 of 20")
+    shows(page, "Round 4 of 20")
     charts(page, 3)
-    page.get_by_text("The slowest device of each round").scroll_into_view_if_needed()
+    page.get_by_text("The rounds as a table").scroll_into_view_if_needed()
     page.evaluate(WATCH_EVERY_FRAME)
     scrolled = page.evaluate(SCROLLED)
     assert scrolled > 0
@@ -206,7 +247,7 @@ def test_a_running_run_goes_on_without_a_reload(open_page, served, store):
     before = page.evaluate(points)
 
     running.play(2)
-    shows(page, "Round 5 of 20")
+    shows(page, "Round 6 of 20")
     page.wait_for_function(f"{points} === {before + 2}", timeout=PATIENCE)
     assert page.evaluate(SCROLLED) == scrolled, "the page jumped"
     assert page.evaluate("window.fewest") >= 3, "a chart was missing from a frame: it flickers"
@@ -217,6 +258,51 @@ def test_a_running_run_goes_on_without_a_reload(open_page, served, store):
     shows(page, re.compile(r"^. done$"))
     assert page.evaluate("window.frames_seen") > 0, "the page was loaded anew"
     assert places(page, "Clone", "Archive") == before, "a button moved: whoever is pressing one gets another"
+
+
+def test_a_stop_is_a_state_of_its_own_and_moves_nothing_into_another_place(open_page, served, store):
+    running = SampleRun(store, name="to-stop", rounds=20, seed=11).play(3)
+    page = open_page(served.url(f"/run?run={running.id}"))
+    shows(page, re.compile(r"^. running$"))
+    charts(page, 3)
+    page.evaluate(WATCH_WIDTHS_AND_BUTTONS)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    shows(page, re.compile(r"^. stopping$"))
+    expect(page.get_by_role("button", name="Stopping")).to_be_disabled(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Resume")).to_have_count(0)
+    shows(page, "Stopping after round 3 of 20")
+    running.end("stopped", "asked to stop")
+    shows(page, re.compile(r"^. stopped$"))
+    expect(page.get_by_role("button", name="Resume")).to_be_enabled(timeout=PATIENCE)
+    expect(page.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
+    charts(page, 3)
+    assert page.evaluate("window.narrowest") > 400, "a chart was drawn into a narrower place"
+    assert page.evaluate("window.together") == 1, "Stop and Resume stood there together"
+
+
+def test_a_round_under_way_is_told_from_its_preparation_on(open_page, served, store):
+    running = SampleRun(store, name="first-round", rounds=20, seed=12)
+    page = open_page(served.url(f"/run?run={running.id}"))
+    shows(page, re.compile(r"^. preparing$"))
+    shows(page, re.compile("^Preparing: opens text and model"))
+    began = datetime.now(UTC) - timedelta(seconds=100)
+    values = {"phase": "training", "round": 1, "devices": 24, "devices_done": 7, "rows": 0, "rows_done": 0}
+    store.write_progress(running.id, {**values, "share": 0.3, "seconds_left": 1800.0, "began_at": began})
+    shows(page, re.compile(r"^. running$"))
+    told = page.get_by_text(
+        re.compile(r"^Round 1 of 20 · training, 7 of 24 devices · 1 min \d\d s so far · about 30 min left$")
+    )
+    expect(told).to_be_visible(timeout=PATIENCE)
+    first = told.inner_text()
+    page.wait_for_function("before => !document.body.innerText.includes(before)", arg=first, timeout=PATIENCE)
+    store.write_progress(
+        running.id,
+        {**values, "phase": "evaluating", "rows": 1000, "rows_done": 250, "share": 0.9, "began_at": began},
+    )
+    shows(page, re.compile("evaluating the global model, 250 of 1,000 test texts"))
+    listed = open_page(served.url("/?q=first-round"), PHONE, "dark")
+    shows(listed, LISTED_SOME)
+    running.end("stopped")
 
 
 def test_a_run_that_has_ended_is_asked_for_no_more(browser, served, finished):

@@ -4,6 +4,7 @@ What is stopped has far more rounds than anybody waits for, what is watched to i
 """
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -16,6 +17,18 @@ SOON, PATIENCE = 60_000, 300_000
 """Milliseconds: for a page, and for a run that starts Flower and Ray on a busy machine."""
 MANY, FEW = 5000, 2
 """Rounds of the run that is stopped, and of the one that is watched to its end."""
+
+
+WATCH_START = """() => {
+    window.signed = false;
+    const look = () => {
+        const button = document.querySelector('.st-key-start button');
+        if (!button) return;
+        window.signed ||= getComputedStyle(button, '::after').content.includes('…');
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
 
 
 def fill(page, label, value):
@@ -41,13 +54,23 @@ def shows(page, text, patience=PATIENCE):
 
 
 def start(page):
-    """Press Start, and wait for the page of the new run, or for what is wrong with it."""
+    """Press Start, see that it gives a sign, and wait for the page of the new run, or for what is wrong with it."""
+    page.evaluate(WATCH_START)
     press(page, "Start")
     page.wait_for_function(
         "location.pathname === '/run' || document.querySelector('[data-testid=stAlert]')", timeout=PATIENCE
     )
     assert "/run?run=" in page.url, page.get_by_test_id("stAlert").inner_text()
+    assert page.evaluate("window.signed"), "the button gave no sign while the run was put into the queue"
     return re.search(r"run=([0-9a-z-]+)", page.url)[1]
+
+
+def wait_for_rounds(reader, run, count):
+    """Wait until so many rounds of a run are recorded."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while reader.find_run(run).rounds_done < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
@@ -66,6 +89,31 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         shows(page, "must be at least 1", SOON)
         expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
 
+        # So is a folder that is not there, at its field.
+        fill(page, "training.rounds", MANY)
+        fill(page, "data.path", "./nowhere")
+        expect(page.get_by_text('data.path = "./nowhere": there is no such folder')).to_have_count(2, timeout=5000)
+        expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+        path = page.get_by_label("data.path", exact=True).first
+        path.fill("builtin:commands")
+        path.press("Enter")
+        expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=SOON)
+
+        # What only the model tells is why the run failed, on its page, where Start leads at once.
+        fill(page, "training.rounds", FEW)
+        page.get_by_text(re.compile("^bandit · ")).first.click()
+        ranks = page.get_by_label("ranks", exact=True).first
+        ranks.fill("[2, 512]")
+        ranks.press("Enter")
+        expect(page.get_by_test_id("stCode").first).to_contain_text("512", timeout=SOON)
+        began = time.monotonic()
+        start(page)
+        assert time.monotonic() - began < 10
+        status(page, "failed")
+        shows(page, "bandit.ranks: 512 is larger than the smallest adapted layer", SOON)
+        page.goto(served.url("/launch"))
+        fill(page, "name", "from-the-form")
+
         # Launch, see a round come, and stop.
         for label, value in (
             ("training.rounds", MANY),
@@ -78,6 +126,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         fill(page, "workers", 1)
         long = start(page)
         shows(page, re.compile(rf"Round [1-9][\d,]* of {MANY}"))
+        wait_for_rounds(reader, long, 1)
         press(page, "Stop")
         status(page, "stopped")
         done = reader.find_run(long).rounds_done
@@ -94,9 +143,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         shows(page, "waits until nothing else runs on this computer", SOON)
         assert reader.find_run(short).job["data"]["max_length"] == 8
         page.goto(shared)
-        expect(page.get_by_text(re.compile(r"^Round \d+ of ")).first).not_to_have_text(
-            re.compile(rf"^Round {done} of "), timeout=PATIENCE
-        )
+        wait_for_rounds(reader, long, done + 1)
         press(page, "Stop")
         status(page, "stopped")
         ran = [row.round for row in reader.rounds(long)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.loading import load_model
+from slimfed.clients.models.location import model_folder
 from slimfed.clients.spec import DataSpec, ModelSpec
 from slimfed.platform.fleet.profiles import load_profile
 from slimfed.platform.job.job import Job, job_to_dict, load_job, parse_job
@@ -138,7 +139,7 @@ def test_no_bytes_break_the_readers_of_text(tmp_path: Path, data: bytes, ending:
         load_data(DataSpec(path=str(folder)), "classification")
 
 
-BUILTIN = Path(load_model.__globals__["_WEIGHTS"]) / "tiny-encoder"
+BUILTIN = Path(str(model_folder(ModelSpec())))
 DAMAGES = {
     "weights that are garbage": ("model.safetensors", b"garbage"),
     "a header that promises more than there is": ("model.safetensors", (2**62).to_bytes(8, "little") + b"{}"),

@@ -51,6 +51,7 @@ def evaluate_cohort(
             else:  # few numbers: fetched once, not after every pass
                 logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
                 answers.append((logits, labels.to(device)))
+            context.meter.evaluate(len(labels) * devices)
     if answers:
         logits, labels = torch.cat([each for each, _ in answers], dim=1), torch.cat([each for _, each in answers])
         tallies = [count(of_device, labels) for of_device in logits]

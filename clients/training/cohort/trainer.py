@@ -57,6 +57,7 @@ def train_cohort(context: DeviceContext, work: CohortWork) -> list[Update]:
                 session.companion.begin(step)
                 launched.take()
                 session.account(step)
+            context.meter.train(len(assignments) / steps)
         with watch.phase("probe"):
             after = session.losses(passes)
             session.account_losses(probes)

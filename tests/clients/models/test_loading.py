@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.loading import builtin_models, load_model
+from slimfed.clients.models.loading import load_model
+from slimfed.clients.models.location import builtin_models
 from slimfed.clients.spec import ModelSpec
 
 LABELS = ("no", "maybe", "yes")

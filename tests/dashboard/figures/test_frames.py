@@ -128,11 +128,19 @@ def test_slowest_are_ordered_by_round():
 
 def test_runs_that_never_started_show_when_they_were_made():
     made, began = datetime(2025, 7, 1, 8, tzinfo=UTC), datetime(2025, 7, 1, 9)
-    blank = dict.fromkeys(frames.RUN_COLUMNS)
+    blank = dict.fromkeys((*frames.RUN_COLUMNS, "stop_requested"))
     frame = frames.runs_frame(
         [blank | {"created_at": made, "started_at": began}, blank | {"created_at": made}], ZoneInfo("Europe/Berlin")
     )
     assert [moment.hour for moment in frame["started_at"]] == [11, 10]
+
+
+def test_runs_of_a_sweep_stand_together_under_what_differs():
+    blank = dict.fromkeys((*frames.RUN_COLUMNS, "stop_requested", "created_at"))
+    rows = [("c", None), ("wide: rank=8", "wide"), ("b", None), ("wide: rank=4", "wide"), ("wide", "wide"), ("a", None)]
+    frame = frames.runs_frame([blank | {"id": name, "name": name, "sweep": sweep} for name, sweep in rows])
+    assert list(frame["name"]) == ["c", "rank=8", "rank=4", "wide", "b", "a"]
+    assert list(frame["sweep"]) == ["", "wide", "wide", "wide", "", ""]
 
 
 def test_events_of_no_device():
@@ -185,14 +193,6 @@ def test_a_grid_holds_every_cell_once_and_nothing_else(drawn):
                 assert table.loc[(classes[device], device), number] == values[line, place]
     names = list(table.index.get_level_values("class"))
     assert sum(here != there for here, there in pairwise(names)) == max(len(set(names)) - 1, 0)
-
-
-def test_what_is_left_follows_the_median_without_the_first_round():
-    rounds = frames.rounds_frame([ran(n, wall_seconds=s) for n, s in ((1, 60.0), (2, 4.0), (3, 5.0), (4, 4.0))], [])
-    assert frames.remaining_seconds(rounds, 10) == 6 * 4.0
-    assert frames.remaining_seconds(rounds.head(1), 10) == 9 * 60.0
-    assert frames.remaining_seconds(rounds.head(0), 10) is None
-    assert frames.remaining_seconds(rounds, 4) == 0
 
 
 def test_events_are_tallied_with_the_commonest_first():

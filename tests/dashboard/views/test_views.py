@@ -1,5 +1,7 @@
 """The pages without a browser: what they write, given what the store holds."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from sample import SampleRun, new_store
 from sqlalchemy import text as sql
@@ -54,7 +56,7 @@ def store(tmp_path):
 def test_the_headline_of_a_run(tmp_path, store):
     run = SampleRun(store, devices=8, rounds=5, mishaps=False).play(2)
     app = shown(run_page, tmp_path, run.id)
-    assert [metric.label for metric in app.metric][:3] == ["Accuracy", "Devices' accuracy", "Sparsity"]
+    assert [metric.label for metric in app.metric][:3] == ["Accuracy", "Sparsity", "Devices' accuracy"]
     assert all(metric.value.endswith("%") for metric in app.metric[:3])
     assert app.metric[0].delta.endswith(" points"), "the change since the round before"
     assert len(app.dataframe[0].value) == 2, "the rounds"
@@ -125,12 +127,34 @@ def test_words_from_the_store_are_not_read_as_markup(tmp_path, store):
     assert r"\<b\>no" in text(app)
 
 
+def test_the_list_begins_with_what_happens_now(tmp_path, store):
+    going = SampleRun(store, name="going", devices=8, rounds=20, seed=1).play(3)
+    SampleRun(store, name="broken", devices=8, seed=2).play(1).end("failed", "The quorum was missed.")
+    values = {"phase": "training", "round": 4, "devices": 8, "devices_done": 5, "rows": 0, "rows_done": 0}
+    began = datetime.now(UTC) - timedelta(seconds=70)
+    store.write_progress(going.id, {**values, "share": 0.5, "seconds_left": 600.0, "began_at": began})
+    waits = SampleRun(store, name="waits", devices=8, seed=3)
+    with store.engine.begin() as connection:
+        connection.execute(sql("UPDATE runs SET status = 'queued' WHERE id = :id"), {"id": waits.id})
+    app = shown(runs_page, tmp_path)
+    (bar,) = app.get("progress")
+    assert bar.proto.value == 100 * 3.5 // 20
+    assert bar.proto.text.startswith("round 4 of 20")
+    assert "5 of 8 devices" in bar.proto.text
+    said = text(app)
+    assert "Waiting behind going, about 10 min from now" in said
+    assert "The quorum was missed" in said
+    assert "This computer: processors " in said
+    app.button(key=f"open {going.id}").click().run()
+    assert going.id in text(app)
+
+
 def test_the_list_is_newest_first_and_its_numbers_sort_as_numbers(tmp_path, store):
     SampleRun(store, name="first", devices=8, seed=1).play(2).end()
     SampleRun(store, name="second", devices=8, seed=2)
     frame = shown(runs_page, tmp_path).dataframe[0].value
     assert list(frame["name"]) == ["second", "first"]
-    assert list(frame["status"]) == ["▶ running", "✓ done"]
+    assert list(frame["status"]) == ["○ preparing", "✓ done"]
     assert list(frame["progress"]) == ["0/20", "2/20"]
     for column in ("accuracy", "sparsity", "virtual_seconds", "wall_seconds"):
         assert frame[column].dtype.kind in "if", column

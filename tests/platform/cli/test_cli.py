@@ -16,7 +16,7 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from slimfed.clients.update import Evaluation
-from slimfed.platform.cli import app
+from slimfed.platform.cli import app, watching
 from slimfed.platform.job.job import job_to_dict, parse_job
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.schema import Run
@@ -25,7 +25,18 @@ from slimfed.platform.store.writer import Store
 runner = CliRunner()
 
 FIELDS = [
-    *("run_id", "status", "rounds", "devices", "accuracy", "device_accuracy_mean", "sparsity", "virtual_seconds"),
+    *(
+        "run_id",
+        "status",
+        "state",
+        "progress",
+        "rounds",
+        "devices",
+        "accuracy",
+        "device_accuracy_mean",
+        "sparsity",
+        "virtual_seconds",
+    ),
     *("wall_seconds", "seconds_per_round", "bytes_up", "bytes_down", "rejected_updates", "joules"),
     *(
         "epsilon",
@@ -147,6 +158,26 @@ def test_a_home_that_cannot_be_written_is_bad_input(tmp_path: Path, monkeypatch:
     result = runner.invoke(app, ["run"])
     assert result.exit_code == 2
     assert result.stderr.count("error: ") == 1
+
+
+def test_a_run_is_watched_to_its_end(home: Path) -> None:
+    _add_run(home, "20260101-000000-aaa", "done")
+    _add_run(home, "20260102-000000-bbb", "failed")
+    watched = runner.invoke(app, ["watch", "20260101"])
+    assert (watched.exit_code, "status        done" in watched.stdout) == (0, True)
+    assert runner.invoke(app, ["watch", "20260102"]).exit_code == 1
+    assert runner.invoke(app, ["watch", "nowhere"]).exit_code == 2
+
+
+def test_watching_a_run_without_process_comes_to_an_end(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = "20260101-000000-aaa"
+    _add_run(home, run, "created")
+    monkeypatch.setattr(watching, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watching, "_HEALTH_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "_LOOK_SECONDS", 0.05)
+    watched = runner.invoke(app, ["watch", run])
+    assert watched.exit_code == 1
+    assert f"slimfed resume {run}" in watched.stderr
 
 
 def test_runs_as_json_are_newest_first_with_the_promised_fields(home: Path) -> None:

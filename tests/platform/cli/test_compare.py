@@ -49,7 +49,7 @@ def test_a_comparison_in_a_terminal(home: Path) -> None:
     _three(home)
     result = runner.invoke(app, ["compare", "a-1", "a-2", "b-1", "--target", "0.9", "--budget-seconds", "20"])
     assert result.exit_code == 0, result.output
-    assert "Cost to 90.0% accuracy (as given)" in result.stdout
+    assert "Cost to accuracy 90.0% (as given)" in result.stdout
     assert "target_sparsity=0.3" in result.stdout
     assert "2 of 2" in result.stdout
     assert "0 of 1" in result.stdout

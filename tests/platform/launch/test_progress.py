@@ -19,7 +19,7 @@ def test_plain_lines_say_each_round_once_and_keep_standard_output_clean(capsys: 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "starting",
+        "preparing",
         "round 1/3: accuracy 50.0%, sparsity 25.0%, virtual 1 min 30 s, slowest #7 jetson-tx2 8.1 s",
         "round 2/3: accuracy 50.0%, sparsity 25.0%, virtual 1 min 30 s, slowest #7 jetson-tx2 8.1 s",
         "stopping",

@@ -34,6 +34,8 @@ RUN = "20260101-120000-abc"
 KEYS = [
     "run_id",
     "status",
+    "state",
+    "progress",
     "rounds",
     "devices",
     "accuracy",
