@@ -93,5 +93,6 @@ def _activations(block: Block, shapes: dict[str, tuple[int, int]], elementary: b
     if block.kind == "attention" and head_norms:
         kept += shapes[ups[0].module][0] + shapes[ups[1].module][0]
     if block.kind == "ffn":
-        kept += inner * ((len(ups) > 1) + _KEPT_BY_ELEMENTARY_GELU * elementary)
+        gated = sum(len(cut.starts) for cut in ups) > 1
+        kept += inner * (gated + _KEPT_BY_ELEMENTARY_GELU * elementary)
     return kept

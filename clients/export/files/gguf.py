@@ -29,6 +29,8 @@ _ARCHITECTURES = {
     "qwen2": (gguf.MODEL_ARCH.QWEN2, False),
     "qwen3": (gguf.MODEL_ARCH.QWEN3, False),
 }
+TYPES = tuple(_ARCHITECTURES)
+"""Model types of transformers that can be written."""
 
 
 def save_gguf(slim: SlimModel, folder: Path, card: str) -> Manifest:
