@@ -22,7 +22,12 @@ class ModelSpec(Section):
     """The pre-trained model and the task that it is tuned for."""
 
     path: str = Field(
-        "builtin:tiny-encoder", description="builtin:NAME, a hub id, or a folder written by save_pretrained"
+        "builtin:tiny-encoder",
+        description="builtin:NAME, a hub id, a folder written by save_pretrained, a .gguf file of a decoder, or a "
+        "folder with a PEFT adapter, which is merged into its base",
+    )
+    base: str | None = Field(
+        None, description="PEFT adapter: the base, as path; default: the one that its adapter_config.json names"
     )
     revision: str | None = Field(None, description="hub revision (branch, tag or commit)")
     task: Literal["classification", "causal-lm"] = "classification"

@@ -5,9 +5,11 @@ and draws the same examples each time on a build server.
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -18,3 +20,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("slimfed")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(request: pytest.FixtureRequest) -> Path:
+    """Where a real model that was dequantised stays, for the next run of the tests, too."""
+    folder: Path = request.config.rootpath / ".pytest_cache" / "slimfed"
+    return folder

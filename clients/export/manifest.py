@@ -21,13 +21,19 @@ CARD = "README.md"
 
 
 class Base(Section):
-    """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`)."""
+    """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`).
+
+    ``origin``: the GGUF file or the adapter that they came from; empty if they were read as they are. ``precision``:
+    the type that they were stored in.
+    """
 
     path: str
     revision: str | None
     model_type: str
     sha256: str
     config: dict[str, Any]
+    origin: str = ""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 class Provenance(Section):

@@ -32,6 +32,7 @@ def card(
     lines += ["| | |", "|---|---|"]
     facts = {
         "base": f"{base.path}" + (f" at {base.revision}" if base.revision else ""),
+        **({"base's origin": base.origin} if base.origin else {}),
         "base's weights, SHA-256": f"`{base.sha256}`",
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",

@@ -49,6 +49,8 @@ class Source:
                 model_type=config.model_type,
                 sha256=self.base_digest,
                 config=json.loads(config.to_json_string(use_diff=False)),
+                origin=self.base.origin,
+                precision=self.base.precision,
             ),
             kept=kept_indices(self.structure),
             width=ADAPTERS[self.adapter_spec.name].width(self.adapter),

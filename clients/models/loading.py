@@ -1,16 +1,18 @@
-"""Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
+"""Loading of the pre-trained model a run tunes: from slimfed itself, a folder, a GGUF file, an adapter, or the hub."""
 
 import json
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +27,8 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.models import gguf_file, peft_adapter
+from slimfed.clients.models.gguf_file import Precision
 from slimfed.clients.seeds import derive
 from slimfed.clients.sources.hub import ask_hub, is_local
 from slimfed.clients.sources.safe_paths import check_inside
@@ -42,7 +46,9 @@ class LoadedModel:
 
     ``head``: names of the parameters that are fully trained: the classifier, and a pooler that the checkpoint lacks;
     empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm. ``positions``: the longest text in
-    tokens that the model accepts; ``None`` if there is no limit.
+    tokens that the model accepts; ``None`` if there is no limit. ``precision``: the type of the weights in the
+    checkpoint (of a quantised one: that it is best kept in). ``origin``: the GGUF file or the adapter that the weights
+    came from; empty if they were read as they are.
     """
 
     model: PreTrainedModel
@@ -50,6 +56,8 @@ class LoadedModel:
     labels: tuple[str, ...] | None
     head: tuple[str, ...]
     positions: int | None
+    precision: Precision = "fp32"
+    origin: str = ""
 
     @property
     def pad_id(self) -> int:
@@ -59,11 +67,20 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _Source:
-    """Location of the files, and arguments of ``from_pretrained``."""
+    """Location of the files, and arguments of ``from_pretrained``. ``adapter``: what is merged into the weights."""
 
     name: str
     path: str
     options: dict[str, Any]
+    adapter: Path | None = None
+    origin: str = ""
+    precision: Precision | None = None
+
+    @property
+    def words(self) -> str:
+        """Where the tokenizer is: beside the adapter, if it was saved there."""
+        beside = self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file()
+        return str(self.adapter) if beside else self.path
 
 
 def builtin_models() -> list[str]:
@@ -93,11 +110,28 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     positions = _positions(config)
     if positions is not None:
         tokenizer.model_max_length = positions
-    return LoadedModel(model, tokenizer, names, head, positions)
+    precision = source.precision or _precision(spec if source.adapter is None else _base(spec, source.adapter), config)
+    return LoadedModel(model, tokenizer, names, head, positions, precision, source.origin)
+
+
+def is_gguf(path: str) -> bool:
+    """True if ``model.path`` means a GGUF file."""
+    return path.endswith(gguf_file.ENDING)
+
+
+def base_spec(spec: ModelSpec) -> ModelSpec | None:
+    """The base of an adapter that ``spec`` names; None if it names no adapter. Raises :class:`InputError`."""
+    folder = Path(spec.path).expanduser()
+    return _base(spec, folder) if is_local(spec.path) and peft_adapter.is_adapter(folder) else None
 
 
 def model_folder(spec: ModelSpec) -> Path | None:
-    """The folder on this machine that the model's files are in; None if a hub's cache has no copy of it."""
+    """The folder on this machine that the model's files are in; None if a hub's cache has no copy of it.
+
+    Of a GGUF file the one that it was dequantised into; None if it was not yet.
+    """
+    if is_gguf(spec.path):
+        return gguf_file.cached_folder(Path(spec.path).expanduser())
     if spec.path.startswith(BUILTIN):
         return _WEIGHTS / spec.path.removeprefix(BUILTIN)
     if is_local(spec.path):
@@ -112,13 +146,38 @@ def _locate(spec: ModelSpec) -> _Source:
         if spec.path not in builtin_models():
             raise InputError(f'model.path = "{spec.path}" is not built in; valid are {", ".join(builtin_models())}')
         return _Source(spec.path, str(_WEIGHTS / spec.path.removeprefix(BUILTIN)), options)
+    if is_gguf(spec.path):
+        found = gguf_file.dequantised(Path(spec.path).expanduser())
+        options |= {"local_files_only": True}
+        return _Source(spec.path, str(found.folder), options, origin=str(found), precision=found.precision)
     if is_local(spec.path):
         folder = Path(spec.path).expanduser()
+        if peft_adapter.is_adapter(folder):
+            return _of_adapter(spec, folder)
+        if spec.base is not None:
+            raise InputError(f'model.base = "{spec.base}": model.path = "{spec.path}" is no adapter; leave it out')
         _check_folder(spec.path, folder)
         return _Source(spec.path, str(folder), {**options, "local_files_only": True})
     unreachable = ask_hub("model", "model.path", spec.path, spec.revision) == "unreachable"
     options |= {"revision": spec.revision or "main", "local_files_only": unreachable}
     return _Source(spec.path, spec.path, options)
+
+
+def _of_adapter(spec: ModelSpec, folder: Path) -> _Source:
+    for file in folder.iterdir():
+        check_inside(folder, file, "model.path")
+    base = _base(spec, folder)
+    if base_spec(base) is not None:
+        raise InputError(f'model.path = "{spec.path}": its base {base.path!r} is an adapter, too; merge that one first')
+    source = _locate(base)
+    origin = f"{source.origin or base.path} with the adapter {spec.path}"
+    return replace(source, name=spec.path, adapter=folder, origin=origin)
+
+
+def _base(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The base of the adapter in ``folder``; a relative path in the adapter counts from the working folder."""
+    named = peft_adapter.base_of(folder)
+    return spec.model_copy(update={"path": spec.base or named, "base": None})
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -166,7 +225,7 @@ def _with_adapter(name: str) -> InputError:
 
 def _load_tokenizer(source: _Source) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+        tokenizer = AutoTokenizer.from_pretrained(source.words, **source.options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(source, "tokenizer", error) from error
     # Without files transformers creates a tokenizer with special tokens only.
@@ -235,6 +294,8 @@ def _load_weights(
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise _unreadable(source, "weights", error) from error
+    if source.adapter is not None:
+        model = peft_adapter.merged(model, source.adapter)
     mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
     return model, set(info["missing_keys"]) | mismatched
 
@@ -276,6 +337,20 @@ def _positions(config: PreTrainedConfig) -> int | None:
     # RoBERTa types count positions from the pad token's id + 1.
     offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return int(limit) - offset
+
+
+def _precision(spec: ModelSpec, config: PreTrainedConfig) -> Precision:
+    """The type of most of the weights in the files; of what is not here as files, that of the configuration."""
+    sizes: Counter[str] = Counter()
+    folder = model_folder(spec)
+    for file in folder.glob("*.safetensors") if folder is not None else ():
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                part = tensors.get_slice(name)
+                sizes[part.get_dtype()] += math.prod(part.get_shape())
+    found = sizes.most_common(1)[0][0] if sizes else str(getattr(config, "dtype", None))
+    narrow: dict[str, Precision] = {"F16": "fp16", "BF16": "bf16", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
+    return narrow.get(found, "fp32")
 
 
 def _unreadable(source: _Source, what: str, error: Exception) -> InputError:

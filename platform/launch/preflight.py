@@ -34,7 +34,8 @@ class Checked:
 
     ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
     run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
-    ``dropped``: these files. ``inputs``: digests of text, model and profile.
+    ``dropped``: these files. ``inputs``: digests of text, model and profile. ``origin``: the GGUF file or the adapter
+    that the base's weights came from; empty if they were read as they are.
     """
 
     job: Job
@@ -44,6 +45,7 @@ class Checked:
     reasons: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
     inputs: Inputs | None = None
+    origin: str = ""
 
 
 def check(job: Job, *, real: bool = False) -> Checked:
@@ -74,7 +76,8 @@ def check(job: Job, *, real: bool = False) -> Checked:
         job = on_devices(job)
     choice = choose(job, base, blueprint)
     reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped))
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, read_inputs(job, text, blueprint))
+    inputs = read_inputs(job, text, blueprint)
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs, base.origin)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
