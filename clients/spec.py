@@ -52,6 +52,19 @@ class DataSpec(Section):
     label: str = Field("label", description="classification: column of the label, text or integer")
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
     completion: str | None = Field(None, description="causal-lm: column of the completion to learn")
+    messages: str | None = Field(
+        None,
+        description="causal-lm: column of conversations, lists of turns with role and content; what the assistant says "
+        "is learnt",
+    )
+    system: str = Field(
+        "", description="with a chat template: system message of every conversation that has none of its own"
+    )
+    template: Literal["auto", "none", "tokenizer", "chatml"] = Field(
+        "auto",
+        description="chat template: tokenizer: the tokenizer's own; chatml: ChatML; none: prompt, line break and "
+        "completion; auto: tokenizer for messages, none for prompts",
+    )
     max_length: int = Field(64, ge=4, description="largest number of tokens; longer texts are truncated")
     delimiter: str = Field(",", description="one character that separates the cells of .csv files, such as ;")
     empty: Literal["refuse", "drop"] = Field(
@@ -71,6 +84,12 @@ class DataSpec(Section):
     def _pair(self) -> "DataSpec":
         if (self.prompt is None) != (self.completion is None):
             raise ValueError("data.prompt and data.completion must be given together")
+        if self.messages is not None and self.prompt is not None:
+            raise ValueError("data.messages and data.prompt: give one of them")
+        if self.messages is not None and self.template == "none":
+            raise ValueError('data.template = "none": data.messages are written by a template; use "auto" or "chatml"')
+        if self.system and self.messages is None and self.template in ("auto", "none"):
+            raise ValueError('data.system: needs data.messages, or data.template = "tokenizer" or "chatml"')
         return self
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.registry import FORMATS
@@ -53,8 +54,9 @@ class Exporter:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
         text = load_data(self.job.data, self.job.model.task)
-        self.prompted = text.test.prompt is not None
+        self.prompted = text.test.prompted
         self.base = load_model(self.job.model, text.labels, self.job.seed)
+        use_template(self.base.tokenizer, self.job.data)
         self.digest = check_base(self.folder, self.job.model, self.base)
         check_unchanged(self.folder, self.job, read_inputs(self.job, text), export=True)
         try:

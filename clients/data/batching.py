@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from slimfed.clients.data.chat import prompt_text, tokenise_chats
+from slimfed.clients.data.conversations import Chat
 from slimfed.clients.data.text import TextSplit
 from slimfed.clients.errors import InputError
 
@@ -23,8 +25,9 @@ class TokenisedSplit:
 
     ``tokens``: int32, all examples concatenated; ``offsets``: int64 [examples + 1], the start of each example.
     ``labels``: int64 [examples] for classification, else ``None``. ``prompt_lengths``: int64 [examples], leading tokens
-    that are not in the loss (causal-lm; 0 for plain text). Batches are padded with ``pad_id`` on the right to the
-    longest example, rounded up to a multiple of ``pad_multiple``.
+    that are not in the loss (causal-lm with prompts; else 0). Batches are padded with ``pad_id`` on the right to the
+    longest example, rounded up to a multiple of ``pad_multiple``. ``learnt``: bool [tokens], those in the loss; None:
+    all behind the prompts. ``truncated``: the number of examples with a prompt that were longer, and were cut.
     """
 
     tokens: np.ndarray
@@ -33,6 +36,8 @@ class TokenisedSplit:
     prompt_lengths: np.ndarray
     pad_id: int
     pad_multiple: int = 1
+    learnt: np.ndarray | None = None
+    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -59,6 +64,8 @@ class TokenisedSplit:
             labels = self.labels[rows]
         else:
             learnt = inside & (columns >= self.prompt_lengths[rows, None])
+            if self.learnt is not None:
+                learnt &= self.learnt[positions]
             labels = np.where(learnt, ids, _IGNORED)
         return {
             "input_ids": torch.from_numpy(ids),
@@ -119,15 +126,22 @@ def tokenise(
 
     Texts of classification and plain text are truncated at the end. With prompts, an example is the prompt,
     :data:`PROMPT_END`, the completion and the end token; a completion is truncated at the end, and a prompt at the
-    beginning. Raises :class:`InputError` if the model cannot take ``max_length`` tokens.
+    beginning. Conversations: see :func:`tokenise_chats`. Raises :class:`InputError` if the model cannot take
+    ``max_length`` tokens.
     """
     if max_length > tokenizer.model_max_length:
         raise InputError(
             f"data.max_length = {max_length} is more than the {tokenizer.model_max_length} tokens the model can take"
         )
     examples: list[list[int]]
+    learnt, truncated = None, 0
     if not len(split):  # tokenizers refuse empty lists
         examples, prompt_lengths = [], np.zeros(0, dtype=np.int64)
+    elif split.chats is not None:
+        found = list(tokenise_chats(tokenizer, split.chats, max_length))
+        examples, truncated = [each.tokens for each in found], sum(each.truncated for each in found)
+        learnt = np.array([flag for each in found for flag in each.learnt], dtype=bool)
+        prompt_lengths = np.zeros(len(examples), dtype=np.int64)
     elif split.label is not None:
         examples = tokenizer(list(split.text), truncation=True, max_length=max_length)["input_ids"]
         prompt_lengths = np.zeros(len(examples), dtype=np.int64)
@@ -135,12 +149,12 @@ def tokenise(
         examples = _plain(tokenizer, split.text, max_length)
         prompt_lengths = np.zeros(len(examples), dtype=np.int64)
     else:
-        examples, prompt_lengths = _pairs(tokenizer, split.prompt, split.text, max_length)
+        examples, prompt_lengths, truncated = _pairs(tokenizer, split.prompt, split.text, max_length)
     lengths = np.array([len(example) for example in examples], dtype=np.int64)
     tokens = np.fromiter((token for example in examples for token in example), dtype=np.int32, count=int(lengths.sum()))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     pad_id = int(tokenizer.pad_token_id)  # load_model makes sure there is one
-    return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple)
+    return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple, learnt, truncated)
 
 
 def prompt_tokens(
@@ -156,6 +170,15 @@ def prompt_tokens(
     return [begin + head[max(0, len(head) - room) :] for head in heads]
 
 
+def chat_prompt_tokens(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat], max_length: int) -> list[list[int]]:
+    """The tokens that conversations are answered from: at most ``max_length``, truncated at the beginning."""
+    texts = [prompt_text(tokenizer, chat) for chat in chats]
+    if not texts:
+        return []
+    heads = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [head[max(0, len(head) - max_length) :] for head in heads]
+
+
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
     begin, end = _begin(tokenizer), _end(tokenizer)
     bodies = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
@@ -164,11 +187,11 @@ def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
 
 def _pairs(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], max_length: int
-) -> tuple[list[list[int]], np.ndarray]:
+) -> tuple[list[list[int]], np.ndarray, int]:
     begin, end = _begin(tokenizer), _end(tokenizer)
     heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
     tails = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
-    examples, prompt_lengths = [], []
+    examples, prompt_lengths, truncated = [], [], 0
     for head, tail in zip(heads, tails, strict=True):
         # One token at least precedes the completion: the first token of a sequence is never predicted.
         learnt = (tail + end)[: max_length - len(begin) - 1]
@@ -176,7 +199,8 @@ def _pairs(
         before = begin + head[max(0, len(head) - room) :]
         examples.append(before + learnt)
         prompt_lengths.append(len(before))
-    return examples, np.array(prompt_lengths, dtype=np.int64)
+        truncated += len(begin) + len(head) + len(tail) + len(end) > max_length
+    return examples, np.array(prompt_lengths, dtype=np.int64), truncated
 
 
 def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:

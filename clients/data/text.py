@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from slimfed.clients.builtin.commands import Row, commands
+from slimfed.clients.data.conversations import ASSISTANT, Chat, Turn, parse_chat, uses_template, with_system
 from slimfed.clients.data.readers.files import ENDINGS, find_split, read_file
 from slimfed.clients.data.readers.rows import Rows
 from slimfed.clients.errors import InputError
@@ -45,6 +46,8 @@ class TextSplit:
     ``text``: the text (classification), or the completion to learn (causal-lm). ``prompt``: the text before it, which
     is not in the loss. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: its owner
     (training split of a natural partition only). ``dropped``: the empty rows that were left out, if there were any.
+    ``chats``: conversations that a chat template writes; ``text`` is then what the assistant says last, and ``prompt``
+    is None.
     """
 
     text: Sequence[str]
@@ -52,6 +55,12 @@ class TextSplit:
     label: np.ndarray | None = None
     owner: Sequence[str] | None = None
     dropped: Dropped | None = None
+    chats: Sequence[Chat] | None = None
+
+    @property
+    def prompted(self) -> bool:
+        """True if something stands before what is to be learnt."""
+        return self.prompt is not None or self.chats is not None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -79,6 +88,7 @@ class _Columns:
     prompt: str | None
     label: str | None
     owner: str | None
+    messages: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,7 +97,7 @@ class _Columns:
 
     def fields(self) -> list[tuple[str, str]]:
         """``(field of the job file, column)`` of all required columns."""
-        text = "data.text" if self.prompt is None else "data.completion"
+        text = "data.messages" if self.messages else "data.text" if self.prompt is None else "data.completion"
         named = [
             (text, self.text),
             ("data.prompt", self.prompt),
@@ -161,7 +171,13 @@ def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextS
 def _columns(spec: DataSpec, task: Task) -> _Columns:
     owner = spec.partition.column if spec.partition.kind == "natural" else None
     if task == "classification":
+        if spec.messages is not None:
+            raise InputError(f'data.messages = "{spec.messages}": needs model.task = "causal-lm"')
         return _Columns(spec.text, None, spec.label, owner)
+    if spec.messages is not None:
+        return _Columns(spec.messages, None, None, owner, messages=True)
+    if spec.prompt is None and spec.path not in BUILTIN and uses_template(spec):
+        raise InputError(f'data.template = "{spec.template}": needs data.messages, or data.prompt and data.completion')
     if spec.prompt is None and spec.path in BUILTIN and spec.text == "text":
         return _Columns("completion", "prompt", None, owner)
     return _Columns(spec.completion or spec.text, spec.prompt, None, owner)
@@ -204,12 +220,38 @@ def _command_rows(name: str, rows: Sequence[Row]) -> Rows:
 def _checked(spec: DataSpec, rows: Rows, columns: _Columns) -> _Checked:
     _check_present(spec, rows, columns)
     rows, dropped = _without_empty(spec, rows, columns)
+    owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
+    if columns.messages:
+        return _Checked(_of_chats(_conversations(spec, rows, columns.text), owner, dropped), rows)
     for field, column in columns.fields():
         if column in (columns.text, columns.prompt):
             _check_text(spec, rows, field, column)
-    prompt = rows.columns[columns.prompt] if columns.prompt else None
-    owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
-    return _Checked(TextSplit(rows.columns[columns.text], prompt, None, owner, dropped), rows)
+    text, prompt = rows.columns[columns.text], rows.columns[columns.prompt] if columns.prompt else None
+    if prompt is not None and uses_template(spec):
+        pairs = zip(prompt, text, strict=True)
+        chats = [with_system((Turn("user", asked), Turn(ASSISTANT, said)), spec.system) for asked, said in pairs]
+        return _Checked(_of_chats(chats, owner, dropped), rows)
+    return _Checked(TextSplit(text, prompt, None, owner, dropped), rows)
+
+
+def _of_chats(chats: Sequence[Chat], owner: Sequence[str] | None, dropped: Dropped | None) -> TextSplit:
+    last = [next(turn.content for turn in reversed(chat) if turn.role == ASSISTANT) for chat in chats]
+    return TextSplit(last, None, None, owner, dropped, chats)
+
+
+def _conversations(spec: DataSpec, rows: Rows, column: str) -> list[Chat]:
+    chats = []
+    for row, value in enumerate(rows.columns[column]):
+        try:
+            chat = parse_chat(value, spec.system)
+            if not all(_is_unicode(turn.content) for turn in chat):
+                raise ValueError("has half of a surrogate pair")
+        except ValueError as error:
+            raise InputError(
+                f'data.messages = "{column}": {rows.place(row)} of {rows.name} of "{spec.path}" {error}'
+            ) from None
+        chats.append(chat)
+    return chats
 
 
 def _check_present(spec: DataSpec, rows: Rows, columns: _Columns) -> None:
@@ -226,7 +268,7 @@ def _without_empty(spec: DataSpec, rows: Rows, columns: _Columns) -> tuple[Rows,
     lacking: dict[int, str] = {}
     for field, column in columns.fields():
         for row, value in enumerate(rows.columns[column]):
-            if value is None or (isinstance(value, str) and not value.strip()):
+            if value is None or value == [] or (isinstance(value, str) and not value.strip()):
                 lacking.setdefault(row, f'{field} = "{column}"')
     if not lacking:
         return rows, None

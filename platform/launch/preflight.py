@@ -9,8 +9,10 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.batching import tokenise
+from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import Dropped, load_data
+from slimfed.clients.data.text import Dropped, TextData, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
@@ -35,7 +37,8 @@ class Checked:
     ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
     run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
     ``dropped``: these files. ``inputs``: digests of text, model and profile. ``origin``: the GGUF file or the adapter
-    that the base's weights came from; empty if they were read as they are.
+    that the base's weights came from; empty if they were read as they are. ``truncated``: a line for each split with
+    prompts or conversations that are longer than ``data.max_length``.
     """
 
     job: Job
@@ -46,6 +49,7 @@ class Checked:
     dropped: tuple[Dropped, ...] = ()
     inputs: Inputs | None = None
     origin: str = ""
+    truncated: tuple[str, ...] = ()
 
 
 def check(job: Job, *, real: bool = False) -> Checked:
@@ -66,18 +70,35 @@ def check(job: Job, *, real: bool = False) -> Checked:
     if not real:
         examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
     base = load_model(job.model, text.labels, job.seed)
+    use_template(base.tokenizer, job.data)
     blueprint = discover(base.model)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
+    truncated = longer_texts(job, text, base)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
     choice = choose(job, base, blueprint)
-    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped))
+    reasons = (*choice.reasons, *shortfall(job, blueprint), *open_cluster(job), *map(str, text.dropped), *truncated)
     inputs = read_inputs(job, text, blueprint)
-    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs, base.origin)
+    return Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs, base.origin, truncated)
+
+
+def longer_texts(job: Job, text: TextData, base: LoadedModel) -> tuple[str, ...]:
+    """A line for each split with prompts or conversations that are cut. Raises ``InputError`` as training would."""
+    lines = []
+    for name, split in (("train", text.train), ("test", text.test)):
+        if not split.prompted:
+            continue
+        cut = tokenise(split, base.tokenizer, job.data.max_length).truncated
+        if cut:
+            lines.append(
+                f"data.max_length = {job.data.max_length}: {cut} of {len(split)} texts of the {name} split are longer; "
+                "what stands before the answer is cut first"
+            )
+    return tuple(lines)
 
 
 def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:

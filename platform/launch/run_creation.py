@@ -35,6 +35,8 @@ def create_run(
         for each in checked.dropped:
             remedy = "fill the rows in, or leave them out of the file"
             store.add_event(run_id, Event(0, "rows-dropped", str(each), remedy))
+        for line in checked.truncated:
+            store.add_event(run_id, Event(0, "texts-truncated", line, "raise data.max_length, or shorten the texts"))
         if checked.origin:
             store.add_event(run_id, Event(0, "base-origin", f"the base was read from {checked.origin}", ""))
         store.set_devices(
