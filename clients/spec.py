@@ -99,6 +99,19 @@ class AdapterOptions(Section):
     scaling: float = Field(
         2.0, gt=0, description="alpha / r of LoRA, equal for all ranks so that factors can be averaged"
     )
+    rslora: bool = Field(
+        False,
+        description="lora, sora: alpha / sqrt(r) in place of alpha / r (rsLoRA); r is the largest of bandit.ranks, so "
+        "that scaling is equal for all ranks",
+    )
+    lora_plus: float = Field(
+        1.0, gt=0, description="lora, sora: learning rate of factor B over that of the rest (LoRA+); 1: the same"
+    )
+    targets: Literal["all-linear", "attention", "ffn"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="lora, sora: modules that carry an adapter, or a list of names as PEFT's target_modules has them, "
+        "such as q_proj; all-linear: all that can be pruned",
+    )
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability before factor A, while training")
     threshold: float = Field(
         3.0,
@@ -114,6 +127,12 @@ class AdapterOptions(Section):
     tail_penalty: float = Field(
         0.0, ge=0.0, description="lora, HetLoRA's mu: weight of the norm of the ranks beyond keep_ranks in the loss"
     )
+
+    @model_validator(mode="after")
+    def _targets_are_named(self) -> "AdapterOptions":
+        if not self.targets:
+            raise ValueError("targets: must name at least one module")
+        return self
 
     @model_validator(mode="after")
     def _a_penalty_has_a_tail(self) -> "AdapterOptions":

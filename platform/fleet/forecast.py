@@ -6,6 +6,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import targeted
 from slimfed.clients.models.cost import Dimensions, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.node.runtime import NodeRuntime
@@ -73,5 +74,6 @@ class ProfileForecast:
         if key not in self._known:
             blueprint = self.runtime.blueprint
             structure = select(blueprint.dense(), np.zeros(blueprint.units), key, "layer")
-            self._known[key] = structure, measure(self.runtime.base.model, blueprint, structure)
+            targets = targeted(blueprint, self.runtime.task.adapter.targets)
+            self._known[key] = structure, measure(self.runtime.base.model, blueprint, structure, targets)
         return self._known[key]

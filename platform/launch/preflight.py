@@ -9,11 +9,13 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import bare_block, targeted
 from slimfed.clients.data.batching import tokenise
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.partition import partition
 from slimfed.clients.data.text import Dropped, TextData, load_data
 from slimfed.clients.errors import InputError
+from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
@@ -72,6 +74,7 @@ def check(job: Job, *, real: bool = False) -> Checked:
     base = load_model(job.model, text.labels, job.seed)
     use_template(base.tokenizer, job.data)
     blueprint = discover(base.model)
+    check_targets(job, blueprint)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
@@ -132,6 +135,18 @@ def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, 
     smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
     if max(ranks) > smallest:
         raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
+
+
+def check_targets(job: Job, blueprint: Blueprint) -> None:
+    """Modules must exist, and be enough for scoring the units that are pruned. Raises ``InputError``."""
+    bare = bare_block(blueprint, targeted(blueprint, job.adapter.targets))
+    if bare is None or job.method.target_sparsity == 0 or not IMPORTANCE[job.method.importance].needs_adapters:
+        return
+    others = ", ".join(name for name, each in IMPORTANCE.items() if not each.needs_adapters)
+    raise InputError(
+        f"adapter.targets: {bare} has no adapter, and method.importance = {job.method.importance!r} scores units by "
+        f"the gradients of adapters; use one of {others}, or method.target_sparsity = 0, or more targets"
+    )
 
 
 def check_length(job: Job, base: LoadedModel) -> None:
