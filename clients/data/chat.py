@@ -52,6 +52,11 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     return _render(tokenizer, chat, answer=True)
 
 
+def whole_text(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
+    """The text of a whole conversation."""
+    return _render(tokenizer, chat)
+
+
 def before_answer(chat: Chat) -> Chat:
     """The turns before the assistant's last."""
     return chat[: _answers(chat)[-1]]

@@ -140,6 +140,16 @@ def model_folder(spec: ModelSpec) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
+def weights_bytes(spec: ModelSpec) -> int | None:
+    """Bytes of the files of weights that ``spec`` names (of an adapter: of its base); None if they are not here."""
+    if is_gguf(spec.path):
+        file = Path(spec.path).expanduser()
+        return file.stat().st_size if file.is_file() else None
+    folder = model_folder(base_spec(spec) or spec)
+    files = [] if folder is None else list(folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) or None
+
+
 def _locate(spec: ModelSpec) -> _Source:
     options: dict[str, Any] = {"trust_remote_code": False}
     if spec.path.startswith(BUILTIN):

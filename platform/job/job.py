@@ -167,7 +167,7 @@ def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     there is such a file or folder. A profile is a path if it ends in ``.toml``.
     """
     result = dict(document)
-    for section, field in (("model", "path"), ("data", "path"), ("fleet", "profile")):
+    for section, field in (("model", "path"), ("model", "base"), ("data", "path"), ("fleet", "profile")):
         table = result.get(section)
         text = table.get(field) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(text, str) and _is_path(text, folder, field):
