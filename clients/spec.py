@@ -57,6 +57,15 @@ class DataSpec(Section):
         description="causal-lm: column of conversations, lists of turns with role and content; what the assistant says "
         "is learnt",
     )
+    choices: str | None = Field(
+        None,
+        description="multiple choice, causal-lm with data.prompt as the question: column of the choices, a list of "
+        "texts; the right one is learnt",
+    )
+    answer: str = Field(
+        "answer",
+        description="multiple choice: column of the right one: its number from 0, its letter from A, or its text",
+    )
     system: str = Field(
         "", description="with a chat template: system message of every conversation that has none of its own"
     )
@@ -82,7 +91,10 @@ class DataSpec(Section):
 
     @model_validator(mode="after")
     def _pair(self) -> "DataSpec":
-        if (self.prompt is None) != (self.completion is None):
+        if self.choices is not None:
+            if self.prompt is None or self.completion is not None or self.template not in ("auto", "none"):
+                raise ValueError("data.choices: needs data.prompt, and neither data.completion nor data.template")
+        elif (self.prompt is None) != (self.completion is None):
             raise ValueError("data.prompt and data.completion must be given together")
         if self.messages is not None and self.prompt is not None:
             raise ValueError("data.messages and data.prompt: give one of them")

@@ -1,7 +1,7 @@
 """Tokenising text, and batches of tokens: texts of similar length together, padded to the longest."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,8 @@ class TokenisedSplit:
     that are not in the loss (causal-lm with prompts; else 0). Batches are padded with ``pad_id`` on the right to the
     longest example, rounded up to a multiple of ``pad_multiple``. ``learnt``: bool [tokens], those in the loss; None:
     all behind the prompts. ``truncated``: the number of examples with a prompt that were longer, and were cut.
+    ``target_bytes``: int64 [examples], of the text that is predicted (UTF-8); None for classification. ``choices``: of
+    every example that is a question with choices.
     """
 
     tokens: np.ndarray
@@ -38,6 +40,8 @@ class TokenisedSplit:
     pad_multiple: int = 1
     learnt: np.ndarray | None = None
     truncated: int = 0
+    target_bytes: np.ndarray | None = None
+    choices: "Choices | None" = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -72,6 +76,24 @@ class TokenisedSplit:
             "attention_mask": torch.from_numpy(inside.astype(np.int64)),
             "labels": torch.from_numpy(labels),
         }
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of all questions as tokens, each behind its question, without an end token.
+
+    ``first``: int64 [questions + 1], the first row of each question. ``right``: int64 [questions], the place of the
+    right one among them. ``bytes``: int64 [rows], of the choice.
+    """
+
+    split: TokenisedSplit
+    first: np.ndarray
+    right: np.ndarray
+    bytes: np.ndarray
+
+    def span(self, question: int) -> tuple[int, int]:
+        """The rows of a question: the first, and the one behind the last."""
+        return int(self.first[question]), int(self.first[question + 1])
 
 
 def training_batches(
@@ -154,7 +176,59 @@ def tokenise(
     tokens = np.fromiter((token for example in examples for token in example), dtype=np.int32, count=int(lengths.sum()))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     pad_id = int(tokenizer.pad_token_id)  # load_model makes sure there is one
-    return TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple, learnt, truncated)
+    made = TokenisedSplit(tokens, offsets, split.label, prompt_lengths, pad_id, pad_multiple, learnt, truncated)
+    if split.label is not None:
+        return made
+    choices = _tokenised_choices(split, tokenizer, max_length, pad_id)
+    return replace(made, target_bytes=_target_bytes(made, token_bytes(tokenizer)), choices=choices)
+
+
+def _tokenised_choices(
+    split: TextSplit, tokenizer: PreTrainedTokenizerBase, max_length: int, pad_id: int
+) -> Choices | None:
+    if split.choices is None or split.prompt is None or split.right is None:
+        return None
+    every = [(asked, choice) for asked, among in zip(split.prompt, split.choices, strict=True) for choice in among]
+    asked, said = [question for question, _ in every], [choice for _, choice in every]
+    examples, prompt_lengths, _ = _pairs(tokenizer, asked, said, max_length, ended=False)
+    offsets = np.cumsum([0, *map(len, examples)])
+    tokens = np.array([token for example in examples for token in example], dtype=np.int32)
+    first = np.cumsum([0, *map(len, split.choices)])
+    sizes = np.array([len(choice.encode()) for choice in said], dtype=np.int64)
+    rows = TokenisedSplit(tokens, offsets, None, prompt_lengths, pad_id)
+    return Choices(rows, first, np.array(split.right, dtype=np.int64), sizes)
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Bytes of text (UTF-8) that each token stands for, int64 [tokens]; 0 for special tokens."""
+    names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    byte_level = backend is not None and '"ByteLevel"' in backend.to_str()
+    added = tokenizer.added_tokens_decoder
+    sizes = np.array([_text_bytes(name, byte_level and index not in added) for index, name in enumerate(names)])
+    special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
+    sizes[[index for index in special if index < len(sizes)]] = 0
+    return sizes.astype(np.int64)
+
+
+def _text_bytes(name: str | None, byte_level: bool) -> int:
+    if name is None:
+        return 0
+    if byte_level:  # a character stands for a byte
+        return len(name)
+    if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):  # a byte of SentencePiece
+        return 1
+    return len(name.replace("\u2581", " ").encode())
+
+
+def _target_bytes(split: TokenisedSplit, sizes: np.ndarray) -> np.ndarray:
+    """Bytes of the predicted text of each example; the first token of an example is not predicted."""
+    example = np.repeat(np.arange(len(split)), split.lengths)
+    place = np.arange(len(split.tokens)) - split.offsets[:-1][example]
+    counted = place >= np.maximum(split.prompt_lengths, 1)[example]
+    if split.learnt is not None:
+        counted &= split.learnt
+    return np.bincount(example[counted], weights=sizes[split.tokens[counted]], minlength=len(split)).astype(np.int64)
 
 
 def prompt_tokens(
@@ -186,9 +260,13 @@ def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
 
 
 def _pairs(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    max_length: int,
+    ended: bool = True,
 ) -> tuple[list[list[int]], np.ndarray, int]:
-    begin, end = _begin(tokenizer), _end(tokenizer)
+    begin, end = _begin(tokenizer), _end(tokenizer) if ended else []
     heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
     tails = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
     examples, prompt_lengths, truncated = [], [], 0

@@ -47,7 +47,7 @@ class TextSplit:
     is not in the loss. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: its owner
     (training split of a natural partition only). ``dropped``: the empty rows that were left out, if there were any.
     ``chats``: conversations that a chat template writes; ``text`` is then what the assistant says last, and ``prompt``
-    is None.
+    is None. ``choices``: of every question, which is then ``prompt``; ``text`` is the right one, at position ``right``.
     """
 
     text: Sequence[str]
@@ -56,6 +56,8 @@ class TextSplit:
     owner: Sequence[str] | None = None
     dropped: Dropped | None = None
     chats: Sequence[Chat] | None = None
+    choices: Sequence[tuple[str, ...]] | None = None
+    right: Sequence[int] | None = None
 
     @property
     def prompted(self) -> bool:
@@ -89,6 +91,7 @@ class _Columns:
     label: str | None
     owner: str | None
     messages: bool = False
+    choices: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,11 +101,13 @@ class _Columns:
     def fields(self) -> list[tuple[str, str]]:
         """``(field of the job file, column)`` of all required columns."""
         text = "data.messages" if self.messages else "data.text" if self.prompt is None else "data.completion"
+        text = text if self.choices is None else "data.answer"
         named = [
             (text, self.text),
             ("data.prompt", self.prompt),
             ("data.label", self.label),
             ("data.partition.column", self.owner),
+            ("data.choices", self.choices),
         ]
         return [(field, column) for field, column in named if column is not None]
 
@@ -171,9 +176,12 @@ def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None) -> TextS
 def _columns(spec: DataSpec, task: Task) -> _Columns:
     owner = spec.partition.column if spec.partition.kind == "natural" else None
     if task == "classification":
-        if spec.messages is not None:
-            raise InputError(f'data.messages = "{spec.messages}": needs model.task = "causal-lm"')
+        for field, column in (("messages", spec.messages), ("choices", spec.choices)):
+            if column is not None:
+                raise InputError(f'data.{field} = "{column}": needs model.task = "causal-lm"')
         return _Columns(spec.text, None, spec.label, owner)
+    if spec.choices is not None:
+        return _Columns(spec.answer, spec.prompt, None, owner, choices=spec.choices)
     if spec.messages is not None:
         return _Columns(spec.messages, None, None, owner, messages=True)
     if spec.prompt is None and spec.path not in BUILTIN and uses_template(spec):
@@ -223,6 +231,12 @@ def _checked(spec: DataSpec, rows: Rows, columns: _Columns) -> _Checked:
     owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
     if columns.messages:
         return _Checked(_of_chats(_conversations(spec, rows, columns.text), owner, dropped), rows)
+    if columns.choices is not None and columns.prompt is not None:
+        _check_text(spec, rows, "data.prompt", columns.prompt)
+        choices, right = _choices(spec, rows, columns.choices, columns.text)
+        learnt = [each[place] for each, place in zip(choices, right, strict=True)]
+        asked = rows.columns[columns.prompt]
+        return _Checked(TextSplit(learnt, asked, None, owner, dropped, choices=choices, right=right), rows)
     for field, column in columns.fields():
         if column in (columns.text, columns.prompt):
             _check_text(spec, rows, field, column)
@@ -237,6 +251,34 @@ def _checked(spec: DataSpec, rows: Rows, columns: _Columns) -> _Checked:
 def _of_chats(chats: Sequence[Chat], owner: Sequence[str] | None, dropped: Dropped | None) -> TextSplit:
     last = [next(turn.content for turn in reversed(chat) if turn.role == ASSISTANT) for chat in chats]
     return TextSplit(last, None, None, owner, dropped, chats)
+
+
+def _choices(spec: DataSpec, rows: Rows, column: str, answer: str) -> tuple[list[tuple[str, ...]], list[int]]:
+    """The choices of every row, and the place of the right one."""
+    found, right = [], []
+    for row, (value, said) in enumerate(zip(rows.columns[column], rows.columns[answer], strict=True)):
+        where = f"{rows.place(row)} of {rows.name} of {spec.path!r}"
+        texts = isinstance(value, list | tuple) and all(isinstance(each, str) and each.strip() for each in value)
+        if not texts or len(value) < 2 or len(set(value)) < len(value):
+            raise InputError(f'data.choices = "{column}": {where} must be a list of two or more different texts')
+        place = _place(value, said)
+        if place is None:
+            raise InputError(
+                f'data.answer = "{answer}": {where} is {said!r:.50}, must be the number of a choice from 0, its letter '
+                "from A, or its text"
+            )
+        found.append(tuple(value))
+        right.append(place)
+    return found, right
+
+
+def _place(choices: Sequence[str], said: object) -> int | None:
+    if isinstance(said, int) and not isinstance(said, bool):
+        return said if 0 <= said < len(choices) else None
+    if said in choices:
+        return choices.index(str(said))
+    letter = ord(said.upper()) - ord("A") if isinstance(said, str) and len(said) == 1 else -1
+    return letter if 0 <= letter < len(choices) else None
 
 
 def _conversations(spec: DataSpec, rows: Rows, column: str) -> list[Chat]:

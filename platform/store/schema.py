@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0010"
+NEWEST_REVISION = "0013"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -98,6 +98,8 @@ class Run(Base):
     bleu: Mapped[float | None]
     examples: Mapped[int | None]
     test_examples: Mapped[int | None]
+    bits_per_byte: Mapped[float | None]
+    accuracy_normalised: Mapped[float | None]
     device_accuracy_mean: Mapped[float | None]
     sparsity: Mapped[float | None]
     virtual_seconds: Mapped[float] = mapped_column(default=0.0)
@@ -292,6 +294,8 @@ class Evaluation(Base):
     bleu: Mapped[float | None]
     generated: Mapped[int | None]
     test_examples: Mapped[int | None]
+    bits_per_byte: Mapped[float | None]
+    accuracy_normalised: Mapped[float | None]
     sparsity: Mapped[float]
 
 
