@@ -238,7 +238,7 @@ def prompt_tokens(
 
     ``end`` = "": for texts that are continued as they are.
     """
-    begin = _begin(tokenizer)
+    begin = begin_tokens(tokenizer)
     heads = tokenizer([prompt + end for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
     room = max_length - len(begin)
     return [begin + head[max(0, len(head) - room) :] for head in heads]
@@ -254,7 +254,7 @@ def chat_prompt_tokens(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat]
 
 
 def _plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    begin, end = _begin(tokenizer), _end(tokenizer)
+    begin, end = begin_tokens(tokenizer), _end(tokenizer)
     bodies = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return [(begin + body + end)[:max_length] for body in bodies]
 
@@ -266,7 +266,7 @@ def _pairs(
     max_length: int,
     ended: bool = True,
 ) -> tuple[list[list[int]], np.ndarray, int]:
-    begin, end = _begin(tokenizer), _end(tokenizer) if ended else []
+    begin, end = begin_tokens(tokenizer), _end(tokenizer) if ended else []
     heads = tokenizer([prompt + PROMPT_END for prompt in prompts], add_special_tokens=False, verbose=False)["input_ids"]
     tails = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
     examples, prompt_lengths, truncated = [], [], 0
@@ -281,7 +281,7 @@ def _pairs(
     return examples, np.array(prompt_lengths, dtype=np.int64), truncated
 
 
-def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def begin_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that the tokenizer adds before a text."""
     token = tokenizer.bos_token_id
     plain = tokenizer("a")["input_ids"]

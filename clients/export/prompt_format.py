@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from slimfed.clients.data.batching import PROMPT_END
+from slimfed.clients.data.batching import PROMPT_END, begin_tokens
 from slimfed.clients.data.chat import prompt_text, stop_tokens, whole_text
 from slimfed.clients.data.conversations import Turn, uses_template, with_system
 from slimfed.clients.errors import InputError
@@ -85,5 +85,5 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> _Frame:
     after = rest.partition(_ASKED)[0]
     adds = len(first) > len(before) + len(after) and first.startswith(before) and first.endswith(after)
     default = first[len(before) : len(first) - len(after)] if adds else ""
-    begin = tokenizer.bos_token or ""  # Ollama puts it there itself
+    begin = "".join(tokenizer.convert_ids_to_tokens(begin_tokens(tokenizer)))  # Ollama puts it there itself
     return _Frame((before.removeprefix(begin), after), question, answer, end, default)

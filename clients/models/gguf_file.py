@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -76,8 +77,7 @@ def dequantised(file: Path) -> GgufFile:
     with file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise InputError(f'model.path = "{file}": is no GGUF file, whatever its name says')
-        stream.seek(0)
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = _sha256(file)
     try:
         import gguf
     except ImportError:
@@ -94,12 +94,22 @@ def dequantised(file: Path) -> GgufFile:
 
 def cached_folder(file: Path) -> Path | None:
     """The folder of a file that was dequantised before; None if there is none."""
-    try:
-        with file.open("rb") as stream:
-            folder = _cache() / f"{hashlib.file_digest(stream, 'sha256').hexdigest()[:32]}-{_VERSION}"
-    except OSError:
+    if not file.is_file():
         return None
+    folder = _cache() / f"{_sha256(file)[:32]}-{_VERSION}"
     return folder if folder.is_dir() else None
+
+
+def _sha256(file: Path) -> str:
+    """Of the file as it is now: it is read again if its size or its time has changed."""
+    state = file.stat()
+    return _digest(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest(file: Path, _size: int, _time: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cache() -> Path:
