@@ -1,17 +1,15 @@
 """docs/llm.md does what it says, with the smallest decoder in place of a real one."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from exported import uniform_structure
 from llama_cpp import LlamaCpp
 from small_structures import draw_adapter
+from typer.testing import CliRunner
 
 from slimfed.clients.data.chat import CHATML
 from slimfed.clients.export.formats.registry import FORMATS
@@ -20,9 +18,9 @@ from slimfed.clients.export.source import Source, digest
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
+from slimfed.platform.cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "llm.md"
-PATIENCE = 600
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -62,7 +60,7 @@ def write_model(file: Path) -> None:
     (file.parent / "dense" / "model.gguf").rename(file)
 
 
-def test_the_page_leads_from_a_gguf_file_to_a_smaller_one(tmp_path: Path) -> None:
+def test_the_page_leads_from_a_gguf_file_to_a_smaller_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(tmp_path / "model.gguf")
     (tmp_path / "chat").mkdir()
     (rows,) = blocks("json")
@@ -70,30 +68,26 @@ def test_the_page_leads_from_a_gguf_file_to_a_smaller_one(tmp_path: Path) -> Non
         (tmp_path / "chat" / f"{name}.jsonl").write_text(rows * times, encoding="utf-8")
     (job,) = blocks("toml")
     (tmp_path / "llm.toml").write_text(job, encoding="utf-8")
-    environment = {**os.environ, "SLIMFED_HOME": str(tmp_path / "home"), "SLIMFED_CACHE": str(tmp_path / "cache")}
-    environment.pop("SLIMFED_STORE", None)
-    said: dict[str, str] = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIMFED_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SLIMFED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SLIMFED_STORE", raising=False)
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("slimfed ")]
-    for line in commands:
-        program = [str(Path(sys.executable).with_name("slimfed")), *shlex.split(line)[1:]]
-        done = subprocess.run(
-            program, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, env=environment, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-        said[" ".join(shlex.split(line)[1:3])] = done.stdout
+    said = {" ".join(shlex.split(line)[1:3]): slimfed(*shlex.split(line)[1:]) for line in commands}
     assert "bits_per_byte" in said["evaluate phone"]
     assert "against the original file" in said["bench phone"]
-    events = subprocess.run(
-        [str(Path(sys.executable).with_name("slimfed")), "show", "last"],
-        **{"capture_output": True, "text": True, "cwd": tmp_path, "env": environment},
-        check=True,
-    )
-    assert "base-origin" in events.stdout
+    assert "base-origin" in slimfed("show", "last")
     manifest = json.loads((tmp_path / "phone" / "slimfed.json").read_text())
     assert manifest["weights"] == "q4_k_m"
     assert manifest["base"]["origin"].startswith("model.gguf (GGUF, Q8_0, SHA-256 ")
     assert manifest["provenance"]["sparsity"] > 0.1
-    card = (tmp_path / "phone" / "README.md").read_text()
-    assert "You run a house." in card
+    assert "You run a house." in (tmp_path / "phone" / "README.md").read_text()
     opened = LlamaCpp(tmp_path / "phone" / "model.gguf")
     assert len(opened.goes_on(opened.tokens("turn on the light"), 4)) == 4
+
+
+def slimfed(*arguments: str) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, f"{arguments}\n{result.output}"
+    return result.output
