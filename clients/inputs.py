@@ -7,12 +7,14 @@ from pathlib import Path
 
 from slimfed.clients.data.readers.files import ENDINGS
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.location import model_folder
+from slimfed.clients.models.gguf_cache import is_gguf
+from slimfed.clients.models.location import base_spec, model_folder
 from slimfed.clients.spec import DataSpec, ModelSpec, TaskSpec
 
 _SPLITS = ("train", "test")
 _MODEL_FILES = (
     *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    "adapter_config.json",
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model"),
 )
@@ -39,14 +41,23 @@ def of_hub(model: ModelSpec) -> bool:
     """True for a model of a hub: its cache on a machine may have none or only some of its files."""
     from slimfed.clients.sources.hub import is_local  # brings the hub's library
 
-    return not model.path.startswith("builtin:") and not is_local(model.path)
+    return not model.path.startswith("builtin:") and not model.path.endswith(".gguf") and not is_local(model.path)
 
 
 def model_digests(model: ModelSpec) -> Digests:
     """Of the files that decide what a model and its tokenizer compute; nothing if they are not on this machine."""
+    if is_gguf(model.path):
+        file = Path(model.path).expanduser()
+        return {file.name: file_digest(file)}
+    base = base_spec(model)
+    if base is not None:
+        own = _digests(Path(model.path).expanduser())
+        return own | {f"base/{name}": digest for name, digest in model_digests(base).items()}
     folder = model_folder(model)
-    if folder is None:
-        return {}
+    return {} if folder is None else _digests(folder)
+
+
+def _digests(folder: Path) -> Digests:
     files = sorted(file for file in folder.iterdir() if any(fnmatch(file.name, pattern) for pattern in _MODEL_FILES))
     return {file.name: file_digest(file) for file in files if file.is_file()}
 

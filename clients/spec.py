@@ -22,7 +22,12 @@ class ModelSpec(Section):
     """The pre-trained model and the task that it is tuned for."""
 
     path: str = Field(
-        "builtin:tiny-encoder", description="builtin:NAME, a hub id, or a folder written by save_pretrained"
+        "builtin:tiny-encoder",
+        description="builtin:NAME, a hub id, a folder written by save_pretrained, a .gguf file of a decoder, or a "
+        "folder with a PEFT adapter, which is merged into its base",
+    )
+    base: str | None = Field(
+        None, description="PEFT adapter: the base, as path; default: the one that its adapter_config.json names"
     )
     revision: str | None = Field(None, description="hub revision (branch, tag or commit)")
     task: Literal["classification", "causal-lm"] = "classification"
@@ -61,6 +66,28 @@ class DataSpec(Section):
     label: str = Field("label", description="classification: column of the label, text or integer")
     prompt: str | None = Field(None, description="causal-lm: column of the prompt, not counted in the loss")
     completion: str | None = Field(None, description="causal-lm: column of the completion to learn")
+    messages: str | None = Field(
+        None,
+        description="causal-lm: column of conversations, lists of turns with role and content; what the assistant says "
+        "is learnt",
+    )
+    choices: str | None = Field(
+        None,
+        description="multiple choice, causal-lm with data.prompt as the question: column of the choices, a list of "
+        "texts; the right one is learnt",
+    )
+    answer: str = Field(
+        "answer",
+        description="multiple choice: column of the right one: its number from 0, its letter from A, or its text",
+    )
+    system: str = Field(
+        "", description="with a chat template: system message of every conversation that has none of its own"
+    )
+    template: Literal["auto", "none", "tokenizer", "chatml"] = Field(
+        "auto",
+        description="chat template: tokenizer: the tokenizer's own; chatml: ChatML; none: prompt, line break and "
+        "completion; auto: tokenizer for messages, none for prompts",
+    )
     max_length: int = Field(64, ge=4, description="largest number of tokens; longer texts are truncated")
     delimiter: str = Field(",", description="one character that separates the cells of .csv files, such as ;")
     empty: Literal["refuse", "drop"] = Field(
@@ -78,8 +105,17 @@ class DataSpec(Section):
 
     @model_validator(mode="after")
     def _pair(self) -> "DataSpec":
-        if (self.prompt is None) != (self.completion is None):
+        if self.choices is not None:
+            if self.prompt is None or self.completion is not None or self.template not in ("auto", "none"):
+                raise ValueError("data.choices: needs data.prompt, and neither data.completion nor data.template")
+        elif (self.prompt is None) != (self.completion is None):
             raise ValueError("data.prompt and data.completion must be given together")
+        if self.messages is not None and self.prompt is not None:
+            raise ValueError("data.messages and data.prompt: give one of them")
+        if self.messages is not None and self.template == "none":
+            raise ValueError('data.template = "none": data.messages are written by a template; use "auto" or "chatml"')
+        if self.system and self.messages is None and self.template in ("auto", "none"):
+            raise ValueError('data.system: needs data.messages, or data.template = "tokenizer" or "chatml"')
         return self
 
 
@@ -88,6 +124,19 @@ class AdapterOptions(Section):
 
     scaling: float = Field(
         2.0, gt=0, description="alpha / r of LoRA, equal for all ranks so that factors can be averaged"
+    )
+    rslora: bool = Field(
+        False,
+        description="lora, sora: alpha / sqrt(r) in place of alpha / r (rsLoRA); r is the largest of bandit.ranks, so "
+        "that scaling is equal for all ranks",
+    )
+    lora_plus: float = Field(
+        1.0, gt=0, description="lora, sora: learning rate of factor B over that of the rest (LoRA+); 1: the same"
+    )
+    targets: Literal["all-linear", "attention", "ffn"] | tuple[str, ...] = Field(
+        "all-linear",
+        description="lora, sora: modules that carry an adapter, or a list of names as PEFT's target_modules has them, "
+        "such as q_proj; all-linear: all that can be pruned",
     )
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="dropout probability before factor A, while training")
     threshold: float = Field(
@@ -104,6 +153,12 @@ class AdapterOptions(Section):
     tail_penalty: float = Field(
         0.0, ge=0.0, description="lora, HetLoRA's mu: weight of the norm of the ranks beyond keep_ranks in the loss"
     )
+
+    @model_validator(mode="after")
+    def _targets_are_named(self) -> "AdapterOptions":
+        if not self.targets:
+            raise ValueError("targets: must name at least one module")
+        return self
 
     @model_validator(mode="after")
     def _a_penalty_has_a_tail(self) -> "AdapterOptions":

@@ -55,7 +55,9 @@ class Evaluation:
     """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples.
 
     The other measures are in [0, 1], and None if not measured. Classification: ``macro_f1`` and ``calibration_error``
-    (``evaluation/metrics.py``). Causal-lm with prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the completions
+    (``evaluation/metrics.py``). Causal-lm: ``bits_per_byte`` of the text that is predicted, any number from 0. With
+    choices, ``accuracy`` is that of the likeliest choice, ``accuracy_normalised`` that of the likeliest for each of its
+    bytes (``evaluation/choices.py``). With prompts: ``exact_match``, ``rouge_l`` and ``bleu`` of the completions
     that the model generated for ``generated`` prompts (``evaluation/generation.py``).
 
     ``test_examples``: examples of the test split, of which the ``examples`` measured are a sample, or all; None if it
@@ -72,6 +74,8 @@ class Evaluation:
     bleu: float | None = None
     generated: int | None = None
     test_examples: int | None = None
+    bits_per_byte: float | None = None
+    accuracy_normalised: float | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def compose(first: Exporter, second: Exporter, folder: Path) -> Composed:
     source = first.source(GLOBAL)
     dense = source.structure.blueprint.dense()
     added = ADAPTERS[second.job.method.adapter].finished(replace(second.fleet.adapter, head={}))
-    model = fold(source.model(), narrow(added, dense, source.structure), second.job.adapter.scaling).eval()
+    model = fold(source.model(), narrow(added, dense, source.structure), second.job.scaling).eval()
     provenance = source.manifest.provenance.model_copy(
         update={
             "run": f"{first.run.id} + {second.run.id}",

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.registry import FORMATS
 from slimfed.clients.export.manifest import Provenance
 from slimfed.clients.export.source import Source
+from slimfed.clients.export.weights import chosen_weights
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
+from slimfed.clients.models.location import weights_bytes
 from slimfed.platform.format import percent, sampled
 from slimfed.platform.home import RunFolder
 from slimfed.platform.inputs import check_unchanged, read_inputs
@@ -32,12 +35,14 @@ _PACKAGES = ("slimfed", "torch", "transformers", "peft")
 
 @dataclass(frozen=True)
 class Exported:
-    """One folder that was written."""
+    """One folder that was written. ``base_bytes``: of the base's weights as they came; None if they are no files."""
 
     subject: str
     folder: Path
     sparsity: float
     bytes: int
+    weights: str
+    base_bytes: int | None
 
 
 class Exporter:
@@ -53,8 +58,9 @@ class Exporter:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
         text = load_data(self.job.data, self.job.model.task, self.job.seed)
-        self.prompted = text.test.prompt is not None
+        self.prompted = text.test.prompted
         self.base = load_model(self.job.model, text.labels, self.job.seed)
+        use_template(self.base.tokenizer, self.job.data)
         self.digest = check_base(self.folder, self.job.model, self.base)
         check_unchanged(self.folder, self.job, read_inputs(self.job, text), export=True)
         try:
@@ -68,7 +74,7 @@ class Exporter:
         """The devices of the run."""
         return range(len(self.fleet.devices))
 
-    def source(self, device: int | None) -> Source:
+    def source(self, device: int | None, weights: str = "fp32") -> Source:
         """The source of an export for a device, or for :data:`GLOBAL`.
 
         The global adapter, narrowed to the structure that the device has kept, at full rank, since a lower rank would
@@ -100,17 +106,29 @@ class Exporter:
             ),
             figures=self.figures if device is None else _of_fleet(self.figures),
             base_digest=self.digest,
+            weights=weights,
         )
 
-    def export(self, device: int | None, format: str, out: Path | None) -> Exported:
-        """Write one model. ``out``: its folder; default: one in the run's folder, named after its contents."""
-        source = self.source(device)
+    def export(
+        self,
+        device: int | None,
+        format: str,
+        out: Path | None,
+        dtype: str | None = None,
+        quantization: str | None = None,
+    ) -> Exported:
+        """Write one model. ``out``: its folder; default: one in the run's folder, named after its contents.
+
+        ``dtype``, ``quantization``: the type of its weights; default: that of the base.
+        """
+        weights = chosen_weights(format, FORMATS[format].weights, self.base.precision, dtype, quantization)
+        source = self.source(device, weights)
         subject = source.provenance.subject.replace(" ", "-")
-        folder = out or self.folder.exports / f"{subject}-{format}"
+        name = "-".join([subject, format, *filter(None, [dtype or quantization])])
+        folder = out or self.folder.exports / name
         manifest = FORMATS[format].write(source, folder)
-        return Exported(
-            subject, folder, source.provenance.sparsity, sum(entry.bytes for entry in manifest.files.values())
-        )
+        size = sum(entry.bytes for entry in manifest.files.values())
+        return Exported(subject, folder, source.provenance.sparsity, size, weights, weights_bytes(self.job.model))
 
 
 def _of_fleet(figures: dict[str, str]) -> dict[str, str]:

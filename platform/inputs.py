@@ -190,7 +190,8 @@ def _fields(job: Job) -> dict[str, dict[str, Any]]:
 def _digest(split: "TextSplit") -> str:
     """Of all rows of a split."""
     label = None if split.label is None else split.label.tolist()
-    columns = [column for column in (split.text, split.prompt, label, split.owner) if column is not None]
+    chats = None if split.chats is None else [[[turn.role, turn.content] for turn in chat] for chat in split.chats]
+    columns = [column for column in (split.text, split.prompt, label, split.owner, chats) if column is not None]
     total = hashlib.sha256()
     for row in zip(*columns, strict=True):
         total.update(json.dumps(row).encode())

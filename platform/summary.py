@@ -8,7 +8,10 @@ from typing import Any
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.under_way import as_json, state_of
 
-MEASURES = ("loss", "macro_f1", "calibration_error", "perplexity", "exact_match", "rouge_l", "bleu")
+MEASURES = (
+    *("loss", "macro_f1", "calibration_error", "perplexity", "bits_per_byte", "accuracy_normalised"),
+    *("exact_match", "rouge_l", "bleu"),
+)
 """Measures of the global model beside its accuracy; None if not applicable to the task."""
 
 

@@ -6,10 +6,12 @@ and draws the same examples each time on a build server.
 
 import os
 import tempfile
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="slimfed-test-data-")  # no test writes to the user's own
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -20,3 +22,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("slimfed")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(request: pytest.FixtureRequest) -> Path:
+    """Where a real model that was dequantised stays, for the next run of the tests, too."""
+    folder: Path = request.config.rootpath / ".pytest_cache" / "slimfed"
+    return folder

@@ -148,7 +148,7 @@ def test_an_interrupt_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_models_come_out_in_memory_and_as_folders(local: slimfed.RunResult, tmp_path: Path) -> None:
-    folder = local.export(tmp_path / "slim")
+    folder = local.export(tmp_path / "slim", dtype="fp32")
     opened = slimfed.load_slim(folder)
     here, of_device = local.model(), local.model(device=0)
     state = opened.model.state_dict()

@@ -50,6 +50,12 @@ class Capabilities:
     uses_dropout: ClassVar[bool] = True
     """True if ``adapter.dropout`` acts on the adapter's input."""
 
+    low_rank_options: ClassVar[bool] = False
+    """True if ``adapter.targets``, ``adapter.rslora`` and ``adapter.lora_plus`` apply: all that it trains is factors.
+
+    An adapted layer then has the factor B as attribute ``b``.
+    """
+
     trains_in_cohorts: ClassVar[bool] = True
     """False if the method has no :meth:`AdapterTraining.cohort_layer`: devices are then trained one by one."""
 

@@ -13,6 +13,7 @@ class Lora(AdapterMethod):
     """y = W x + scaling * B (A x) (Hu et al., arXiv 2106.09685)."""
 
     plain_factors = True
+    low_rank_options = True
     supports_server_optimizer = True
     supports_rounding = True
 

@@ -27,6 +27,8 @@ class Sora(AdapterMethod):
     every device stays off. The averaged tensors are those of LoRA.
     """
 
+    low_rank_options = True
+
     @property
     def training(self) -> "SoraTraining":
         """Through PEFT's layers, with the gate between A and B."""

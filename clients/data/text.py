@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from slimfed.clients.builtin.commands import Row, commands
+from slimfed.clients.data.conversations import ASSISTANT, Chat, Turn, parse_chat, uses_template, with_system
 from slimfed.clients.data.division import TEST_SHARE, Division, held_out_rows
 from slimfed.clients.data.readers.files import ENDINGS, find_split, read_file, split_files
 from slimfed.clients.data.readers.rows import Rows
@@ -46,6 +47,8 @@ class TextSplit:
     ``text``: the text (classification), or the completion to learn (causal-lm). ``prompt``: the text before it, which
     is not in the loss. ``label``: int64 [examples], positions in :attr:`TextData.labels`. ``owner``: its owner
     (training split of a natural partition only). ``dropped``: the empty rows that were left out, if there were any.
+    ``chats``: conversations that a chat template writes; ``text`` is then what the assistant says last, and ``prompt``
+    is None. ``choices``: of every question, which is then ``prompt``; ``text`` is the right one, at position ``right``.
     """
 
     text: Sequence[str]
@@ -53,6 +56,14 @@ class TextSplit:
     label: np.ndarray | None = None
     owner: Sequence[str] | None = None
     dropped: Dropped | None = None
+    chats: Sequence[Chat] | None = None
+    choices: Sequence[tuple[str, ...]] | None = None
+    right: Sequence[int] | None = None
+
+    @property
+    def prompted(self) -> bool:
+        """True if something stands before what is to be learnt."""
+        return self.prompt is not None or self.chats is not None
 
     def __len__(self) -> int:
         return len(self.text)
@@ -92,6 +103,8 @@ class _Columns:
     prompt: str | None
     label: str | None
     owner: str | None
+    messages: bool = False
+    choices: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,12 +113,14 @@ class _Columns:
 
     def fields(self) -> list[tuple[str, str]]:
         """``(field of the job file, column)`` of all required columns."""
-        text = "data.text" if self.prompt is None else "data.completion"
+        text = "data.messages" if self.messages else "data.text" if self.prompt is None else "data.completion"
+        text = text if self.choices is None else "data.answer"
         named = [
             (text, self.text),
             ("data.prompt", self.prompt),
             ("data.label", self.label),
             ("data.partition.column", self.owner),
+            ("data.choices", self.choices),
         ]
         return [(field, column) for field, column in named if column is not None]
 
@@ -185,7 +200,16 @@ def load_test(spec: DataSpec, task: Task, labels: Sequence[str] | None, seed: in
 def _columns(spec: DataSpec, task: Task) -> _Columns:
     owner = spec.partition.column if spec.partition.kind == "natural" else None
     if task == "classification":
+        for field, column in (("messages", spec.messages), ("choices", spec.choices)):
+            if column is not None:
+                raise InputError(f'data.{field} = "{column}": needs model.task = "causal-lm"')
         return _Columns(spec.text, None, spec.label, owner)
+    if spec.choices is not None:
+        return _Columns(spec.answer, spec.prompt, None, owner, choices=spec.choices)
+    if spec.messages is not None:
+        return _Columns(spec.messages, None, None, owner, messages=True)
+    if spec.prompt is None and spec.path not in BUILTIN and uses_template(spec):
+        raise InputError(f'data.template = "{spec.template}": needs data.messages, or data.prompt and data.completion')
     if spec.prompt is None and spec.path in BUILTIN and spec.text == "text":
         return _Columns("completion", "prompt", None, owner)
     return _Columns(spec.completion or spec.text, spec.prompt, None, owner)
@@ -280,12 +304,72 @@ def _command_rows(name: str, rows: Sequence[Row]) -> Rows:
 def _checked(spec: DataSpec, rows: Rows, columns: _Columns) -> _Checked:
     _check_present(spec, rows, columns)
     rows, dropped = _without_empty(spec, rows, columns)
+    owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
+    if columns.messages:
+        return _Checked(_of_chats(_conversations(spec, rows, columns.text), owner, dropped), rows)
+    if columns.choices is not None and columns.prompt is not None:
+        _check_text(spec, rows, "data.prompt", columns.prompt)
+        choices, right = _choices(spec, rows, columns.choices, columns.text)
+        learnt = [each[place] for each, place in zip(choices, right, strict=True)]
+        asked = rows.columns[columns.prompt]
+        return _Checked(TextSplit(learnt, asked, None, owner, dropped, choices=choices, right=right), rows)
     for field, column in columns.fields():
         if column in (columns.text, columns.prompt):
             _check_text(spec, rows, field, column)
-    prompt = rows.columns[columns.prompt] if columns.prompt else None
-    owner = None if columns.owner is None else [str(value) for value in rows.columns[columns.owner]]
-    return _Checked(TextSplit(rows.columns[columns.text], prompt, None, owner, dropped), rows)
+    text, prompt = rows.columns[columns.text], rows.columns[columns.prompt] if columns.prompt else None
+    if prompt is not None and uses_template(spec):
+        pairs = zip(prompt, text, strict=True)
+        chats = [with_system((Turn("user", asked), Turn(ASSISTANT, said)), spec.system) for asked, said in pairs]
+        return _Checked(_of_chats(chats, owner, dropped), rows)
+    return _Checked(TextSplit(text, prompt, None, owner, dropped), rows)
+
+
+def _of_chats(chats: Sequence[Chat], owner: Sequence[str] | None, dropped: Dropped | None) -> TextSplit:
+    last = [next(turn.content for turn in reversed(chat) if turn.role == ASSISTANT) for chat in chats]
+    return TextSplit(last, None, None, owner, dropped, chats)
+
+
+def _choices(spec: DataSpec, rows: Rows, column: str, answer: str) -> tuple[list[tuple[str, ...]], list[int]]:
+    """The choices of every row, and the place of the right one."""
+    found, right = [], []
+    for row, (value, said) in enumerate(zip(rows.columns[column], rows.columns[answer], strict=True)):
+        where = f"{rows.place(row)} of {rows.name} of {spec.path!r}"
+        texts = isinstance(value, list | tuple) and all(isinstance(each, str) and each.strip() for each in value)
+        if not texts or len(value) < 2 or len(set(value)) < len(value):
+            raise InputError(f'data.choices = "{column}": {where} must be a list of two or more different texts')
+        place = _place(value, said)
+        if place is None:
+            raise InputError(
+                f'data.answer = "{answer}": {where} is {said!r:.50}, must be the number of a choice from 0, its letter '
+                "from A, or its text"
+            )
+        found.append(tuple(value))
+        right.append(place)
+    return found, right
+
+
+def _place(choices: Sequence[str], said: object) -> int | None:
+    if isinstance(said, int) and not isinstance(said, bool):
+        return said if 0 <= said < len(choices) else None
+    if said in choices:
+        return choices.index(str(said))
+    letter = ord(said.upper()) - ord("A") if isinstance(said, str) and len(said) == 1 else -1
+    return letter if 0 <= letter < len(choices) else None
+
+
+def _conversations(spec: DataSpec, rows: Rows, column: str) -> list[Chat]:
+    chats = []
+    for row, value in enumerate(rows.columns[column]):
+        try:
+            chat = parse_chat(value, spec.system)
+            if not all(_is_unicode(turn.content) for turn in chat):
+                raise ValueError("has half of a surrogate pair")
+        except ValueError as error:
+            raise InputError(
+                f'data.messages = "{column}": {rows.place(row)} of {rows.name} of "{spec.path}" {error}'
+            ) from None
+        chats.append(chat)
+    return chats
 
 
 def _check_present(spec: DataSpec, rows: Rows, columns: _Columns) -> None:
@@ -302,7 +386,7 @@ def _without_empty(spec: DataSpec, rows: Rows, columns: _Columns) -> tuple[Rows,
     lacking: dict[int, str] = {}
     for field, column in columns.fields():
         for row, value in enumerate(rows.columns[column]):
-            if value is None or (isinstance(value, str) and not value.strip()):
+            if value is None or value == [] or (isinstance(value, str) and not value.strip()):
                 lacking.setdefault(row, f'{field} = "{column}"')
     if not lacking:
         return rows, None

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from slimfed.clients.data.batching import prompt_tokens
+from slimfed.clients.data.batching import chat_prompt_tokens, prompt_tokens
+from slimfed.clients.data.chat import before_answer, stop_tokens
+from slimfed.clients.data.conversations import Chat
 from slimfed.clients.data.text import TextSplit
 from slimfed.clients.evaluation.batch_size import rows_to_complete
 from slimfed.clients.spec import GenerationSpec
@@ -15,10 +18,14 @@ from slimfed.clients.spec import GenerationSpec
 
 @dataclass(frozen=True)
 class Prompts:
-    """Different prompts as tokens, and every completion that the test split has for each."""
+    """Different prompts as tokens, and every completion that the test split has for each.
+
+    ``stops``: the tokens that end a completion; empty: the tokenizer's end token.
+    """
 
     tokens: tuple[tuple[int, ...], ...]
     references: tuple[tuple[str, ...], ...]
+    stops: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -32,16 +39,31 @@ def collect(
     Rows with the same prompt are one example with several references. A prompt is truncated at the beginning if it is
     longer than ``max_length`` tokens, or than what the model can take leaves beside ``spec.max_new_tokens``.
     """
-    if split.prompt is None or spec.examples == 0:
+    if not split.prompted or spec.examples == 0:
         return None
-    references: dict[str, list[str]] = {}
-    for prompt, text in zip(split.prompt, split.text, strict=True):
-        references.setdefault(prompt, []).append(text)
-    texts = list(references)
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(texts))[: spec.examples])
     room = min(max_length, tokenizer.model_max_length - spec.max_new_tokens)
-    tokens = prompt_tokens(tokenizer, [texts[index] for index in chosen], room)
-    return Prompts(tuple(map(tuple, tokens)), tuple(tuple(references[texts[index]]) for index in chosen))
+    if split.chats is not None:
+        asked = [before_answer(chat) for chat in split.chats]
+        chats, references = _sample(asked, split.text, spec.examples, seed)
+        tokens = tuple(map(tuple, chat_prompt_tokens(tokenizer, chats, room)))
+        return Prompts(tokens, references, tuple(stop_tokens(tokenizer)))
+    texts, references = _sample(split.prompt or (), split.text, spec.examples, seed)
+    return Prompts(tuple(map(tuple, prompt_tokens(tokenizer, texts, room))), references)
+
+
+_Asked = TypeVar("_Asked", str, Chat)
+
+
+def _sample(
+    asked: Sequence[_Asked], said: Sequence[str], examples: int, seed: int
+) -> tuple[list[_Asked], tuple[tuple[str, ...], ...]]:
+    """A seeded sample of different prompts, and every text that answers each."""
+    references: dict[_Asked, list[str]] = {}
+    for prompt, text in zip(asked, said, strict=True):
+        references.setdefault(prompt, []).append(text)
+    every = list(references)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(every))[:examples])
+    return [every[index] for index in chosen], tuple(tuple(references[every[index]]) for index in chosen)
 
 
 def complete(
@@ -67,7 +89,7 @@ def complete(
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=list(prompts.stops) or tokenizer.eos_token_id,
     )
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts.tokens[index]))
     count = -(-len(order) // (rows or prompts_at_once(model, prompts, max_new_tokens)))

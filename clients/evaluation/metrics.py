@@ -1,7 +1,8 @@
 """Measures of a model on labelled text."""
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from slimfed.clients.data.batching import Batch, TokenisedSplit
 from slimfed.clients.evaluation.batch_size import batch_tokens
+from slimfed.clients.evaluation.choices import choose
 from slimfed.clients.evaluation.next_token import needs_whole_logits, predictions
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.update import Evaluation
@@ -40,7 +42,8 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            for batch in batches(split, rows, tokens or pass_tokens(model, device, split, rows)):
+            tokens = tokens or pass_tokens(model, device, split, rows)
+            for batch in batches(split, rows, tokens):
                 labels = batch.pop("labels")
                 there = {name: tensor.to(device) for name, tensor in batch.items()}
                 if labels.dim() == 2:
@@ -49,11 +52,23 @@ def evaluate(
                     found = count(model(**there, **without_cache(model)).logits, labels.to(device))
                 tally = found if tally is None else tally + found
                 done(len(labels))
+            shares = None if split.choices is None else choose(model, split.choices, rows, tokens)
     finally:
         model.train(was_training)
     if tally is None:
         raise ValueError("there is nothing to evaluate on: no rows")
-    return tally.evaluation(len(rows))
+    evaluation = tally.evaluation(len(rows), bytes_of(split, rows))
+    return evaluation if shares is None else with_choices(evaluation, *(float(share[0]) for share in shares))
+
+
+def bytes_of(split: TokenisedSplit, rows: np.ndarray) -> int:
+    """Bytes of the predicted text of ``rows``; 0 if they are not known."""
+    return 0 if split.target_bytes is None else int(split.target_bytes[rows].sum())
+
+
+def with_choices(found: Evaluation, accuracy: float, normalised: float) -> Evaluation:
+    """``found`` with the accuracies of multiple choice."""
+    return replace(found, accuracy=accuracy, accuracy_normalised=normalised)
 
 
 def batches(split: TokenisedSplit, rows: np.ndarray, tokens: int) -> Iterator[Batch]:
@@ -100,14 +115,15 @@ class Tally:
             _both(self.confidence, other.confidence),
         )
 
-    def evaluation(self, examples: int) -> Evaluation:
-        """The evaluation of ``examples`` examples by the sums."""
+    def evaluation(self, examples: int, text_bytes: int = 0) -> Evaluation:
+        """The evaluation of ``examples`` examples by the sums; ``text_bytes``: of the predicted text, 0: not known."""
         return Evaluation(
             float(self.loss) / self.answers,
             int(self.right) / self.answers,
             examples,
             None if self.classes is None else _macro_f1(self.classes.cpu().numpy()),
             None if self.confidence is None else _calibration_error(self.confidence.cpu().numpy()),
+            bits_per_byte=float(self.loss) / math.log(2) / text_bytes if text_bytes else None,
         )
 
 

@@ -76,7 +76,11 @@ def _in_chunks(model: PreTrainedModel, states: torch.Tensor, wanted: torch.Tenso
 
 
 def _logits(model: PreTrainedModel, states: torch.Tensor) -> torch.Tensor:
-    """Logits [targets, vocabulary]; Gemma 2 and 3 may bend them: cap * tanh(logits / cap)."""
+    """Logits [targets, vocabulary]; Granite divides them, Gemma 2 and 3 may bend them: cap * tanh(logits / cap)."""
+    config = model.config.get_text_config()
     logits: torch.Tensor = model.get_output_embeddings()(states)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is not None:
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -21,13 +21,19 @@ CARD = "README.md"
 
 
 class Base(Section):
-    """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`)."""
+    """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`).
+
+    ``origin``: the GGUF file or the adapter that they came from; empty if they were read as they are. ``precision``:
+    the type that they were stored in.
+    """
 
     path: str
     revision: str | None
     model_type: str
     sha256: str
     config: dict[str, Any]
+    origin: str = ""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
 
 class Provenance(Section):
@@ -59,7 +65,8 @@ class Manifest(Section):
     can take; None: any. ``kept``: module -> side ("out": rows, "in": columns) -> kept indices, in the coordinates
     of the unpruned module. ``width``: kept dimensions of the residual stream, ascending; None: all. ``head``:
     parameters beside the adapter that were trained in full. ``stock``: plain ``from_pretrained`` opens it.
-    ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``lean``: it runs without
+    ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``weights``: the type that
+    they are written in (``weights.py``). ``lean``: it runs without
     what its label does not need (see :mod:`slimfed.clients.export.label_only_encoder`). ``files``: every file that
     must be as it was written (the model card may be edited).
     """
@@ -77,6 +84,7 @@ class Manifest(Section):
     head: tuple[str, ...] = ()
     stock: bool = False
     quantised: str = ""
+    weights: str = "fp32"
     lean: bool = False
     provenance: Provenance
     files: dict[str, FileEntry] = Field(default_factory=dict)

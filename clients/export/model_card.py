@@ -12,12 +12,18 @@ _TAGS = ("slimfed", "federated-learning", "structured-pruning")
 
 
 def card(
-    manifest: "Manifest", figures: Mapping[str, str], opening: str, library: str = "transformers", *, whole: bool = True
+    manifest: "Manifest",
+    figures: Mapping[str, str],
+    opening: str,
+    library: str = "transformers",
+    *,
+    whole: bool = True,
+    example: str = "",
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
     ``figures``: measures of the run, by name. ``opening``: Python that opens the folder. ``library``: what opens it, as
-    hubs name it. ``whole``: False if the folder holds the adapter alone.
+    hubs name it. ``whole``: False if the folder holds the adapter alone. ``example``: a section on the prompt's format.
     """
     base, source = manifest.base, manifest.provenance
     front = {
@@ -28,11 +34,13 @@ def card(
     }
     lines = ["---", *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in front.items()), "---", ""]
     lines += [f"# {source.name}: {source.subject} model", "", _summary(manifest, whole), ""]
-    lines += ["```python", opening.strip(), "```", ""]
+    lines += ["```python", opening.strip(), "```", "", *([example] if example else [])]
     lines += ["| | |", "|---|---|"]
     facts = {
         "base": f"{base.path}" + (f" at {base.revision}" if base.revision else ""),
+        **({"base's origin": base.origin} if base.origin else {}),
         "base's weights, SHA-256": f"`{base.sha256}`",
+        "weights": f"{manifest.weights} (the base's: {base.precision})",
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",
         "longest text": f"{manifest.data.max_length} tokens in training",

@@ -19,7 +19,10 @@ from slimfed.clients.structure import Structure
 
 @dataclass(frozen=True)
 class Source:
-    """``adapter`` is in the coordinates of the base; ``figures``: measures of the run for the model card."""
+    """``adapter`` is in the coordinates of the base; ``figures``: measures of the run for the model card.
+
+    ``weights``: the type that the weights are to be written in.
+    """
 
     base: LoadedModel
     spec: ModelSpec
@@ -31,6 +34,7 @@ class Source:
     provenance: Provenance
     figures: dict[str, str]
     base_digest: str
+    weights: str = "fp32"
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -49,10 +53,13 @@ class Source:
                 model_type=config.model_type,
                 sha256=self.base_digest,
                 config=json.loads(config.to_json_string(use_diff=False)),
+                origin=self.base.origin,
+                precision=self.base.precision,
             ),
             kept=kept_indices(self.structure),
             width=ADAPTERS[self.adapter_spec.name].width(self.adapter),
             head=self.base.head,
+            weights=self.weights,
             lean=can_be_lean(self.base.model, self.spec.task),
             provenance=self.provenance,
         )

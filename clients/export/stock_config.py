@@ -12,8 +12,8 @@ from transformers import PreTrainedConfig
 from slimfed.clients.structure import Structure
 
 # By model type: the field of the FFN's width, and whether heads can be fewer than hidden size / head width.
-_FFN_FIELD = {"distilbert": "hidden_dim", "gpt2": "n_inner"}
-_FREE_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+FFN_FIELD = {"distilbert": "hidden_dim", "gpt2": "n_inner", "opt": "ffn_dim"}
+FREE_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 
 
 def uniform_counts(structure: Structure) -> tuple[int, int] | None:
@@ -34,10 +34,10 @@ def stock_config(config: PreTrainedConfig, structure: Structure) -> PreTrainedCo
     units, channels = counts
     attention = structure.blueprint.blocks[0]
     sliced = copy.deepcopy(config)
-    setattr(sliced, _FFN_FIELD.get(config.model_type, "intermediate_size"), channels)
+    setattr(sliced, FFN_FIELD.get(config.model_type, "intermediate_size"), channels)
     if units == attention.units:
         return sliced
-    if config.model_type not in _FREE_HEADS:
+    if config.model_type not in FREE_HEADS:
         return None
     sliced.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     sliced.num_attention_heads = config.num_attention_heads // attention.units * units

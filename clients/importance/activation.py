@@ -43,7 +43,7 @@ class Activation(Importance):
 
     def score(self) -> "torch.Tensor":
         """Scores of the last forward pass."""
-        return self.by_block(self._along, sides=("in",))
+        return self.by_block(self._along, counts=lambda cut: cut.side == "in")
 
     def _along(self, cut: Cut) -> "torch.Tensor":
         return self.model.layer(cut.module).merged().abs().sum(-2) * self._seen.norms[cut.module]

@@ -34,6 +34,9 @@ class Importance(ABC):
     independent_of_text: ClassVar[bool] = False
     """True if scores do not depend on a device's text, nor on weights trained on it; required by privacy."""
 
+    needs_adapters: ClassVar[bool] = False
+    """True if units are scored by the adapters on their modules, so that every block needs one."""
+
     needs_inputs: ClassVar[bool] = False
     """True if the inputs of modules are needed for every token."""
 
@@ -65,18 +68,20 @@ class Importance(ABC):
     def score(self) -> "torch.Tensor":
         """Scores of this step, float32 [*model.lead, len(units)] in the order of ``units``; larger means keep."""
 
-    def by_block(self, along: "Callable[[Cut], torch.Tensor]", sides: Sequence[str] = ("out", "in")) -> "torch.Tensor":
+    def by_block(
+        self, along: "Callable[[Cut], torch.Tensor]", counts: "Callable[[Cut], bool]" = lambda _cut: True
+    ) -> "torch.Tensor":
         """Score all blocks from ``along(cut)``, scores >= 0 of the rows or columns on a cut's side: [..., len(units)].
 
-        Cuts on one of ``sides`` count. Each module's vector is divided by its own L2 norm before the modules of a block
-        are added, so that modules have equal weight (LoRAPrune); removed units are left out. No gradient is kept.
+        ``counts`` says which cuts count. Each module's vector is divided by its own L2 norm before the modules of a
+        block are added, so that modules have equal weight (LoRAPrune); removed units are left out. No gradient is kept.
         """
         import torch
 
         scores, start = [], 0
         with torch.no_grad():
             for block in self.blueprint.blocks:
-                parts = [per_unit(along(cut), cut) for cut in block.cuts if cut.side in sides]
+                parts = [per_unit(along(cut), cut) for cut in block.cuts if counts(cut)]
                 keep = self.keep[..., start : start + parts[0].shape[-1]]
                 start += parts[0].shape[-1]
                 parts = [torch.where(keep, part, 0.0) for part in parts]

@@ -17,9 +17,11 @@ class LoraGradient(Importance):
     goes. For LoRA, G is gB A + B gA (:func:`slimfed.clients.adapters.training.lora_math.first_order`).
     """
 
+    needs_adapters = True
+
     def score(self) -> "torch.Tensor":
         """Scores of the step whose gradients are on the factors."""
-        return self.by_block(self._along)
+        return self.by_block(self._along, counts=lambda cut: cut.module in self.model.layers)
 
     def _along(self, cut: Cut) -> "torch.Tensor":
         return self.model.layer(cut.module).first_order(cut.side)

@@ -75,6 +75,8 @@ REPORT: dict[str, Number] = {
     "evaluation.accuracy": _SHARE,
     "evaluation.examples": Number(int, 1, _WHOLE, "texts"),
     "evaluation.macro_f1": _SHARE,
+    "evaluation.bits_per_byte": Number(float, 0.0, _LOSS, "bits"),
+    "evaluation.accuracy_normalised": _SHARE,
     "evaluation.calibration_error": _SHARE,
     "evaluation.exact_match": _SHARE,
     "evaluation.rouge_l": _SHARE,

@@ -47,8 +47,9 @@ class Dimensions:
 
     ``token_weights``: weights that every token is multiplied by, the output embedding of a causal-lm among them.
     ``head_weights``: weights of pooler and task head, which see one position of a text.
-    ``adapter_parameters_per_rank``: in + out, summed over the adapted modules. ``adapted_weights``: in * out, likewise.
-    ``adapted_modules``: their number. ``kept_head_width``: width of the kept query heads, summed over the layers.
+    ``adapter_parameters_per_rank``: in + out, summed over the modules that carry an adapter; ``adapted_modules``: their
+    number. ``adapted_weights``: in * out, summed over all modules that can be pruned. ``kept_head_width``: width of the
+    kept query heads, summed over the layers.
     ``activations``: numbers a token leaves in the layers for the backward pass; ``layer_inputs``: those that the layers
     are given; ``largest_layer``: those that one layer leaves at most. ``layers``: how many there are. ``logits``:
     numbers a token leaves in the loss (vocabulary size of a causal-lm, else 0). ``parameters``: of the whole model,

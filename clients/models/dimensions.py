@@ -1,5 +1,6 @@
 """The sizes of a (sliced) model, read from an unpruned one, for :mod:`slimfed.clients.models.cost`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,8 +41,13 @@ def _anatomy(model: PreTrainedModel) -> _Anatomy:
     )
 
 
-def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) -> Dimensions:
-    """The sizes of ``model`` (unpruned) sliced to ``structure``; no weight is read."""
+def measure(
+    model: PreTrainedModel, blueprint: Blueprint, structure: Structure, targets: Sequence[str] | None = None
+) -> Dimensions:
+    """The sizes of ``model`` (unpruned) sliced to ``structure``; no weight is read.
+
+    ``targets``: the modules that carry an adapter; None: all that can be pruned.
+    """
     kept = structure.indices()
     adapted = set(blueprint.modules)
     anatomy = _anatomy(model)
@@ -63,12 +69,13 @@ def measure(model: PreTrainedModel, blueprint: Blueprint, structure: Structure) 
         kept_here = _activations(block, shapes, anatomy.elementary_gelu, anatomy.head_norms)
         layers[block.layer] = layers.get(block.layer, 0) + kept_here
     width = shapes[blueprint.modules[0]][1]
+    carrying = shapes.keys() if targets is None else set(targets)
     return Dimensions(
         token_weights=token_weights,
         head_weights=head_weights,
-        adapter_parameters_per_rank=sum(out + into for out, into in shapes.values()),
+        adapter_parameters_per_rank=sum(sum(shapes[name]) for name in carrying),
         adapted_weights=sum(out * into for out, into in shapes.values()),
-        adapted_modules=len(shapes),
+        adapted_modules=len(carrying),
         kept_head_width=sum(shapes[b.cuts[-1].module][1] for b in blueprint.blocks if b.kind == "attention"),
         activations=sum(layers.values()),
         layer_inputs=width * len(layers),
@@ -93,5 +100,6 @@ def _activations(block: Block, shapes: dict[str, tuple[int, int]], elementary: b
     if block.kind == "attention" and head_norms:
         kept += shapes[ups[0].module][0] + shapes[ups[1].module][0]
     if block.kind == "ffn":
-        kept += inner * ((len(ups) > 1) + _KEPT_BY_ELEMENTARY_GELU * elementary)
+        gated = sum(len(cut.starts) for cut in ups) > 1
+        kept += inner * (gated + _KEPT_BY_ELEMENTARY_GELU * elementary)
     return kept

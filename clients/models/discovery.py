@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.families import FAMILIES, Family
+from slimfed.clients.models.families import FAMILIES, REFUSED, Family
 from slimfed.clients.models.linear import is_linear, shape_of
 from slimfed.clients.structure import Block, Blueprint, Cut, Kind
 
@@ -19,6 +19,11 @@ def discover(model: PreTrainedModel) -> Blueprint:
     Raises ``InputError`` that names the first module of unknown structure.
     """
     kind = model.config.model_type
+    if kind in REFUSED:
+        raise InputError(
+            f"model.path: a model of type {kind!r} ({type(model).__name__}) cannot be pruned: {REFUSED[kind]}; use a "
+            "type that `slimfed families` lists"
+        )
     if kind not in FAMILIES:
         odd = next((name for name, module in model.named_modules() if is_linear(module)), "none")
         raise InputError(
@@ -79,8 +84,9 @@ class _Reader:
         channels = self._shape(down)[1]
         ups = [self._name(layer, up) for up in self.family.up]
         for up in ups:
-            self._equals(up, "out", channels)
-        cuts = [*(Cut(up, "out", 1) for up in ups), Cut(down, "in", 1)]
+            self._equals(up, "out", channels * self.family.up_parts)
+        starts = tuple(part * channels for part in range(self.family.up_parts))
+        cuts = [*(Cut(up, "out", 1, starts) for up in ups), Cut(down, "in", 1)]
         return self._block(f"{self.prefix}{self.family.layers}.{layer}.ffn", layer, "ffn", channels, cuts)
 
     def _block(self, name: str, layer: int, kind: Kind, units: int, cuts: list[Cut]) -> Block:

@@ -11,7 +11,8 @@ class Family:
 
     ``layers`` is the path of the layer list inside the backbone. Attention: ``query``/``key``/``value`` are cut at
     their outputs and ``output`` at its inputs; a fused projection names all three alike. FFN: every module of ``up`` is
-    cut at its outputs (gate and up go together), ``down`` at its inputs.
+    cut at its outputs (gate and up go together), ``down`` at its inputs. ``up_parts``: 2 if gate and up are row blocks
+    of one projection (ModernBERT).
     """
 
     layers: str
@@ -21,10 +22,11 @@ class Family:
     output: str
     up: tuple[str, ...]
     down: str
+    up_parts: int = 1
 
     @property
     def fused(self) -> bool:
-        """True if query, key and value are column blocks of one projection (GPT-2)."""
+        """True if query, key and value are blocks of one projection (GPT-2, ModernBERT)."""
         return self.query == self.key
 
 
@@ -64,12 +66,33 @@ _GPT2 = Family(
     up=("mlp.c_fc",),
     down="mlp.c_proj",
 )
+_OPT = Family(
+    layers="decoder.layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    output="self_attn.out_proj",
+    up=("fc1",),
+    down="fc2",
+)
+_MODERNBERT = Family(
+    layers="layers",
+    query="attn.Wqkv",
+    key="attn.Wqkv",
+    value="attn.Wqkv",
+    output="attn.Wo",
+    up=("mlp.Wi",),
+    down="mlp.Wo",
+    up_parts=2,
+)
 
 # By ``config.model_type`` of transformers.
 FAMILIES: dict[str, Family] = {
     "bert": _BERT,
     "roberta": _BERT,
     "distilbert": _DISTILBERT,
+    "electra": _BERT,
+    "modernbert": _MODERNBERT,
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
@@ -77,11 +100,21 @@ FAMILIES: dict[str, Family] = {
     "gemma": _LLAMA,
     "gemma2": _LLAMA,
     "gemma3_text": _LLAMA,
+    "smollm3": _LLAMA,
+    "granite": _LLAMA,
     "gpt2": _GPT2,
+    "opt": _OPT,
 }
 
-ENCODERS = frozenset({"bert", "roberta", "distilbert"})
+ENCODERS = frozenset({"bert", "roberta", "distilbert", "electra", "modernbert"})
 """Families with bidirectional attention."""
+
+REFUSED: dict[str, str] = {
+    "albert": "all layers share one set of weights (encoder.albert_layer_groups), so no layer can be cut on its own",
+    "phi3": "self_attn.qkv_proj holds queries, keys and values in blocks of unequal size, and its forward pass reads "
+    "their sizes from the configuration, so heads cannot be cut",
+}
+"""Model types that cannot be pruned, with the module and the cause; any other type is merely not known."""
 
 
 def without_cache(model: object) -> dict[str, bool]:

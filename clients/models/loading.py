@@ -1,12 +1,14 @@
-"""Loading of the pre-trained model a run tunes: from slimfed itself, from a folder, or from the hub."""
+"""Loading of the pre-trained model a run tunes: from slimfed itself, a folder, a GGUF file, an adapter, or the hub."""
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,7 +23,9 @@ from transformers.utils import find_adapter_config_file
 from transformers.utils import logging as transformers_logging
 
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.location import ModelSource, builtin_models, locate, with_adapter
+from slimfed.clients.models.gguf_cache import Precision
+from slimfed.clients.models.location import ModelSource, base_spec, builtin_models, locate, model_folder, with_adapter
+from slimfed.clients.models.peft_adapter import merged
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import ModelSpec
 
@@ -34,7 +38,9 @@ class LoadedModel:
 
     ``head``: names of the parameters that are fully trained: the classifier, and a pooler that the checkpoint lacks;
     empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm. ``positions``: the longest text in
-    tokens that the model accepts; ``None`` if there is no limit.
+    tokens that the model accepts; ``None`` if there is no limit. ``precision``: the type of the weights in the
+    checkpoint (of a quantised one: that it is best kept in). ``origin``: the GGUF file or the adapter that the weights
+    came from; empty if they were read as they are.
     """
 
     model: PreTrainedModel
@@ -42,6 +48,8 @@ class LoadedModel:
     labels: tuple[str, ...] | None
     head: tuple[str, ...]
     positions: int | None
+    precision: Precision = "fp32"
+    origin: str = ""
 
     @property
     def pad_id(self) -> int:
@@ -71,12 +79,13 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     positions = _positions(config)
     if positions is not None:
         tokenizer.model_max_length = positions
-    return LoadedModel(model, tokenizer, names, head, positions)
+    precision = source.precision or _precision(base_spec(spec) or spec, config)
+    return LoadedModel(model, tokenizer, names, head, positions, precision, source.origin)
 
 
 def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+        tokenizer = AutoTokenizer.from_pretrained(source.words, **source.options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(source, "tokenizer", error) from error
     # Without files transformers creates a tokenizer with special tokens only.
@@ -145,6 +154,8 @@ def _load_weights(
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise _unreadable(source, "weights", error) from error
+    if source.adapter is not None:
+        model = merged(model, source.adapter)
     mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
     return model, set(info["missing_keys"]) | mismatched
 
@@ -186,6 +197,20 @@ def _positions(config: PreTrainedConfig) -> int | None:
     # RoBERTa types count positions from the pad token's id + 1.
     offset = config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
     return int(limit) - offset
+
+
+def _precision(spec: ModelSpec, config: PreTrainedConfig) -> Precision:
+    """The type of most of the weights in the files; of what is not here as files, that of the configuration."""
+    sizes: Counter[str] = Counter()
+    folder = model_folder(spec)
+    for file in folder.glob("*.safetensors") if folder is not None else ():
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                part = tensors.get_slice(name)
+                sizes[part.get_dtype()] += math.prod(part.get_shape())
+    found = sizes.most_common(1)[0][0] if sizes else str(getattr(config, "dtype", None))
+    narrow: dict[str, Precision] = {"F16": "fp16", "BF16": "bf16", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
+    return narrow.get(found, "fp32")
 
 
 def _unreadable(source: ModelSource, what: str, error: Exception) -> InputError:

@@ -14,6 +14,7 @@ from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.lora import attach, zero_factors
 from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
+from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.sample import sample_rows
 from slimfed.clients.data.text import TextData, TextSplit, load_data, load_own_data
 from slimfed.clients.errors import InputError
@@ -244,6 +245,7 @@ def open_hosted_runtime(task: TaskSpec, own: HostedDevice) -> NodeRuntime:
 def _runtime(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) -> NodeRuntime:
     """A runtime with ``text``, of which device d owns the training rows ``parts[d]``."""
     base = load_model(task.model, text.labels, task.seed)
+    use_template(base.tokenizer, task.data)
     if torch.cuda.is_available():
         if task.deterministic:
             insist_on_determinism()

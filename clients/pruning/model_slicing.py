@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
+from transformers.models.opt.modeling_opt import OPTAttention
 
 from slimfed.clients.models.linear import bias_of, set_weight, weight_of
 from slimfed.clients.structure import Structure
@@ -22,9 +23,11 @@ def slice_model(model: PreTrainedModel, structure: Structure) -> PreTrainedModel
     for (name, side), kept in structure.indices().items():
         _cut(sliced.get_submodule(name), side, torch.from_numpy(kept))
     for module in sliced.modules():
-        if isinstance(module, GPT2Attention):  # the only family that stores the width of its fused projection
+        if isinstance(module, GPT2Attention):  # these two families store their number of heads
             module.split_size = module.c_attn.nf // 3
             module.num_heads = module.split_size // module.head_dim
+        elif isinstance(module, OPTAttention):
+            module.num_heads = module.q_proj.out_features // module.head_dim
     return sliced
 
 

@@ -9,6 +9,7 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import targeted
 from slimfed.clients.adapters.training.adapted import AdaptedModel
 from slimfed.clients.adapters.training.base import parameter_groups
 from slimfed.clients.importance import IMPORTANCE
@@ -90,7 +91,8 @@ class _Session:
     def build(self, structure: Structure, adapter: Adapter) -> None:
         """(Re)build the sliced model with its adapter and a fresh optimiser."""
         self.structure = structure
-        self.size = measure(self.base.model, self.blueprint, structure)
+        targets = targeted(self.blueprint, self.task.adapter.targets)
+        self.size = measure(self.base.model, self.blueprint, structure, targets)
         sliced = slice_model(self.base.model, structure)
         self.activations = ActivationFunctions(sliced)
         if self.task.training.checkpointing:
@@ -102,7 +104,7 @@ class _Session:
         )
         self.importance.watch(self.adapted, [structure], structure)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.adapted, self.task.training.weight_decay),
+            parameter_groups(self.adapted, self.task.training.weight_decay, self.task.adapter.lora_plus),
             lr=self.assignment.learning_rate,
             fused=self.device.type == "cuda",
         )
@@ -159,7 +161,7 @@ class _Session:
         begin, end = self.assignment.learning_rate, self.assignment.learning_rate_end
         rate = begin + (end - begin) * step / self.assignment.local_steps
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         self.companion.begin(step)
         loss, penalty = self._objective(batch), self.companion.penalty()
         (loss if penalty is None else loss + penalty).backward()

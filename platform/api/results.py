@@ -110,12 +110,21 @@ class RunResult:
         """The events with cause and remedy, oldest first."""
         return _frame(self._asked(lambda reader: [row._asdict() for row in reader.events(self.id, limit=None)]), None)
 
-    def export(self, out: str | Path | None = None, format: str = "safetensors", device: int | None = None) -> Path:
+    def export(
+        self,
+        out: str | Path | None = None,
+        format: str = "safetensors",
+        device: int | None = None,
+        *,
+        dtype: str | None = None,
+        quantization: str | None = None,
+    ) -> Path:
         """Write the pruned model to a folder, and return the folder.
 
         ``device``: the model in this device's structure; None: the global model. ``out``: the folder, which must not
-        exist; None: one in the run's own. Raises ``InputError`` for a run without a checkpoint, an unknown format or
-        device, or a format that cannot hold this model.
+        exist; None: one in the run's own. ``dtype``: "fp32", "bf16" or "fp16", ``quantization`` (GGUF): "f32", "f16",
+        "bf16", "q8_0" or "q4_k_m"; None: the precision of the base's files. Raises ``InputError`` for a run without a
+        checkpoint, an unknown format, type or device, or a format that cannot hold this model.
         """
         from slimfed.clients.export.formats.registry import FORMATS
 
@@ -123,7 +132,8 @@ class RunResult:
             raise InputError(f"format = {format!r}: must be one of {', '.join(FORMATS)}")
         if out is not None and Path(out).exists():
             raise InputError(f"out = {str(out)!r}: exists already; name another folder, or remove it")
-        return self._exporter().export(device, format, None if out is None else Path(out)).folder
+        place = None if out is None else Path(out)
+        return self._exporter().export(device, format, place, dtype, quantization).folder
 
     def model(self, device: int | None = None) -> "SlimModel":
         """The pruned model in memory, with its tokenizer; ``device`` as in :meth:`export`."""

@@ -73,7 +73,42 @@ def _rows(found: "Bench") -> list[dict[str, str]]:
         rows.append(_row("time a new token", milliseconds(slim.decode), milliseconds(dense.decode), found.decode_ratio))
     if found.memory_ratio is not None:
         rows.append(_row("peak memory", size(slim.memory), size(dense.memory), found.memory_ratio))
-    return [*rows, *_sizes(slim, dense)]
+    return [*rows, *_llama_cpp(found), *_sizes(slim, dense), *_original(found)]
+
+
+def _llama_cpp(found: "Bench") -> list[dict[str, str]]:
+    """In the real llama.cpp; a faster model has a ratio above 1."""
+    rows = []
+    for other in ("dense", "original"):
+        if other not in found.in_llama_cpp:
+            continue
+        slim, base = found.in_llama_cpp["slim"], found.in_llama_cpp[other]
+        than = "" if other == "dense" else ", against the original file"
+        for what, one, two in (
+            ("prompt tokens a second", slim.prefill, base.prefill),
+            ("new tokens a second", slim.decode, base.decode),
+        ):
+            rows.append(
+                {
+                    "what": f"llama.cpp: {what}{than}",
+                    "slim": f"{one:.1f}",
+                    "dense": f"{two:.1f}",
+                    "ratio": f"{one / two:.2f}x",
+                }
+            )
+        if slim.memory and base.memory:
+            share = slim.memory / base.memory
+            rows.append(_row(f"llama.cpp: memory{than}", size(slim.memory), size(base.memory), share))
+        if other == "original":
+            rows.append(_row(f"file{than}", size(slim.bytes), size(base.bytes), slim.bytes / base.bytes))
+    return rows
+
+
+def _original(found: "Bench") -> list[dict[str, str]]:
+    if found.original_bytes is None or "original" in found.in_llama_cpp:
+        return []
+    share = found.slim.bytes / found.original_bytes
+    return [_row("folder, against the base's weights", size(found.slim.bytes), size(found.original_bytes), share)]
 
 
 def _sizes(slim: "Figures", dense: "Figures") -> list[dict[str, str]]:

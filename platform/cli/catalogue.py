@@ -1,4 +1,4 @@
-"""``fleet`` and ``methods``: the profiles and methods that a job file can name."""
+"""``fleet``, ``methods`` and ``families``: the profiles, methods and types of models that a job file can name."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -7,6 +7,7 @@ import typer
 
 from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
+from slimfed.platform.console import notes
 
 
 def fleet(
@@ -93,6 +94,47 @@ def methods(as_json: Json = False) -> None:
     if broken:
         columns = {"field": "field", "name": "name", "from": "from", "error": "error"}
         print_table("Plug-ins that cannot be used", columns, broken)
+
+
+def families(as_json: Json = False) -> None:
+    """List the types of models that can be pruned, with the modules that are cut, and those that cannot."""
+    with notes().status("reading"):
+        from slimfed.clients.export.files.gguf import TYPES
+        from slimfed.clients.export.stock_config import FREE_HEADS
+        from slimfed.clients.models.families import ENCODERS, FAMILIES, REFUSED
+
+    rows: list[dict[str, Any]] = [
+        {
+            "type": name,
+            "tasks": ["classification"] if name in ENCODERS else ["classification", "causal-lm"],
+            "heads": list(dict.fromkeys((family.query, family.key, family.value, family.output))),
+            "channels": [*family.up, family.down],
+            "from_pretrained": "heads and channels" if name in FREE_HEADS else "channels",
+            "gguf": name in TYPES,
+        }
+        for name, family in FAMILIES.items()
+    ]
+    if as_json:
+        print_json({"families": rows, "refused": [{"type": name, "cause": cause} for name, cause in REFUSED.items()]})
+        return
+    shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+    columns = {
+        "type": "model type",
+        "tasks": "tasks",
+        "heads": "heads are cut from",
+        "channels": "channels are cut from",
+        "from_pretrained": "from_pretrained opens fewer",
+        "gguf": "GGUF",
+    }
+    print_table("Model types that can be pruned", columns, shown)
+    refused = [{"type": name, "cause": cause} for name, cause in REFUSED.items()]
+    print_table("Model types that cannot", {"type": "model type", "cause": "cause"}, refused)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _first_of_each(entries: dict[str, list[dict[str, str]]]) -> Iterator[tuple[str, dict[str, str]]]:

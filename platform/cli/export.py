@@ -25,6 +25,13 @@ def export(
     format: Annotated[
         str, typer.Option(help="export format; `slimfed methods` lists them", metavar="FORMAT")
     ] = "safetensors",
+    dtype: Annotated[
+        str | None, typer.Option(help="type of the weights: fp32, bf16 or fp16; default: the base's", metavar="TYPE")
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="gguf: f32, f16, bf16, q8_0 or q4_k_m; default: the base's precision", metavar="TYPE"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,8 +45,9 @@ def export(
     if sum(chosen) > 1:
         raise InputError("--device, --global and --all: give one of them")
     from slimfed.clients.export.formats.registry import FORMATS
+    from slimfed.clients.export.weights import chosen_weights
 
-    _ = FORMATS[format]  # an unknown one is refused before the run is opened
+    chosen_weights(format, FORMATS[format].weights, "fp32", dtype, quantization)  # before the run is opened
     if out is not None and not everything and out.exists():
         raise InputError(f"--out = {str(out)!r}: exists already; name another folder, or remove it")
     from slimfed.platform.export import GLOBAL, Exporter, card_figures
@@ -55,16 +63,26 @@ def export(
     for subject in subjects:
         name = "global" if subject is None else f"device-{subject}"
         with notes().status(f"writing {name} as {format}"):
-            written.append(exporter.export(subject, format, out / name if out and everything else out))
+            place = out / name if out and everything else out
+            written.append(exporter.export(subject, format, place, dtype, quantization))
     if as_json:
         print_json([{**asdict(each), "folder": str(each.folder), "format": format} for each in written])
         return
-    columns = {"subject": "model", "sparsity": "sparsity>", "size": "size>", "folder": "folder"}
+    columns = {
+        "subject": "model",
+        "sparsity": "sparsity>",
+        "weights": "weights",
+        "size": "size>",
+        "base": "base's weights>",
+        "folder": "folder",
+    }
     rows = [
         {
             "subject": each.subject,
             "sparsity": percent(each.sparsity),
+            "weights": each.weights,
             "size": size(each.bytes),
+            "base": "not here" if each.base_bytes is None else size(each.base_bytes),
             "folder": str(each.folder),
         }
         for each in written

@@ -34,7 +34,7 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
 
 def describe_measures(measures: Mapping[str, float | None]) -> str:
     """The measures in one line: losses and perplexity as numbers, shares as per cent. Missing ones are left out."""
-    plain = ("loss", "perplexity")
+    plain = ("loss", "perplexity", "bits_per_byte")
     known = {name: value for name, value in measures.items() if value is not None}
     return ", ".join(
         f"{name.replace('_', ' ')} {value:.3f}" if name in plain else f"{name.replace('_', ' ')} {percent(value)}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import targeted
 from slimfed.clients.models.cost import Dimensions, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.loading import LoadedModel
@@ -83,5 +84,6 @@ class DeviceCosts:
         key = np.round(sparsity, 2).item()
         if key not in self._known:
             structure = select(self.blueprint.dense(), np.zeros(self.blueprint.units), key, "layer")
-            self._known[key] = structure, measure(self.base.model, self.blueprint, structure)
+            targets = targeted(self.blueprint, self.task.adapter.targets)
+            self._known[key] = structure, measure(self.base.model, self.blueprint, structure, targets)
         return self._known[key]

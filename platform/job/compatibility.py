@@ -9,6 +9,7 @@ from typing import Any
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
+from slimfed.clients.spec import AdapterOptions
 from slimfed.platform.job.sections import JobSections, MethodSpec
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
@@ -119,6 +120,17 @@ def ranks_are_kept(job: JobSections) -> str | None:
     )
 
 
+def options_have_factors(job: JobSections) -> str | None:
+    """Options of LoRA need an adapter that trains its factors."""
+    usual, adapter = AdapterOptions(), job.method.adapter
+    names = ("targets", "rslora", "lora_plus")
+    changed = next((name for name in names if getattr(job.adapter, name) != getattr(usual, name)), None)
+    if changed is None or ADAPTERS[adapter].low_rank_options:
+        return None
+    able = _either(ADAPTERS, lambda each: each.low_rank_options)
+    return f"adapter.{changed}: is an option of LoRA's factors, which method.adapter = {adapter!r} has not; use {able}"
+
+
 def foresight_has_profiles(job: JobSections) -> str | None:
     """Agents that foresee need profiles, which only simulated devices have."""
     if job.fleet.clock != "measured" or not BANDITS[job.bandit.name].foresees:
@@ -218,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     enough_rounds,
     squarehead_has_one_width,
     ranks_are_kept,
+    options_have_factors,
     foresight_has_profiles,
     optimizer_has_a_direction,
     optimizer_moves_no_decisions,

@@ -1,5 +1,6 @@
 """The job: all settings of a run, checked before anything starts."""
 
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -59,6 +60,11 @@ class Job(JobSections):
         """The precision that the engine computes in."""
         return "fp32" if self.engine.dtype == "auto" else self.engine.dtype
 
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by. With rsLoRA alpha / sqrt(r) for the largest rank r of the run."""
+        return self.adapter.scaling * (math.sqrt(max(self.bandit.ranks)) if self.adapter.rslora else 1.0)
+
     def task_spec(self) -> TaskSpec:
         """The specification for the nodes. A run's job has no "auto" in ``engine`` (``launch/engine_choice.py``)."""
         engine = self.engine
@@ -71,7 +77,7 @@ class Job(JobSections):
                 name=self.method.adapter,
                 target_sparsity=self.method.target_sparsity,
                 least_rank=min(self.bandit.ranks),
-                **self.adapter.model_dump(),
+                **self.adapter.model_dump() | {"scaling": self.scaling},
             ),
             pruning=PruningSpec(
                 importance=self.method.importance,
@@ -195,7 +201,7 @@ def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     file of text does (``.csv``), or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
     """
     result = dict(document)
-    for section, field in (("model", "path"), ("data", "path"), ("fleet", "profile")):
+    for section, field in (("model", "path"), ("model", "base"), ("data", "path"), ("fleet", "profile")):
         table = result.get(section)
         text = table.get(field) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(text, str) and _is_path(text, folder, field):

@@ -12,6 +12,7 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import targeted
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.cost import training_workload
 from slimfed.clients.models.dimensions import measure
@@ -137,7 +138,7 @@ def measured_step(job: Job, base: LoadedModel, blueprint: Blueprint) -> StepCost
 def _cost(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[StepCost, str]:
     """The cost of a step (measured, or estimated if measuring takes long), and its origin in words."""
     task, training = job.task_spec(), job.training
-    size = measure(base.model, blueprint, blueprint.dense())
+    size = measure(base.model, blueprint, blueprint.dense(), targeted(blueprint, job.adapter.targets))
     load = ADAPTERS[job.method.adapter].load(size, min(job.bandit.ranks), _first_adapter(base, blueprint, job))
     flops = training_workload(size, load, 1, training.batch_size, job.data.max_length).flops
     counted = flops / matrix_rate(torch.float32, torch.device("cpu"))
@@ -186,7 +187,7 @@ def _workers(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -> _P
 
 def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, float]:
     """Bytes of the model, and of one device in a cohort."""
-    size = measure(base.model, blueprint, blueprint.dense())
+    size = measure(base.model, blueprint, blueprint.dense(), targeted(blueprint, job.adapter.targets))
     rank, batch, length = max(job.bandit.ranks), job.training.batch_size, job.data.max_length
     load = ADAPTERS[job.method.adapter].load(size, rank, _first_adapter(base, blueprint, job))
     full, none = (
@@ -206,4 +207,4 @@ def _with(job: Job, **engine: object) -> Job:
 
 
 def _first_adapter(base: LoadedModel, blueprint: Blueprint, job: Job) -> Adapter:
-    return first_adapter(base, blueprint, job.method.adapter, max(job.bandit.ranks), job.seed)
+    return first_adapter(base, blueprint, job.method.adapter, max(job.bandit.ranks), job.seed, job.adapter.targets)

@@ -10,10 +10,14 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.adapters.targets import bare_block, targeted
+from slimfed.clients.data.batching import tokenise
+from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.partition import partition
 from slimfed.clients.data.readers.files import split_files
 from slimfed.clients.data.text import Dropped, TextData, load_data
 from slimfed.clients.errors import InputError
+from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
@@ -38,7 +42,9 @@ class Checked:
 
     ``sizing``: its distribution on this machine. ``reasons``: a line with the reason of each engine choice, one if the
     run cannot come within half a point of its target sparsity, and one for each file with empty rows that are left out.
-    ``dropped``: these files. ``inputs``: digests of text, model and profile.
+    ``dropped``: these files. ``inputs``: digests of text, model and profile. ``origin``: the GGUF file or the adapter
+    that the base's weights came from; empty if they were read as they are. ``truncated``: a line for each split with
+    prompts or conversations that are longer than ``data.max_length``.
     """
 
     job: Job
@@ -48,6 +54,8 @@ class Checked:
     reasons: tuple[str, ...]
     dropped: tuple[Dropped, ...] = ()
     inputs: Inputs | None = None
+    origin: str = ""
+    truncated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,14 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     if not real:
         examples = tuple(len(part) for part in partition(text, job.data.partition, job.fleet.devices, job.seed))
     base = load_model(job.model, text.labels, job.seed)
+    use_template(base.tokenizer, job.data)
     blueprint = discover(base.model)
+    check_targets(job, blueprint)
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
     job, chosen = suit(job, len(text.train), real=real)
+    truncated = longer_texts(job, text, base)
     fleet = load_fleet(job.fleet, job.seed)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
@@ -103,9 +114,10 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
         *shortfall(job, blueprint),
         *open_cluster(job),
         *map(str, text.dropped),
+        *truncated,
     )
     inputs = read_inputs(job, text, blueprint)
-    checked = Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs)
+    checked = Checked(choice.job, fleet, examples, choice.sizing, reasons, text.dropped, inputs, base.origin, truncated)
     return Inspected(checked, text, base, blueprint, choice.step)
 
 
@@ -129,6 +141,21 @@ def divisions(text: TextData) -> tuple[str, ...]:
             f"data.validation = use: rounds are evaluated on the {len(text.validation):,} validation rows, the model "
             f"after the last round on the {len(text.test):,} test rows too"
         )
+    return tuple(lines)
+
+
+def longer_texts(job: Job, text: TextData, base: LoadedModel) -> tuple[str, ...]:
+    """A line for each split with prompts or conversations that are cut. Raises ``InputError`` as training would."""
+    lines = []
+    for name, split in (("train", text.train), ("validation", text.validation), ("test", text.test)):
+        if split is None or not split.prompted:
+            continue
+        cut = tokenise(split, base.tokenizer, job.data.max_length).truncated
+        if cut:
+            lines.append(
+                f"data.max_length = {job.data.max_length}: {cut} of {len(split)} texts of the {name} split are longer; "
+                "what stands before the answer is cut first"
+            )
     return tuple(lines)
 
 
@@ -163,6 +190,18 @@ def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, 
     smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
     if max(ranks) > smallest:
         raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
+
+
+def check_targets(job: Job, blueprint: Blueprint) -> None:
+    """Modules must exist, and be enough for scoring the units that are pruned. Raises ``InputError``."""
+    bare = bare_block(blueprint, targeted(blueprint, job.adapter.targets))
+    if bare is None or job.method.target_sparsity == 0 or not IMPORTANCE[job.method.importance].needs_adapters:
+        return
+    others = ", ".join(name for name, each in IMPORTANCE.items() if not each.needs_adapters)
+    raise InputError(
+        f"adapter.targets: {bare} has no adapter, and method.importance = {job.method.importance!r} scores units by "
+        f"the gradients of adapters; use one of {others}, or method.target_sparsity = 0, or more targets"
+    )
 
 
 def check_length(job: Job, base: LoadedModel) -> None:

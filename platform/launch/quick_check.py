@@ -9,7 +9,7 @@ from pathlib import Path
 from slimfed.clients.data.readers.files import ENDINGS, find_split
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.models.location import BUILTIN, check_folder, locate
+from slimfed.clients.models.location import BUILTIN, look_for
 from slimfed.clients.spec import DataSpec, ModelSpec
 from slimfed.platform.fleet.profiles import load_profile
 from slimfed.platform.job.compatibility import problems_of_run
@@ -51,10 +51,7 @@ def _look_for_text(data: DataSpec) -> None:
 
 def _look_for_model(model: ModelSpec) -> None:
     """A folder must have configuration and weights, a built-in model must exist; no hub is asked."""
-    if model.path.startswith(BUILTIN):
-        locate(model)
-    elif (folder := _folder(model.path)) is not None:
-        check_folder(model.path, folder)
+    look_for(model)
 
 
 def _folder(path: str) -> Path | None:

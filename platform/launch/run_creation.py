@@ -68,6 +68,10 @@ def _write_checked(store: Store, run_id: str, folder: RunFolder, checked: "Check
     for each in checked.dropped:
         remedy = "fill the rows in, or leave them out of the file"
         store.add_event(run_id, Event(0, "rows-dropped", str(each), remedy))
+    for line in checked.truncated:
+        store.add_event(run_id, Event(0, "texts-truncated", line, "raise data.max_length, or shorten the texts"))
+    if checked.origin:
+        store.add_event(run_id, Event(0, "base-origin", f"the base was read from {checked.origin}", ""))
     devices = zip(checked.fleet.devices, checked.examples, strict=True)
     store.set_devices(run_id, [(each.device, each.profile, examples) for each, examples in devices])
     _copy(store, run_id, folder)

@@ -50,7 +50,8 @@ def _examples(job: Job, runtime: NodeRuntime, real: bool) -> dict[int, int] | No
 
 def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     """The fleet before round 1."""
-    adapter = first_adapter(runtime.base, runtime.blueprint, job.method.adapter, max(job.bandit.ranks), job.seed)
+    rank, targets = max(job.bandit.ranks), job.adapter.targets
+    adapter = first_adapter(runtime.base, runtime.blueprint, job.method.adapter, rank, job.seed, targets)
     scores = runtime.scores_of_base() if job.pruning.structure == "shared" else None
     return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
 

@@ -18,7 +18,7 @@ def pin_base(folder: RunFolder, spec: ModelSpec, base: LoadedModel) -> None:
     found = check_base(folder, spec, base)
     if not folder.base.exists():
         aside = folder.base.with_suffix(f".{os.getpid()}")
-        document = {"path": spec.path, "revision": spec.revision, "sha256": found}
+        document = {"path": spec.path, "revision": spec.revision, "sha256": found, "origin": base.origin}
         aside.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         aside.rename(folder.base)
 

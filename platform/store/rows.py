@@ -27,7 +27,10 @@ from slimfed.strategies import protocols
 from slimfed.strategies.schedule import sparsity_after
 
 _COURSE_POINTS = 32
-_MEASURES = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")
+_MEASURES = (
+    *("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu"),
+    *("bits_per_byte", "accuracy_normalised"),
+)
 _COUNTS = ("examples", "test_examples")
 
 
@@ -272,6 +275,8 @@ def _evaluation_row(run_id: str, round: int, evaluation: Any, sparsity: float) -
         "bleu": evaluation.bleu,
         "generated": evaluation.generated,
         "test_examples": evaluation.test_examples,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "accuracy_normalised": evaluation.accuracy_normalised,
         "sparsity": sparsity,
     }
 

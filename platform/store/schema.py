@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0012"
+NEWEST_REVISION = "0013"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -102,6 +102,8 @@ class Run(Base):
     bleu: Mapped[float | None]
     examples: Mapped[int | None]
     test_examples: Mapped[int | None]
+    bits_per_byte: Mapped[float | None]
+    accuracy_normalised: Mapped[float | None]
     device_accuracy_mean: Mapped[float | None]
     sparsity: Mapped[float | None]
     virtual_seconds: Mapped[float] = mapped_column(default=0.0)
@@ -330,6 +332,8 @@ class Evaluation(Base):
     test_examples: Mapped[int | None]
     majority: Mapped[float | None]
     held_out: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    bits_per_byte: Mapped[float | None]
+    accuracy_normalised: Mapped[float | None]
     sparsity: Mapped[float]
 
 

@@ -8,15 +8,22 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    ElectraConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    ModernBertConfig,
+    OPTConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
+    SmolLM3Config,
 )
 
 VOCABULARY = 120
@@ -37,12 +44,35 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2")
 
+_SLIDING = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+# Kin of those above: each is tried in fewer tests.
+KIN: dict[str, PreTrainedConfig] = {
+    "gemma2": Gemma2Config(**_LLAMA, **_SLIDING, head_dim=8),
+    "gemma3_text": Gemma3TextConfig(**_LLAMA, **_SLIDING, head_dim=8),
+    "smollm3": SmolLM3Config(**_LLAMA, no_rope_layers=[1, 0]),
+    "granite": GraniteConfig(
+        **_LLAMA, embedding_multiplier=2.0, residual_multiplier=0.5, attention_multiplier=0.3, logits_scaling=3.0
+    ),
+    "opt": OPTConfig(
+        **_TOKENS,
+        hidden_size=48,
+        word_embed_proj_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        ffn_dim=40,
+        dropout=0.0,
+    ),
+    "electra": ElectraConfig(**_BERT, embedding_size=32),
+    "modernbert": ModernBertConfig(**_BERT, cls_token_id=1, sep_token_id=2, **_SLIDING),
+}
+KIN_DECODERS = ("gemma2", "gemma3_text", "smollm3", "granite", "opt")
+
 
 def build(family: str, causal: bool = False, seed: int = 0, vocabulary: int = VOCABULARY) -> PreTrainedModel:
     """A frozen random model without dropout; biases are random too, so that forgetting one shows."""
     torch.manual_seed(seed)
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    config = copy.deepcopy(CONFIGS[family])
+    config = copy.deepcopy((CONFIGS | KIN)[family])
     config.vocab_size = vocabulary
     model = kind.from_config(config).eval()
     for module in model.modules():

@@ -38,10 +38,13 @@ def loaded(family: str, causal: bool) -> LoadedModel:
     return LoadedModel(model, Tokenizer(), None if causal else ("no", "yes"), head, None)
 
 
+_OF_ADAPTER = ("keep_ranks", "tail_penalty", "least_rank", "targets", "lora_plus")
+
+
 def task(causal: bool, **training: object) -> TaskSpec:
     """A task with a lively learning rate, weight decay and two prune events a round."""
     options = {"local_steps": 7, "batch_size": 4, "learning_rate": 5e-3, "weight_decay": 0.05, "max_grad_norm": 0.5}
-    set_apart = {key: training.pop(key) for key in ("keep_ranks", "tail_penalty", "least_rank") if key in training}
+    set_apart = {key: training.pop(key) for key in _OF_ADAPTER if key in training}
     spec = AdapterSpec(name=training.pop("adapter", "lora"), **set_apart)
     pruning = {key: training.pop(key) for key in ("importance", "events", "prior_weight", "scope") if key in training}
     return TaskSpec(

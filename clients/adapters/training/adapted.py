@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from slimfed.clients.adapter import Adapter, Delta, Factors
 from slimfed.clients.adapters.training.protocols import AdaptedLayer
+from slimfed.clients.models.linear import weight_of
 from slimfed.clients.models.tensors import to_array
 
 Read = Callable[[nn.Parameter], torch.Tensor]
@@ -22,6 +23,34 @@ class DeviceLayer(AdaptedLayer, Protocol):
     def read(self, of: Read) -> Factors | Delta:
         """A copy of ``of(parameter)`` for each trained parameter."""
         ...
+
+
+@dataclass(frozen=True)
+class BareLayer:
+    """A linear without adapter, as importance sees it."""
+
+    module: nn.Module
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Frozen weight [out, in]."""
+        return weight_of(self.module)
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """Nothing."""
+        return ()
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """Nothing."""
+        return ()
+
+    def merged(self) -> torch.Tensor:
+        """The weight."""
+        return self.weight
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """0: its gradient is not known."""
+        return self.weight.new_zeros(self.weight.shape[0 if side == "out" else 1])
 
 
 @dataclass(frozen=True)
@@ -44,9 +73,9 @@ class AdaptedModel:
         """(), as there is one device."""
         return ()
 
-    def layer(self, name: str) -> DeviceLayer:
-        """The adapted linear called ``name`` in the unadapted model."""
-        return self.layers[name]
+    def layer(self, name: str) -> AdaptedLayer:
+        """The linear called ``name`` in the unadapted model, whether it carries an adapter or not."""
+        return self.layers[name] if name in self.layers else BareLayer(self.model.get_submodule(name))
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The trained parameters of the adapter, in module order."""

@@ -85,11 +85,22 @@ class AdapterTraining(ABC):
         return fold(slice_model(base, structure), adapter, spec.scaling)
 
 
-def parameter_groups(adapted: Adapted, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for the optimiser: with and without weight decay."""
+def parameter_groups(adapted: Adapted, weight_decay: float, lora_plus: float = 1.0) -> list[dict[str, Any]]:
+    """Parameter groups for the optimiser: with and without weight decay, and factors B if ``lora_plus`` is not 1.
+
+    ``times``: their learning rate over that of the run.
+    """
     spared = adapted.undecayed()
-    known = {id(p) for p in spared}
+    quick = outer_factors(adapted) if lora_plus != 1 else []
+    known = {id(p) for p in (*spared, *quick)}
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay}
+        {"params": [p for p in adapted.parameters() if id(p) not in known], "weight_decay": weight_decay, "times": 1.0},
+        {"params": spared, "weight_decay": 0.0, "times": 1.0},
+        {"params": quick, "weight_decay": weight_decay, "times": lora_plus},
     ]
-    return [*groups, {"params": spared, "weight_decay": 0.0}] if spared else groups
+    return [group for group in groups if group["params"]]
+
+
+def outer_factors(adapted: Adapted) -> list[nn.Parameter]:
+    """The factors B, whose learning rate LoRA+ raises (arXiv 2402.12354)."""
+    return [layer.b for layer in adapted.layers.values() if hasattr(layer, "b")]

@@ -5,6 +5,7 @@ The rows of a batch belong to the devices in equal parts, in order: x is [device
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 from slimfed.clients.adapter import Factors
 from slimfed.clients.adapters.training import lora_math
@@ -105,6 +106,57 @@ class CohortLinear(nn.Module):
             (self.scaling * b).to(rows.dtype),
         )
         return y.reshape(*x.shape[:-1], -1)
+
+
+class BareCohortLinear(nn.Module):
+    """y_n = W (m_n * x_n) + bias for device n: a linear without adapter, whose inputs are masked where they are cut."""
+
+    def __init__(self, base: nn.Module, devices: int) -> None:
+        super().__init__()
+        self.base = base
+        self.devices = devices
+        self.mask: torch.Tensor | None = None
+        self._cast: tuple[torch.Tensor, torch.Tensor | None] | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Frozen weight [out, in]."""
+        return weight_of(self.base)
+
+    @property
+    def module(self) -> nn.Module:
+        """The module, for hooks."""
+        return self
+
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """Nothing."""
+        return ()
+
+    def undecayed(self) -> tuple[nn.Parameter, ...]:
+        """Nothing."""
+        return ()
+
+    def merged(self) -> torch.Tensor:
+        """W of every device, a view."""
+        return self.weight.expand(self.devices, -1, -1)
+
+    def first_order(self, side: str) -> torch.Tensor:
+        """0: its gradient is not known."""
+        return self.weight.new_zeros(self.devices, self.weight.shape[0 if side == "out" else 1])
+
+    def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing lies in what the devices have pruned."""
+
+    def read(self) -> list[Factors]:
+        """Nothing."""
+        return []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
+        if self._cast is None or self._cast[0].dtype != x.dtype:
+            bias = bias_of(self.base)
+            self._cast = self.weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return linear(masked_rows(x, self.devices, self.mask), *self._cast).reshape(*x.shape[:-1], -1)
 
 
 class CohortHead(nn.Module):

@@ -100,5 +100,5 @@ class Adapted(Protocol):
         ...
 
     def layer(self, name: str) -> AdaptedLayer:
-        """The adapted linear called ``name`` in the unadapted model."""
+        """The linear called ``name`` in the unadapted model, whether it carries an adapter or not."""
         ...

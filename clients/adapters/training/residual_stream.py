@@ -8,7 +8,14 @@ from transformers import PreTrainedModel
 from slimfed.clients.errors import InputError
 from slimfed.clients.structure import Blueprint
 
-_SCALED = ("gemma", "gemma2", "gemma3_text")
+_SCALED = "scales its embeddings by the square root of its width, which a narrower one would do differently"
+# Families whose width cannot be cut, and why.
+_UNCUTTABLE = {
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), _SCALED),
+    "electra": "has embeddings of a width of their own (embeddings_project)",
+    "modernbert": "has no norm in front of its first layer that could weigh a mask of its width",
+    "opt": "adds positions from a table whose width may differ (decoder.project_in)",
+}
 _HEAD_READERS = ("classifier.dense", "pre_classifier", "score", "classifier")
 
 
@@ -31,10 +38,10 @@ class ResidualStream:
 
 def find_stream(model: PreTrainedModel, blueprint: Blueprint) -> ResidualStream:
     """The stream of an unpruned ``model``. Raises ``InputError`` for one whose width cannot be cut exactly."""
-    if blueprint.family in _SCALED:
+    if blueprint.family in _UNCUTTABLE:
         raise InputError(
-            f'method.adapter = "pat": a {blueprint.family} model scales its embeddings by the square root of its '
-            "width, which a narrower one would do differently; use lora, sora or sparse, or another model"
+            f'method.adapter = "pat": a {blueprint.family} model {_UNCUTTABLE[blueprint.family]}; use lora, sora or '
+            "sparse, or another model"
         )
     prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
     width = int(model.get_input_embeddings().weight.shape[1])

@@ -6,6 +6,9 @@ it. Where the export has a forward pass of its own (:mod:`slimfed.clients.export
 that, too: against it, only what was cut away counts. A causal-lm's pass is the one that begins a text: of its logits,
 the last token's alone are asked for.
 
+A GGUF file also runs in the real llama.cpp, if its bindings are installed, beside the dense twin and the GGUF file that
+the base came from, if it is still there.
+
 Models take turns. With one thread, processor seconds count, which other programs do not disturb; with more, wall
 seconds.
 """
@@ -13,7 +16,7 @@ seconds.
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +26,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
+from slimfed.clients.export.bench import llama_cpp
+from slimfed.clients.export.bench.llama_cpp import Speed
 from slimfed.clients.export.bench.memory_probe import last_logits, measured_growth
+from slimfed.clients.export.files.gguf import FILE
 from slimfed.clients.export.files.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.formats.registry import WholeModel, format_of
 from slimfed.clients.export.manifest import Manifest, kept_indices
@@ -32,7 +38,10 @@ from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.models.cost import inference_flops
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.gguf_cache import is_gguf
+from slimfed.clients.models.location import weights_bytes
 from slimfed.clients.processors import compute_threads
+from slimfed.clients.spec import ModelSpec
 
 _WARM_UP = 1
 _NEW_TOKENS = 16
@@ -61,7 +70,9 @@ class Figures:
 class Bench:
     """A pruned model and its dense twin. Ratios are pruned over dense: less is better, except for throughput.
 
-    ``alike``: the dense twin with the forward pass of the slim one; None if that is the stock one.
+    ``alike``: the dense twin with the forward pass of the slim one; None if that is the stock one. ``original_bytes``:
+    of the base's files of weights; None if they are not here. ``in_llama_cpp``: by name ("slim", "dense", "original"),
+    of a GGUF file; empty if llama.cpp is not installed.
     """
 
     kind: str
@@ -71,6 +82,8 @@ class Bench:
     slim: Figures
     dense: Figures
     alike: Figures | None
+    original_bytes: int | None = None
+    in_llama_cpp: dict[str, Speed] = field(default_factory=dict)
 
     @property
     def latency_ratio(self) -> float:
@@ -109,7 +122,29 @@ def bench(folder: Path, batch: int = 32, length: int = 64, threads: int = 1, rep
         folders = [folder, write_dense_twin(folder, manifest, Path(place) / "dense", lean=False)]
         if manifest.lean:
             folders.append(write_dense_twin(folder, manifest, Path(place) / "alike", lean=True))
-        return _compare(folders, manifest, batch, length, threads, repeats)
+        found = _compare(folders, manifest, batch, length, threads, repeats)
+        original = _original(manifest)
+        speeds = _in_llama_cpp(folders, original, length, threads) if manifest.kind == "gguf" else {}
+        size = None if original is None else weights_bytes(original)
+        return replace(found, original_bytes=size, in_llama_cpp=speeds)
+
+
+def _original(manifest: Manifest) -> ModelSpec | None:
+    """The base, if it is still where the run had it."""
+    spec = ModelSpec(path=manifest.base.path, revision=manifest.base.revision, task=manifest.task)
+    try:
+        return None if weights_bytes(spec) is None else spec
+    except InputError:
+        return None
+
+
+def _in_llama_cpp(folders: Sequence[Path], original: ModelSpec | None, length: int, threads: int) -> dict[str, Speed]:
+    if not llama_cpp.is_there():
+        return {}
+    files = {"slim": folders[0] / FILE, "dense": folders[1] / FILE}
+    if original is not None and is_gguf(original.path):
+        files["original"] = Path(original.path).expanduser()
+    return {name: llama_cpp.measured(file, length, _NEW_TOKENS, threads) for name, file in files.items()}
 
 
 def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool) -> Path:
@@ -153,7 +188,7 @@ def _compare(folders: Sequence[Path], manifest: Manifest, batch: int, length: in
         )
         for index in range(len(folders))
     )
-    kind = " ".join(filter(None, (manifest.kind, manifest.quantised)))
+    kind = " ".join(filter(None, (manifest.kind, manifest.quantised or manifest.weights)))
     return Bench(kind, batch, length, threads, slim, twin, alike[0] if alike else None)
 
 

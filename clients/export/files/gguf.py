@@ -1,6 +1,6 @@
-"""The sliced decoder as one GGUF file, for llama.cpp and what reads its format.
+"""The sliced decoder as one GGUF file, for llama.cpp and what reads its format, with a Modelfile for Ollama.
 
-A GGUF file says heads and channels once for all layers, so the structure must be uniform. Tensors keep float32.
+A GGUF file says heads and channels once for all layers, so the structure must be uniform.
 """
 
 from pathlib import Path
@@ -10,18 +10,23 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
+from slimfed.clients.data.chat import stop_tokens
+from slimfed.clients.data.conversations import uses_template
 from slimfed.clients.errors import InputError
 from slimfed.clients.export import manifest as manifests
 from slimfed.clients.export.atomic_folder import whole_folder
 from slimfed.clients.export.files.gguf_vocabulary import add_vocabulary
+from slimfed.clients.export.files.gguf_weights import FILE_TYPES, add_tensor
 from slimfed.clients.export.files.safetensors import load_tokenizer, skeleton
 from slimfed.clients.export.manifest import CARD, Manifest
+from slimfed.clients.export.prompt_format import modelfile
 from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.stock_config import stock_config
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
 
 FILE = "model.gguf"
+MODELFILE = "Modelfile"
 # By model type of transformers: the architecture's name there, and whether rotary pairs lie side by side.
 _ARCHITECTURES = {
     "llama": (gguf.MODEL_ARCH.LLAMA, True),
@@ -29,6 +34,8 @@ _ARCHITECTURES = {
     "qwen2": (gguf.MODEL_ARCH.QWEN2, False),
     "qwen3": (gguf.MODEL_ARCH.QWEN3, False),
 }
+TYPES = tuple(_ARCHITECTURES)
+"""Model types of transformers that can be written."""
 
 
 def save_gguf(slim: SlimModel, folder: Path, card: str) -> Manifest:
@@ -42,6 +49,7 @@ def save_gguf(slim: SlimModel, folder: Path, card: str) -> Manifest:
         slim.tokenizer.save_pretrained(aside)
         config.save_pretrained(aside)
         _write(slim, config, aside)
+        (aside / MODELFILE).write_text(modelfile(slim.manifest, slim.tokenizer, FILE), encoding="utf-8")
         (aside / CARD).write_text(card, encoding="utf-8")
         return manifests.write(aside, slim.manifest.model_copy(update={"kind": "gguf"}))
 
@@ -100,7 +108,8 @@ def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
     architecture, _ = _architecture(config)
     writer = gguf.GGUFWriter(folder / FILE, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(f"{slim.manifest.provenance.name} {slim.manifest.provenance.subject}")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_file_type(FILE_TYPES[slim.manifest.weights])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -115,8 +124,12 @@ def _write(slim: SlimModel, config: PreTrainedConfig, folder: Path) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     add_vocabulary(writer, slim.tokenizer, config.vocab_size, folder)
+    if uses_template(slim.manifest.data):
+        writer.add_eot_token_id(stop_tokens(slim.tokenizer)[0])
+    tied, weights = bool(config.tie_word_embeddings), slim.manifest.weights
     for name, parameter in slim.model.named_parameters():
-        writer.add_tensor(_stored_name(config, name), _rotary(parameter.detach().float().numpy(), name, config))
+        value = _rotary(parameter.detach().float().numpy(), name, config)
+        add_tensor(writer, _stored_name(config, name), value, weights, config.num_hidden_layers, tied)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,5 +1,6 @@
 """The physically smaller model as a folder of safetensors, and the one function that opens it."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -47,12 +48,39 @@ def write_slim(slim: SlimModel, folder: Path, card: str) -> Manifest:
     slim.model.config = fitting or original
     try:
         with quiet():
-            slim.model.save_pretrained(folder)
+            slim.model.save_pretrained(folder, state_dict=_narrowed(slim.model, slim.manifest.weights))
+        _note_type(folder / "config.json", slim.manifest.weights)
     finally:
         slim.model.config = original
     slim.tokenizer.save_pretrained(folder)
     (folder / CARD).write_text(card, encoding="utf-8")
     return manifests.write(folder, slim.manifest.model_copy(update={"kind": "safetensors", "stock": bool(fitting)}))
+
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _narrowed(model: PreTrainedModel, weights: str) -> dict[str, torch.Tensor]:
+    """The tensors of ``model`` in the type ``weights``; shared ones stay shared. The model is not changed.
+
+    Raises ``InputError`` if a weight is too large for float16.
+    """
+    dtype, once, found = _TYPES[weights], dict[int, torch.Tensor](), {}
+    for name, tensor in model.state_dict().items():
+        place = tensor.data_ptr()
+        if place not in once:
+            once[place] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        found[name] = once[place]
+        if weights == "fp16" and not bool(once[place].isfinite().all()):
+            raise InputError(f"--dtype = 'fp16': tensor {name} has weights beyond 65504; use bf16 or fp32")
+    return found
+
+
+def _note_type(file: Path, weights: str) -> None:
+    """Say the type of the weights in a configuration."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["dtype"] = str(_TYPES[weights]).removeprefix("torch.")
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_slim(folder: Path | str) -> SlimModel:

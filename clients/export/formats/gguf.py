@@ -18,6 +18,7 @@ class Gguf(WholeModel):
     """One file for llama.cpp; uniform Llama-like decoders only."""
 
     kind = "gguf"
+    weights = ("fp32", "bf16", "fp16", "q8_0", "q4_k_m")
     library = "gguf"
     opening = """
 from transformers import AutoModelForCausalLM

@@ -41,7 +41,11 @@ class Peft(Format):
             labels=f", num_labels={len(source.base.labels or ())}" if classifies else "",
         )
         manifest = source.manifest.model_copy(update={"kind": self.kind})
-        return save_peft(source, folder, card(manifest, source.figures, opening, self.library, whole=False))
+        from slimfed.clients.export.prompt_format import prompt_example  # imports transformers
+
+        example = prompt_example(manifest, source.base.tokenizer)
+        text = card(manifest, source.figures, opening, self.library, whole=False, example=example)
+        return save_peft(source, folder, text)
 
     def open(
         self, folder: Path, manifest: "Manifest", *, base: Path | str | None = None, threads: int = 0

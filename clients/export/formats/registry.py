@@ -31,6 +31,9 @@ class Format(ABC):
     quantised: ClassVar[str] = ""
     """How the weights are narrowed, such as "int8", as ``slimfed.json`` says it; empty if they are not."""
 
+    weights: ClassVar[tuple[str, ...]] = ("fp32",)
+    """The types that weights can be written in (``weights.py``); the first is used where the base's own is not one."""
+
     library: ClassVar[str]
     """The library that opens the folder, as model hubs name it on the model card."""
 
@@ -71,7 +74,11 @@ class WholeModel(Format):
     def write(self, source: "Source", folder: Path) -> "Manifest":
         """Build the model and save it."""
         manifest = source.manifest.model_copy(update={"kind": self.kind})
-        return self.save(source.slim(), folder, card(manifest, source.figures, self.opening, self.library))
+        from slimfed.clients.export.prompt_format import prompt_example  # imports transformers
+
+        example = prompt_example(manifest, source.base.tokenizer)
+        text = card(manifest, source.figures, self.opening, self.library, example=example)
+        return self.save(source.slim(), folder, text)
 
 
 FORMATS = Registry[Format]("--format", "slimfed.export_formats", Format, package="slimfed.clients.export.formats")

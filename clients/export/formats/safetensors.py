@@ -25,6 +25,7 @@ class Safetensors(WholeModel):
     """The smaller weights, opened by load_slim."""
 
     kind = "safetensors"
+    weights = ("fp32", "bf16", "fp16")
     library = "transformers"
     opening = LOAD_SLIM
 

@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn.functional import softmax
 from transformers import PreTrainedTokenizerBase
 
-from slimfed.clients.data.batching import PROMPT_END, prompt_tokens, tokenise
+from slimfed.clients.data.batching import PROMPT_END, chat_prompt_tokens, prompt_tokens, tokenise
+from slimfed.clients.data.chat import stop_tokens
+from slimfed.clients.data.conversations import Turn, uses_template, with_system
 from slimfed.clients.data.text import TextSplit
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
@@ -55,7 +57,8 @@ class OpenedModel:
     def continuations(self, texts: Sequence[str], tokens: int) -> list[str]:
         """The likeliest continuation of each text, of at most ``tokens`` tokens, to the model's end token.
 
-        A model that learnt completions of prompts takes each text as a prompt. Raises ``InputError`` if the model is a
+        A model that learnt completions of prompts takes each text as a prompt, one that learnt conversations as what
+        the user says first. Raises ``InputError`` if the model is a
         classifier, or ``tokens`` is more than it can take.
         """
         if self.manifest.task != "causal-lm":
@@ -63,8 +66,13 @@ class OpenedModel:
         room = (self.manifest.positions or _ENDLESS) - tokens
         if room < 1:
             raise InputError(f"{tokens} new tokens are more than the {self.manifest.positions} that the model can take")
-        heads = prompt_tokens(self.tokenizer, texts, room, PROMPT_END if self.manifest.prompted else "")
-        prompts = Prompts(tuple(map(tuple, heads)), tuple(() for _ in heads))
+        stops: tuple[int, ...] = ()
+        if uses_template(self.manifest.data):
+            asked = [with_system((Turn("user", text),), self.manifest.data.system) for text in texts]
+            heads, stops = chat_prompt_tokens(self.tokenizer, asked, room), tuple(stop_tokens(self.tokenizer))
+        else:
+            heads = prompt_tokens(self.tokenizer, texts, room, PROMPT_END if self.manifest.prompted else "")
+        prompts = Prompts(tuple(map(tuple, heads)), tuple(() for _ in heads), stops)
         return complete(self.model, self.tokenizer, prompts, tokens)
 
     def evaluate(self, split: TextSplit, spec: GenerationSpec) -> Evaluation:

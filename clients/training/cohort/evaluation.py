@@ -8,7 +8,16 @@ import torch
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import TokenisedSplit
-from slimfed.clients.evaluation.metrics import Tally, batches, count, count_tokens, pass_tokens
+from slimfed.clients.evaluation.choices import choose
+from slimfed.clients.evaluation.metrics import (
+    Tally,
+    batches,
+    bytes_of,
+    count,
+    count_tokens,
+    pass_tokens,
+    with_choices,
+)
 from slimfed.clients.evaluation.next_token import predictions
 from slimfed.clients.models.families import without_cache
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -52,10 +61,15 @@ def evaluate_cohort(
                 logits = cohort.model(**joined, **without_cache(cohort.model)).logits.unflatten(0, (devices, -1))
                 answers.append((logits, labels.to(device)))
             context.meter.evaluate(len(labels) * devices)
+        shares = None if split.choices is None else choose(cohort.model, split.choices, rows, tokens, devices)
     if answers:
         logits, labels = torch.cat([each for each, _ in answers], dim=1), torch.cat([each for _, each in answers])
         tallies = [count(of_device, labels) for of_device in logits]
-    return [tally.evaluation(len(rows)) for tally in tallies]
+    found = [tally.evaluation(len(rows), bytes_of(split, rows)) for tally in tallies]
+    if shares is None:
+        return found
+    plain, normalised = (share.tolist() for share in shares)
+    return [with_choices(*each) for each in zip(found, plain, normalised, strict=True)]
 
 
 def _attached(context: DeviceContext, updates: Sequence[Update]) -> CohortModel:

@@ -4,13 +4,14 @@ import torch
 from torch import nn
 from torch.linalg import vector_norm
 
+from slimfed.clients.adapters.training.base import outer_factors
 from slimfed.clients.training.cohort.model import CohortModel
 
 
 class Trained:
     """Values and gradients of ``cohort``'s trained parameters as [devices, entries]; parameters become views."""
 
-    def __init__(self, cohort: CohortModel, weight_decay: float, proximal: float = 0.0) -> None:
+    def __init__(self, cohort: CohortModel, weight_decay: float, proximal: float = 0.0, lora_plus: float = 1.0) -> None:
         self.parameters = cohort.parameters()
         self.adapter_entries = sum(parameter[0].numel() for parameter in cohort.adapter_parameters())
         self.values = nn.Parameter(torch.cat([p.detach().flatten(1) for p in self.parameters], dim=1))
@@ -23,12 +24,21 @@ class Trained:
         self.proximal = proximal
         self.sent = self.values.detach().clone() if proximal > 0 else None
         spared = {id(p) for p in cohort.undecayed()}
+        self._times: torch.Tensor | None = None
+        if lora_plus != 1:
+            quick = {id(p) for p in outer_factors(cohort)}
+            self._times = torch.ones_like(self.values[:1].detach())
+            for parameter, part in zip(self.parameters, self.views(self._times), strict=True):
+                if id(parameter) in quick:
+                    part.fill_(lora_plus)
         self._decay: torch.Tensor | None = None
         if weight_decay > 0:
             self._decay = torch.full_like(self.values[:1].detach(), weight_decay)
             for parameter, part in zip(self.parameters, self.views(self._decay), strict=True):
                 if id(parameter) in spared:
                     part.zero_()
+            if self._times is not None:
+                self._decay.mul_(self._times)
 
     def views(self, whole: torch.Tensor) -> list[torch.Tensor]:
         """Parts of ``whole``, [devices, entries], in the shapes of the parameters."""
@@ -75,8 +85,17 @@ class Trained:
         return (values * slopes).abs_().sum(dim=1)  # the 1-norm, five times as fast on a CPU
 
     def move(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of AdamW, with weight decay first, except for entries without weight decay."""
+        """One step of AdamW, with weight decay first, except for entries without weight decay.
+
+        A step of AdamW is proportional to the learning rate, so LoRA+ lengthens the steps of factors B.
+        """
         if self._decay is not None:
             with torch.no_grad():
                 self.values.mul_(1.0 - optimizer.param_groups[0]["lr"] * self._decay)
+        if self._times is None:
+            optimizer.step()
+            return
+        before = self.values.detach().clone()
         optimizer.step()
+        with torch.no_grad():
+            self.values.sub_(before).mul_(self._times).add_(before)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import assembled
-from slimfed.clients.adapters.training.batched_layers import CohortHead, CohortLinear
+from slimfed.clients.adapters.training.batched_layers import BareCohortLinear, CohortHead, CohortLinear
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.protocols import CohortLayer
 from slimfed.clients.models.tensors import to_array, to_host
@@ -42,7 +42,7 @@ class CohortModel:
     """The base, sliced to ``envelope``, with cohort modules in place of its adapted linears and its head.
 
     ``envelope`` holds every unit that any of the devices has; modules that are not sliced share their weights with the
-    base.
+    base. ``bare``: linears that are cut and carry no adapter.
     """
 
     model: PreTrainedModel
@@ -53,6 +53,7 @@ class CohortModel:
     ranks: tuple[int, ...]
     extra: dict[str, nn.Parameter] = field(default_factory=dict)
     spares: Callable[[str], bool] = lambda _name: False
+    bare: dict[str, CohortLayer] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -65,8 +66,8 @@ class CohortModel:
         return (len(self.ranks),)
 
     def layer(self, name: str) -> CohortLayer:
-        """The adapted linear called ``name`` in the base."""
-        return self.layers[name]
+        """The linear called ``name`` in the base, whether it carries an adapter or not."""
+        return self.layers[name] if name in self.layers else self.bare[name]
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The adapters' trained parameters, in module order; each [devices, ...]."""
@@ -84,7 +85,7 @@ class CohortModel:
     def set_structures(self, structures: Sequence[Structure]) -> None:
         """Mask the devices' missing units. Existing masks change in place."""
         for (name, side), mask in self._masks(structures):
-            layer = self.layers[name]
+            layer = self.layer(name)
             if side == "in" and layer.mask is not None:
                 layer.mask.copy_(mask)
             elif side == "in":
@@ -93,7 +94,7 @@ class CohortModel:
     def clear_removed(self, structures: Sequence[Structure], optimizer: torch.optim.Optimizer) -> None:
         """Zero values and moments in the rows and columns that the devices have pruned, so that they stay zero."""
         for (name, side), mask in self._masks(structures):
-            self.layers[name].clear(side, mask, optimizer)
+            self.layer(name).clear(side, mask, optimizer)
 
     def read(self, structures: Sequence[Structure]) -> list[Adapter]:
         """The devices' adapters, each in its own shape."""
@@ -167,9 +168,15 @@ def attach_cohort(
     model = _copy(base, blueprint, dtype or base.dtype)
     kept = _places(structures, envelope)
     training, layers = ADAPTERS[spec.name].training, {}
+    adapted, bare = _adapted(adapters), dict[str, CohortLayer]()
     for name in blueprint.modules:
-        layers[name] = training.cohort_layer(base.get_submodule(name), name, adapters, kept, spec)
-        _put(model, name, layers[name].module)
+        module = base.get_submodule(name)
+        if name in adapted:
+            layers[name] = training.cohort_layer(module, name, adapters, kept, spec)
+            _put(model, name, layers[name].module)
+        else:
+            bare[name] = BareCohortLinear(module, len(adapters))
+            _put(model, name, bare[name].module)
     head: dict[str, nn.Parameter] = {}
     heads = _heads(base, adapters)
     for name in dict.fromkeys(parameter.rpartition(".")[0] for parameter in heads):
@@ -184,7 +191,13 @@ def attach_cohort(
     elif base.device.type == "cuda":
         fuse_norms(model)
     head = {name: head[name] for name in heads}
-    return CohortModel(model, blueprint, envelope, layers, head, tuple(members.ranks), extra, training.undecayed)
+    return CohortModel(model, blueprint, envelope, layers, head, tuple(members.ranks), extra, training.undecayed, bare)
+
+
+def _adapted(adapters: Sequence[Adapter]) -> set[str]:
+    """Names of the modules that carry an adapter."""
+    one = adapters.whole if isinstance(adapters, Broadcast) else adapters[0]
+    return {*one.factors, *one.deltas}
 
 
 def supports(base: PreTrainedModel, head: Sequence[str]) -> bool:

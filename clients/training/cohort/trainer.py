@@ -8,6 +8,7 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS, AdapterMethod
+from slimfed.clients.adapters.targets import targeted
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.smoothing import SmoothedScores
@@ -108,7 +109,7 @@ class _Session:
         self.prunes = [can_prune(assignment, task.pruning) for assignment in assignments]
         if any(self.prunes) or not all(structure.keep.all() for structure in self.structures):
             self.cohort.set_structures(self.structures)
-        self.trained = Trained(self.cohort, task.training.weight_decay, task.training.proximal)
+        self.trained = Trained(self.cohort, task.training.weight_decay, task.training.proximal, task.adapter.lora_plus)
         self.scores = SmoothedScores(blueprint, task.pruning.smoothing, self.cohort.lead, self.device)
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [a.seed for a in assignments])
         if any(self.prunes):
@@ -116,6 +117,7 @@ class _Session:
         if not (any(self.prunes) and self.importance.needs_inputs):
             read_first_token(self.cohort.model, blueprint)
         self.sensitivity = torch.zeros(len(assignments), device=self.device)
+        self.targets = targeted(blueprint, task.adapter.targets)
         self.measured: dict[bytes, Dimensions] = {}
         self.sizes = [self.size(structure) for structure in self.structures]
         self.sent = work.adapters[0]
@@ -128,7 +130,7 @@ class _Session:
         """Sizes of the model in ``structure``, cached by structure."""
         key = structure.keep.tobytes()
         if key not in self.measured:
-            self.measured[key] = measure(self.base.model, structure.blueprint, structure)
+            self.measured[key] = measure(self.base.model, structure.blueprint, structure, self.targets)
         return self.measured[key]
 
     def adapter_load(self, n: int) -> AdapterLoad:

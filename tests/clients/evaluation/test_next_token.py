@@ -18,7 +18,7 @@ from slimfed.clients.evaluation.next_token import has_split_head, predictions, t
 
 
 def model_of(family: str) -> PreTrainedModel:
-    if family in DECODERS:
+    if family in (*DECODERS, "granite", "opt"):
         return build(family, causal=True)
     torch.manual_seed(0)
     kind = Gemma2Config if family == "gemma2" else Gemma3TextConfig
@@ -26,7 +26,7 @@ def model_of(family: str) -> PreTrainedModel:
     return model.requires_grad_(False)
 
 
-@pytest.mark.parametrize("family", [*DECODERS, "gemma2", "gemma3"])
+@pytest.mark.parametrize("family", [*DECODERS, "gemma2", "gemma3", "granite", "opt"])
 def test_losses_are_those_of_the_whole_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(next_token, "logit_rows", lambda *_: 7)
     model = model_of(family)

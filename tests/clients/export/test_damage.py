@@ -105,10 +105,10 @@ def test_a_tensor_of_a_gguf_file_is_named(
 ) -> None:
     add = gguf.GGUFWriter.add_tensor
 
-    def spoilt(self: gguf.GGUFWriter, name: str, tensor: np.ndarray) -> None:
+    def spoilt(self: gguf.GGUFWriter, name: str, tensor: np.ndarray, **options: object) -> None:
         tensor = value if name == "blk.1.ffn_up.weight" else tensor
         if tensor is not None:
-            add(self, name, tensor)
+            add(self, name, tensor, **options)
 
     monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", spoilt)
     with pytest.raises(InputError, match=words):

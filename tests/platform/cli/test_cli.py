@@ -45,6 +45,8 @@ FIELDS = [
         "macro_f1",
         "calibration_error",
         "perplexity",
+        "bits_per_byte",
+        "accuracy_normalised",
         "exact_match",
         "rouge_l",
         "bleu",
@@ -319,3 +321,12 @@ def test_dashboard_serves_until_interrupted(home: Path) -> None:
 
 def test_version_and_verbose_stand_before_the_command() -> None:
     assert runner.invoke(app, ["--version"]).stdout.startswith("slimfed ")
+
+
+def test_families_say_what_is_cut_and_what_cannot_be() -> None:
+    found = json.loads(runner.invoke(app, ["families", "--json"]).stdout)
+    rows = {row["type"]: row for row in found["families"]}
+    assert rows["modernbert"]["heads"] == ["attn.Wqkv", "attn.Wo"]
+    assert rows["llama"]["gguf"]
+    assert rows["llama"]["tasks"] == ["classification", "causal-lm"]
+    assert {row["type"] for row in found["refused"]} == {"albert", "phi3"}

@@ -54,6 +54,8 @@ KEYS = [
     "macro_f1",
     "calibration_error",
     "perplexity",
+    "bits_per_byte",
+    "accuracy_normalised",
     "exact_match",
     "rouge_l",
     "bleu",

@@ -10,7 +10,7 @@ import torch
 from byte_level import byte_level
 from exported import SCALING, close, logits, masked_logits, save_base, source, uniform_structure
 from peft import PeftModel
-from small_models import DECODERS, build, tokens
+from small_models import DECODERS, KIN, KIN_DECODERS, build, tokens
 from small_structures import CASES, draw_adapter
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -32,6 +32,16 @@ def test_onnx_is_the_trained_model_at_any_batch_and_length(family: str, causal: 
     opened = open_model(tmp_path / "out")
     for batch in (tokens(4), tokens(5, rows=5, length=14), {k: v[:1, :1] for k, v in tokens(6).items()}):
         close(logits(opened.model, batch), masked_logits(origin, batch))
+
+
+@pytest.mark.parametrize("family", KIN)
+def test_kin_are_written_and_opened(family: str, tmp_path: Path) -> None:
+    origin = source(family, family in KIN_DECODERS)
+    for kind in ("safetensors", "onnx"):
+        FORMATS[kind].write(origin, tmp_path / kind)
+        batch = tokens(4)
+        seen = batch["attention_mask"].bool() if family in KIN_DECODERS else slice(None)  # OPT counts positions by mask
+        close(logits(open_model(tmp_path / kind).model, batch)[seen], masked_logits(origin, batch)[seen])
 
 
 @pytest.mark.parametrize("family", DECODERS)
