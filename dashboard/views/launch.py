@@ -1,6 +1,6 @@
 """The form that starts a run: generated from the job file's schema, checked at every change, with the TOML."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -123,10 +123,7 @@ def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
     """The fields at the top, then every section."""
     sections = [each for each in job_fields.sections(Job.model_json_schema(), names()) if each.name not in _LEFT_OUT]
     every = {field.path: field for section in sections for field in section.fields}
-    columns = st.columns(2, gap="medium")
-    for place, path in enumerate(path for path in _FIRST if path in every):
-        with columns[place % 2]:
-            _input(every[path], values.get(path, every[path].default), wrong.get(path), label=path)
+    _inputs([(every[path], path) for path in _FIRST if path in every], values, wrong)
     method = str(values.get("method.name"))
     if (preset := PRESETS.get(method)) is not None:
         st.caption(
@@ -139,10 +136,18 @@ def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
         troubled = any(field.path in wrong for field in rest)
         with st.expander(f"{section.name} · {format.plural(len(rest), 'more field')}", expanded=troubled):
             st.caption(format.plain(section.help))
-            columns = st.columns(2, gap="medium")
-            for place, field in enumerate(rest):
-                with columns[place % 2]:
-                    _input(field, values.get(field.path, field.default), wrong.get(field.path), label=field.name)
+            _inputs([(field, field.name) for field in rest], values, wrong)
+
+
+def _inputs(
+    fields: Sequence[tuple[job_fields.Field, str]], values: Mapping[str, Any], wrong: Mapping[str, str]
+) -> None:
+    """Fields with their labels, two in a row: where a row becomes a column, as on a phone, they stay in order."""
+    for start in range(0, len(fields), 2):
+        columns = st.columns(2, gap="medium")
+        for column, (field, label) in zip(columns, fields[start : start + 2], strict=False):
+            with column:
+                _input(field, values.get(field.path, field.default), wrong.get(field.path), label=label)
 
 
 def names() -> dict[str, list[str]]:

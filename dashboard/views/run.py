@@ -139,10 +139,21 @@ def _facts(run: Run, source: Source) -> None:
 def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:
     """Buttons: clone, archive, note, stop, resume.
 
-    Buttons that depend on the state come last, and messages below, so that no button moves while it is pressed.
+    The row ends at the right, so the button that depends on the state comes first, and messages come below: no button
+    moves while it is pressed.
     """
     resumed = False
     with st.container(horizontal=True, gap="small", key="steer", width="content"):
+        if source.operator:
+            with st.container(key="go", width="content"):
+                if run.status in format.UNFINISHED:
+                    stopping = state == "stopping"
+                    label, sign = ("Stopping", "hourglass_top") if stopping else ("Stop", "stop_circle")
+                    if st.button(label, icon=f":material/{sign}:", disabled=stopping, help="It can be resumed"):
+                        run_control.stop(source, run)
+                        st.rerun()
+                elif run.status != "done":
+                    resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
         with st.popover("Settings", icon=":material/tune:"):
             widgets.picture_choice()
         if not source.operator:
@@ -154,15 +165,6 @@ def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -
             st.rerun()
         with st.popover("Tags and notes", icon=":material/label:"):
             labels(source, [run.id], list(run.tags or ()), run.notes or "", run.id)
-        with st.container(key="go", width="content"):
-            if run.status in format.UNFINISHED:
-                stopping = state == "stopping"
-                label, sign = ("Stopping", "hourglass_top") if stopping else ("Stop", "stop_circle")
-                if st.button(label, icon=f":material/{sign}:", disabled=stopping, help="It can be resumed"):
-                    run_control.stop(source, run)
-                    st.rerun()
-            elif run.status != "done":
-                resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
     if resumed:
         with st.spinner("Putting it into the queue"):
             answer = run_control.resume(source, run.id)

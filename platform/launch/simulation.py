@@ -117,6 +117,6 @@ class Simulation:
         if self._sizing.cluster:
             return {**inherited, **cluster_ray(scratch, self._sizing.cluster), **self._variables}
         progress = scratch / "progress"
-        progress.mkdir()
+        progress.mkdir(mode=0o700)
         own = {**own_ray(scratch), PROGRESS: str(progress)}
         return {**without_foreign_ray(inherited), **own, **self._variables}

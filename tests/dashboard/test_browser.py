@@ -218,6 +218,17 @@ def test_every_page_fits_its_window(open_page, served, finished, size, scheme):
         assert page.get_by_test_id("stException").count() == 0
 
 
+def test_the_fields_of_the_form_are_in_order_on_a_phone(open_page, served, finished):
+    page = open_page(served.url("/launch"), PHONE)
+    shows(page, "The job file")
+    names = ("method.target_sparsity", "model.path", "data.path", "data.max_length", "training.rounds")
+    labels = [page.get_by_label(name, exact=True).first for name in names]
+    for label in labels:
+        expect(label).to_be_visible(timeout=PATIENCE)
+    heights = [label.bounding_box()["y"] for label in labels]
+    assert heights == sorted(heights)
+
+
 def test_the_list_leads_to_a_run_and_back(open_page, served, finished):
     page = open_page(served.url())
     shows(page, LISTED)

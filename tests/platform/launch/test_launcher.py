@@ -178,7 +178,8 @@ def test_nothing_secret_is_on_a_command_line_and_the_secrets_are_the_owners_alon
         assert not any(token in " ".join(process.cmdline()) for process in tree)
         assert not any(token in value for process in tree for value in process.environ().values())
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (scratch, *scratch.iterdir())}
-    assert modes == {scratch.name: 0o700, "lock": 0o600, "token": 0o600, "key.pem": 0o600, "certificate.pem": 0o600}
+    files = ("lock", "token", "key.pem", "certificate.pem")
+    assert modes == {scratch.name: 0o700, "progress": 0o700, **dict.fromkeys(files, 0o600)}
 
 
 def test_a_full_disk_for_temporary_files_is_said_and_left_clean(
