@@ -102,11 +102,13 @@ def test_grouped_queries_are_pruned_with_their_keys() -> None:
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:
-    from transformers import AlbertConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, MPNetConfig
 
-    config = AlbertConfig(hidden_size=32, num_attention_heads=2, intermediate_size=32, embedding_size=16, vocab_size=50)
+    config = MPNetConfig(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=1, intermediate_size=32, vocab_size=50
+    )
     model = AutoModelForSequenceClassification.from_config(config)
-    with pytest.raises(InputError, match=r"'albert'.*first linear module albert\..*valid: bert"):
+    with pytest.raises(InputError, match=r"'mpnet'.*first linear module mpnet\..*valid: bert"):
         discover(model)
 
 
