@@ -39,7 +39,7 @@ def reference_job(job: Job, reference: Reference, examples: int) -> Job:
     measured. central: as many rounds, with all text on one device, in steps enough for as many passes over the text as
     the fleet makes, at most 5. The learning rate of both is the run's over the root of the number of devices.
     """
-    # One device alone has sqrt(N) times the noise of a mean over N: it does not bear the rate that averaged updates bear.
+    # Alone, a device has sqrt(N) times the noise of a mean over N: it does not bear the rate of averaged updates.
     rate = job.training.learning_rate / math.sqrt(job.fleet.devices)
     changes = merge(_PLAIN, {"training": {"learning_rate": rate}})
     changes = merge(changes, {"name": f"{job.name}: {_NAMES[reference]}"[:200], "bandit": {"ranks": _ranks(job)}})
