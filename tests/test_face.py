@@ -108,6 +108,7 @@ def test_flower_s_runtime_gives_the_same_to_the_bit(local: slimfed.RunResult, ho
     assert flower.devices()[["loss_after", "reward"]].equals(local.devices()[["loss_after", "reward"]])
     both = slimfed.compare(local, flower)
     assert list(both.groups.runs) == [2]
+    assert both.verdict is None
     assert both.to_dict()["groups"][0]["final"]["values"] == [local.accuracy] * 2
 
 
@@ -180,6 +181,8 @@ def test_a_sweep_runs_every_combination_and_knows_those_that_are_done(home: Path
     values = {"method.target_sparsity": [0.2, 0.4]}
     swept = slimfed.sweep(SMALL, values, set=sets, name="two", runtime="local", home=home)
     assert len(swept.runs) == len(swept.groups) == 2
+    assert swept.verdict is not None
+    assert "leads" in swept.verdict
     assert {run.job.method.target_sparsity for run in swept.runs} == {0.2, 0.4}
     again = slimfed.sweep(SMALL, values, set=sets, name="two", home=home)  # whichever runtime: none is left to run
     assert [run.id for run in again.runs] == [run.id for run in swept.runs]

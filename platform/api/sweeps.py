@@ -14,6 +14,7 @@ from slimfed.platform.comparison.as_json import comparison_as_json
 from slimfed.platform.comparison.course import QUALITIES
 from slimfed.platform.comparison.report import Comparison, choose_target, load_courses
 from slimfed.platform.comparison.report import compare as compare_courses
+from slimfed.platform.comparison.verdict import in_words
 from slimfed.platform.home import store_url
 from slimfed.platform.job.overrides import merge
 from slimfed.platform.store.reader import Reader
@@ -50,6 +51,12 @@ class ComparedRuns:
             for result in self.comparison.groups
         ]
         return pd.DataFrame(rows).set_index("group")
+
+    @property
+    def verdict(self) -> str | None:
+        """Who leads, by how much, and whether that is more than noise, in words; None for a single group."""
+        found = self.comparison.verdict
+        return None if found is None else in_words(found, self.comparison.quality, self.comparison.target)
 
     def to_dict(self) -> dict[str, Any]:
         """The object of ``slimfed compare --json``, with the value of every run behind each mean."""

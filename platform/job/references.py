@@ -37,9 +37,12 @@ def reference_job(job: Job, reference: Reference, examples: int) -> Job:
 
     local: one round of as many steps as a device takes in the whole run, after which each device's own model is
     measured. central: as many rounds, with all text on one device, in steps enough for as many passes over the text as
-    the fleet makes, at most 5.
+    the fleet makes, at most 5. The learning rate of both is the run's over the root of the number of devices.
     """
-    changes = merge(_PLAIN, {"name": f"{job.name}: {_NAMES[reference]}"[:200], "bandit": {"ranks": _ranks(job)}})
+    # Alone, a device has sqrt(N) times the noise of a mean over N: it does not bear the rate of averaged updates.
+    rate = job.training.learning_rate / math.sqrt(job.fleet.devices)
+    changes = merge(_PLAIN, {"training": {"learning_rate": rate}})
+    changes = merge(changes, {"name": f"{job.name}: {_NAMES[reference]}"[:200], "bandit": {"ranks": _ranks(job)}})
     changes = merge(changes, {"bandit": {"local_steps": [], "fixed_local_steps": None, "fixed_step": None}})
     special = _local(job) if reference == "local" else _central(job, examples)
     return parse_job(merge(merge(job_to_dict(job), changes), special))
