@@ -24,18 +24,23 @@ def answers(family: str, shortened: bool, attention: str, masked: bool = True) -
     return [logits, *(torch.zeros(()) if slope is None else slope for slope in slopes)]
 
 
+def closeness(family: str) -> dict[str, float]:
+    """ModernBERT's eager attention computes its softmax in float32, whatever the model's type."""
+    return {"rtol": 1e-5, "atol": 1e-6} if family == "modernbert" else {"rtol": 1e-9, "atol": 1e-12}
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager", ENCODER_ATTENTION])
 @pytest.mark.parametrize("family", sorted(ENCODERS))
 def test_nothing_that_the_head_reads_changes(family: str, attention: str) -> None:
     for whole, short in zip(answers(family, False, "eager"), answers(family, True, attention), strict=True):
-        torch.testing.assert_close(short, whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(short, whole, **closeness(family))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", ENCODER_ATTENTION])
 @pytest.mark.parametrize("family", sorted(ENCODERS))
 def test_nor_without_a_mask(family: str, attention: str) -> None:
     whole, short = answers(family, False, "eager", masked=False), answers(family, True, attention, masked=False)
-    torch.testing.assert_close(short, whole, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(short, whole, **closeness(family))
 
 
 def test_the_last_layer_computes_one_token() -> None:
