@@ -94,6 +94,19 @@ def test_text_without_a_training_file_is_wrong_and_large_text_is_only_looked_for
     quick_check(job)
 
 
+def test_one_file_and_a_gguf_file_are_looked_for_too(tmp_path: Path) -> None:
+    text = tmp_path / "text.csv"
+    text.write_text("text,label\n" + "on,0\noff,1\n" * 20)
+    given = [*SETS, f"data.path={text}", "data.test_share=0.2"]
+    quick_check(load_job(None, given))
+    with pytest.raises(InputError, match=r"data\.text = \"words\""):
+        quick_check(load_job(None, [*given, "data.text=words"]))
+    (tmp_path / "model.gguf").write_bytes(b"none of it")
+    assert quick_problems(load_job(None, [*given, f"model.path={tmp_path / 'model.gguf'}"])) == [
+        f'model.path = "{tmp_path / "model.gguf"}": is no GGUF file, whatever its name says'
+    ]
+
+
 def test_queueing_needs_no_torch_and_two_seconds(tmp_path: Path) -> None:
     """The command as a whole; the time is that of three tries, since other tests may run at the same time."""
     code = (
