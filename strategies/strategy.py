@@ -72,6 +72,7 @@ class FedSlim(Strategy):
 
     def _begin(self) -> None:
         """Record round 0, which takes no virtual time: the untuned model, and the most frequent class."""
+        self.context.progress.enter("evaluating")
         evaluator, examples = self.context.evaluator, evaluated_examples(self.context.settings, 0)
         untuned = evaluator.evaluate(self.fleet.adapter, self.fleet.structure, examples)
         self.context.recorder.begin(Baseline(untuned, evaluator.majority(examples)))

@@ -75,7 +75,7 @@ def test_the_notebook_is_stored_without_outputs() -> None:
 def test_the_notebook_shows_the_progress_of_a_run_in_one_output(executed: Any, runtime: str) -> None:
     (cell,) = (each for each in _code(executed) if f'runtime="{runtime}"' in each.source)
     (bar,) = (output for output in cell.outputs if output.output_type == "display_data")
-    assert "</progress> round 3/3 accuracy" in bar.data["text/html"]
+    assert "</progress> done 3/3" in bar.data["text/html"]
     printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
     assert "round" not in printed, "the bar is not printed as lines too"
 

@@ -184,7 +184,7 @@ def test_references_are_runs_that_the_run_is_judged_by(one_file: slimfed.RunResu
         assert (central.devices, central.rounds_done, central.target_sparsity) == (1, 2, 0.0)
         assert (local.devices, local.rounds_done, local.sparsity) == (3, 1, 0.0)
         steps = reader.find_run(central.id).job["training"]["local_steps"]
-        assert steps == 6  # in 2 rounds as many as 3 devices take, 2 each
+        assert steps == 12  # in 2 rounds as many as 3 devices take, 4 each: the middle of 2, 4 and 8
         assert reader.find_run(central.id).job["training"]["learning_rate"] == pytest.approx(5e-3 / 3**0.5)
         stands = standing(reader.find_run(one_file.id), reader.references(one_file.id))
         assert stands.references["local"] == local.device_accuracy_mean

@@ -111,7 +111,7 @@ def _curves(
 
 def _shade_pruning(figure: go.Figure, numbers: pd.Series, places: pd.Series, until: int | None) -> None:
     """Shade the rounds in which devices are pruned, up to round ``until``: dips of the curves are due to that."""
-    inside = places[numbers <= (until or 0)]
+    inside = places[:0] if until is None else places[numbers <= until]
     if inside.empty:
         return
     figure.add_vrect(

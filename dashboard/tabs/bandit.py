@@ -13,7 +13,7 @@ from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import parse_job
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.rollups import STEPS
-from slimfed.strategies.bandits import Arm, make_bandit
+from slimfed.strategies.bandits import BANDITS, Arm, make_bandit
 from slimfed.strategies.bandits.s_ucb import SUcb
 
 EVERYBODY = "All devices"
@@ -86,10 +86,13 @@ def _grown(run: Any, pulls: list[Any]) -> SUcb | None:
     """The agent rebuilt from its pulls, which determine its boxes. None for a bandit without boxes."""
     try:
         spec = parse_job(run.job).bandit
-        agent = make_bandit(spec, 0)
     except InputError:  # a job of another version, or with an agent that is not installed here
         return None
-    if not isinstance(agent, SUcb) or any(row.rank not in spec.ranks for row in pulls):
+    if not issubclass(BANDITS[spec.name], SUcb):
+        return None
+    agent = make_bandit(spec, 0)
+    assert isinstance(agent, SUcb)
+    if any(row.rank not in spec.ranks for row in pulls):
         return None
     for row in pulls:
         agent.observe(row.round, Arm(row.pruning_step, row.rank), row.reward)

@@ -9,10 +9,12 @@ from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.course import Course
-from slimfed.platform.job.job import job_to_dict, parse_job
+from slimfed.platform.job.job import automatic_local_steps, job_to_dict, parse_job
 
 _NOT_THE_JOB = ("seed", "name", "store.url", "engine.name", "engine.workers", "engine.cohort_size")
 """Fields for the identity, storage and computation of a run, which do not change its results."""
+
+_STEPS = "bandit.local_steps"
 
 DISTURBANCES = ("fleet.dropout", "disturbance.")
 """Fields of disturbances; a name that ends in a dot is a whole section."""
@@ -78,8 +80,15 @@ def grouped(runs: Iterable[Course]) -> tuple[Group, ...]:
 
 
 def job_fields(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field of a job as it is in the store, by dotted name; without seed, name and store."""
-    return {path: value for path, value in _leaves(job) if path not in _NOT_THE_JOB}
+    """Every field of a job as it is in the store, by dotted name; without seed, name and store.
+
+    Local steps that follow from ``training.local_steps`` are "auto": the one field says what differs.
+    """
+    fields = {path: value for path, value in _leaves(job) if path not in _NOT_THE_JOB}
+    usual, events = fields.get("training.local_steps"), fields.get("pruning.events", 1)
+    if usual and fields.get(_STEPS) == automatic_local_steps(usual, events):
+        fields[_STEPS] = "auto"
+    return fields
 
 
 def _implied(path: str, fields: Sequence[Mapping[str, Any]]) -> bool:

@@ -129,10 +129,7 @@ def _problems(document: Any) -> int:
 
 
 def _with_local_steps(document: Any) -> Any:
-    """The document with numbers for ``bandit.local_steps = "auto"``: multiples of ``training.local_steps``.
-
-    Each is larger than the number of prune events of a round.
-    """
+    """The document with numbers for ``bandit.local_steps = "auto"``."""
     if not isinstance(document, Mapping):
         return document
     bandit, training, pruning = (document.get(name, {}) for name in ("bandit", "training", "pruning"))
@@ -146,8 +143,15 @@ def _with_local_steps(document: Any) -> Any:
     events = pruning.get("events", PruningOptions.model_fields["events"].default)
     if not all(isinstance(number, int) and number > 0 for number in (usual, events)):
         return merge(document, {"bandit": {"local_steps": []}})  # those fields themselves are refused
-    choices = sorted({max(usual // 2, min(usual, events + 1)), usual, 2 * usual, 4 * usual})
-    return merge(document, {"bandit": {"local_steps": choices}})
+    return merge(document, {"bandit": {"local_steps": automatic_local_steps(usual, events)}})
+
+
+def automatic_local_steps(usual: int, events: int) -> list[int]:
+    """What ``bandit.local_steps = "auto"`` means: half, once, twice and four times the ``usual`` number of steps.
+
+    Each is larger than the number of prune ``events`` of a round.
+    """
+    return sorted({max(usual // 2, min(usual, events + 1)), usual, 2 * usual, 4 * usual})
 
 
 def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:

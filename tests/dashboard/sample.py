@@ -46,11 +46,18 @@ class SampleRun:
         rounds: int = 20,
         seed: int = 7,
         mishaps: bool = True,
+        method: str = "fedspine",
     ) -> None:
         self.store, self.devices, self.rounds, self.seed, self.mishaps = store, devices, rounds, seed, mishaps
         self.id, self.number = f"{name}-{seed:04d}", 0
         self.profiles = profiles(devices)
-        job = {"name": name, "seed": seed, "fleet": {"devices": devices}, "training": {"rounds": rounds}}
+        job = {
+            "name": name,
+            "seed": seed,
+            "method": {"name": method},
+            "fleet": {"devices": devices},
+            "training": {"rounds": rounds},
+        }
         store.create_run(self.id, job_to_dict(parse_job(job)), Path("runs") / self.id)
         store.set_devices(self.id, [(d, profile, 80 + d % 30) for d, profile in enumerate(self.profiles)])
         store.mark_running(self.id)

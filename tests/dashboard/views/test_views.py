@@ -101,6 +101,14 @@ def test_the_bandit_of_one_device_is_its_own(tmp_path, store):
     assert (boxes["pulls"] == 0).any(), "boxes that were cut and never tried are there, too"
 
 
+def test_the_agent_of_a_fleet_has_pulls_of_one_device_too(tmp_path, store):
+    run = SampleRun(store, devices=8, rounds=5, mishaps=False, method="slimfed").play(4)
+    app = shown(run_page, tmp_path, run.id, tab="Bandit")
+    app.selectbox(key="whose").select("One device").run()
+    assert not app.exception
+    assert app.dataframe[0].value["pulls"].sum() == 4
+
+
 def test_a_run_before_its_first_round(tmp_path, store):
     run = SampleRun(store, devices=8)
     app = shown(run_page, tmp_path, run.id)

@@ -53,7 +53,7 @@ def test_prometheus_scrapes_what_the_store_says_now(reader: Reader) -> None:
         server.shutdown()
         server.server_close()
     found = reader.find_run(RUN)
-    labels = f'{{method="fedspine",name="small",run="{RUN}"}}'
+    labels = f'{{method="slimfed",name="small",run="{RUN}"}}'
     assert f"slimfed_rounds_done{labels} 3.0" in text
     assert f"slimfed_accuracy{labels} {found.accuracy}" in text
     assert 'slimfed_runs{status="done"} 1.0' in text
