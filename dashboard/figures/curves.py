@@ -121,8 +121,8 @@ def _shade_pruning(figure: go.Figure, numbers: pd.Series, places: pd.Series, unt
         opacity=0.14,
         layer="below",
         line_width=0,
-        annotation={"text": "pruning", "font": {"size": 11}, "yanchor": "bottom"},
-        annotation_position="bottom left",
+        annotation={"text": "pruning", "font": {"size": 11}, "yanchor": "top"},
+        annotation_position="top left",
     )
 
 

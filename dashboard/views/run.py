@@ -22,7 +22,6 @@ from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
 from slimfed.platform.glossary import STATES, meaning
-from slimfed.platform.standing import standing
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 from slimfed.platform.summary import perplexity
@@ -260,7 +259,7 @@ def _large_figures(run: Run, rounds: pd.DataFrame) -> tuple[LargeFigure, LargeFi
         quality = ("Perplexity", format.ratio(perplexity(run.task, run.loss)), None, _base(before, format.ratio))
     else:
         change = format.points(_change(rounds["accuracy"]))
-        quality = ("Accuracy", format.percent(run.accuracy), change, standing(run).beside or None)
+        quality = ("Accuracy", format.percent(run.accuracy), change, _base(run.base_accuracy, format.percent))
     return quality, sparsity
 
 
