@@ -79,8 +79,8 @@ def _served(
     from slimfed.clients.messages.size_limit import oversize
     from slimfed.clients.node.error_feedback import recall, remember
     from slimfed.clients.node.runtime import open_hosted_runtime, open_runtime
-    from slimfed.clients.node.telling import folder_of, telling
-    from slimfed.clients.stopwatch import Stopwatch
+    from slimfed.clients.telemetry.stopwatch import Stopwatch
+    from slimfed.clients.telemetry.telling import folder_of, telling
     from slimfed.clients.update import Failure
 
     watch, own = Stopwatch(), HostedDevice.of(config or {})

@@ -10,7 +10,7 @@ from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.records import decode_phases
 from slimfed.clients.messages.size_limit import oversize
 from slimfed.clients.seeds import derive
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
 from slimfed.strategies.agreement import UpdateSamples
 from slimfed.strategies.coordinates.global_vector import GlobalVector

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from slimfed.clients.meter import Amount, Meter
+from slimfed.clients.telemetry.meter import Amount, Meter
 
 Phase = Literal[
     "preparing", "waiting", "planning", "training", "measuring", "aggregating", "evaluating", "generating", "recording"

@@ -5,7 +5,7 @@ import time
 from flwr.serverapp import Grid
 
 from slimfed.clients.messages.quantization import compensated
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.attempt import send_until_quorum
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error

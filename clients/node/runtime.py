@@ -23,7 +23,6 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.inputs import check_inputs
 from slimfed.clients.messages.records import Orders
-from slimfed.clients.meter import Meter
 from slimfed.clients.models.attention import ENCODER_ATTENTION
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import ENCODERS
@@ -37,8 +36,9 @@ from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.seeds import derive
 from slimfed.clients.sources.hub import is_local
 from slimfed.clients.spec import TaskSpec
-from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint, Structure
+from slimfed.clients.telemetry.meter import Meter
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import with_room

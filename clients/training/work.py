@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.meter import Meter
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.spec import TaskSpec
-from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import Blueprint
+from slimfed.clients.telemetry.meter import Meter
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.update import Assignment
 
 Batch = dict[str, torch.Tensor]

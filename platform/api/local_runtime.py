@@ -3,8 +3,8 @@
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from slimfed.clients.node.telling import VARIABLE
 from slimfed.clients.processors import compute_threads
+from slimfed.clients.telemetry.telling import VARIABLE
 from slimfed.platform.launch.launcher import Journal, LaunchPlan, StopSignals
 
 

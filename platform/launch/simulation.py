@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from slimfed.clients.node.telling import VARIABLE as PROGRESS
+from slimfed.clients.telemetry.telling import VARIABLE as PROGRESS
 from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.flwr_cli import LaunchError
 from slimfed.platform.launch.ray_environment import cluster_ray, own_ray, without_foreign_ray

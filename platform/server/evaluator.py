@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 from slimfed.clients.adapter import Adapter
-from slimfed.clients.meter import Meter
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.processors import compute_threads
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.structure import Structure
+from slimfed.clients.telemetry.meter import Meter
 from slimfed.clients.update import Evaluation
 
 

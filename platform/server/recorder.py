@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.platform.home import RunFolder
 from slimfed.platform.server import checkpoint, round_timing
 from slimfed.platform.store import mirror

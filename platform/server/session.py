@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.node.runtime import open_runtime, open_server_runtime
-from slimfed.clients.node.telling import folder_of, told
+from slimfed.clients.telemetry.telling import folder_of, told
 from slimfed.clients.verbosity import FORMAT, follow_environment
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.inputs import Inputs, check_unchanged, pin_inputs, pinned_inputs, read_inputs

@@ -7,10 +7,10 @@ import pytest
 from rounds import Clock, Memory
 from training import assignment
 
-from slimfed.clients.meter import Amount, Meter
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.node.telling import VARIABLE, folder_of, telling, told
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.telemetry.meter import Amount, Meter
+from slimfed.clients.telemetry.telling import VARIABLE, folder_of, telling, told
 from slimfed.platform.server.evaluator import GlobalEvaluator
 from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.first_adapter import first_adapter

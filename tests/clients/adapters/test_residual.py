@@ -16,8 +16,8 @@ from slimfed.clients.node.runtime import NodeRuntime, open_runtime
 from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
-from slimfed.clients.stopwatch import Stopwatch
 from slimfed.clients.structure import union
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.update import Assignment
 
 TASK = TaskSpec(

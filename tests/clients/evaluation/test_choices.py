@@ -21,7 +21,7 @@ from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.spec import DataSpec, ModelSpec
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort
 from slimfed.clients.training.work import DeviceContext
 from slimfed.clients.update import Report, Update, Workload

@@ -12,7 +12,7 @@ from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, Upload, sent_to
 from slimfed.clients.spec import AdapterSpec, MessageSpec, PrivacySpec, TaskSpec
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import DeviceContext, DeviceWork
 from slimfed.clients.update import Failure, Update

@@ -9,7 +9,7 @@ from round_records import device_record, round_record
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from slimfed.clients.meter import Amount
+from slimfed.clients.telemetry.meter import Amount
 from slimfed.platform.job.job import job_to_dict, load_job
 from slimfed.platform.server import progress_writer
 from slimfed.platform.server.progress_writer import ProgressWriter

@@ -11,7 +11,7 @@ from round_records import device_record, report, round_record
 from slimfed.clients.clientapp import serve
 from slimfed.clients.messages.records import PHASES, decode_phases, encode_orders, encode_phases, time_fault
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.stopwatch import Stopwatch
+from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.platform.server.assembly import new_fleet
 from slimfed.platform.server.round_timing import keep, read
 from slimfed.strategies.dispatch import orders

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from slimfed.clients.meter import Amount, Meter
+from slimfed.clients.telemetry.meter import Amount, Meter
 from slimfed.clients.update import Assignment
 
 VARIABLE = "SLIMFED_PROGRESS"

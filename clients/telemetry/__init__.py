@@ -1,0 +1,1 @@
+"""How far work is and how long it takes: counted where it is done, told to who waits."""
