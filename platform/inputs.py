@@ -21,7 +21,8 @@ from slimfed.platform.home import RunFolder
 from slimfed.platform.job.job import Job
 
 if TYPE_CHECKING:
-    from slimfed.clients.data.text import TextData, TextSplit  # imports numpy
+    from slimfed.clients.data.split import TextSplit
+    from slimfed.clients.data.text import TextData  # imports numpy
     from slimfed.clients.structure import Blueprint
 
 _LARGEST_FIELDS_BYTES = 2**20

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from slimfed.clients.data.chat import prompt_text, tokenise_chats
 from slimfed.clients.data.conversations import Chat
-from slimfed.clients.data.text import TextSplit
+from slimfed.clients.data.split import TextSplit
 from slimfed.clients.errors import InputError
 
 Batch = dict[str, torch.Tensor]

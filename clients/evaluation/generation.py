@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from slimfed.clients.data.batching import chat_prompt_tokens, prompt_tokens
 from slimfed.clients.data.chat import before_answer, stop_tokens
 from slimfed.clients.data.conversations import Chat
-from slimfed.clients.data.text import TextSplit
+from slimfed.clients.data.split import TextSplit
 from slimfed.clients.evaluation.batch_size import rows_to_complete
 from slimfed.clients.spec import GenerationSpec
 

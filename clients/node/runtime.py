@@ -16,7 +16,8 @@ from slimfed.clients.adapters.training.merging import changed
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.sample import sample_rows
-from slimfed.clients.data.text import TextData, TextSplit, load_data, load_own_data
+from slimfed.clients.data.split import TextSplit
+from slimfed.clients.data.text import TextData, load_data, load_own_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, likeness
 from slimfed.clients.importance import IMPORTANCE

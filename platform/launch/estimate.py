@@ -9,7 +9,7 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.batching import tokenise
-from slimfed.clients.data.text import TextSplit
+from slimfed.clients.data.split import TextSplit
 from slimfed.clients.processors import processor_count
 from slimfed.clients.seeds import derive
 from slimfed.clients.training.calibration import StepCost

@@ -15,7 +15,8 @@ from slimfed.clients.data.batching import tokenise
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.partition import partition
 from slimfed.clients.data.readers.files import split_files
-from slimfed.clients.data.text import Dropped, TextData, load_data
+from slimfed.clients.data.split import Dropped
+from slimfed.clients.data.text import TextData, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from slimfed.clients.data.batching import PROMPT_END, chat_prompt_tokens, prompt_tokens, tokenise
 from slimfed.clients.data.chat import stop_tokens
 from slimfed.clients.data.conversations import Turn, uses_template, with_system
-from slimfed.clients.data.text import TextSplit
+from slimfed.clients.data.split import TextSplit
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.evaluation.metrics import evaluate

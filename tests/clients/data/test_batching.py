@@ -14,7 +14,8 @@ from slimfed.clients.data.batching import (
     tokenise,
     training_batches,
 )
-from slimfed.clients.data.text import TextSplit, load_data
+from slimfed.clients.data.split import TextSplit
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.models.loading import LoadedModel, load_model

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from slimfed.clients.data.batching import tokenise
 from slimfed.clients.data.chat import CHATML, before_answer, prompt_text, stop_tokens, use_template
 from slimfed.clients.data.conversations import Chat, Turn, with_system
-from slimfed.clients.data.text import TextSplit, load_data
+from slimfed.clients.data.split import TextSplit
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.generation import collect
 from slimfed.clients.models.loading import load_model

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slimfed.clients.data.partition import partition
-from slimfed.clients.data.text import TextData, TextSplit
+from slimfed.clients.data.split import TextSplit
+from slimfed.clients.data.text import TextData
 from slimfed.clients.errors import InputError
 from slimfed.clients.spec import PartitionSpec
 

@@ -14,7 +14,8 @@ from smollm2 import smollm2
 from training import adapter, narrowed, structure, task
 
 from slimfed.clients.data.batching import PROMPT_END, token_bytes, tokenise
-from slimfed.clients.data.text import TextSplit, load_data
+from slimfed.clients.data.split import TextSplit
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.evaluation.metrics import evaluate
 from slimfed.clients.models.discovery import discover

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from slimfed.clients import builtin
 from slimfed.clients.data.batching import PROMPT_END, tokenise
-from slimfed.clients.data.text import TextSplit
+from slimfed.clients.data.split import TextSplit
 from slimfed.clients.evaluation.generation import Prompts, collect, complete, likeness
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
