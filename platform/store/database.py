@@ -3,6 +3,7 @@
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ CONNECT_SECONDS = 5
 
 LOCK_SECONDS = 30
 """Seconds to wait for another writer of an SQLite file."""
+
+_PAUSE_SECONDS = 0.01
+"""Seconds between two tries for a lock for which SQLite itself does not wait."""
 
 DAMAGED = ("malformed", "not a database")
 """What SQLite says of a damaged file."""
@@ -141,9 +145,25 @@ def _sqlite_engine(url: URL) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """WAL, so that readers never block the writer; foreign keys; explicit BEGIN, so that DDL rolls back."""
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
+    _keep_log(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Turn on the write-ahead log.
+
+    SQLite does not wait for a lock here: where two processes open a new file at once, one of them is refused at once.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:
