@@ -144,6 +144,12 @@ class AdapterOptions(Section):
         ge=0.0,
         description="sora: soft threshold of the gates after a step, in learning rates; rises from 0 over the rounds",
     )
+    milestone: float = Field(
+        0.33,
+        gt=0.0,
+        le=1.0,
+        description="pat: share of the run after which the server decides on the width; the rest recovers",
+    )
     keep_ranks: float = Field(
         1.0,
         gt=0.0,

@@ -9,7 +9,7 @@ import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.base import ADAPTERS, AdapterMethod
-from slimfed.clients.adapters.width_decision import DECIDED, EMBEDDING, is_decided, kept_width
+from slimfed.clients.adapters.width_decision import EMBEDDING, is_decided, kept_width
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load
 from slimfed.clients.seeds import derive
@@ -30,12 +30,14 @@ class Pat(AdapterMethod):
     Behind the embedding and every module that writes into the stream, with the stream's width d and a bottleneck e::
 
         HSM(x) = v * m * (x + W2 W1 x)        W1 [e, d], W2 [d, e], v [d]
-        m = sigmoid(tau z) + bias             z [d], shared by all of them; tau grows and bias falls with the steps
+        m = sigmoid(tau z) + bias             z [d], shared by all of them
+        tau = 1 / (1 - ln t / ln T)           of step t; T: the steps up to ``adapter.milestone`` of the run
+        bias = max(1/2 - t / T, 0)
 
     Norms that take a mean over the width (LayerNorm) weigh it by m, so that they become those of the narrow model;
-    RMSNorm is corrected when it is cut. After 0.8 of the run the server decides once: the k largest of the fleet's mean
-    z are kept, and m is 0 or 1 from then on. ``width_slicing.cut`` removes the other d - k dimensions of every weight,
-    exactly.
+    RMSNorm is corrected when it is cut. At the milestone, a third of the run as in the paper, the server decides once:
+    the k largest of the fleet's mean z are kept, and m is 0 or 1 from then on, while the rest of the run recovers.
+    ``width_slicing.cut`` removes the other d - k dimensions of every weight, exactly.
 
     Ours: the paper's loss on the number of z >= 0 moves all entries of z equally, and under Adam this movement
     dominates their differences. Here the k largest are drawn to 1/2 and the others to -1/2, with a weight that grows
@@ -71,16 +73,17 @@ class Pat(AdapterMethod):
     def decide(
         self, before: Adapter, after: Adapter, updates: Sequence[Update], task: "TaskSpec", rank: int, round: int
     ) -> Adapter:
-        """The progress of the run, and after 0.8 of it the k kept dimensions: z is 1 there, else -1.
+        """The progress up to the milestone, and there the k kept dimensions: z is 1 there, else -1.
 
         A short run decides before its last round, so that devices evaluate the pruned width.
         """
         rounds = task.training.rounds
-        progress = max(round / rounds, DECIDED if round >= rounds - 1 else 0.0)
+        last = round >= rounds - 1
+        progress = 1.0 if last else min(round / (rounds * task.adapter.milestone), 1.0)
         z = after.extra["z"]
         if is_decided(before):
             z = before.extra["z"]
-        elif np.float32(progress) >= DECIDED:
+        elif np.float32(progress) >= 1:
             kept = np.argsort(-z, kind="stable")[: kept_width(len(z), task.adapter.target_sparsity)]
             z = np.full(len(z), -1.0, np.float32)
             z[kept] = 1.0
@@ -105,7 +108,7 @@ class Pat(AdapterMethod):
         """Raise ``InputError`` while the mask is soft, as no plain model has the same function."""
         if self.width(adapter) is None:
             raise InputError(
-                'method.adapter = "pat": the width is not decided yet, which happens at 80% of the rounds; '
+                'method.adapter = "pat": the width is decided at adapter.milestone of the rounds, not yet; '
                 "let the run go on, then export"
             )
 

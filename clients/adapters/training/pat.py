@@ -17,14 +17,14 @@ from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.adapters.training.protocols import Adapted
 from slimfed.clients.adapters.training.residual_stream import ResidualStream, find_stream
 from slimfed.clients.adapters.training.width_slicing import cut
-from slimfed.clients.adapters.width_decision import DECIDED, EMBEDDING, is_decided, kept_width
+from slimfed.clients.adapters.width_decision import EMBEDDING, is_decided, kept_width
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec, TaskSpec
 from slimfed.clients.structure import Blueprint, Structure
 
 _LARGEST_ARGUMENT = 10.0
 _MASK = "slimfed_width"
-_FINE = 1_000_000  # assumed steps of a run if only its progress is known
+_FINE = 1_000_000  # assumed steps up to the milestone if only the progress is known
 
 Extra = Mapping[str, nn.Parameter]
 
@@ -86,19 +86,20 @@ class Mask(nn.Module):
         for name in ("tau", "bias", "pull"):
             self.register_buffer(name, torch.zeros((), device=device), persistent=False)
 
-    def at(self, step: float, steps: int) -> None:
-        """Move to ``step`` of the run's ``steps``: tau = 1 / (1 - ln t / ln T), bias = max(1/2 - t / T, 0)."""
-        step, steps = min(step, DECIDED * steps), max(steps, 2)
+    def at(self, step: float, steps: float) -> None:
+        """Move to step t of T ``steps``: tau = 1 / (1 - ln t / ln T), bias = max(1/2 - t / T, 0)."""
+        steps = max(steps, 2.0)
+        step = min(step, steps)
         self.get_buffer("tau").fill_(1 / (1 - math.log(max(step, 1.0)) / math.log(steps) + 1e-6))
         self.get_buffer("bias").fill_(max(0.5 - step / steps, 0.0))
-        self.get_buffer("pull").fill_(step / (DECIDED * steps))
+        self.get_buffer("pull").fill_(step / steps)
 
     def forward(self) -> torch.Tensor:
         """Of the type of z."""
         z = self.z()
         if self.hard:
             return (z > 0).to(z.dtype)
-        argument = (self.get_buffer("tau") * z).clamp(max=_LARGEST_ARGUMENT)
+        argument = (self.get_buffer("tau") * z).clamp(min=-_LARGEST_ARGUMENT)
         return torch.sigmoid(argument) + self.get_buffer("bias")
 
 
@@ -116,7 +117,7 @@ class _Course(Companion):
         """Called before local step ``step``."""
         training = self.task.training
         done = (self.round - 1) * training.local_steps + step
-        self.mask.at(done, training.rounds * training.local_steps)
+        self.mask.at(done, self.task.adapter.milestone * training.rounds * training.local_steps)
 
     def penalty(self) -> torch.Tensor:
         """[*lead]: mean (W1 W1^T - I)^2 over all places, and the distance of z from its target values."""
@@ -145,7 +146,7 @@ def _install(model: PreTrainedModel, stream: ResidualStream, extra: Extra, lead:
         return extra[name] if lead else extra[name][None]
 
     progress = float(extra["progress"].detach().flatten()[0])
-    mask = Mask(lambda: of("z"), progress >= DECIDED, model.device)
+    mask = Mask(lambda: of("z"), progress >= 1, model.device)
     mask.at(progress * _FINE, _FINE)
     model.add_module(_MASK, mask)
 
