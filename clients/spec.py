@@ -144,6 +144,11 @@ class AdapterOptions(Section):
         ge=0.0,
         description="sora: soft threshold of the gates after a step, in learning rates; rises from 0 over the rounds",
     )
+    threshold_follows: Literal["rate", "nothing"] = Field(
+        "rate",
+        description="sora: the threshold's learning rate: rate: that of the step, which training.schedule lowers; "
+        "nothing: training.learning_rate",
+    )
     milestone: float = Field(
         0.33,
         gt=0.0,

@@ -49,7 +49,8 @@ class SoraTraining(AdapterTraining):
     def companion(self, adapted: Adapted, task: TaskSpec, round: int, ranks: Sequence[int]) -> Companion:
         """The proximal step."""
         rung = (round - 1) * _LADDER // task.training.rounds
-        return _Proximal(adapted, task.adapter.threshold * rung / (_LADDER - 1))
+        fixed = task.training.learning_rate if task.adapter.threshold_follows == "nothing" else None
+        return _Proximal(adapted, task.adapter.threshold * rung / (_LADDER - 1), fixed)
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,15 @@ class CohortGatedLinear(CohortLinear):
 
 @dataclass(frozen=True)
 class _Proximal(Companion):
-    """g <- soft(g, xi) after every step, with xi = ``threshold`` * learning rate."""
+    """g <- soft(g, xi) after every step, with xi = ``threshold`` * learning rate, or ``fixed`` if it is not None."""
 
     adapted: Adapted
     threshold: float
+    fixed: float | None
 
     def end(self, learning_rate: float | torch.Tensor) -> None:
         """Soft threshold: |g| <= xi becomes 0, other entries move by xi towards 0."""
-        xi = self.threshold * learning_rate
+        xi = self.threshold * (learning_rate if self.fixed is None else self.fixed)
         with torch.no_grad():
             for layer in self.adapted.layers.values():
                 for gate in layer.undecayed():

@@ -55,20 +55,34 @@ def test_the_baked_model_says_what_the_gated_one_says(seed: int, family: str) ->
     gates=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8),
     rate=st.floats(1e-5, 0.1),
     last=st.booleans(),
+    follows=st.sampled_from(["rate", "nothing"]),
 )
-def test_the_threshold_is_soft_once_and_rises_over_the_rounds(gates: list[float], rate: float, last: bool) -> None:
+def test_the_threshold_is_soft_once_and_rises_over_the_rounds(
+    gates: list[float], rate: float, last: bool, follows: str
+) -> None:
     base, blueprint = opened("bert", False)
     whole = adapter(base, blueprint, 0, len(gates))
     name = blueprint.modules[0]
     sent = gated(whole, 0)
     sent.factors[name].gate[:] = gates
     job = task(False, adapter="sora", rounds=7)
+    job = job.model_copy(update={"adapter": job.adapter.model_copy(update={"threshold_follows": follows})})
     adapted = SORA.training.attach(slice_model(base.model, blueprint.dense()), blueprint.dense(), sent, job)
     SORA.training.companion(adapted, job, 7 if last else 1, [8]).end(rate)
     got = adapted.read().factors[name].gate
-    xi = job.adapter.threshold * rate if last else 0.0
+    xi = job.adapter.threshold * (rate if follows == "rate" else job.training.learning_rate) if last else 0.0
     before = np.array(gates)
     np.testing.assert_allclose(got, np.sign(before) * np.maximum(np.abs(before) - xi, 0), atol=1e-6)
+
+
+def test_the_server_sorts_ranks_by_their_gates_and_keeps_the_function() -> None:
+    base, blueprint = opened("bert", False)
+    sent = SORA.closed(gated(draw_adapter(base.model, blueprint, 3), 3), 4)
+    after = SORA.decide(sent, sent, [], task(False, adapter="sora"), 4, 1)
+    for name, f in sent.factors.items():
+        now = after.factors[name]
+        np.testing.assert_array_equal(now.gate, np.sort(f.gate)[::-1])
+        np.testing.assert_allclose(now.b @ now.a, f.b @ f.a, rtol=1e-4, atol=1e-5)
 
 
 def test_what_travels_is_opened_as_it_was_closed() -> None:

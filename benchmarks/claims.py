@@ -1,0 +1,139 @@
+"""Claims about methods, each with the control that could refute it: accuracy of both sides after equal rounds.
+
+    python benchmarks/claims.py milestone --model minilm=FOLDER --data DATA --texts trec --seeds 1 2 3 \\
+        [--set FIELD=VALUE] [--processes 2] [--out FILE.json]
+    python benchmarks/claims.py --render claims       # the table of README.md from the results
+
+DATA has a folder for each text, each with train.jsonl and test.jsonl. Sixteen devices; every side of a claim has the
+same seeds, data, rounds and steps, and differs in the fields that ``CLAIMS`` names.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from machine import machine
+from readme_table import put
+from side_by_side import Cell, finish
+
+_HERE = Path(__file__).parent
+_JOB = str(_HERE / "minilm.toml")
+_SETS = [
+    "bandit.name=fixed", "bandit.local_steps=[]", "bandit.ranks=[8]", "fleet.devices=16", "training.rounds=12",
+    "training.local_steps=10", "evaluation.devices=0", "evaluation.every=12", "engine.name=cohort", "engine.workers=1",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``sides``: the fields that tell the sides apart. The first is claimed to end higher than each other one."""
+
+    says: str
+    sides: Mapping[str, tuple[str, ...]]
+    common: tuple[str, ...] = ()
+
+
+CLAIMS = {
+    "milestone": Claim(
+        "PAT that decides at a third of the run ends higher than at 80% (70% of the width removed)",
+        {"0.33": ("adapter.milestone=0.33",), "0.8": ("adapter.milestone=0.8",)},
+        ("method.name=pat", "method.target_sparsity=0.7"),
+    ),
+}
+
+
+def run(cell: Cell) -> Cell:
+    """One run; what it ends with."""
+    from local_run import run as run_job  # here: a table is rendered without torch
+
+    claim = CLAIMS[cell["claim"]]
+    began = time.monotonic()
+    place = [f"model.path={cell['path']}", f"data.path={cell['data']}", f"seed={cell['seed']}"]
+    result = run_job(_JOB, [*place, *_SETS, *claim.common, *claim.sides[cell["side"]], *cell["sets"]])
+    return {
+        **{name: value for name, value in cell.items() if name not in ("path", "data")},
+        "reached": result["sparsity"],
+        **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
+        **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
+        "wall": time.monotonic() - began,
+        "machine": machine(),
+    }
+
+
+def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one run from another."""
+    return (*(cell[name] for name in ("claim", "model", "text", "side", "seed")), *cell["sets"])
+
+
+def cells(options: argparse.Namespace) -> list[Cell]:
+    """The runs that the command line asks for, seed by seed, both sides of a seed next to each other."""
+    chosen = []
+    for seed, claim, model, text in product(options.seeds, options.claims, options.model, options.texts):
+        name, _, path = model.partition("=")
+        for side in CLAIMS[claim].sides:
+            told = {"claim": claim, "model": name, "text": text, "side": side, "seed": seed, "sets": options.sets}
+            chosen.append({**told, "path": path, "data": f"{options.data}/{text}"})
+    return chosen
+
+
+def table(results: list[Cell]) -> str:
+    """A row for each side of each claim: mean over the seeds, and the differences to the first side; Markdown."""
+    groups: dict[tuple[Any, ...], dict[str, dict[int, Cell]]] = {}
+    for result in results:
+        place = (*(result[name] for name in ("claim", "model", "text")), ", ".join(result["sets"]))
+        groups.setdefault(place, {}).setdefault(result["side"], {})[result["seed"]] = result
+    lines = [
+        "| claim | model, text | side | sparsity | accuracy at the end | the first side is higher by, seed by seed |"
+    ]
+    lines.append("|---" * 6 + "|")
+    for (claim, model, text, settings), sides in sorted(groups.items()):
+        first = next(iter(CLAIMS[claim].sides))
+        for side in [name for name in CLAIMS[claim].sides if name in sides]:
+            found = sides[side]
+            where = ", ".join(filter(None, [model, text, settings]))
+            told = CLAIMS[claim].says if side == first else ""
+            lead = "" if side == first else _lead(sides.get(first, {}), found)
+            reached = fmean(result["reached"] for result in found.values())
+            lines.append(f"| {told} | {where} | {side} | {100 * reached:.1f}% | {_measure(found)} | {lead} |")
+    return "\n".join(lines)
+
+
+def _measure(found: Mapping[int, Cell]) -> str:
+    values = [100 * result["accuracy"] for result in found.values()]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{fmean(values):.1f}%{spread} ({len(values)} seeds)"
+
+
+def _lead(first: Mapping[int, Cell], other: Mapping[int, Cell]) -> str:
+    both = sorted(first.keys() & other.keys())
+    return ", ".join(f"{100 * (first[seed]['accuracy'] - other[seed]['accuracy']):+.1f}" for seed in both)
+
+
+def main() -> None:
+    """Measure, or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("claims", nargs="*", choices=CLAIMS, metavar="CLAIM", help=", ".join(CLAIMS))
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--data")
+    parser.add_argument("--texts", nargs="+", default=["trec"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--out", type=Path, default=_HERE / "results" / "claims.json")
+    parser.add_argument("--render", metavar="NAME", help="write the table NAME of README.md, measure nothing")
+    options = parser.parse_args()
+    if options.render:
+        put(options.render, table(json.loads(options.out.read_text(encoding="utf-8"))))
+    else:
+        finish(cells(options), run, key, options.out, options.processes, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
