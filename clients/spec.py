@@ -23,8 +23,11 @@ class ModelSpec(Section):
 
     path: str = Field(
         "builtin:tiny-encoder",
-        description="builtin:NAME, a hub id, a folder written by save_pretrained, a .gguf file of a decoder, or a "
-        "folder with a PEFT adapter, which is merged into its base",
+        description="builtin:NAME, a hub id, a folder written by save_pretrained, a .gguf file of a decoder, a "
+        "folder with a PEFT adapter, which is merged into its base, or run:ID, the global model that a run has reached",
+    )
+    parent: str | None = Field(
+        None, description="the run that model.path was reached by; slimfed fills it in where path is run:ID"
     )
     base: str | None = Field(
         None, description="PEFT adapter: the base, as path; default: the one that its adapter_config.json names"

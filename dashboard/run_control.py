@@ -20,6 +20,7 @@ from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import ask_to_stop
 from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
 from slimfed.platform.launch.queueing import queue_job
+from slimfed.platform.lineage import with_parent
 from slimfed.platform.store.dashboard_reader import Insight
 
 CHECK_SECONDS = 300
@@ -43,7 +44,7 @@ def start(source: Source, document: Mapping[str, Any]) -> Answer:
     """
     _ask_who()
     try:
-        job = parse_job(located(dict(document), Path.cwd()))
+        job = with_parent(parse_job(located(dict(document), Path.cwd())), source.home)
         with source.writing() as store:
             return Answer(queue_job(store, source.home, source.named, job)[0])
     except InputError as error:

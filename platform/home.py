@@ -38,6 +38,10 @@ class RunFolder:
         """One folder a checkpoint (see ``checkpoint.save``)."""
         return self.path / "checkpoints"
 
+    def finished(self, round: int) -> Path:
+        """The global model after ``round``, for runs that start from it."""
+        return self.path / f"finished-{round}"
+
     @property
     def logs(self) -> Path:
         """Log files of server, nodes and runtime."""

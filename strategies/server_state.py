@@ -80,20 +80,21 @@ class Fleet:
         bandit: BanditSpec,
         seed: int,
         scores: np.ndarray | None = None,
+        start: Structure | None = None,
     ) -> "Fleet":
-        """A fleet before its first round: every device has the dense structure.
+        """A fleet before its first round: every device has the structure ``start``; None: the dense one.
 
         ``scores``: float32 [units], importance that was computed without any data.
         """
-        dense = blueprint.dense()
-        states = [DeviceState(dense) for _ in range(devices)]
+        first = start or blueprint.dense()
+        states = [DeviceState(first) for _ in range(devices)]
         known = np.zeros(blueprint.units, dtype=np.float32) if scores is None else scores
         return Fleet(
             blueprint,
             adapter,
             states,
             make_agent(bandit, seed, devices),
-            dense,
+            first,
             known,
             score_weight=0.0 if scores is None else 1.0,
             shuffle=Shuffle(derive(seed, "shuffle")) if bandit.control == "shuffled" else None,

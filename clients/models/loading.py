@@ -26,6 +26,7 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.models.gguf_cache import Precision
 from slimfed.clients.models.location import ModelSource, base_spec, builtin_models, locate, model_folder, with_adapter
 from slimfed.clients.models.peft_adapter import merged
+from slimfed.clients.models.start import Start
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import ModelSpec
 
@@ -40,7 +41,8 @@ class LoadedModel:
     empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm. ``positions``: the longest text in
     tokens that the model accepts; ``None`` if there is no limit. ``precision``: the type of the weights in the
     checkpoint (of a quantised one: that it is best kept in). ``origin``: the GGUF file or the adapter that the weights
-    came from; empty if they were read as they are.
+    came from; empty if they were read as they are. ``start``: what was removed already from the finished model of a
+    run; None for every other base.
     """
 
     model: PreTrainedModel
@@ -50,6 +52,7 @@ class LoadedModel:
     positions: int | None
     precision: Precision = "fp32"
     origin: str = ""
+    start: Start | None = None
 
     @property
     def pad_id(self) -> int:
@@ -71,6 +74,8 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
         tokenizer = _load_tokenizer(source)
         config = _load_config(source, spec, labels, tokenizer)
         model, missing = _load_weights(source, spec, config, seed)
+    if source.start is not None and spec.task == "classification" and source.start.labels != tuple(labels or ()):
+        missing |= _fresh_head(model, seed)
     head = _head(model, missing) if spec.task == "classification" else ()
     _check(source, model, tokenizer, missing, head)
     model.requires_grad_(False)
@@ -80,7 +85,7 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     if positions is not None:
         tokenizer.model_max_length = positions
     precision = source.precision or _precision(base_spec(spec) or spec, config)
-    return LoadedModel(model, tokenizer, names, head, positions, precision, source.origin)
+    return LoadedModel(model, tokenizer, names, head, positions, precision, source.origin, source.start)
 
 
 def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -158,6 +163,20 @@ def _load_weights(
         model = merged(model, source.adapter)
     mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
     return model, set(info["missing_keys"]) | mismatched
+
+
+def _fresh_head(model: PreTrainedModel, seed: int) -> set[str]:
+    """Initialise the parameters outside the backbone, which are those of other labels, from ``seed``; their names."""
+    prefix = model.base_model_prefix
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "head"))
+        fresh = type(model)(model.config)
+    own, names = dict(model.named_parameters()), set()
+    for name, drawn in fresh.named_parameters():
+        if not name.startswith(f"{prefix}."):
+            own[name].data.copy_(drawn.data)
+            names.add(name)
+    return names
 
 
 def _head(model: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:

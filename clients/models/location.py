@@ -8,10 +8,14 @@ from typing import Any
 from slimfed.clients.errors import InputError
 from slimfed.clients.models.adapter_config import CONFIG, base_of, is_adapter
 from slimfed.clients.models.gguf_cache import Precision, cached_folder, check_file, is_gguf
+from slimfed.clients.models.start import Start, read_start
 from slimfed.clients.sources.safe_paths import check_inside
 from slimfed.clients.spec import ModelSpec
 
 BUILTIN = "builtin:"
+RUN = "run:"
+"""Begins the path of a run's finished model, which is replaced by a folder when the job is read."""
+
 _WEIGHTS = Path(__file__).parents[1] / "builtin" / "weights"
 
 
@@ -20,6 +24,7 @@ class ModelSource:
     """Location of the files, and arguments of ``from_pretrained``. ``adapter``: what is merged into the weights.
 
     ``origin``: what was dequantised or merged, in words. ``precision``: of the weights, if the file's format says it.
+    ``start``: of a run's finished model.
     """
 
     name: str
@@ -28,6 +33,7 @@ class ModelSource:
     adapter: Path | None = None
     origin: str = ""
     precision: Precision | None = None
+    start: Start | None = None
 
     @property
     def words(self) -> str:
@@ -71,11 +77,17 @@ def model_folder(spec: ModelSpec) -> Path | None:
 
 
 def weights_bytes(spec: ModelSpec) -> int | None:
-    """Bytes of the files of weights that ``spec`` names (of an adapter: of its base); None if they are not here."""
+    """Bytes of the files of weights that ``spec`` names; None if they are not here.
+
+    Of an adapter or a run's finished model, those of the base.
+    """
     if is_gguf(spec.path):
         file = Path(spec.path).expanduser()
         return file.stat().st_size if file.is_file() else None
     folder = model_folder(base_spec(spec) or spec)
+    start = None if folder is None else read_start(folder)
+    if start is not None:
+        return start.base_bytes
     files = [] if folder is None else list(folder.glob("*.safetensors"))
     return sum(file.stat().st_size for file in files) or None
 
@@ -87,6 +99,7 @@ def locate(spec: ModelSpec) -> ModelSource:
     """
     from slimfed.clients.sources.hub import ask_hub, is_local  # brings the hub's library
 
+    _refuse_run(spec)
     options: dict[str, Any] = {"trust_remote_code": False}
     if spec.path.startswith(BUILTIN):
         if spec.path not in builtin_models():
@@ -105,7 +118,9 @@ def locate(spec: ModelSpec) -> ModelSource:
         if spec.base is not None:
             raise InputError(f'model.base = "{spec.base}": model.path = "{spec.path}" is no adapter; leave it out')
         check_folder(spec.path, folder)
-        return ModelSource(spec.path, str(folder), {**options, "local_files_only": True})
+        start = read_start(folder)
+        source = ModelSource(spec.path, str(folder), {**options, "local_files_only": True})
+        return source if start is None else replace(source, origin=str(start), precision=start.precision, start=start)
     unreachable = ask_hub("model", "model.path", spec.path, spec.revision) == "unreachable"
     options |= {"revision": spec.revision or "main", "local_files_only": unreachable}
     return ModelSource(spec.path, spec.path, options)
@@ -125,6 +140,13 @@ def look_for(spec: ModelSpec) -> None:
             check_folder(spec.path, Path(spec.path).expanduser())
         else:
             look_for(base)
+
+
+def _refuse_run(spec: ModelSpec) -> None:
+    if spec.path.startswith(RUN):
+        raise InputError(
+            f'model.path = "{spec.path}": names a run of one computer; elsewhere give the folder of a model'
+        )
 
 
 def _of_adapter(spec: ModelSpec, folder: Path) -> ModelSource:

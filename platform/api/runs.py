@@ -18,6 +18,7 @@ from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.progress import Display, NoDisplay, open_display
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
+from slimfed.platform.lineage import with_parent
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.platform.stores import check_store
@@ -53,6 +54,7 @@ def run(
 
     wanted, where = load_job(job, set), place(home)
     check_store(wanted, where)
+    wanted = with_parent(wanted, where)
     checked, url = check(wanted), store_url(wanted)
     with Store.open(url, where) as store:
         run_id, folder = create_run(store, where, checked)

@@ -17,6 +17,7 @@ from slimfed.platform.comparison.report import compare as compare_courses
 from slimfed.platform.comparison.verdict import in_words
 from slimfed.platform.home import store_url
 from slimfed.platform.job.overrides import merge
+from slimfed.platform.lineage import with_parents
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 from slimfed.platform.sweep import expand_jobs
@@ -100,10 +101,11 @@ def sweep(
     common = tables(set)
     planned = expand_jobs(lambda chosen: load_job(job, merge(common, tables(chosen))), axes, seeds, name)
     where = place(home)
+    variants = with_parents(planned.variants, where)
     if runtime == "local":
-        result = run_batch(planned.variants, parallel, planned.name, where, local_runtime.compute)
+        result = run_batch(variants, parallel, planned.name, where, local_runtime.compute)
     else:
-        result = run_batch(planned.variants, parallel, planned.name, where)
+        result = run_batch(variants, parallel, planned.name, where)
     if not result.run_ids:
         raise SlimfedError(f"sweep {planned.name!r}: no run ended as done; slimfed.open_store().runs has their causes")
     return _compared(result.run_ids, metric, target, where, store_url(planned.variants[0].job))

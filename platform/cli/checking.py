@@ -38,10 +38,12 @@ def check(
     """Say what a job will train, which devices hold it, and its time, memory and bytes. Nothing is run or written."""
     from slimfed.platform.home import home
     from slimfed.platform.job.job import load_job
+    from slimfed.platform.lineage import with_parent
     from slimfed.platform.stores import check_store
 
     wanted = load_job(job, sets or [])
     check_store(wanted, home())
+    wanted = with_parent(wanted, home())
     with notes().status("checking the job"):
         from slimfed.platform.launch.estimate import estimate
         from slimfed.platform.launch.preflight import inspect

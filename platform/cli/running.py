@@ -51,6 +51,7 @@ def run(
     from slimfed.platform.job.job import load_job
     from slimfed.platform.job.real_devices import load_real_job
     from slimfed.platform.launch.run_creation import create_run
+    from slimfed.platform.lineage import with_parent
     from slimfed.platform.store.writer import Store
     from slimfed.platform.stores import check_store
 
@@ -68,8 +69,8 @@ def run(
     check_store(wanted, home())
     if queue:
         _print_lines(remarks)
-        raise typer.Exit(_queue(wanted, federation, as_json))
-    checked = _check(wanted, federation)
+        raise typer.Exit(_queue(with_parent(wanted, home()), federation, as_json))
+    checked = _check(with_parent(wanted, home()), federation)
     _print_lines([*remarks, *checked.reasons])
     with Store.open(store_url(wanted), home()) as store:
         run_id, folder = create_run(store, home(), checked)

@@ -153,7 +153,9 @@ def sweep(
     All jobs are checked before the first run starts. When repeated, the command reuses finished runs, resumes stopped
     ones, and starts missing ones.
     """
+    from slimfed.platform.home import home
     from slimfed.platform.launch.batch import run_batch
+    from slimfed.platform.lineage import with_parents
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
     from slimfed.platform.sweep import expand
@@ -161,7 +163,7 @@ def sweep(
     budgets = budget_seconds, budget_bytes, budget_memory
     view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
     planned = expand(job, sets or [], seeds, name)
-    result = run_batch(planned.variants, parallel, planned.name)
+    result = run_batch(with_parents(planned.variants, home()), parallel, planned.name)
     if result.code != INTERRUPTED and result.run_ids:
         with existing(planned.variants[0].job) as store:
             _show(Reader(store.engine), result.run_ids, view)
@@ -172,12 +174,14 @@ def _run_files(files: Sequence[Path], seeds: int, parallel: int) -> tuple[int, t
     """Run the missing runs of job files; returns the exit code and the ids of all their runs."""
     if not files:
         return OK, ()
+    from slimfed.platform.home import home
     from slimfed.platform.launch.batch import run_batch
+    from slimfed.platform.lineage import with_parents
     from slimfed.platform.sweep import check_different, expand
 
     variants = [variant for file in files for variant in expand(file, [], seeds).variants]
     check_different(variants)
-    result = run_batch(variants, parallel)
+    result = run_batch(with_parents(variants, home()), parallel)
     return result.code, result.run_ids
 
 

@@ -22,7 +22,7 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
-from slimfed.clients.structure import Blueprint
+from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.training.calibration import StepCost
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.inputs import Inputs, read_inputs
@@ -100,6 +100,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
+    first = first_structure(job, base, blueprint)
     job, chosen = suit(job, len(text.train), real=real)
     truncated = longer_texts(job, text, base)
     fleet = load_fleet(job.fleet, job.seed)
@@ -112,7 +113,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
         *divisions(text),
         *chosen,
         *stranger(job),
-        *shortfall(job, blueprint),
+        *shortfall(job, first),
         *open_cluster(job),
         *map(str, text.dropped),
         *truncated,
@@ -160,12 +161,27 @@ def longer_texts(job: Job, text: TextData, base: LoadedModel) -> tuple[str, ...]
     return tuple(lines)
 
 
-def shortfall(job: Job, blueprint: Blueprint) -> tuple[str, ...]:
-    """A line with the sparsity that is possible, if it is more than half a point below the target; else nothing."""
+def first_structure(job: Job, base: LoadedModel, blueprint: Blueprint) -> Structure:
+    """What devices start with. Raises ``InputError`` for an adapter that cannot start from a pruned model."""
+    if base.start is None:
+        return blueprint.dense()
+    if ADAPTERS[job.method.adapter].cuts_width:
+        raise InputError(
+            f'method.adapter = "{job.method.adapter}" cuts the width of a whole model, and that of {base.origin} has '
+            "lost heads and channels; use another adapter, or the base"
+        )
+    return base.start.structure(blueprint)
+
+
+def shortfall(job: Job, first: Structure) -> tuple[str, ...]:
+    """A line if the run ends more than half a point from its target sparsity; else nothing."""
     target, scope = job.method.target_sparsity, job.pruning.scope
     if not ADAPTERS[job.method.adapter].prunes(Adapter({}, {})):  # width is not taken in whole units
         return ()
-    possible = select(blueprint.dense(), np.zeros(blueprint.units), target, scope, target).sparsity
+    if first.sparsity > target + _HALF_A_POINT:
+        line = f"method.target_sparsity = {target:g}: the model that the run starts from has lost {first.sparsity:.1%}"
+        return (f"{line} already, which stays removed",)
+    possible = select(first, np.zeros(first.blueprint.units), target, scope, target).sparsity
     if target - possible <= _HALF_A_POINT:
         return ()
     cause = (

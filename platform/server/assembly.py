@@ -53,7 +53,9 @@ def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     rank, targets = max(job.bandit.ranks), job.adapter.targets
     adapter = first_adapter(runtime.base, runtime.blueprint, job.method.adapter, rank, job.seed, targets)
     scores = runtime.scores_of_base() if job.pruning.structure == "shared" else None
-    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores)
+    first = runtime.base.start
+    start = None if first is None else first.structure(runtime.blueprint)
+    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores, start)
 
 
 def restored_fleet(runtime: NodeRuntime, job: Job, folder: RunFolder, finished: int) -> Fleet:
