@@ -263,7 +263,18 @@ class TrainingSpec(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="L2 norm to which gradients are clipped")
     recovery: Literal["plain", "squarehead"] = Field(
         "plain",
-        description="squarehead: adds the distance of every layer's states from those of the unpruned base to the loss",
+        description="squarehead: adds the distance of every layer's states from those of the teacher to the loss",
+    )
+    kl: float = Field(
+        0.0,
+        ge=0,
+        description="weight in the loss of the Kullback-Leibler divergence of the device's predictions from the "
+        "teacher's; 0: off",
+    )
+    teacher: str = Field(
+        "base",
+        description="what recovery and kl hold devices to: base: the base as it came; run:ID: the global model that a "
+        "run on the same base and text has reached, best an unpruned one",
     )
     checkpointing: bool = Field(
         False,
@@ -273,6 +284,19 @@ class TrainingSpec(Section):
     proximal: float = Field(
         0.0, ge=0, description="FedProx's mu: adds mu/2 |w - w_sent|^2 over all trained parameters to the loss; 0: off"
     )
+
+    @property
+    def taught(self) -> bool:
+        """True if devices are held to a teacher."""
+        return self.recovery == "squarehead" or self.kl > 0
+
+    @model_validator(mode="after")
+    def _a_teacher_teaches(self) -> "TrainingSpec":
+        if self.teacher != "base" and not self.taught:
+            raise ValueError(
+                "teacher: nothing is held to it; set recovery = 'squarehead' or kl above 0, or leave it out"
+            )
+        return self
 
 
 class GenerationSpec(Section):

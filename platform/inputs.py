@@ -54,10 +54,12 @@ class Inputs(BaseModel):
 
 def read_inputs(job: Job, text: "TextData | None" = None, blueprint: "Blueprint | None" = None) -> Inputs:
     """What the job's fields name, as it is now; labels and rows if ``text`` is given, units with ``blueprint``."""
-    profile = Path(job.fleet.profile)
+    profile, teacher = Path(job.fleet.profile), job.training.teacher
     files = {"data.path": data_digests(job.data), "model.path": model_digests(job.model)}
     if profile.suffix == ".toml" and profile.is_file():
         files["fleet.profile"] = {profile.name: file_digest(profile)}
+    if teacher != "base":
+        files["training.teacher"] = model_digests(job.model.model_copy(update={"path": teacher, "base": None}))
     rows = {}
     if text is not None and (text.division is not None or not files["data.path"]):
         rows = {"train": _digest(text.train), "test": _digest(text.test)}
@@ -106,6 +108,7 @@ def changes_of(folder: RunFolder, job: Job, inputs: Inputs, *, export: bool = Fa
     if export:
         began, inputs = _trained(began), _trained(inputs)
     named = {"data.path": job.data.path, "model.path": job.model.path, "fleet.profile": job.fleet.profile}
+    named["training.teacher"] = job.training.teacher
     lines = []
     for field, digests in inputs.files.items():
         before = began.files.get(field, digests)

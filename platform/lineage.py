@@ -1,4 +1,4 @@
-"""Starting a run from another: ``model.path = "run:ID"`` is the global model that run ID has reached.
+"""Starting a run from another, or learning from it: ``run:ID`` is the global model that run ID has reached.
 
 Its weight changes are folded into the base, in the coordinates of the base, and what it removed stays removed.
 """
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 
 def with_parent(job: Job, place: Path) -> Job:
-    """``job`` with the folder of the finished model that ``model.path = "run:ID"`` means; other jobs as they are.
+    """``job`` with the folders of the finished models that ``run:ID`` means in ``model.path`` and ``training.teacher``.
 
     ``place``: the folder of the runs. The model is written into the folder of its run, once for each round that it is
     asked of. Raises ``InputError`` if there is no such run, or it has no checkpoint.
     """
-    if not job.model.path.startswith(RUN):
-        return job
-    run_id, folder = finished_model(job, job.model.path.removeprefix(RUN), place, "model.path")
-    model = {**job.model.model_dump(), "path": str(folder), "parent": run_id}
-    return job.model_copy(update={"model": type(job.model).model_validate(model)})
+    if job.model.path.startswith(RUN):
+        run_id, folder = finished_model(job, job.model.path.removeprefix(RUN), place, "model.path")
+        job = job.model_copy(update={"model": job.model.model_copy(update={"path": str(folder), "parent": run_id})})
+    if job.training.teacher.startswith(RUN):
+        _, folder = finished_model(job, job.training.teacher.removeprefix(RUN), place, "training.teacher")
+        job = job.model_copy(update={"training": job.training.model_copy(update={"teacher": str(folder)})})
+    return job
 
 
 def with_parents(variants: Sequence[Variant], place: Path) -> list[Variant]:

@@ -97,6 +97,22 @@ def test_a_run_of_other_labels_gets_a_head_of_its_own(home: Path, parent: slimfe
     assert torch.equal(*(load_model(other.job.model, same, seed).model.classifier.weight for seed in (1, 2)))
 
 
+def test_a_run_can_be_a_teacher(home: Path, parent: slimfed.RunResult) -> None:
+    settings = {"method.target_sparsity": 0.0, "training.kl": 5.0, "training.teacher": f"run:{parent.id}"}
+    pupil = run(home, name="pupil", **settings, **{"training.rounds": 1})
+    assert pupil.status == "done", pupil.cause
+    assert pupil.job.engine.name == "sequential"
+    assert Path(pupil.job.training.teacher).name == "finished-3"
+    for settings, said in (
+        ({"training.teacher": f"run:{parent.id}"}, "nothing is held to it"),
+        ({"training.kl": 1.0}, "the base has no trained head"),
+        ({"training.kl": 1.0, "training.teacher": "run:nobody"}, 'training.teacher = "run:nobody"'),
+        ({"training.kl": 1.0, "training.teacher": f"run:{parent.id}", "model.path": "builtin:tiny-decoder"}, "layers"),
+    ):
+        with pytest.raises(slimfed.InputError, match=re.escape(said)):
+            run(home, **settings)
+
+
 def test_what_cannot_be_started_from_is_refused_in_one_line(home: Path, parent: slimfed.RunResult) -> None:
     before = sorted(each.name for each in home.iterdir())
     with pytest.raises(slimfed.InputError, match=r'^model.path = "run:nobody": .*nobody.*$'):

@@ -43,6 +43,7 @@ from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.training.determinism import insist_on_determinism
 from slimfed.clients.training.engine import train
 from slimfed.clients.training.out_of_memory import with_room
+from slimfed.clients.training.teacher import Teacher, open_teacher
 from slimfed.clients.training.work import CohortWork, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment, Evaluation, Failure, Update
 
@@ -56,6 +57,7 @@ class NodeRuntime:
     """Everything a node needs to serve any device of one run; opened once a process.
 
     ``test``: the split that rounds are evaluated on. ``held_out``: the test split, if that is a validation split.
+    ``teacher``: what devices are held to, if anything.
     """
 
     task: TaskSpec
@@ -67,6 +69,7 @@ class NodeRuntime:
     sample: np.ndarray
     prompts: Prompts | None
     held_out: TextSplit | None = None
+    teacher: Teacher | None = None
 
     def serve(self, orders: Orders, watch: Stopwatch, meter: Meter | None = None) -> list[Update | Failure]:
         """Train the assigned devices and prepare their updates for sending; one result for each device, in order.
@@ -79,7 +82,7 @@ class NodeRuntime:
         4. transform what was learnt, step by step, into what is sent.
         """
         base, orders = self._with_residual(orders)
-        context = DeviceContext(base, self.blueprint, self.task, watch, meter or Meter())
+        context = DeviceContext(base, self.blueprint, self.task, watch, meter or Meter(), self.teacher)
         results = train(context, self._work(orders))
         updates = [result for result in results if isinstance(result, Update)]
         for transform in self._transforms(context):
@@ -257,6 +260,9 @@ def _runtime(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) ->
             encoder = base.model.config.model_type in ENCODERS
             base.model.set_attn_implementation(ENCODER_ATTENTION if encoder else "eager")
     blueprint = discover(base.model)
+    teacher = open_teacher(task.training, task.model, text.labels, base, blueprint)
+    if teacher is not None:
+        teacher.model.to(base.model.device)
     return NodeRuntime(
         task,
         base,
@@ -267,6 +273,7 @@ def _runtime(task: TaskSpec, text: TextData, parts: Mapping[int, np.ndarray]) ->
         _sample(len(text.judge), task),
         collect(text.judge, base.tokenizer, task.generate, task.data.max_length, derive(task.seed, "prompts")),
         None if text.validation is None else text.test,
+        teacher,
     )
 
 

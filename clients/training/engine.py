@@ -23,8 +23,8 @@ def hindrance(task: TaskSpec, base: LoadedModel) -> str:
     """The cause why this task cannot be trained in cohorts; empty if it can."""
     if not supports(base.model, base.head):
         return "the task head is more than linear modules"
-    if task.training.recovery == "squarehead":
-        return "training.recovery = squarehead runs the unpruned base beside every device's model, a cohort has but one"
+    if task.training.taught:
+        return "training.recovery and training.kl run a teacher beside every device's model, a cohort has but one model"
     if task.training.checkpointing:
         return "training.checkpointing computes one device's layers again, not those of a cohort"
     method = ADAPTERS[task.adapter.name]

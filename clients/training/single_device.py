@@ -22,7 +22,7 @@ from slimfed.clients.pruning.events import can_prune, prune, prune_steps
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.structure import Structure
 from slimfed.clients.training.checkpointing import ActivationFunctions, recompute_layers
-from slimfed.clients.training.distillation import square_head, teacher_states
+from slimfed.clients.training.distillation import divergence, square_head, taught
 from slimfed.clients.training.losses import counted, device_losses
 from slimfed.clients.training.memory import peak_memory
 from slimfed.clients.training.work import Batch, DeviceContext, DeviceWork, counted_shape
@@ -86,7 +86,9 @@ class _Session:
         self.importance = IMPORTANCE[task.pruning.importance](blueprint, [assignment.seed])
         self.sensitivity = torch.zeros((), device=self.device)
         self.workload = Workload(0.0, 0.0, 0.0)
-        self.teacher = measure(base.model, blueprint, blueprint.dense())
+        self.teacher = context.teacher
+        if task.training.taught and self.teacher is None:
+            raise ValueError("training.recovery and training.kl need a teacher, which the context lacks")
 
     def build(self, structure: Structure, adapter: Adapter) -> None:
         """(Re)build the sliced model with its adapter and a fresh optimiser."""
@@ -186,21 +188,25 @@ class _Session:
             return float(torch.stack([self._loss(batch) for batch in batches]).double().mean())
 
     def _objective(self, batch: Batch) -> torch.Tensor:
-        """The training loss: that of the text, and with SquareHead the distance from the unpruned base."""
-        if self.task.training.recovery == "plain":
+        """The training loss: that of the text, and with a teacher the distance from its states or predictions."""
+        if self.teacher is None:
             return self._loss(batch)
-        mask = batch["attention_mask"].to(self.device)
+        mask, labels = batch["attention_mask"].to(self.device), batch["labels"].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.dtype == "bf16"):
-            wanted = teacher_states(self.base.model, batch["input_ids"].to(self.device), mask)
-        loss, states = self._forward(batch, output_hidden_states=True)
-        return loss + square_head(states, wanted, mask)
+            wanted, predicted = taught(self.teacher.model, batch["input_ids"].to(self.device), mask)
+        loss, states, logits = self._forward(batch, output_hidden_states=True)
+        if self.task.training.recovery == "squarehead":
+            loss = loss + square_head(states, wanted, mask)
+        if self.task.training.kl > 0:
+            loss = loss + self.task.training.kl * divergence(logits, predicted, labels)
+        return loss
 
     def _work(self, rows: int, length: int) -> Workload:
         """Work of a step; a teacher adds its weights, in memory and read once, and its forward pass."""
         work = training_workload(self.size, self.load, 1, rows, length, self.task.training.checkpointing)
-        if self.task.training.recovery == "plain":
+        if self.teacher is None:
             return work
-        whole = self.teacher
+        whole = self.teacher.size
         weights = float(whole.bytes_per_weight)
         return Workload(
             work.flops + inference_flops(whole, rows, length),
@@ -211,8 +217,8 @@ class _Session:
     def _loss(self, batch: Batch) -> torch.Tensor:
         return self._forward(batch)[0]
 
-    def _forward(self, batch: Batch, **asked: bool) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The text's mean loss, and the states after every layer if requested."""
+    def _forward(self, batch: Batch, **asked: bool) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
+        """The text's mean loss, the states after every layer if requested, and the logits."""
         inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         labels = inputs.pop("labels")
         self.importance.see(counted(inputs["attention_mask"], labels))
@@ -222,7 +228,7 @@ class _Session:
         with mixed, spared:
             output = self.adapted.model(**inputs, **asked, **without_cache(self.adapted.model))
         states = tuple(output.hidden_states[1:]) if asked else ()
-        return device_losses(output.logits, labels, 1)[0], states
+        return device_losses(output.logits, labels, 1)[0], states, output.logits
 
 
 def _sensitivity(adapted: AdaptedModel) -> torch.Tensor:

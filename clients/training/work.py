@@ -13,6 +13,7 @@ from slimfed.clients.spec import TaskSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.telemetry.meter import Meter
 from slimfed.clients.telemetry.stopwatch import Stopwatch
+from slimfed.clients.training.teacher import Teacher
 from slimfed.clients.update import Assignment
 
 Batch = dict[str, torch.Tensor]
@@ -33,7 +34,7 @@ def counted_shape(task: TaskSpec, batch: Batch) -> tuple[int, int]:
 class DeviceContext:
     """Shared by all devices: the frozen base, its blueprint, the run's task.
 
-    ``watch`` counts time by phase, ``meter`` work that is done.
+    ``watch`` counts time by phase, ``meter`` work that is done. ``teacher``: what devices are held to, if anything.
     """
 
     base: LoadedModel
@@ -41,6 +42,7 @@ class DeviceContext:
     task: TaskSpec
     watch: Stopwatch = field(default_factory=Stopwatch)
     meter: Meter = field(default_factory=Meter)
+    teacher: Teacher | None = None
 
     @property
     def dtype(self) -> torch.dtype:

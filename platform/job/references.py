@@ -23,7 +23,7 @@ _PLAIN: dict[str, Any] = {
     "adapter": {"keep_ranks": 1.0, "tail_penalty": 0.0},
     "fleet": {"profile": "server", "dropout": 0.0, "jitter": False},
     "disturbance": {"stragglers": 0.0, "bandwidth_factor": 1.0},
-    "training": {"recovery": "plain", "proximal": 0.0},
+    "training": {"recovery": "plain", "kl": 0.0, "teacher": "base", "proximal": 0.0},
     "server": {"optimizer": "none"},
     "privacy": {"kind": "none"},
     "messages": {"precision": "fp32"},

@@ -24,6 +24,7 @@ from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.training.calibration import StepCost
+from slimfed.clients.training.teacher import BASE, open_teacher
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
@@ -101,6 +102,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
     first = first_structure(job, base, blueprint)
+    check_teacher(job, text, base, blueprint, real)
     job, chosen = suit(job, len(text.train), real=real)
     truncated = longer_texts(job, text, base)
     fleet = load_fleet(job.fleet, job.seed)
@@ -171,6 +173,19 @@ def first_structure(job: Job, base: LoadedModel, blueprint: Blueprint) -> Struct
             "lost heads and channels; use another adapter, or the base"
         )
     return base.start.structure(blueprint)
+
+
+def check_teacher(job: Job, text: TextData, base: LoadedModel, blueprint: Blueprint, real: bool) -> None:
+    """Raise ``InputError`` for a teacher that cannot teach this run; ``real``: on devices elsewhere."""
+    training = job.training
+    if training.teacher != BASE and real:
+        raise InputError("training.teacher: is a folder of this computer, which real devices do not have; use 'base'")
+    if training.teacher == BASE and training.kl > 0 and job.model.task == "classification":
+        raise InputError(
+            f"training.kl = {training.kl:g}: the base has no trained head, so it predicts no labels; name a run on "
+            "this text as training.teacher = 'run:ID'"
+        )
+    open_teacher(training, job.model, text.labels, base, blueprint)
 
 
 def shortfall(job: Job, first: Structure) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from small_models import CONFIGS, DECODERS, build, tokens
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.training.distillation import square_head, teacher_states
+from slimfed.clients.training.distillation import divergence, square_head, taught
 from slimfed.clients.training.single_device import train_device
+from slimfed.clients.training.teacher import open_teacher
 from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
 
 
@@ -46,12 +47,13 @@ def test_the_last_states_count_once_and_are_what_the_head_gets(family: str) -> N
     model = build(family, causal=family in DECODERS)
     batch = tokens()
     model.train()
-    found = teacher_states(model, **_renamed(batch))
+    found, logits = taught(model, **_renamed(batch))
     assert model.training
     assert len(found) == CONFIGS[family].num_hidden_layers
     assert not any(torch.equal(one, other) for n, one in enumerate(found) for other in found[n + 1 :])
     last = model.eval().base_model(**batch).last_hidden_state
     torch.testing.assert_close(found[-1], last)
+    torch.testing.assert_close(logits, model(**batch).logits)
 
 
 def test_a_device_is_held_to_the_unpruned_base_and_pays_for_it() -> None:
@@ -66,11 +68,12 @@ def test_a_device_is_held_to_the_unpruned_base_and_pays_for_it() -> None:
     for recovery in ("plain", "squarehead"):
         job = task(False, recovery=recovery)
         updates[recovery] = train_device(
-            DeviceContext(base, blueprint, job), DeviceWork(part, narrowed(sent, start, 8), scores, own)
+            DeviceContext(base, blueprint, job, teacher=open_teacher(job.training, job.model, None, base, blueprint)),
+            DeviceWork(part, narrowed(sent, start, 8), scores, own),
         )
         model = _built(base, start, updates[recovery].adapter, job)
         batch = {name: data.probe[0][name] for name in ("input_ids", "attention_mask")}
-        pair = (teacher_states(each, **_renamed(batch)) for each in (model, base.model))
+        pair = (taught(each, **_renamed(batch))[0] for each in (model, base.model))
         far[recovery] = float(square_head(*pair, batch["attention_mask"]))
     assert far["squarehead"] < 0.9 * far["plain"]
     plain, held = (updates[recovery].report for recovery in ("plain", "squarehead"))
@@ -85,3 +88,17 @@ def _built(base, start, learnt, job):
 
 def _renamed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"input_ids": batch["input_ids"], "mask": batch["attention_mask"]}
+
+
+@given(seed=st.integers(0, 100), causal=st.booleans())
+def test_the_divergence_is_that_of_the_counted_positions(seed: int, causal: bool) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    shape = (3, 5, 7) if causal else (3, 7)
+    student, teacher = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(0, 7, shape[:-1], generator=draw)
+    labels[0] = -100
+    found = divergence(student, teacher, labels)
+    p, q = (logits[1:, :-1] if causal else logits[1:] for logits in (teacher.softmax(-1), student.softmax(-1)))
+    assert float(found) == pytest.approx(float((p * (p.log() - q.log())).sum(-1).mean()))
+    assert float(divergence(teacher, teacher, labels)) == pytest.approx(0, abs=1e-12)
+    assert float(divergence(student, teacher, torch.full_like(labels, -100))) == 0
