@@ -16,6 +16,7 @@ from slimfed.platform.cli import (
     dashboard,
     export,
     inference,
+    knee,
     listing,
     maintenance,
     publishing,
@@ -90,6 +91,7 @@ app.command()(compose.compose)
 app.command()(inference.predict)
 app.command()(inference.evaluate)
 app.command()(benching.bench)
+app.command()(knee.knee)
 app.command()(catalogue.fleet)
 app.command()(catalogue.methods)
 app.command()(catalogue.families)
