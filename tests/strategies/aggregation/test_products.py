@@ -197,6 +197,15 @@ def test_soups_weigh_their_ingredients_alike():
     np.testing.assert_allclose(after.factors["down"].b, expected, rtol=1e-5, atol=1e-6)
 
 
+@given(count=st.integers(1, 4), examples=st.integers(1, 500))
+def test_a_soup_is_the_mean_of_the_merged_weights(count: int, examples: int) -> None:
+    before = global_adapter()
+    updates = [make_update(device, [1, 0, 1, 1, 0], RANK, 1 + device * examples) for device in range(count)]
+    after = merged(AGGREGATIONS["soups"](before, updates, FRAME))
+    for module, expected in mean_of_owners(before, [update.with_report(examples=1) for update in updates]).items():
+        np.testing.assert_allclose(after[module], expected, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
 def test_a_module_cut_on_both_sides_is_refused():
     blueprint = Blueprint("odd", (Block("ffn", 0, "ffn", 2, 5, (Cut("x", "out", 1), Cut("x", "in", 1))),))
     before = Adapter({"x": Factors(np.ones((1, 2), np.float32), np.ones((2, 1), np.float32))}, {})
