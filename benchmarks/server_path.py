@@ -104,6 +104,12 @@ class NoEvaluator:
         """Nothing is measured."""
         return Evaluation(1.0, 0.5, 1)
 
+    def majority(self, *_: Any) -> None:
+        """Nothing is measured."""
+
+    def held_out(self, *_: Any) -> None:
+        """Nothing is measured."""
+
 
 class Rounds(PrintingRecorder):
     """Keeps phases, and the error of the aggregation."""
@@ -134,7 +140,7 @@ def main() -> None:
         runtime = open_runtime(job.task_spec())
     recorder, grid = Rounds(), AnsweringGrid(runtime)
     strategy = assemble(job, runtime, new_fleet(runtime, job), 1, recorder)
-    strategy.context = replace(strategy.context, evaluator=NoEvaluator())
+    strategy.context = replace(strategy.context, evaluator=NoEvaluator(), examples=None)
     profile = cProfile.Profile()
     if given.profile:
         profile.enable()

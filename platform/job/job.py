@@ -198,6 +198,15 @@ def given_fields(job: Job) -> dict[str, Any]:
     return job.model_dump(mode="json", exclude_unset=True)
 
 
+_PLACES = (
+    ("model", "path"),
+    ("model", "base"),
+    ("data", "path"),
+    ("fleet", "profile"),
+    ("training", "teacher"),
+)
+
+
 def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 
@@ -205,7 +214,7 @@ def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     file of text does (``.csv``), or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
     """
     result = dict(document)
-    for section, field in (("model", "path"), ("model", "base"), ("data", "path"), ("fleet", "profile")):
+    for section, field in _PLACES:
         table = result.get(section)
         text = table.get(field) if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(text, str) and _is_path(text, folder, field):
@@ -221,6 +230,8 @@ def _is_path(text: str, folder: Path, field: str) -> bool:
         return True
     if field == "profile":
         return text.endswith(".toml")
+    if field == "teacher":
+        return False  # "base", or run:ID
     return text.endswith(ENDINGS) or (folder / text).exists()
 
 
