@@ -5,7 +5,7 @@ from typing import Any
 
 from slimfed.platform.comparison.course import Point, cost_to_target, under_budget
 from slimfed.platform.comparison.statistic import Statistic
-from slimfed.platform.job.job import presets
+from slimfed.platform.job import presets
 
 Results = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,16 @@ def calling() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
         return importlib.import_module("calling")
+
+
+def test_every_script_can_be_imported() -> None:
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    # The peer reads its settings when it is imported, as Flower imports it.
+    scripts = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "flower_peft")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *scripts], cwd=FOLDER, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def measured(**changes: Any) -> dict[str, Any]:
