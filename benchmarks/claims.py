@@ -9,6 +9,7 @@ same seeds, data, rounds and steps, and differs in the fields that ``CLAIMS`` na
 """
 
 import argparse
+import fcntl
 import json
 import time
 from collections.abc import Mapping
@@ -28,11 +29,16 @@ _SETS = [
     "bandit.name=fixed", "bandit.local_steps=[]", "bandit.ranks=[8]", "fleet.devices=16", "training.rounds=12",
     "training.local_steps=10", "evaluation.devices=0", "evaluation.every=12", "engine.name=cohort", "engine.workers=1",
 ]  # fmt: skip
+TEACHER = "TEACHER"
+_SEVENTY = ("method.name=slimfed", "engine.name=sequential", "method.target_sparsity=0.7")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """``sides``: the fields that tell the sides apart. The first is claimed to end higher than each other one."""
+    """``sides``: the fields that tell the sides apart. The first is claimed to end higher than each other one.
+
+    TEACHER in a field is the folder of an unpruned run's global model: the same job and seed, without pruning.
+    """
 
     says: str
     sides: Mapping[str, tuple[str, ...]]
@@ -45,6 +51,30 @@ CLAIMS = {
         {"0.33": ("adapter.milestone=0.33",), "0.8": ("adapter.milestone=0.8",)},
         ("method.name=pat", "method.target_sparsity=0.7"),
     ),
+    "threshold": Claim(
+        "SoRA whose threshold keeps its learning rate ends higher than one whose threshold falls with it",
+        {"nothing": ("adapter.threshold_follows=nothing",), "rate": ("adapter.threshold_follows=rate",)},
+        ("method.name=sora", "method.target_sparsity=0.0"),
+    ),
+    "teacher": Claim(
+        "SquareHead with a tuned teacher ends higher than with the base, and than without a teacher (70% pruned)",
+        {
+            "tuned": ("training.recovery=squarehead", f"training.teacher={TEACHER}"),
+            "base": ("training.recovery=squarehead",),
+            "none": ("training.recovery=plain",),
+        },
+        _SEVENTY,
+    ),
+    "predictions": Claim(
+        "Distillation from a tuned teacher's predictions ends higher than without a teacher (70% pruned)",
+        {"tuned": ("training.kl=1.0", f"training.teacher={TEACHER}"), "none": ("training.kl=0.0",)},
+        _SEVENTY,
+    ),
+    "soups": Claim(
+        "Soups of merged weights end higher than means of factors (one shared structure, 50% pruned)",
+        {"soups": ("method.aggregation=soups",), "factors": ("method.aggregation=fedavg",)},
+        ("method.name=slimfed", "messages.precision=fp32", "method.target_sparsity=0.5"),
+    ),
 }
 
 
@@ -55,15 +85,34 @@ def run(cell: Cell) -> Cell:
     claim = CLAIMS[cell["claim"]]
     began = time.monotonic()
     place = [f"model.path={cell['path']}", f"data.path={cell['data']}", f"seed={cell['seed']}"]
-    result = run_job(_JOB, [*place, *_SETS, *claim.common, *claim.sides[cell["side"]], *cell["sets"]])
+    fields = [*place, *_SETS, *claim.common, *claim.sides[cell["side"]], *cell["sets"]]
+    if any(TEACHER in field for field in fields):
+        teacher = str(_teacher(Path(cell["scratch"]), [*place, *_SETS, *cell["sets"]], cell))
+        fields = [field.replace(TEACHER, teacher) for field in fields]
+    result = run_job(_JOB, fields)
     return {
-        **{name: value for name, value in cell.items() if name not in ("path", "data")},
+        **{name: value for name, value in cell.items() if name not in ("path", "data", "scratch")},
         "reached": result["sparsity"],
         **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
         **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
         "wall": time.monotonic() - began,
         "machine": machine(),
     }
+
+
+def _teacher(scratch: Path, fields: list[str], cell: Cell) -> Path:
+    """The folder of the global model of the unpruned run, which is made once for each model, text and seed."""
+    import slimfed  # here: a table is rendered without torch
+    from slimfed.platform.lineage import finished_model
+
+    home = scratch / f"{cell['model']}-{cell['text']}-{cell['seed']}"
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not (home / "store.db").exists():
+            dense = [*fields, "method.name=slimfed", "method.target_sparsity=0.0", "name=teacher"]
+            slimfed.run(_JOB, set=dense, runtime="local", home=home, progress=False)
+        return finished_model(slimfed.load_job(_JOB), "last", home, "training.teacher")[1]
 
 
 def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -78,7 +127,8 @@ def cells(options: argparse.Namespace) -> list[Cell]:
         name, _, path = model.partition("=")
         for side in CLAIMS[claim].sides:
             told = {"claim": claim, "model": name, "text": text, "side": side, "seed": seed, "sets": options.sets}
-            chosen.append({**told, "path": path, "data": f"{options.data}/{text}"})
+            place = {"path": path, "data": f"{options.data}/{text}", "scratch": options.scratch}
+            chosen.append({**told, **place})
     return chosen
 
 
@@ -123,6 +173,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--texts", nargs="+", default=["trec"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--scratch", default="/tmp/slimfed-claims", help="folder for the runs that teach")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
     parser.add_argument("--set", action="append", default=[], dest="sets")
