@@ -51,6 +51,17 @@ CLAIMS = {
         {"0.33": ("adapter.milestone=0.33",), "0.8": ("adapter.milestone=0.8",)},
         ("method.name=pat", "method.target_sparsity=0.7"),
     ),
+    "criterion": Claim(
+        "Units chosen by fisher end higher than by activation, by random, and by random in equal layers (50% pruned)",
+        {
+            "fisher": ("method.importance=fisher",),
+            "activation": ("method.importance=activation",),
+            "random": ("method.importance=random",),
+            "random, layer": ("method.importance=random", "pruning.scope=layer"),
+            "unpruned": ("method.target_sparsity=0.0",),
+        },
+        ("method.name=slimfed", "method.target_sparsity=0.5", "pruning.scope=balanced"),
+    ),
     "threshold": Claim(
         "SoRA whose threshold keeps its learning rate ends higher than one whose threshold falls with it",
         {"nothing": ("adapter.threshold_follows=nothing",), "rate": ("adapter.threshold_follows=rate",)},
