@@ -9,7 +9,7 @@ from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
 from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
-from slimfed.platform.participation import part_of_fleet, took_part
+from slimfed.platform.participation import asks_part, part_of_fleet, took_part
 from slimfed.platform.standing import REFERENCE_WORDS
 from slimfed.platform.under_way import state_of, under_way
 
@@ -141,7 +141,7 @@ def print_summary(
         "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
         **({} if progress is None else {"now": under_way(run, progress).describe()}),
         "rounds": f"{run.rounds_done} of {run.rounds}, {part_of_fleet(run.job, run.devices)}",
-        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices (mean)",
+        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} {_whose(run)}",
         **({"points": stands.beside} if stands.beside else {}),
         **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
         "measures": describe_measures(measures(run.task, run)) or "-",
@@ -181,6 +181,11 @@ def _run_row(run: Any, progress: Any = None) -> dict[str, str]:
         "virtual": seconds(run.virtual_seconds),
         "wall": seconds(run.wall_seconds),
     }
+
+
+def _whose(run: Any) -> str:
+    """Of which devices the mean of the devices' own accuracies is."""
+    return "devices of the last round (mean)" if asks_part(run.job) else "devices (mean)"
 
 
 def _of_sample(run: Any) -> str:

@@ -16,7 +16,16 @@ from slimfed.clients.clientapp import serve
 from slimfed.clients.messages.machine import Machine
 from slimfed.clients.messages.records import encode_host, encode_work
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.spec import (
+    AdapterSpec,
+    DataSpec,
+    MessageSpec,
+    ModelSpec,
+    PrivacySpec,
+    PruningSpec,
+    TaskSpec,
+    TrainingSpec,
+)
 from slimfed.strategies import roster as roster_module
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.attempt import QuorumError
@@ -258,6 +267,25 @@ def test_a_trace_that_has_ended_ends_the_run_with_a_cause() -> None:
     with pytest.raises(NobodyAvailableError, match=r"round 4: no device is available at virtual second 42\.0 or later"):
         run(recorder, context={"availability": Openings(), "admitted": (3,)})
     assert asked(recorder) == [[3]] * 3
+
+
+def test_under_central_privacy_a_round_counts_for_everyone_and_divides_by_those_that_were_asked() -> None:
+    """No amplification by sampling is claimed: epsilon is that of a run that asks all."""
+    task = TASK.model_copy(update={"privacy": PrivacySpec(kind="central", noise_multiplier=1e-6, clipping_norm=1e6)})
+    changes = {"task": task, "bandit": BanditSpec(name="fixed", ranks=(4,)), "target_sparsity": 0.0}
+    part, everyone = Memory(stop_after=2), Memory(stop_after=2)
+    for recorder, wanted in ((part, Participation(2, "round-robin")), (everyone, Participation())):
+        with pytest.raises(StopRequestedError):
+            run(recorder, participation=wanted, **changes)
+    assert [r.epsilon for r in part.rounds] == [r.epsilon for r in everyone.rounds]
+    assert asked(part) != asked(everyone)
+    plain = Memory(stop_after=1)
+    with pytest.raises(StopRequestedError):
+        run(plain, participation=Participation(2, "round-robin"), **changes | {"task": TASK})
+    for name, tensor in plain.checkpoints[0][0].items():
+        if name.startswith(("a/", "b/", "head/")):
+            close = np.abs(part.checkpoints[0][0][name] - tensor).max()
+            assert close < 0.02, "with almost no noise, about the mean of the two that were asked"
 
 
 class Hosts(LocalGrid):

@@ -9,6 +9,7 @@ import tomli_w
 from slimfed.clients.errors import InputError
 from slimfed.platform.fleet.admission import admitted, facts
 from slimfed.platform.fleet.profiles import load_fleet, load_profile
+from slimfed.platform.inputs import read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
 from slimfed.platform.job.job import job_to_dict, job_to_toml, load_job, parse_job
 from slimfed.platform.job.real_devices import load_real_job
@@ -71,6 +72,14 @@ def test_a_trace_lies_beside_its_job_and_words_stay_words(tmp_path: Path) -> Non
     for given, kept in (("mine.csv", str(tmp_path / "mine.csv")), ("daily", "daily")):
         (tmp_path / "job.toml").write_text(tomli_w.dumps({"fleet": {"availability": given}}))
         assert load_job(tmp_path / "job.toml").fleet.availability == kept
+
+
+def test_the_content_of_a_trace_is_part_of_what_a_run_began_with(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("device,from,until\n0,0,5\n")
+    (tmp_path / "job.toml").write_text(tomli_w.dumps({"fleet": {"availability": "mine.csv"}}))
+    found = read_inputs(load_job(tmp_path / "job.toml"))
+    assert list(found.files["fleet.availability"]) == ["mine.csv"]
+    assert "fleet.availability" not in read_inputs(parse_job({})).files
 
 
 def private(**fleet: object) -> str:
