@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -65,8 +66,8 @@ _PARTS = {
 }
 
 
-def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
-    """Compute some rounds of a fleet in this process."""
+def measure(devices: int, rounds: int, home: Path, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Compute some rounds of a fleet in this process; ``more``: further fields of its job."""
     # Here: the parent, which only starts children and draws, needs none of it.
     from slimfed.clients.node.runtime import open_runtime
     from slimfed.platform.fleet.profiles import load_fleet
@@ -98,7 +99,7 @@ def measure(devices: int, rounds: int, home: Path) -> dict[str, Any]:
     _write_texts(home / "data", 2 * devices)
     _write_model(home / "model")
     places = [f"{section}.path={home / section}" for section in ("model", "data")]
-    sets = [*places, f"fleet.devices={devices}", f"training.rounds={_PLANNED}", *_SETS.split()]
+    sets = [*places, f"fleet.devices={devices}", f"training.rounds={_PLANNED}", *_SETS.split(), *more]
     job = load_job(None, sets)
     with Store.open("sqlite", home) as store:
         fleet = load_fleet(job.fleet, job.seed)

@@ -26,11 +26,14 @@ _NOT_TOLD = "not told under local privacy; read the node's log"
 
 @app.query()
 def host(message: Message, context: Context) -> Message:
-    """Reply with the number of the device that this node hosts."""
+    """Reply with the number of the device that this node hosts, and with its memory, processor cores and tags."""
     from slimfed.clients.messages.records import encode_host
+    from slimfed.clients.node.machine import this_machine
 
     own = HostedDevice.of(context.node_config)
-    return Message(encode_host(None if own is None else own.device), reply_to=message)
+    if own is None:
+        return Message(encode_host(None), reply_to=message)
+    return Message(encode_host(own.device, this_machine(own.tags)), reply_to=message)
 
 
 @app.train()

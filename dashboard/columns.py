@@ -44,6 +44,7 @@ _WRITTEN: Mapping[str, Written] = {
     **dict.fromkeys(("seconds", "download", "compute", "upload", "idle"), format.seconds),
     **dict.fromkeys(("loss", "train_loss", "reward"), loss),
     **dict.fromkeys(("examples", "rank", "local_steps", "accepted", "rejected", "round", "device", "devices"), count),
+    **dict.fromkeys(("asked", "available"), count),
     "megabytes": megabytes,
     "joules": format.energy,
     "slower": times,

@@ -9,8 +9,8 @@ FIGURES = {
         "next tokens. Before the last round it may be an estimate on a sample of the test texts."
     ),
     "Devices' accuracy": (
-        "Mean accuracy of the devices' own pruned models on the test split. Before the last round only a "
-        "sample of the devices is measured."
+        "Mean accuracy of the devices' own pruned models on the test split: of the devices that took part in "
+        "the round, all in the last one, a sample before."
     ),
     "Loss": (
         "Mean loss on the test texts in nats: the global model's. The training loss is that of the devices on"
@@ -26,13 +26,16 @@ FIGURES = {
         "Share of the prunable parameters that is removed from the global model, which `slimfed export` writes."
     ),
     "Devices' sparsity": (
-        "The same for the devices' own models, mean over all devices. It can differ from that of the global model."
+        "The same for the devices' own models, mean over all devices of the fleet, also those that did not take "
+        "part. It can differ from that of the global model."
     ),
     "Target sparsity": (
-        "The share of prunable parameters that every device's model has lost at the end, as the job asks."
+        "The share of prunable parameters that every device's model has lost at the end, as the job asks. Where "
+        "a round asks a part of the fleet, devices that were not asked late in the run have lost less."
     ),
     "Virtual time": (
-        "Time of all rounds on the fleet's devices by their profiles. A round lasts as long as its slowest device."
+        "Time of all rounds on the fleet's devices by their profiles. A round lasts as long as the slowest "
+        "device that takes part; waiting until a device is available counts, too."
     ),
     "Wall time": "Real time of all rounds on the computer that runs them.",
     "Received": "Bytes from the devices to the server, in all rounds.",
@@ -51,6 +54,12 @@ PARTS = {
         "combines their updates."
     ),
     "Device": "An owner of text that takes part in the training: simulated, or a real one.",
+    "Took part": (
+        "Devices that a round asked to train, of all devices of the fleet: all of them unless the job asks a part "
+        "(fleet.participation), or not all are available. A device that was asked and sent no usable update took part."
+    ),
+    "Available": "Devices that a round could have asked: they fit the job's filter and are there when it begins.",
+    "Selection": "The rule by which a round chooses devices of those that are available.",
     "Class": "Devices of one kind, such as jetson-tx2, with the same figures of speed, memory and network.",
     "Rank": "Rows of each factor of a device's adapter: more rows learn more, and cost more.",
     "Local steps": "Optimiser steps of a device in a round.",

@@ -60,6 +60,9 @@ def read_inputs(job: Job, text: "TextData | None" = None, blueprint: "Blueprint 
         files["fleet.profile"] = {profile.name: file_digest(profile)}
     if teacher != "base":
         files["training.teacher"] = model_digests(job.model.model_copy(update={"path": teacher, "base": None}))
+    trace = Path(job.fleet.availability)
+    if trace.suffix == ".csv" and trace.is_file():
+        files["fleet.availability"] = {trace.name: file_digest(trace)}
     rows = {}
     if text is not None and (text.division is not None or not files["data.path"]):
         rows = {"train": _digest(text.train), "test": _digest(text.test)}
@@ -109,6 +112,7 @@ def changes_of(folder: RunFolder, job: Job, inputs: Inputs, *, export: bool = Fa
         began, inputs = _trained(began), _trained(inputs)
     named = {"data.path": job.data.path, "model.path": job.model.path, "fleet.profile": job.fleet.profile}
     named["training.teacher"] = job.training.teacher
+    named["fleet.availability"] = job.fleet.availability
     lines = []
     for field, digests in inputs.files.items():
         before = began.files.get(field, digests)

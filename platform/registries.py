@@ -10,6 +10,7 @@ from slimfed.platform.fleet.profiles import PROFILES
 from slimfed.platform.job.presets import PRESETS
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.selection import SELECTORS
 from slimfed.strategies.server import SERVER_OPTIMIZERS
 
 REGISTRIES: tuple[Registry[Any], ...] = (
@@ -18,6 +19,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     BANDITS,
     AGGREGATIONS,
     SERVER_OPTIMIZERS,
+    SELECTORS,
     IMPORTANCE,
     PROFILES,
     FORMATS,

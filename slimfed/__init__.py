@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from slimfed.platform.launch.flwr_cli import LaunchError as LaunchError
     from slimfed.strategies.aggregation.base import Aggregator as Aggregator
     from slimfed.strategies.bandits.base import Bandit as Bandit
+    from slimfed.strategies.selection.base import Selector as Selector
     from slimfed.strategies.server.base import ServerOptimizer as ServerOptimizer
 
     __version__ = version("slimfed")
@@ -57,6 +58,7 @@ _HOMES = {
     "RoundFigures": "platform.api.rounds",
     "RunResult": "platform.api.results",
     "RunStore": "platform.api.store",
+    "Selector": "strategies.selection.base",
     "ServerOptimizer": "strategies.server.base",
     "SlimModel": "clients.export.slim_model",
     "SlimfedError": "clients.errors",
@@ -82,6 +84,7 @@ __all__ = [
     "RoundFigures",
     "RunResult",
     "RunStore",
+    "Selector",
     "ServerOptimizer",
     "SlimModel",
     "SlimfedError",

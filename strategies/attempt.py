@@ -37,7 +37,7 @@ def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: 
     deadlines) would be ruled out again, so then the round is not repeated. Raises :class:`QuorumError` with the first
     cause.
     """
-    number, devices, needed = plan.number, len(fleet.devices), quorum(context, fleet)
+    number, devices, needed = plan.number, len(plan.plans), quorum(context, plan)
     for _ in range(context.settings.retries + 1):
         attempt = send(context, fleet, plan, grid, watch)
         outcome = attempt.outcome
@@ -56,7 +56,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
     settings, recorder, progress = context.settings, context.recorder, context.progress
     progress.enter("waiting")
-    by_node = distribute(context, fleet, plan, grid)
+    by_node = distribute(context, plan, grid)
     central = settings.task.privacy.kind == "central"
     rules = ValidationRules(
         settings.straggler_seconds,
@@ -66,7 +66,7 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
         examples=context.examples,
     )
     space = GlobalVector(fleet.adapter, fleet.blueprint)
-    sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number))
+    sums = GradedAccumulators(accumulators(settings, fleet, space, plan))
     samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None
     validation = ReplyValidation(fleet, plan.plans, context.clock, sums, space, rules, samples)
     # The server has seen these updates, even if the round fails.
@@ -101,21 +101,21 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
     return Attempt(outcome, accumulated, nodes, phases, disclosures)
 
 
-def distribute(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid) -> PlansByNode:
+def distribute(context: RunContext, plan: RoundPlan, grid: Grid) -> PlansByNode:
     """The plans of each node: a real node serves its own device, simulated devices are divided among all nodes."""
     settings, recorder = context.settings, context.recorder
     if context.roster is None:
         nodes = wait_for_nodes(grid, 1, settings.reply_seconds, recorder.stop_requested)
         return in_turn(plan.plans, nodes, settings.task.cohort_size)
-    needed, stop = quorum(context, fleet), recorder.stop_requested
+    needed, stop = quorum(context, plan), recorder.stop_requested
     for event in context.roster.gather(grid, plan.number, needed, settings.reply_seconds, stop):
         recorder.event(event)
     return to_hosts(plan.plans, context.roster.hosts)
 
 
-def quorum(context: RunContext, fleet: Fleet) -> int:
-    """Number of devices whose updates a round needs: ``deadlines.quorum`` of all, and at least one."""
-    return max(1, math.ceil(context.settings.quorum * len(fleet.devices)))
+def quorum(context: RunContext, plan: RoundPlan) -> int:
+    """Number of devices whose updates a round needs: ``deadlines.quorum`` of those that it asks, and at least one."""
+    return max(1, math.ceil(context.settings.quorum * len(plan.plans)))
 
 
 def _first(plans: Sequence[Plan]) -> int:

@@ -1,9 +1,12 @@
 """The fleet's state after a round: structures, ranks, rounding errors, virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+import numpy as np
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.selection import select
+from slimfed.clients.structure import Structure
 from slimfed.clients.update import Report
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.privacy import shares_kept
@@ -13,13 +16,21 @@ from slimfed.strategies.settings import StrategySettings
 
 
 def settle_structures(
-    fleet: Fleet, settings: StrategySettings, plans: Sequence[Plan], reports: Sequence[Report]
+    fleet: Fleet,
+    settings: StrategySettings,
+    plans: Sequence[Plan],
+    reports: Sequence[Report],
+    shared: Structure | None = None,
 ) -> None:
     """Set the structure of every device and of the global model.
 
-    Own structures are those of the accepted ``reports``; the global model has the fleet's mean sparsity by the fleet's
-    scores. A shared structure was decided before the round; under privacy the devices' own ones, too, so that no answer
-    changes them.
+    Own structures are those of the accepted ``reports``; devices that were not asked keep theirs. The global model has
+    the fleet's mean sparsity by the fleet's scores. Where a round asks a part of the fleet, it has the mean of that
+    part, since devices that are seldom asked are pruned late, and never less than before.
+
+    A shared structure was decided before the round: ``shared`` (None: the largest of the plans). It is that of devices
+    that were not asked, too. Under privacy the devices' own structures were decided before, so that no answer changes
+    them.
     """
     pruning = settings.task.pruning
     private = settings.task.privacy.kind != "none"
@@ -29,6 +40,9 @@ def settle_structures(
     if pruning.structure == "shared":
         # A device of small memory trains a part of the shared structure.
         fleet.structure = max((plan.assignment.structure for plan in plans), key=lambda each: int(each.keep.sum()))
+        if shared is not None and len(plans) < len(fleet.devices):
+            fleet.structure = shared
+            _give_to_absent(fleet, shared, {plan.assignment.device for plan in plans})
         return
     if private:
         fleet.know_scores(shares_kept([device.structure for device in fleet.devices]))
@@ -36,7 +50,22 @@ def settle_structures(
         for report in reports:
             fleet.devices[report.device].structure = report.structure
     dense, target = fleet.blueprint.dense(), pruning.target_sparsity
-    fleet.structure = select(dense, fleet.scores, fleet.sparsity, pruning.scope, target)
+    fleet.structure = select(dense, fleet.scores, _global_sparsity(fleet, plans), pruning.scope, target)
+
+
+def _give_to_absent(fleet: Fleet, shared: Structure, asked: Collection[int]) -> None:
+    """Devices that were not ``asked`` have the shared structure, unless theirs is a part of it for want of memory."""
+    for device, state in enumerate(fleet.devices):
+        if device not in asked and shared.within(state.structure):
+            state.structure = shared
+
+
+def _global_sparsity(fleet: Fleet, plans: Sequence[Plan]) -> float:
+    """The sparsity that the global model is cut to after a round of these ``plans``."""
+    if len(plans) == len(fleet.devices):
+        return fleet.sparsity
+    asked = [fleet.devices[plan.assignment.device].structure.sparsity for plan in plans]
+    return max(fleet.structure.sparsity, float(np.mean(asked)))
 
 
 def settle_ranks(fleet: Fleet, plans: Sequence[Plan], reports: Sequence[Report]) -> None:
@@ -55,10 +84,15 @@ def settle_memories(fleet: Fleet, rounding_error: Adapter | None, reports: Seque
             fleet.devices[report.device].memory = Memory(report.structure, report.rank, report.memory)
 
 
-def settle_clock(fleet: Fleet, number: int, outcome: RoundOutcome, straggler_seconds: float | None) -> float:
-    """Set the fleet's round to ``number``, move its virtual clock on, and return the round's virtual seconds."""
+def settle_clock(
+    fleet: Fleet, number: int, outcome: RoundOutcome, straggler_seconds: float | None, waited_seconds: float = 0.0
+) -> float:
+    """Set the fleet's round to ``number``, move its virtual clock on, and return the round's virtual seconds.
+
+    ``waited_seconds``: before the round, in which no device was available; not part of the result.
+    """
     seconds = round_seconds(outcome, straggler_seconds)
-    fleet.virtual_clock += seconds
+    fleet.virtual_clock += waited_seconds + seconds
     fleet.round = number
     return seconds
 

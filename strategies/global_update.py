@@ -17,7 +17,7 @@ from slimfed.strategies.aggregation.error import ErrorEstimate, aggregation_erro
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.privacy import release
-from slimfed.strategies.round_state import RunContext
+from slimfed.strategies.round_state import RoundPlan, RunContext
 from slimfed.strategies.server import moved
 from slimfed.strategies.server.base import Memory
 from slimfed.strategies.server_state import Fleet
@@ -44,20 +44,22 @@ class ServerStep:
 
 
 def accumulators(
-    settings: StrategySettings, fleet: Fleet, space: GlobalVector, number: int
+    settings: StrategySettings, fleet: Fleet, space: GlobalVector, plan: RoundPlan
 ) -> Callable[[], RoundAccumulator]:
-    """A maker of empty accumulators for the updates of round ``number``; ``space``: the adapter that was sent.
+    """A maker of empty accumulators for the updates of the round of ``plan``; ``space``: the adapter that was sent.
 
     They keep whole updates of all devices if the adapter's method or central privacy needs all of them. Else they keep
-    the modules on which the aggregation's error is estimated, of a seeded sample of devices.
+    the modules on which the aggregation's error is estimated, of a seeded sample of the devices that take
+    part.
     """
-    task, devices = settings.task, len(fleet.devices)
+    task, number = settings.task, plan.number
+    devices = np.array([each.assignment.device for each in plan.plans])
     units, frame = fleet.blueprint.units, replace(_frame(settings, number), space=space)
     draw = np.random.default_rng(derive(task.seed, "error", number))
-    order = draw.permutation(devices)
+    order = devices[draw.permutation(len(devices))]
     part: Callable[[Update], Update] = partial(_only, sampled_modules(fleet.adapter, draw))
     if fleet.adapter.undecided or task.privacy.kind == "central":
-        keep, part = set(range(devices)), _whole
+        keep, part = set(devices.tolist()), _whole
     else:
         keep = set(order[:_ERROR_SAMPLE].tolist())
     method = AGGREGATIONS[settings.aggregation]

@@ -1,6 +1,6 @@
 """Structures that fit the devices' memory, so that every device takes part from the first round on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -14,16 +14,16 @@ from slimfed.strategies.settings import StrategySettings
 
 
 def fitted(
-    fleet: Fleet, settings: StrategySettings, structures: Sequence[Structure], forecast: Forecast | None
-) -> list[Structure]:
-    """The devices' structures, cut further for devices whose memory does not hold training in them.
+    fleet: Fleet, settings: StrategySettings, structures: Mapping[int, Structure], forecast: Forecast | None
+) -> dict[int, Structure]:
+    """The devices' ``structures``, by device, cut further where the memory does not hold training in them.
 
     The units with the lowest of the fleet's scores go, or before there are any, of those of the base's weights. A
     device that fits at no sparsity keeps its structure, and runs out of memory.
     """
-    needs = needed(fleet, settings, forecast)
+    needs = needed(fleet, settings, forecast, structures)
     if forecast is None or not any(needs):
-        return list(structures)
+        return dict(structures)
     scores = fleet.scores if fleet.scores.any() else forecast.first_scores()
     pruning, cut = settings.task.pruning, dict[tuple[bytes, float], Structure]()
 
@@ -35,15 +35,17 @@ def fitted(
             cut[key] = select(structure, scores, need, pruning.scope, max(need, settings.target_sparsity))
         return cut[key]
 
-    return [smaller(structure, need) for structure, need in zip(structures, needs, strict=True)]
+    return {device: smaller(each, need) for (device, each), need in zip(structures.items(), needs, strict=True)}
 
 
-def needed(fleet: Fleet, settings: StrategySettings, forecast: Forecast | None) -> list[float]:
-    """The least sparsity of every device; 0 where the dense model fits, and for methods that need equal structures.
+def needed(
+    fleet: Fleet, settings: StrategySettings, forecast: Forecast | None, devices: Collection[int]
+) -> list[float]:
+    """The least sparsity of each of ``devices``; 0 where the dense model fits.
 
-    Without profiles nothing is known of the devices' memory, and for a run that prunes nothing devices stay dense.
+    It is 0 for methods that need equal structures, too. Without profiles nothing is known of the devices' memory, and
+    for a run that prunes nothing devices stay dense.
     """
-    devices = range(len(fleet.devices))
     adapter, aggregation = ADAPTERS[settings.task.adapter.name], AGGREGATIONS[settings.aggregation]
     cuts = settings.target_sparsity > 0 and settings.task.pruning.fit_memory
     if forecast is None or not cuts or aggregation.needs_equal_structures or not adapter.prunes(fleet.adapter):
@@ -54,7 +56,7 @@ def needed(fleet: Fleet, settings: StrategySettings, forecast: Forecast | None) 
 
 def memory_event(fleet: Fleet, settings: StrategySettings, number: int, forecast: Forecast | None) -> Event | None:
     """What is said of small devices before the first round; None if all devices hold the dense model."""
-    needs = np.array(needed(fleet, settings, forecast))
+    needs = np.array(needed(fleet, settings, forecast, range(len(fleet.devices))))
     small = needs[needs > 0]
     if not small.size:
         return None

@@ -1,6 +1,6 @@
 """The plan of a round: the fleet's agent chooses an arm for every device, which gives its assignment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,29 +32,39 @@ class Plan:
     arm: Arm
 
 
-def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: Forecast | None) -> tuple[Plan, ...]:
-    """Ask the fleet's agent once for arms of all devices. Its random state moves on.
+def plan_round(
+    fleet: Fleet,
+    settings: StrategySettings,
+    number: int,
+    forecast: Forecast | None,
+    devices: Sequence[int] | None = None,
+    share: float = 1.0,
+) -> tuple[Plan, ...]:
+    """Ask the fleet's agent once for arms of ``devices`` (ascending; default: all). Its random state moves on.
 
+    ``share``: of the devices, how many a round asks, so that pruning counts with rounds in which a device takes part.
     ``forecast`` tells which structures fit the devices' memory; without it all are taken to fit. Raises ``ValueError``
     if there is none and the agent foresees.
     """
     training, pruning, target = settings.task.training, settings.task.pruning, settings.target_sparsity
     begin, end = learning_rate(training, number)
-    evaluated = _evaluated(fleet, settings, number)
-    shared = shared_structure(fleet, settings, number) if pruning.structure == "shared" else None
-    structures = fitted(fleet, settings, [shared or device.structure for device in fleet.devices], forecast)
+    devices = range(len(fleet.devices)) if devices is None else devices
+    evaluated = _evaluated(devices, settings, number)
+    shared = shared_structure(fleet, settings, number)
+    own = {device: shared or fleet.devices[device].structure for device in devices}
+    structures = fitted(fleet, settings, own, forecast)
     private = settings.task.privacy.kind != "none"
     prunes = shared is None and ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
-    bounds = [
-        (0.0, 0.0)
+    bounds = {
+        device: (0.0, 0.0)
         if not prunes
-        else step_bounds(pruning, s.sparsity, target, number, training.rounds, settings.bandit.pruning_step)
-        for s in structures
-    ]
+        else step_bounds(pruning, s.sparsity, target, number, training.rounds, settings.bandit.pruning_step, share)
+        for device, s in structures.items()
+    }
     arms = fleet.agent.suggest(_offers(fleet, settings, structures, bounds, number, forecast))
     plans = []
-    for device, (state, arm) in enumerate(zip(fleet.devices, arms, strict=True)):
-        structure = structures[device]
+    for device, arm in zip(devices, arms, strict=True):
+        state, structure = fleet.devices[device], structures[device]
         sparsity = max(structure.sparsity, min(target, sparsity_after(structure.sparsity, arm.pruning_step)))
         if private:  # the server cuts before the round, and the device prunes nothing by itself
             structure = drawn_structure(structure, sparsity, settings.task, target, number, device)
@@ -77,14 +87,16 @@ def plan_round(fleet: Fleet, settings: StrategySettings, number: int, forecast: 
     return tuple(plans)
 
 
-def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure:
+def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure | None:
     """The structure that all devices train in round ``number``, chosen by the scores of the rounds before.
 
-    Before the first scores it is the dense structure.
+    Before the first scores it is the dense structure. None if devices have structures of their own.
     """
+    pruning = settings.task.pruning
+    if pruning.structure != "shared":
+        return None
     if not fleet.scores.any():
         return fleet.structure
-    pruning = settings.task.pruning
     sparsity = scheduled_sparsity(pruning, settings.target_sparsity, number, settings.task.training.rounds)
     return select(fleet.structure, fleet.scores, sparsity, pruning.scope, pruning.target_sparsity)
 
@@ -109,12 +121,15 @@ def evaluated_examples(settings: StrategySettings, number: int) -> int:
 def _offers(
     fleet: Fleet,
     settings: StrategySettings,
-    structures: Sequence[Structure],
-    bounds: Sequence[tuple[float, float]],
+    structures: Mapping[int, Structure],
+    bounds: Mapping[int, tuple[float, float]],
     number: int,
     forecast: Forecast | None,
 ) -> list[Offer]:
-    """What every device may be given, with its times by its observed pace, or by its profile if the agent foresees."""
+    """What each device with a structure may be given.
+
+    Its times are by its observed pace, or by its profile if the agent foresees.
+    """
     foresees = BANDITS[settings.bandit.name].foresees
     if foresees and forecast is None:
         raise ValueError("bandit.name: an agent foresees, but nobody can tell it the profiles")
@@ -136,10 +151,10 @@ def _offers(
         Offer(
             device,
             *bounds[device],
-            times=None if state.pace is None else partial(observed, device, state.pace),
+            times=None if pace is None else partial(observed, device, pace),
             foreseen=partial(foreseen, device, forecast) if foresees and forecast is not None else None,
         )
-        for device, state in enumerate(fleet.devices)
+        for device, pace in ((device, fleet.devices[device].pace) for device in structures)
     ]
 
 
@@ -149,11 +164,12 @@ def round_cost(fleet: Fleet, settings: StrategySettings) -> RoundCost:
     return RoundCost(fleet.adapter, fleet.precision, settings.task.training.local_steps, probes)
 
 
-def _evaluated(fleet: Fleet, settings: StrategySettings, number: int) -> set[int]:
-    """Devices whose own models are measured: a seeded sample, all of them in the last round."""
+def _evaluated(devices: Sequence[int], settings: StrategySettings, number: int) -> set[int]:
+    """Of the ``devices`` of a round, those whose own models are measured: a seeded sample, all in the last round."""
     if number == settings.task.training.rounds:
-        return set(range(len(fleet.devices)))
+        return set(devices)
     if not evaluates(settings, number):
         return set()
     draw = np.random.default_rng(derive(settings.task.seed, "evaluate", number))
-    return set(draw.permutation(len(fleet.devices))[: settings.evaluate_devices].tolist())
+    chosen = draw.permutation(len(devices))[: settings.evaluate_devices].tolist()
+    return {devices[place] for place in chosen}

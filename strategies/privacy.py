@@ -123,8 +123,10 @@ def spent(spec: PrivacySpec, times: int) -> float | None:
 
     Central: a disclosure is a global model that leaves the server, one a finished round; it hides whether a device sent
     its update or one that counts for nothing. Local: a disclosure is an update that a device has sent, one a round and
-    one for each repetition, since each has its own noise. There is no amplification by sampling, since all devices take
-    part in all rounds.
+    one for each repetition, since each has its own noise. Where a round asks a part of the
+    fleet, every disclosure counts for every device, and no amplification by sampling is claimed: a fixed number of
+    devices is drawn by the run's seed, which is no secret, and not each device by itself (Poisson sampling), which the
+    known theorems on the sampled Gaussian mechanism ask for. So the true loss is at most this one.
     """
     if spec.kind == "central":
         return epsilon_of(math.sqrt(times) / spec.noise_multiplier, spec.delta)

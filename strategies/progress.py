@@ -68,6 +68,11 @@ class RunProgress:
             self._open, self._began = set(), self._clock()
             self.meter.expect(0)
 
+    def expect(self, devices: int) -> None:
+        """So many devices take part in the round that has begun."""
+        with self._lock:
+            self._devices = devices
+
     def enter(self, phase: Phase) -> None:
         """The server does something else from now on."""
         with self._lock:

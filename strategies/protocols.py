@@ -84,7 +84,9 @@ class RoundRecord:
     adapter took from every device, beside heads and channels. ``epsilon``: privacy spent so far; None without privacy.
     ``aggregation_error`` and its standard error ``aggregation_error_deviation``: see ``aggregation/error.py``.
     ``phases``: seconds by phase, of the "server" and, summed over the nodes, of the "nodes". ``held_out``: the global
-    model on the test split after the last round, if rounds are evaluated on a validation split.
+    model on the test split after the last round, if rounds are evaluated on a validation split. ``devices`` are those
+    that were asked, of ``available`` ones (None: not known). ``waited_seconds``: the part of ``virtual_seconds`` before
+    the round in which no device was available.
     """
 
     round: int
@@ -107,6 +109,8 @@ class RoundRecord:
     aggregation_error_deviation: float | None = None
     phases: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     held_out: Evaluation | None = None
+    available: int | None = None
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,18 @@ class Forecast(Protocol):
 
     def first_scores(self) -> np.ndarray:
         """Importance of the base's units by its weights, float32 [units], for structures before there are scores."""
+        ...
+
+
+class Availability(Protocol):
+    """When simulated devices are available, on the virtual clock."""
+
+    def at(self, seconds: float) -> np.ndarray:
+        """The devices that are available at a virtual second, int64, ascending."""
+        ...
+
+    def next_opening(self, seconds: float, devices: np.ndarray) -> float | None:
+        """The first virtual second after ``seconds`` at which one of ``devices`` becomes available; None: never."""
         ...
 
 

@@ -43,8 +43,15 @@ def _misfits(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
             yield f"paces: device {number} has {pace}, expected finite numbers that are not negative"
         if device.memory is not None and not np.isfinite(device.memory.adapter.vector).all():
             yield f"memory/{number} has NaN or infinite values"
+    if _selection(fleet) != _selection(new):
+        yield f"selection is {_selection(fleet)}, the job's is {_selection(new)}"
     if type(fleet.agent) is not type(new.agent) or fleet.agent.spec.name != new.agent.spec.name:
         yield f"bandits are of {fleet.agent.spec.name!r}, the job names {new.agent.spec.name!r}"
+
+
+def _selection(fleet: Fleet) -> tuple[object, int] | None:
+    """What the devices of a round are chosen by, and its seed; None if all are asked."""
+    return None if fleet.selector is None else (fleet.selector.spec, fleet.selector.seed)
 
 
 def _odd_adapter(fleet: Fleet, new: Fleet) -> Iterator[str]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from slimfed.clients.messages.records import MalformedMessageError, decode_host
+from slimfed.clients.messages.records import MalformedMessageError, decode_facts, decode_host
 from slimfed.strategies.protocols import Event
 from slimfed.strategies.transport import StopRequestedError, went_away
+from slimfed.strategies.where import Facts, Where
 
 # The node starts a process for the question, which takes long on a small or busy machine; asking again would not be
 # faster. For so long a fleet with missing devices waits for a new node's answer, once.
@@ -39,11 +40,14 @@ class _Question:
 class Roster:
     """Which node hosts which of ``devices`` real devices, by the nodes' own answers; kept for the whole run.
 
-    ``now``: seconds of a clock that never goes back.
+    ``now``: seconds of a clock that never goes back. ``where``: which devices may be asked; None: all.
     """
 
-    def __init__(self, devices: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, devices: int, now: Callable[[], float] = time.monotonic, where: Where | None = None) -> None:
         self._devices = devices
+        self._where = where
+        self.refused: set[int] = set()
+        """Devices that may not be asked, by what their nodes tell of themselves."""
         self._now = now
         self._claims: dict[int, int] = {}
         self._open: dict[str, _Question] = {}
@@ -53,8 +57,9 @@ class Roster:
 
     @property
     def hosts(self) -> Mapping[int, int]:
-        """Node id by device, in device order, of the nodes that are connected."""
-        return {device: node for device, node in sorted(self._claims.items()) if node in self._present}
+        """Node id by device, in device order, of the nodes that are connected and whose device may be asked."""
+        claims = sorted(self._claims.items())
+        return {device: node for device, node in claims if node in self._present and device not in self.refused}
 
     def gather(
         self, grid: Grid, number: int, needed: int, deadline_seconds: float, stop_requested: Callable[[], bool]
@@ -69,10 +74,10 @@ class Roster:
         began = self._now()
         while True:
             events += self._look(grid, number)
-            waited, missing = self._now() - began, set(range(self._devices)) - self.hosts.keys()
+            waited, missing = self._now() - began, set(range(self._devices)) - self.hosts.keys() - self.refused
             late = waited >= _LATECOMERS_SECONDS or missing <= self._given_up
             settled = not missing or (late and not self._expecting())
-            if (settled and self._devices - len(missing) >= needed) or waited >= deadline_seconds:
+            if (settled and len(self.hosts) >= needed) or waited >= deadline_seconds:
                 self._given_up = missing
                 return events
             if stop_requested():
@@ -88,17 +93,20 @@ class Roster:
         self._present = set(grid.get_node_ids())
         self._ask(grid, number)
         answers = {} if not self._open else self._answers(grid)
-        events, claims = [], dict[int, list[int]]()
+        events, claims, told = [], dict[int, list[int]](), dict[int, Facts]()
         for node, reply in sorted(answers.items()):
-            device = _named(reply)
+            device, facts = _named(reply)
             if device is None or device >= self._devices:
                 said = "no device" if device is None else f"device {device}, the fleet has {self._devices}"
                 remedy = "start the node with --node-config 'device=NUMBER data=\"FOLDER\"'"
                 events.append(Event(number, "foreign-node", f"node {node} hosts {said}", remedy))
             else:
                 claims.setdefault(device, []).append(node)
+                told[node] = facts
         for device, nodes in claims.items():
             events += self._claim(device, nodes, number)
+            if self._claims.get(device) in told:
+                events += self._admit(device, told[self._claims[device]], number)
         return events + self._silent(number)
 
     def _ask(self, grid: Grid, number: int) -> None:
@@ -144,6 +152,17 @@ class Roster:
                 events.append(Event(number, "silent-node", cause, remedy))
         return events
 
+    def _admit(self, device: int, facts: Facts, number: int) -> list[Event]:
+        """Note whether a device may be asked; the event if not."""
+        if self._where is None or self._where.admits({"device": float(device), **facts}):
+            self.refused.discard(device)
+            return []
+        self.refused.add(device)
+        told = ", ".join(f"{name} = {_shown(value)}" for name, value in facts.items()) or "nothing"
+        cause = f"its node does not fit fleet.where ({self._where.text}); it tells {told}"
+        remedy = "none needed, it is not asked; tags are set by the node's --node-config 'tags=\"...\"'"
+        return [Event(number, "filtered", cause, remedy, device)]
+
     def _claim(self, device: int, nodes: list[int], number: int) -> list[Event]:
         """The first node keeps the device; of two that claim it at once neither gets it, since at most one is right."""
         owner = self._claims.get(device)
@@ -158,9 +177,13 @@ class Roster:
         return [Event(number, "device-claimed", cause, remedy, device)]
 
 
-def _named(reply: Message) -> int | None:
-    """The device in a node's answer; None if it names none."""
+def _named(reply: Message) -> tuple[int | None, Facts]:
+    """The device in a node's answer, None if it names none, and what the node tells of itself."""
     try:
-        return None if reply.has_error() else decode_host(reply.content)
+        return (None, {}) if reply.has_error() else (decode_host(reply.content), decode_facts(reply.content))
     except MalformedMessageError:
-        return None
+        return None, {}
+
+
+def _shown(value: object) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else f"{value:g}"

@@ -10,7 +10,8 @@ from slimfed.strategies.attempt import send_until_quorum
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
 from slimfed.strategies.memory_fit import memory_event
-from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round
+from slimfed.strategies.participants import choose_participants, expected_participants, observe_answers
+from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round, shared_structure
 from slimfed.strategies.protocols import RoundRecord
 from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.round_record import RoundMeasures, round_record
@@ -21,17 +22,21 @@ from slimfed.strategies.server_state import Fleet
 def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> RoundRecord:
     """Run round ``number`` (1-based), update ``fleet`` in place, and record both.
 
-    Raises ``QuorumError``, ``TimeoutError`` (no nodes) or ``StopRequestedError``. Then ``fleet`` is no longer that of
-    the last finished round; its checkpoint is.
+    Raises ``QuorumError``, ``NobodyAvailableError``, ``TimeoutError`` (no nodes) or ``StopRequestedError``. Then
+    ``fleet`` is no longer that of the last finished round; its checkpoint is.
     """
     settings, started, watch = context.settings, time.monotonic(), Stopwatch()
-    context.progress.begin(number, len(fleet.devices))
+    context.progress.begin(number, expected_participants(context, fleet))
 
-    # 1. Plan: the agent chooses an arm for every device; the global adapter is rounded to the precision of messages.
+    # 1. Plan: who takes part; the agent chooses their arms; the global adapter is rounded to the precision of messages.
     with watch.phase("plan"):
-        if number == 1 and (event := memory_event(fleet, settings, number, context.forecast)):
+        participants = choose_participants(context, fleet, number, grid)
+        context.progress.expect(len(participants.devices))
+        small = memory_event(fleet, settings, number, context.forecast) if number == 1 else None
+        for event in (*participants.events, *([small] if small else [])):
             context.recorder.event(event)
-        plan = RoundPlan(number, plan_round(fleet, settings, number, context.forecast), rounded_adapter(fleet))
+        plans = plan_round(fleet, settings, number, context.forecast, participants.devices, participants.share)
+        plan = RoundPlan(number, plans, rounded_adapter(fleet), shared_structure(fleet, settings, number))
 
     # 2. Send the plans, check and sum the updates as they arrive; repeat below the quorum.
     attempt = send_until_quorum(context, fleet, plan, grid, watch)
@@ -39,9 +44,10 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
 
     context.progress.enter("aggregating")
     with watch.phase("aggregate"):
-        # 3. Reward: the agents observe the rewards of their arms.
+        # 3. Reward: the agents observe the rewards of their arms, and the selection the answers.
         with watch.phase("reward"):
             outcome = reward_devices(attempt.outcome, fleet, plan.plans, settings)
+            observe_answers(fleet, number, outcome.devices)
         reports, accumulated = outcome.reports, attempt.accumulated
 
         # 4. Aggregate: the mean over the owners; under central privacy of clipped updates, with noise.
@@ -56,10 +62,10 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         # 6. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
         if settings.task.privacy.kind == "none":
             fleet.learn_scores(*accumulated.scores())
-        settle_structures(fleet, settings, plan.plans, reports)
+        settle_structures(fleet, settings, plan.plans, reports, plan.shared)
         settle_ranks(fleet, plan.plans, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)
-        seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds)
+        seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds, participants.waited_seconds)
         del attempt, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
 
     # 7. Central privacy: the new global adapter is one more disclosure of the devices' text.
@@ -79,7 +85,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
     context.progress.enter("recording")
     phases = {"server": watch.seconds, "nodes": node_phases}
     measures = RoundMeasures(evaluation, held_out, error, disclosures, seconds, started, nodes, phases)
-    record = round_record(settings, fleet, number, outcome, measures)
+    record = round_record(settings, fleet, number, outcome, participants, measures)
     context.recorder.record(record, *fleet.checkpoint())
     return record
 

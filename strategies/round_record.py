@@ -10,6 +10,7 @@ import numpy as np
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.update import Evaluation
 from slimfed.strategies.aggregation.error import ErrorEstimate
+from slimfed.strategies.participants import Participants
 from slimfed.strategies.privacy import spent
 from slimfed.strategies.protocols import DeviceRecord, RoundRecord
 from slimfed.strategies.reply_validation import RoundOutcome
@@ -24,9 +25,9 @@ class RoundMeasures:
 
     ``evaluation``: of the global model; None if it was not due. ``held_out``: see ``RoundRecord``.
     ``aggregation_error``: see ``aggregation/error.py``. ``disclosures``: number of disclosures about every device
-    (``privacy.spent``). ``virtual_seconds``: how long the round lasted by the clock; ``started``: when it began by
-    ``time.monotonic``. ``nodes``: devices given to each node that replied. ``phases``: seconds by phase, of the
-    "server" and summed over the "nodes".
+    (``privacy.spent``). ``virtual_seconds``: how long the round lasted by the clock, without waiting for devices;
+    ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each node that replied. ``phases``:
+    seconds by phase, of the "server" and summed over the "nodes".
     """
 
     evaluation: Evaluation | None
@@ -40,7 +41,12 @@ class RoundMeasures:
 
 
 def round_record(
-    settings: StrategySettings, fleet: Fleet, number: int, outcome: RoundOutcome, measures: RoundMeasures
+    settings: StrategySettings,
+    fleet: Fleet,
+    number: int,
+    outcome: RoundOutcome,
+    participants: Participants,
+    measures: RoundMeasures,
 ) -> RoundRecord:
     """The record of round ``number``, with the ``fleet`` after it."""
     seconds, reports, error = measures.virtual_seconds, outcome.reports, measures.aggregation_error
@@ -58,7 +64,7 @@ def round_record(
         sparsity=sparsity_after(fleet.sparsity, removed),
         global_sparsity=sparsity_after(fleet.structure.sparsity, removed),
         removed=removed,
-        virtual_seconds=seconds,
+        virtual_seconds=participants.waited_seconds + seconds,
         wall_seconds=time.monotonic() - measures.started,
         bytes_down=sum(record.bytes_down for record in records),
         bytes_up=sum(record.bytes_up for record in records),
@@ -70,6 +76,8 @@ def round_record(
         nodes=measures.nodes,
         phases=measures.phases,
         held_out=measures.held_out,
+        available=participants.available,
+        waited_seconds=participants.waited_seconds,
     )
 
 

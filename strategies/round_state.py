@@ -1,13 +1,14 @@
 """Values that all rounds of a run share, and values that the steps of one round pass on. All are read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from slimfed.clients.adapter import Adapter
+from slimfed.clients.structure import Structure
 from slimfed.strategies.accumulation import RoundAccumulator
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.progress import RunProgress
-from slimfed.strategies.protocols import Clock, Evaluator, Forecast, Recorder
+from slimfed.strategies.protocols import Availability, Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.server import ServerOptimizer
@@ -20,7 +21,8 @@ class RunContext:
 
     ``forecast``: None unless the clock is virtual. ``roster``: which real node hosts which device; None if devices are
     simulated, so that any node can serve any device. ``examples``: training texts of every device, if the server has
-    divided the text; None if only the devices know them. ``progress`` is told what is under way.
+    divided the text; None if only the devices know them. ``progress`` is told what is under way. ``admitted``: the
+    simulated devices that may be asked; None: all. ``availability``: when they are available; None: always.
     """
 
     settings: StrategySettings
@@ -32,6 +34,8 @@ class RunContext:
     roster: Roster | None
     examples: Mapping[int, int] | None = None
     progress: RunProgress = field(default_factory=RunProgress)
+    admitted: Collection[int] | None = None
+    availability: Availability | None = None
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,16 @@ class RoundedAdapter:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """A round before anything is sent. ``number`` is 1-based; ``plans`` has one for every device, in device order."""
+    """A round before anything is sent. ``number`` is 1-based.
+
+    ``plans`` has one for every device that takes part, in device order. ``shared``: the structure of all
+    devices; None if they have their own.
+    """
 
     number: int
     plans: tuple[Plan, ...]
     sent: RoundedAdapter
+    shared: Structure | None = None
 
 
 @dataclass(frozen=True)

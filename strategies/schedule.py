@@ -30,20 +30,33 @@ def scheduled_sparsity(pruning: PruningSpec, target: float, round: int, rounds: 
 
 
 def step_bounds(
-    pruning: PruningSpec, sparsity: float, target: float, round: int, rounds: int, step_range: tuple[float, float]
+    pruning: PruningSpec,
+    sparsity: float,
+    target: float,
+    round: int,
+    rounds: int,
+    step_range: tuple[float, float],
+    share: float = 1.0,
 ) -> tuple[float, float]:
     """Smallest and largest fraction of the remaining structure that a device may remove in ``round`` (1-based).
 
-    They are equal unless an agent chooses (``pruning.schedule = "bandit"``).
+    They are equal unless an agent chooses (``pruning.schedule = "bandit"``). ``share``: of the rounds in which a device
+    can expect to take part.
     """
     if pruning.schedule == "bandit":
-        return pruning_bounds(sparsity, target, round, rounds, pruning.until, step_range)
+        return pruning_bounds(sparsity, target, round, rounds, pruning.until, step_range, share)
     step = step_to(sparsity, scheduled_sparsity(pruning, target, round, rounds))
     return step, step
 
 
 def pruning_bounds(
-    sparsity: float, target: float, round: int, rounds: int, until: float, step_range: tuple[float, float]
+    sparsity: float,
+    target: float,
+    round: int,
+    rounds: int,
+    until: float,
+    step_range: tuple[float, float],
+    share: float = 1.0,
 ) -> tuple[float, float]:
     """Smallest and largest fraction of the remaining structure that a device may remove in ``round`` (1-based).
 
@@ -51,12 +64,12 @@ def pruning_bounds(
     rounds)`` by steps of at most ``step_range[1]``. If such steps no longer suffice (a high target, few rounds, missed
     rounds), the device gets the constant step that reaches the target, even if it is above the range. From the last
     round of the window on, this step is the whole remaining sparsity, so no device that keeps taking part ends below
-    the target.
+    the target. Of the rounds that follow, a device takes part in ``share``, rounded down.
     """
     missing = step_to(sparsity, target)
     if missing == 0.0:
         return 0.0, 0.0
-    later = max(0, math.ceil(until * rounds - 1e-9) - round)
+    later = math.floor(share * max(0, math.ceil(until * rounds - 1e-9) - round) + 1e-9)
     smallest, largest = step_range
     keep = 1.0 - missing
     constant = missing if later == 0 else 1.0 - keep ** (1.0 / (later + 1))

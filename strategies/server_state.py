@@ -14,6 +14,8 @@ from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.strategies.bandits import BanditSpec, FleetAgent, IndependentAgents, make_agent, unpack_agent
 from slimfed.strategies.bandits.control import Shuffle
+from slimfed.strategies.selection import Selector, unpack_selector
+from slimfed.strategies.selection.base import pack_selector
 from slimfed.strategies.speed_model import Pace
 
 # Weight of earlier scores when a round's scores are added, since old scores belong to an older adapter.
@@ -54,7 +56,8 @@ class Fleet:
     (0 from a device that has removed the unit), and ``score_weight`` the discounted number of devices in it.
     ``server_memory``: state of the server optimiser. ``precision``: of adapters in messages. ``memory``: rounding error
     of the global adapter when it was last sent; None if nothing was rounded. ``shuffle``: permutes what the agent is
-    told (``bandit.control``); None if it is told the truth.
+    told (``bandit.control``); None if it is told the truth. ``selector``: chooses the devices of each round; None if
+    every round asks all that it can have.
     """
 
     blueprint: Blueprint
@@ -71,6 +74,7 @@ class Fleet:
     precision: Precision = "fp32"
     memory: Adapter | None = None
     shuffle: Shuffle | None = None
+    selector: Selector | None = None
 
     @staticmethod
     def new(
@@ -81,6 +85,7 @@ class Fleet:
         seed: int,
         scores: np.ndarray | None = None,
         start: Structure | None = None,
+        selector: Selector | None = None,
     ) -> "Fleet":
         """A fleet before its first round: every device has the structure ``start``; None: the dense one.
 
@@ -98,6 +103,7 @@ class Fleet:
             known,
             score_weight=0.0 if scores is None else 1.0,
             shuffle=Shuffle(derive(seed, "shuffle")) if bandit.control == "shuffled" else None,
+            selector=selector,
         )
 
     @property
@@ -161,6 +167,9 @@ class Fleet:
             "bandits": agent,
             "shuffle": None if self.shuffle is None else self.shuffle.rng.bit_generator.state,
         }
+        if self.selector is not None:
+            own, state["selection"] = pack_selector(self.selector)
+            tensors |= {f"selection/{name}": tensor for name, tensor in own.items()}
         return tensors, state
 
     @staticmethod
@@ -200,6 +209,7 @@ class Fleet:
             server_memory={n.removeprefix("server/"): t for n, t in tensors.items() if n.startswith("server/")},
             memory=adapter.with_vector(tensors["memory"]) if "memory" in tensors else None,
             shuffle=_shuffle(tensors, state),
+            selector=_selector(tensors, state),
         )
 
 
@@ -217,6 +227,13 @@ def _shuffle(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Shuffle |
     shuffle = Shuffle(0, tensors["shuffle"])
     shuffle.rng.bit_generator.state = state["shuffle"]
     return shuffle
+
+
+def _selector(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Selector | None:
+    if not state.get("selection"):
+        return None
+    own = {name.removeprefix("selection/"): t for name, t in tensors.items() if name.startswith("selection/")}
+    return unpack_selector(own, state["selection"], len(tensors["structures"]))
 
 
 def _known(tensors: dict[str, np.ndarray], state: dict[str, Any]) -> Iterator[tuple[Pace | None, int | None]]:

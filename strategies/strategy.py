@@ -1,6 +1,6 @@
 """FedSlim: the rounds of ``round_loop.py`` as a Flower strategy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NoReturn
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from slimfed.strategies.planning import evaluated_examples
 from slimfed.strategies.progress import RunProgress
-from slimfed.strategies.protocols import Baseline, Clock, Evaluator, Forecast, Recorder
+from slimfed.strategies.protocols import Availability, Baseline, Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.round_loop import run_round
 from slimfed.strategies.round_state import RunContext
@@ -17,6 +17,7 @@ from slimfed.strategies.server import SERVER_OPTIMIZERS
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.transport import wait_for_nodes
+from slimfed.strategies.where import Where
 
 
 class FedSlim(Strategy):
@@ -36,17 +37,33 @@ class FedSlim(Strategy):
         forecast: Forecast | None = None,
         examples: Mapping[int, int] | None = None,
         progress: RunProgress | None = None,
+        *,
+        where: Where | None = None,
+        admitted: Collection[int] | None = None,
+        availability: Availability | None = None,
     ) -> None:
         """``forecast``: times of arms for agents that foresee (``Bandit.foresees``); not needed by other agents.
 
         ``examples``: training texts by device, if the server knows them. ``progress`` is told what is under way.
+        Of real devices those that ``where`` admits are asked (None: all), of simulated ones those of ``admitted`` when
+        they are available (None: always).
         """
         fleet.precision = settings.task.messages.precision
         optimizer = SERVER_OPTIMIZERS[settings.server.optimizer](settings.server)
-        roster = Roster(len(fleet.devices)) if settings.real else None
+        roster = Roster(len(fleet.devices), where=where) if settings.real else None
         self.fleet = fleet
         self.context = RunContext(
-            settings, clock, recorder, evaluator, forecast, optimizer, roster, examples, progress or RunProgress()
+            settings,
+            clock,
+            recorder,
+            evaluator,
+            forecast,
+            optimizer,
+            roster,
+            examples,
+            progress or RunProgress(),
+            admitted,
+            availability,
         )
 
     def start(  # type: ignore[override]  # the fleet holds the arrays, the settings the rest
@@ -54,8 +71,9 @@ class FedSlim(Strategy):
     ) -> Result:
         """Run all rounds from ``first_round`` (default: the one after the fleet's last) to the last of the job.
 
-        The result holds loss and accuracy of the global model, by round. Raises ``QuorumError``, ``TimeoutError`` (no
-        nodes) or ``StopRequestedError``; the records are then those of the last finished round.
+        The result holds loss and accuracy of the global model, by round. Raises ``QuorumError``,
+        ``NobodyAvailableError``, ``TimeoutError`` (no nodes) or ``StopRequestedError``; the records are then those of
+        the last finished round.
         """
         settings, recorder = self.context.settings, self.context.recorder
         self.context.progress.enter("waiting")

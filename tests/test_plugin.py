@@ -25,6 +25,7 @@ seed = 3
 max_length = 16
 [fleet]
 devices = 4
+participation = 3
 [method]
 name = "lab"
 target_sparsity = 0.4
@@ -94,6 +95,7 @@ def test_all_methods_are_listed_with_where_they_come_from(place: Place) -> None:
         "orthogonal-lora",
         "log-examples",
         "greedy-rank",
+        "neighbours",
         "l1-magnitude",
         "half-step",
         "lab-bench",

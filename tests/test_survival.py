@@ -55,7 +55,7 @@ def assert_same_end(house: House, run: str, other: str) -> None:
     assert state == other_state
     assert tensors.keys() == others.keys()
     for name, tensor in tensors.items():
-        assert np.array_equal(tensor, others[name]), name
+        np.testing.assert_array_equal(tensor, others[name], err_msg=name)
     facts = ("round", "train_loss", "sparsity", "virtual_seconds", "virtual_clock", "bytes_up", "accepted")
     ours, theirs = ([{fact: getattr(row, fact) for fact in facts} for row in house.rounds(r)] for r in (run, other))
     assert ours == theirs
@@ -124,6 +124,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         missing("only root may mount a small disk")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True, timeout=30)
+
+
+def test_a_run_of_a_part_of_its_fleet_is_resumed_to_the_same_devices_and_bits(tmp_path: Path) -> None:
+    """Two of four devices by their losses, one of which comes late: what the selection knows is in the checkpoint."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("device,from,until\n0,1000,inf\n1,1000,inf\n2,1000,inf\n3,1000.5,inf\n", encoding="utf-8")
+    part = ("fleet.participation=2", "fleet.selection=power-of-choice", f"fleet.availability={trace}")
+    house = House(tmp_path, tiny_job(*part))
+    whole, killed = house.new_run(), house.new_run()
+    assert house.compute(whole) == 0
+    assert house.compute(killed, die_in_a_transaction) == -signal.SIGKILL
+    assert len(house.rounds(killed)) == 1
+    assert house.compute(killed) == 0
+    assert_same_end(house, killed, whole)
+    asked = [[[row.device for row in house.devices(run, n)] for n in (1, 2, 3)] for run in (whole, killed)]
+    assert asked[0] == asked[1]
+    assert [len(devices) for devices in asked[0]] == [2, 2, 2]
+    assert 3 not in asked[0][0]
+    for row in house.rounds(whole):
+        assert (row.asked, row.waited_seconds) == (2, 1000.0 if row.round == 1 else 0.0)
+    assert house.rounds(whole)[0].available == 3
 
 
 def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(small_disk: Path, job: Job, undisturbed: str, house: House):

@@ -11,7 +11,7 @@ and ``failures`` {D: cause} for those that did not. With ``messages.precision`` 
 that precision (``quantization.py``), with ``exponents`` beside them for int8; ``memory-D``, float32, is sent both ways
 for a simulated device, whose memory the server keeps. ``node`` {seconds}: the node's working time.
 
-Query: ``host`` {device} of a real node; empty from a node that serves any device.
+Query: ``host`` {device, memory_gib, cores, tags} of a real node; empty from a node that serves any device.
 """
 
 import math
@@ -26,8 +26,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.adapter_codec import decode_adapter, encode_adapter, encode_entries
+from slimfed.clients.messages.machine import Machine
 from slimfed.clients.messages.numbers import REPORT
 from slimfed.clients.messages.quantization import adapter_bytes
+from slimfed.clients.messages.tags import MOST_TAGS, is_tag
 from slimfed.clients.plain_text import clean
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import Precision, TaskSpec
@@ -243,9 +245,12 @@ def _lasted(seconds: object, elapsed: float) -> TypeGuard[float]:
     return isinstance(seconds, float) and 0 <= seconds <= 1.01 * elapsed + 1.0
 
 
-def encode_host(device: int | None) -> RecordDict:
-    """A node's reply with the device that it hosts."""
-    return RecordDict({"host": ConfigRecord({} if device is None else {"device": device})})
+def encode_host(device: int | None, machine: Machine | None = None) -> RecordDict:
+    """A node's reply with the device that it hosts, and what it tells of its machine."""
+    told: dict[str, Any] = {} if device is None else {"device": device}
+    if machine is not None:
+        told |= {"memory_gib": machine.memory_gib, "cores": machine.cores, "tags": list(machine.tags)}
+    return RecordDict({"host": ConfigRecord(told)})
 
 
 def decode_host(content: RecordDict) -> int | None:
@@ -255,6 +260,21 @@ def decode_host(content: RecordDict) -> int | None:
     if not isinstance(record, ConfigRecord) or (device is not None and (type(device) is not int or device < 0)):
         raise MalformedMessageError("a node's answer to who it hosts cannot be read")
     return device
+
+
+def decode_facts(content: RecordDict) -> dict[str, float | tuple[str, ...]]:
+    """What a node tells of its machine (:class:`Machine`), by name; nothing of an older version.
+
+    Raises :class:`MalformedMessageError`.
+    """
+    record: Any = content.get("host")
+    numbers = {name: record[name] for name in ("memory_gib", "cores") if name in record}
+    tags = record.get("tags", [])
+    sound = all(type(value) in (int, float) and math.isfinite(value) and value >= 0 for value in numbers.values())
+    if not sound or not isinstance(tags, list) or len(tags) > MOST_TAGS or not all(map(is_tag, tags)):
+        raise MalformedMessageError("what a node tells of its machine cannot be read")
+    facts: dict[str, float | tuple[str, ...]] = {name: float(value) for name, value in numbers.items()}
+    return facts | ({"tags": tuple(tags)} if "tags" in record else {})
 
 
 def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, precision: Precision) -> Update | Failure:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.messages.tags import LONGEST_TAG, MOST_TAGS, is_tag
 
 
 @dataclass(frozen=True)
 class HostedDevice:
-    """``device`` is its number in the fleet, ``data`` the folder of its text; ``model`` a folder in place of the job's.
+    """``device`` is its number in the fleet, ``data`` the folder of its text; ``model`` a folder in place of the job's,
+    ``tags`` words that ``fleet.where`` of a job can ask for.
 
     It comes from the node's configuration: ``--node-config 'device=3 data="/srv/slimfed/data"'``.
     """
@@ -17,6 +19,7 @@ class HostedDevice:
     device: int
     data: Path
     model: str | None = None
+    tags: tuple[str, ...] = ()
 
     @staticmethod
     def of(config: Mapping[str, object]) -> "HostedDevice | None":
@@ -35,4 +38,15 @@ class HostedDevice:
             raise InputError(f"node-config data = {data!r}: must be the folder with the device's train file")
         if model is not None and not isinstance(model, str):
             raise InputError(f"node-config model = {model!r}: must be a folder written by save_pretrained")
-        return HostedDevice(device, Path(data).expanduser(), model)
+        return HostedDevice(device, Path(data).expanduser(), model, _tags(config.get("tags", "")))
+
+
+def _tags(given: object) -> tuple[str, ...]:
+    """Tags of a node's configuration, which are written with commas between them."""
+    tags = tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else None
+    if tags is None or len(tags) > MOST_TAGS or not all(map(is_tag, tags)):
+        raise InputError(
+            f"node-config tags = {given!r}: must be at most {MOST_TAGS} words of at most {LONGEST_TAG} letters, digits "
+            "and - _ . with commas between them"
+        )
+    return tuple(dict.fromkeys(tags))

@@ -50,6 +50,8 @@ ROUND_COLUMNS = (
     "global_sparsity",
     "megabytes",
     "virtual_seconds",
+    "asked",
+    "available",
     "accepted",
     "rejected",
 )

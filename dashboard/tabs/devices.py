@@ -7,6 +7,7 @@ import streamlit as st
 from slimfed.dashboard import columns, format, widgets
 from slimfed.dashboard.figures import curves, frames
 from slimfed.dashboard.source import Source
+from slimfed.platform.participation import asks_part
 
 SHOWN = 1000
 
@@ -45,7 +46,8 @@ def show(source: Source, run: Any) -> None:
         names = frames.classes(frame)
         chosen = st.pills("Class", names, selection_mode="multi", key="classes", label_visibility="collapsed")
         frame = (frame[frame["class"].isin(chosen)] if chosen else frame).reset_index(drop=True)
-        bounded = f" The slowest {SHOWN:,} are shown." if run.devices > SHOWN else ""
+        bounded = f" Of {run.devices:,} devices, those that took part in it." if asks_part(run.job) else ""
+        bounded += f" The slowest {SHOWN:,} are shown." if run.devices > SHOWN else ""
         clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
         st.caption(
             f"The newest round, slowest first; tick a device to see all its rounds. Completion time is download + "

@@ -26,6 +26,8 @@ _COLUMNS = {
     "virtual_seconds": columns.number("Virtual time"),
     "wall_seconds": columns.number("Wall time"),
     "megabytes": columns.number("Traffic", "Traffic so far"),
+    "asked": columns.number("Took part"),
+    "available": columns.number("Available"),
     "accepted": st.column_config.NumberColumn("Updates used"),
     "rejected": columns.number("Rejected"),
 }
@@ -99,5 +101,7 @@ def show(source: Source, run: Any) -> None:
                 "device's class, and the number above it the device.",
             )
         with st.expander("The rounds as a table"):
-            chosen = {name: shape for name, shape in _COLUMNS.items() if name != "examples" or estimates}
+            partial = bool((frame["asked"] < run.devices).any())
+            left_out = {"examples": not estimates, "asked": not partial, "available": not partial}
+            chosen = {name: shape for name, shape in _COLUMNS.items() if not left_out.get(name)}
             widgets.table(frame.iloc[::-1], f"rounds of {run.id}", chosen, "Table of rounds, newest first", whole=frame)

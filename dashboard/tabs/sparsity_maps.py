@@ -33,6 +33,8 @@ def show(source: Source, run: Any) -> None:
                 if len(sparsity) < run.devices
                 else ""
             )
+        if sparsity.isna().any(axis=None):
+            note += " Gaps are rounds in which nobody of the row took part."
         left, right = st.columns(2, gap="large")
         with left:
             widgets.chart(
@@ -48,6 +50,7 @@ def show(source: Source, run: Any) -> None:
             )
         flat = sparsity.stack().rename("sparsity").reset_index()
         flat["rank"] = rank.stack().to_numpy() if rank.shape == sparsity.shape else None
+        flat = flat.dropna(subset="sparsity")
         with st.expander("The maps as a table"):
             columns = {
                 "class": st.column_config.TextColumn("Class"),

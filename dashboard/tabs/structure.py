@@ -42,4 +42,4 @@ def _sentence(kind: str, rows: pd.DataFrame) -> str:
     if kind == "ffn":
         each = round(units / most)
         thing = f"channels of the feed-forward blocks ({each} to a column)" if each > 1 else "channels"
-    return f"Which {thing} the devices still have after the newest round: yellow is kept by all, blue by no device."
+    return f"Which {thing} the devices of the newest round still have after it: yellow is kept by all, blue by none."

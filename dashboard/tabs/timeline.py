@@ -46,7 +46,7 @@ def show(source: Source, run: Any) -> None:
         if timed.empty:
             widgets.nothing("No device of these rounds has a completion time. The Events tab says why.")
             return
-        some = f" Of {run.devices:,} devices, the {most} slowest of each round." if run.devices > most else ""
+        some = f" Of the devices that took part, the {most} slowest of each round." if run.devices > most else ""
         clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
         widgets.chart(
             None,

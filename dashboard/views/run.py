@@ -22,6 +22,7 @@ from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
 from slimfed.platform.glossary import STATES, meaning
+from slimfed.platform.participation import part_of_fleet, took_part
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 from slimfed.platform.summary import perplexity
@@ -75,7 +76,7 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
                 alive = REFRESH_SECONDS * 2 if run.status in format.UNFINISHED else None
                 st.fragment(_progress, run_every=alive)(source, run.id)
             with st.container(key="facts", width="content"):
-                _facts(run, source)
+                _facts(run, rounds, source)
         with st.container(key="notice"):
             _notice(run)
         with st.container(key="figures", horizontal=True, gap="medium", vertical_alignment="center"):
@@ -123,16 +124,25 @@ def _title(run: Run, state: str) -> None:
             st.badge(format.plain(tag), color="gray", icon=":material/label:")
 
 
-def _facts(run: Run, source: Source) -> None:
+def _facts(run: Run, rounds: pd.DataFrame, source: Source) -> None:
     facts = (
         run.method,
-        format.plural(run.devices, "device"),
+        part_of_fleet(run.job, run.devices),
+        *_took_part(run, rounds),
         f"target sparsity {format.percent(run.target_sparsity, 0)}",
         f"seed {run.seed}",
         f"started {format.clock(run.started_at or run.created_at, source.zone)}",
     )
     note = f" · *{format.plain(run.notes)}*" if run.notes else ""
     st.caption(f"{format.plain(' · '.join(facts))} · `{format.code(run.id)}`{note}")
+
+
+def _took_part(run: Run, rounds: pd.DataFrame) -> tuple[str, ...]:
+    """How many devices took part in the newest round, if not all."""
+    asked = rounds["asked"].dropna()
+    if asked.empty or asked.iloc[-1] >= run.devices:
+        return ()
+    return (f"{took_part(int(asked.iloc[-1]), run.devices)} took part in round {run.rounds_done}",)
 
 
 def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:

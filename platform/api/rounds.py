@@ -16,7 +16,8 @@ class RoundFigures:
     models; both None in a round without evaluation. ``accuracy`` stands on ``examples`` of the ``test_examples`` in the
     test split: a sample if they differ (``evaluation.examples`` of the job). ``train_loss``: mean over the devices,
     nats. ``sparsity``: mean share of the prunable parameters that devices have removed. Times in seconds, sizes in
-    bytes.
+    bytes. ``asked``: devices that took part, of ``available`` ones (None: not known). ``waited_seconds``: the part of
+    ``virtual_seconds`` in which no device was available.
     """
 
     round: int
@@ -32,6 +33,9 @@ class RoundFigures:
     rejected: int
     examples: int | None = None
     test_examples: int | None = None
+    asked: int | None = None
+    available: int | None = None
+    waited_seconds: float = 0.0
 
 
 OnRound = Callable[[RoundFigures], object]
@@ -82,5 +86,8 @@ def _figures(row: Any, evaluation: Any) -> RoundFigures:
         bytes_down=row.bytes_down,
         accepted=row.accepted,
         rejected=row.rejected,
+        asked=row.asked,
+        available=row.available,
+        waited_seconds=row.waited_seconds or 0.0,
         **counts(evaluation),
     )

@@ -11,6 +11,7 @@ from slimfed.platform.console import notes
 from slimfed.platform.format import percent, plural, seconds, size
 
 if TYPE_CHECKING:
+    from slimfed.platform.job.job import Job
     from slimfed.platform.launch.estimate import ClassEstimate, Estimate
     from slimfed.platform.launch.preflight import Inspected
 
@@ -71,17 +72,26 @@ def _facts(inspected: "Inspected", costs: "Estimate | None") -> dict[str, str]:
     if text.labels is not None:
         shown = ", ".join(text.labels[:_LABELS_SHOWN]) + (", ..." if len(text.labels) > _LABELS_SHOWN else "")
         facts["labels"] = f"{len(text.labels)}: {shown}"
-    devices, sparsity = plural(job.fleet.devices, "device"), percent(job.method.target_sparsity)
-    facts["rounds"] = f"{job.training.rounds} of {job.training.local_steps} steps on {devices}"
+    sparsity = percent(job.method.target_sparsity)
+    facts["rounds"] = f"{job.training.rounds} of {job.training.local_steps} steps on {_devices(job)}"
     if costs is None:
         return facts | {"devices": "real ones, whose speed and memory are not known here"}
     before, after = costs.parameters
+    if costs.participants < job.fleet.participants:
+        facts["takes part"] = f"about {costs.participants:,.3g} of {job.fleet.devices:,} devices a round"
     return facts | {
         "model": f"{_millions(before)} M parameters, {_millions(after)} M at {sparsity} sparsity",
         "virtual time": f"about {seconds(costs.virtual_seconds)} on the devices",
         "traffic": f"about {size(costs.bytes)} in all",
         "wall time": _wall(inspected, costs),
     }
+
+
+def _devices(job: "Job") -> str:
+    from slimfed.platform.job.job import job_to_dict
+    from slimfed.platform.participation import part_of_fleet
+
+    return part_of_fleet(job_to_dict(job), job.fleet.devices)
 
 
 def _wall(inspected: "Inspected", costs: "Estimate") -> str:

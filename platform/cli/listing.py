@@ -9,6 +9,7 @@ from slimfed.platform.cli.options import Json, RunId
 from slimfed.platform.cli.output import describe_measures, print_json, print_table, results
 from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
+from slimfed.platform.participation import asks_part, part_of_fleet, took_part
 from slimfed.platform.standing import REFERENCE_WORDS
 from slimfed.platform.under_way import state_of, under_way
 
@@ -34,6 +35,7 @@ _ROUND_COLUMNS = {
     "devices": "devices' sparsity>",
     "virtual": "virtual time>",
     "wall": "wall time>",
+    "asked": "took part>",
     "accepted": "accepted>",
     "rejected": "rejected>",
     "slowest": "slowest device>",
@@ -105,9 +107,13 @@ def show(run: RunId, as_json: Json = False) -> None:
         return
     print_summary(found, summary, references, rounds[-1].global_sparsity if rounds else None, progress)
     sampled_rounds = any(_note(row) for row in evaluations.values())
-    columns = {key: title for key, title in _ROUND_COLUMNS.items() if key != "texts" or sampled_rounds}
+    partial = any(row.asked is not None and row.asked < found.devices for row in rounds)
+    left_out = {"texts": not sampled_rounds, "asked": not partial}
+    columns = {key: title for key, title in _ROUND_COLUMNS.items() if not left_out.get(key)}
     first = [_base_row(evaluations[0])] if 0 in evaluations else []
-    print_table("Rounds", columns, [*first, *(_round_row(row, evaluations.get(row.round)) for row in rounds)])
+    print_table(
+        "Rounds", columns, [*first, *(_round_row(row, evaluations.get(row.round), found.devices) for row in rounds)]
+    )
     if events:
         columns = {"round": "round>", "device": "device>", "kind": "event", "cause": "cause", "remedy": "what to do"}
         print_table("Latest events", columns, [_event_row(row) for row in events])
@@ -134,8 +140,8 @@ def print_summary(
         "run": f"{run.id} ({run.name}, {run.method})",
         "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
         **({} if progress is None else {"now": under_way(run, progress).describe()}),
-        "rounds": f"{run.rounds_done} of {run.rounds}, {run.devices} devices",
-        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} devices (mean)",
+        "rounds": f"{run.rounds_done} of {run.rounds}, {part_of_fleet(run.job, run.devices)}",
+        "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} {_whose(run)}",
         **({"points": stands.beside} if stands.beside else {}),
         **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
         "measures": describe_measures(measures(run.task, run)) or "-",
@@ -177,6 +183,11 @@ def _run_row(run: Any, progress: Any = None) -> dict[str, str]:
     }
 
 
+def _whose(run: Any) -> str:
+    """Of which devices the mean of the devices' own accuracies is."""
+    return "devices of the last round (mean)" if asks_part(run.job) else "devices (mean)"
+
+
 def _of_sample(run: Any) -> str:
     """The accuracy, and on which texts if not on all test texts: ``81.2% (on 500 of 1,821 test texts)``."""
     note = _note(run)
@@ -190,7 +201,7 @@ def _note(row: Any) -> str:
     return sampled(getattr(row, "examples", None), getattr(row, "test_examples", None))
 
 
-def _round_row(row: Any, evaluation: Any) -> dict[str, str]:
+def _round_row(row: Any, evaluation: Any, devices: int) -> dict[str, str]:
     return {
         "round": str(row.round),
         "accuracy": percent(getattr(evaluation, "accuracy", None)),
@@ -201,6 +212,7 @@ def _round_row(row: Any, evaluation: Any) -> dict[str, str]:
         "devices": percent(row.sparsity),
         "virtual": seconds(row.virtual_seconds),
         "wall": seconds(row.wall_seconds),
+        "asked": took_part(row.asked, devices),
         "accepted": str(row.accepted),
         "rejected": str(row.rejected),
         "slowest": "-" if row.slowest_device is None else str(row.slowest_device),

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from slimfed.clients.messages.tags import LONGEST_TAG, MOST_TAGS, is_tag
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import Section
 from slimfed.platform.job.field_errors import validate
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 _BUILT_IN = Path(__file__).parent / "builtin"
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _tag(value: str) -> str:
+    if not is_tag(value):
+        raise ValueError(f"must be a word of at most {LONGEST_TAG} letters, digits and - _ .")
+    return value
+
+
+Tag = Annotated[str, AfterValidator(_tag)]
 
 
 class PowerMode(Section):
@@ -38,7 +48,8 @@ class DeviceClass(Section):
     ``efficiency``: share of the peak that training reaches. ``memory_gib``: memory for training. The jitters are the
     sigma of a lognormal factor with median 1 drawn every round; ``link_spread`` is that of a factor drawn once for each
     device. A power mode is kept for ``mode_rounds`` rounds. The watts are those of the whole device while it waits,
-    computes at full power, and uses its link; without them its energy is unknown.
+    computes at full power, and uses its link; without them its energy is unknown. ``tags``: words that
+    ``fleet.where`` of a job can ask for.
     """
 
     name: str = Field(min_length=1, max_length=60)
@@ -60,6 +71,7 @@ class DeviceClass(Section):
     transmit_watts: Positive | None = None
     mode_rounds: int = Field(1, ge=1)
     modes: tuple[PowerMode, ...] = (PowerMode(name="full", speed=1.0, probability=1.0),)
+    tags: tuple[Tag, ...] = Field((), max_length=MOST_TAGS)
     sources: dict[str, str] = Field({})
 
     @field_validator("modes")
@@ -131,6 +143,7 @@ class DeviceProfile:
     mode_rounds: int
     modes: tuple[PowerMode, ...]
     power: Power | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,7 @@ def _device(number: int, kind: DeviceClass, seed: int, *, varied: bool) -> Devic
         mode_rounds=kind.mode_rounds,
         modes=kind.modes if varied else (PowerMode(name="full", speed=1.0, probability=1.0),),
         power=_power(kind),
+        tags=kind.tags,
     )
 
 

@@ -13,7 +13,9 @@ from slimfed.clients.spec import AdapterOptions
 from slimfed.platform.job.sections import JobSections, MethodSpec
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
+from slimfed.strategies.selection import SELECTORS
 from slimfed.strategies.server import SERVER_OPTIMIZERS
+from slimfed.strategies.where import REAL, SIMULATED, parse_where
 
 Rule = Callable[[JobSections], str | None]
 
@@ -204,6 +206,37 @@ def real_devices_are_not_disturbed(job: JobSections) -> str | None:
     return f'{asked}: real devices are not disturbed; set fleet.clock = "virtual" or leave it out'
 
 
+def availability_is_simulated(job: JobSections) -> str | None:
+    """Real devices are available when their nodes are connected, and by no trace."""
+    if job.fleet.clock != "measured" or job.fleet.availability == "always":
+        return None
+    return (
+        f"fleet.availability = {job.fleet.availability!r}: real devices are available when their nodes are connected; "
+        'leave it "always"'
+    )
+
+
+def participants_exist(job: JobSections) -> str | None:
+    """A round cannot ask more devices than there are."""
+    amount = job.fleet.participation
+    if not isinstance(amount, int) or amount <= job.fleet.devices:
+        return None
+    return f"fleet.participation = {amount}: the fleet has {job.fleet.devices} devices (fleet.devices)"
+
+
+def where_is_told(job: JobSections) -> str | None:
+    """A filter may only ask what profiles, or real nodes, tell of a device."""
+    if not job.fleet.where:
+        return None
+    real = job.fleet.clock == "measured"
+    known = REAL if real else SIMULATED
+    strange = sorted(parse_where(job.fleet.where).fields - set(known))
+    if not strange:
+        return None
+    who = "real nodes do" if real else "a profile does"
+    return f"fleet.where: {who} not tell {strange[0]!r} of a device; known are {', '.join(known)}"
+
+
 def disturbance_begins_in_the_run(job: JobSections) -> str | None:
     """A drop of bandwidth must begin within the run."""
     first, rounds = job.disturbance.bandwidth_from, job.training.rounds
@@ -237,10 +270,13 @@ RULES: tuple[Rule, ...] = (
     rounding_moves_no_decisions,
     rounding_adds_up,
     rounding_is_not_clipped,
+    participants_exist,
+    where_is_told,
 )
 
 RUN_RULES: tuple[Rule, ...] = (
     real_devices_are_not_disturbed,
+    availability_is_simulated,
     disturbance_begins_in_the_run,
     scores_come_before_events,
 )
@@ -257,12 +293,13 @@ def privacy_problems(job: JobSections) -> list[str]:
         ]
     if privacy.kind == "none":
         return []
-    prunes, spare = method.target_sparsity > 0, job.fleet.devices / 10
+    prunes, spare = method.target_sparsity > 0, job.fleet.participants / 10
     by_text = "since rewards and scores tell of a device's text"
     adapters = _either(ADAPTERS, lambda each: each.plain_factors, '"')
     means = _either(AGGREGATIONS, lambda each: each.bounded_sensitivity, '"')
     blind = _either(IMPORTANCE, lambda each: each.independent_of_text, '"')
     agents = _either(BANDITS, _hides_rewards, '"')
+    selections = _either(SELECTORS, lambda each: each.independent_of_text, '"')
     hindrances = {
         f"method.adapter: must be {adapters}": not ADAPTERS[method.adapter].plain_factors,
         f"method.aggregation: must be {means}, whose mean has a known sensitivity": (
@@ -275,10 +312,13 @@ def privacy_problems(job: JobSections) -> list[str]:
         'bandit.pacing: must be "off", since the times by which it moves ranks tell how long a device\'s text is': (
             _hides_rewards(bandit) and _pacing(job) != "off"
         ),
+        f"fleet.selection: must be {selections}, since losses and times tell of a device's text": (
+            not job.fleet.wanted.everyone and not SELECTORS[job.fleet.selection].independent_of_text
+        ),
         "adapter.keep_ranks: must be 1, since what ranks a device gives up tells of its text": (
             job.adapter.keep_ranks < 1
         ),
-        "privacy.noise_multiplier: must be less than a tenth of fleet.devices with adaptive clipping": (
+        "privacy.noise_multiplier: must be less than a tenth of the devices of a round with adaptive clipping": (
             privacy.kind == "central" and privacy.clipping == "adaptive" and privacy.noise_multiplier >= spare
         ),
     }

@@ -116,6 +116,8 @@ class Job(JobSections):
             retries=self.deadlines.retries,
             real=real,
             server=self.server,
+            participation=self.fleet.wanted,
+            filtered=bool(self.fleet.where),
         )
 
 
@@ -203,15 +205,18 @@ _PLACES = (
     ("model", "base"),
     ("data", "path"),
     ("fleet", "profile"),
+    ("fleet", "availability"),
     ("training", "teacher"),
 )
+_ENDING = {"profile": ".toml", "availability": ".csv"}
 
 
 def located(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """``document`` with its relative paths made absolute.
 
     A model or data path may also be a hub id. It is a path if it looks like one (``./x``, ``../x``, ``~/x``), ends as a
-    file of text does (``.csv``), or if there is such a file or folder. A profile is a path if it ends in ``.toml``.
+    file of text does (``.csv``), or if there is such a file or folder. A profile is a path if it ends in ``.toml``,
+    a trace of availability if it ends in ``.csv``.
     """
     result = dict(document)
     for section, field in _PLACES:
@@ -228,10 +233,10 @@ def _is_path(text: str, folder: Path, field: str) -> bool:
         return False
     if text.startswith(("./", "../", "~", "/")) or text in (".", ".."):
         return True
-    if field == "profile":
-        return text.endswith(".toml")
     if field == "teacher":
         return False  # "base", or run:ID
+    if field in _ENDING:
+        return text.endswith(_ENDING[field])
     return text.endswith(ENDINGS) or (folder / text).exists()
 
 

@@ -10,15 +10,13 @@ from slimfed.platform.job.overrides import parse_sets, read_toml
 from slimfed.platform.job.sections import MethodSpec
 from slimfed.strategies.aggregation import AGGREGATIONS
 
-_FEWEST = 5
-
 
 def robust_for(devices: int) -> str:
-    """The aggregation on so many real devices where the job names none.
+    """The aggregation on so many real devices in a round where the job names none.
 
     Multi-Krum held best against flipped updates (docs/security.md), but leaves out nobody of fewer than five.
     """
-    return "multi-krum" if devices >= _FEWEST else "median"
+    return "multi-krum" if devices >= AGGREGATIONS["multi-krum"].least_updates else "median"
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def load_real_job(path: Path | str | None, sets: Iterable[str] = ()) -> RealJob:
     """
     given = [*sets, "fleet.clock=measured"]
     job = load_job(path, given)
-    name, robust = job.method.aggregation, robust_for(job.fleet.devices)
+    name, robust = job.method.aggregation, robust_for(job.fleet.participants)
     if AGGREGATIONS[name].bounds_influence:
         return RealJob(job, f"method.aggregation = {name!r}: a fifth of the devices cannot move it far")
     warning = f"method.aggregation = {name!r}: one device can move it (docs/security.md)"

@@ -15,13 +15,21 @@ _NAMES = {"local": "devices alone", "central": "central training"}
 # Central training goes over the text as often as the fleet does, but not more often than this.
 _MOST_EPOCHS = 5
 
-# Plain LoRA of the largest rank on a server's memory: nothing is pruned, dropped, disturbed, rounded or private.
+# Plain LoRA of the largest rank on a server's memory: nothing is pruned, dropped, disturbed, rounded or private, and
+# all take part.
 _PLAIN: dict[str, Any] = {
     "method": {"adapter": "lora", "aggregation": "coverage", "target_sparsity": 0.0},
     "bandit": {"name": "fixed", "control": "none", "pacing": "auto", "spread_ranks": False, "fixed_rank": None},
     "pruning": {"schedule": "bandit", "structure": "own", "events": 1},
     "adapter": {"keep_ranks": 1.0, "tail_penalty": 0.0},
-    "fleet": {"profile": "server", "dropout": 0.0, "jitter": False},
+    "fleet": {
+        "profile": "server",
+        "dropout": 0.0,
+        "jitter": False,
+        "participation": "all",
+        "availability": "always",
+        "where": "",
+    },
     "disturbance": {"stragglers": 0.0, "bandwidth_factor": 1.0},
     "training": {"recovery": "plain", "kl": 0.0, "teacher": "base", "proximal": 0.0},
     "server": {"optimizer": "none"},

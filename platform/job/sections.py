@@ -28,7 +28,9 @@ from slimfed.clients.spec import (
 from slimfed.platform.job.presets import PRESETS
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits.spec import BanditSpec
+from slimfed.strategies.selection import SELECTORS, Participation
 from slimfed.strategies.server.spec import ServerSpec
+from slimfed.strategies.where import parse_where
 
 
 def _known(registry: Registry[Any]) -> AfterValidator:
@@ -63,16 +65,83 @@ def _plain(name: str) -> str:
 RunName = Annotated[str, AfterValidator(_plain)]
 
 
+def _amount(value: Any) -> float | int | str:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    if isinstance(value, float) and 0 < value <= 1:
+        return "all" if value == 1 else value
+    raise ValueError(
+        'must be "all", a share above 0 and below 1 such as 0.1, or a whole number of devices (1 means one device, 1.0 '
+        "all)"
+    )
+
+
+Amount = Annotated[float | int | Literal["all"], PlainValidator(_amount)]
+
+
+def _readable(text: str) -> str:
+    if text:
+        parse_where(text)
+    return text
+
+
+def _availability(given: str) -> str:
+    if given not in ("always", "daily") and not given.endswith(".csv"):
+        raise ValueError("must be always, daily, or a CSV file with the columns device, from and until")
+    return given
+
+
 class FleetSpec(Section):
-    """The devices, and how their time is measured."""
+    """The devices, who takes part in a round, and how their time is measured."""
 
     profile: str = Field("jetson-80", description="name of a built-in fleet, or a TOML file of profiles")
     devices: int = Field(80, ge=1, description="number of devices; the profile's mix is repeated proportionally")
+    participation: Amount = Field(
+        "all",
+        description="devices that take part in a round: a share of those that where admits, such as 0.1, a whole "
+        "number, or all. With fewer available the round goes on with those",
+    )
+    selection: Annotated[str, _known(SELECTORS)] = Field(
+        "random", description="name of a selection, by which these devices are chosen"
+    )
+    exploration: float = Field(
+        0.2,
+        ge=0.0,
+        le=1.0,
+        description="fast-first: share of the places for devices that were not asked for longest; oort: least share "
+        "for devices that have never answered",
+    )
+    candidates: float = Field(
+        2.0,
+        ge=1.0,
+        description="power-of-choice: devices that are drawn, as a multiple of those that are chosen of them",
+    )
+    availability: Annotated[str, AfterValidator(_availability)] = Field(
+        "always",
+        description="when simulated devices are available: always; daily: eight hours a day from an evening hour of "
+        "their own; or a CSV file with the columns device, from, until in virtual seconds. A device that is available "
+        "when a round begins finishes it; if none is, the clock moves on to the next opening",
+    )
+    where: Annotated[str, AfterValidator(_readable)] = Field(
+        "",
+        description="devices that may be asked at all, by what their profile or their node tells, as in memory_gib >= "
+        '8 and "lab" in tags; empty: all',
+    )
     dropout: Fraction = Field(0.0, description="probability that a device's update is lost in a round")
     jitter: bool = Field(True, description="false: no random variation of computing, links and power modes")
     clock: Literal["virtual", "measured"] = Field(
         "virtual", description="virtual: times from the profile; measured: wall seconds (real devices)"
     )
+
+    @property
+    def wanted(self) -> Participation:
+        """How many devices a round asks, and by which selection."""
+        return Participation(self.participation, self.selection, self.exploration, self.candidates)
+
+    @property
+    def participants(self) -> int:
+        """Devices that a round asks at most, as if all were available and ``where`` admitted all."""
+        return min(self.devices, self.wanted.count(self.devices))
 
 
 class DisturbanceSpec(Section):

@@ -34,7 +34,7 @@ _SIZES = (1, 2, 5, 10, 20, 40, 80)
 _ABOUT = 1.1
 # Above this the fixed cost of a step is negligible, and measuring takes too long.
 _LONG_SECONDS = 0.5
-# Cohorts that a processor should at least have of a fleet, so that none waits for the others. It counts processors, not
+# Cohorts that a processor should at least have of a round, so that none waits for the others. It counts processors, not
 # workers: who shares a cohort, and so the last bits of a result, must not depend on the number of workers.
 _COHORTS_A_PROCESSOR = 2
 _GPU_COHORT = 80
@@ -81,7 +81,7 @@ def choose(job: Job, base: LoadedModel, blueprint: Blueprint) -> Choice:
     job = _with(job, cohort_size=size.value)
     workers = _workers(job, base, blueprint, gpus)
     sizing = size_up(
-        job.fleet.devices, job.task_spec().cohort_size, workers.value, processors=processor_count(), gpus=gpus
+        job.fleet.participants, job.task_spec().cohort_size, workers.value, processors=processor_count(), gpus=gpus
     )
     sizing = replace(sizing, cluster=job.engine.cluster)
     job = _with(job, workers=sizing.workers)
@@ -121,10 +121,10 @@ def _cohort_size(job: Job, base: LoadedModel, blueprint: Blueprint, gpus: int) -
         return _Picked(1, "one device after another")
     fitting, memory = _fitting(job, base, blueprint, gpus)
     if gpus:
-        return _Picked(min(fitting, _GPU_COHORT, job.fleet.devices), f"a cohort fills the card; {memory}")
+        return _Picked(min(fitting, _GPU_COHORT, job.fleet.participants), f"a cohort fills the card; {memory}")
     cost, measured = _cost(job, base, blueprint)
     cohorts = _COHORTS_A_PROCESSOR * processor_count()
-    most = max(1, min(fitting, job.fleet.devices // cohorts))
+    most = max(1, min(fitting, job.fleet.participants // cohorts))
     seconds = {size: seconds_a_device(cost, job, size) for size in _SIZES if size <= most}
     best = max(size for size, each in seconds.items() if each <= _ABOUT * min(seconds.values()))
     return _Picked(best, f"{measured}; at most {most} ({memory}; at least {cohorts} cohorts)", cost)

@@ -17,6 +17,7 @@ from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.platform.fleet.device_costs import DeviceCosts
 from slimfed.platform.job.job import Job
 from slimfed.platform.launch.engine_choice import measured_step, seconds_a_device
+from slimfed.platform.launch.expected_course import expected_course
 from slimfed.platform.launch.preflight import Inspected
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
@@ -58,6 +59,7 @@ class Estimate:
     """``virtual_seconds``: of all rounds, each as long as its slowest device. ``bytes``: of all messages.
 
     ``wall_seconds``: on this computer, without the start; None if a GPU computes, whose speed is not measured.
+    ``participants``: devices that take part in a round, mean over the rounds; all figures are of these alone.
     ``parameters``: of the model before pruning, and at the target sparsity.
     """
 
@@ -66,6 +68,7 @@ class Estimate:
     bytes: float
     wall_seconds: float | None
     parameters: tuple[int, int]
+    participants: float
 
 
 def estimate(inspected: Inspected) -> Estimate:
@@ -74,12 +77,14 @@ def estimate(inspected: Inspected) -> Estimate:
     costs = _device_costs(inspected)
     path = expected_sparsities(job)
     starts = {device: _starts_at(job, costs, device) for device in _chosen(len(fleet.devices))}
+    course = expected_course(job, fleet, lambda devices, n: _round_seconds(job, costs, path, starts, devices, n))
     return Estimate(
         tuple(_of_class(inspected, costs, path, starts, name) for name in fleet.counts()),
-        sum(_round_seconds(job, costs, path, starts, number) for number in range(1, len(path) + 1)),
-        len(fleet.devices) * float(sum(sum(_message_bytes(job, costs, path, n + 1)) for n in range(len(path)))),
-        _wall_seconds(inspected, path),
+        course.seconds,
+        float(sum(n * sum(_message_bytes(job, costs, path, at)) for at, n in enumerate(course.participants, 1))),
+        _wall_seconds(inspected, path, course.participants),
         (costs.parameters(), costs.parameters(path[-1])),
+        sum(course.participants) / len(path),
     )
 
 
@@ -108,7 +113,12 @@ def _device_costs(inspected: Inspected) -> DeviceCosts:
 
 def _chosen(devices: int) -> list[int]:
     """Devices that stand for all, evenly chosen; profiles are interleaved, so every class is among them."""
-    return list(range(0, devices, -(-devices // _MOST_DEVICES)))
+    return list(range(0, devices, max(1, -(-devices // _MOST_DEVICES))))
+
+
+def _thinned(devices: Sequence[int]) -> Sequence[int]:
+    """Of many devices so many that can be computed, evenly chosen."""
+    return [devices[place] for place in _chosen(len(devices))]
 
 
 def _starts_at(job: Job, costs: DeviceCosts, device: int) -> float | None:
@@ -129,10 +139,21 @@ def _seconds(job: Job, costs: DeviceCosts, path: Sequence[float], start: float, 
 
 
 def _round_seconds(
-    job: Job, costs: DeviceCosts, path: Sequence[float], starts: Mapping[int, float | None], number: int
+    job: Job,
+    costs: DeviceCosts,
+    path: Sequence[float],
+    starts: dict[int, float | None],
+    devices: Sequence[int],
+    number: int,
 ) -> float:
-    """A round lasts as long as its slowest device."""
-    times = (_seconds(job, costs, path, start, device, number) for device, start in starts.items() if start is not None)
+    """A round lasts as long as the slowest of its ``devices``. ``starts`` gets those of devices that it lacks."""
+    times = []
+    for device in _thinned(devices):
+        if device not in starts:
+            starts[device] = _starts_at(job, costs, device)
+        start = starts[device]
+        if start is not None:
+            times.append(_seconds(job, costs, path, start, device, number))
     return max(times, default=0.0)
 
 
@@ -172,8 +193,11 @@ def _of_class(
     )
 
 
-def _wall_seconds(inspected: Inspected, path: Sequence[float]) -> float | None:
-    """Training and evaluation on this computer, by the measured step and the length of the texts."""
+def _wall_seconds(inspected: Inspected, path: Sequence[float], participants: Sequence[int]) -> float | None:
+    """Training and evaluation on this computer, by the measured step and the length of the texts.
+
+    ``participants``: devices of each round.
+    """
     job, sizing, text = inspected.checked.job, inspected.checked.sizing, inspected.text
     step = inspected.step or measured_step(job, inspected.base, inspected.blueprint)
     if step is None:
@@ -181,13 +205,13 @@ def _wall_seconds(inspected: Inspected, path: Sequence[float]) -> float | None:
     share = _mean_length(inspected) / job.data.max_length
     own = StepCost(step.fixed, step.own * share)
     size = job.task_spec().cohort_size
-    steps = job.training.rounds * _local_steps(job) * job.fleet.devices
+    steps = _local_steps(job) * sum(participants)
     training = steps * seconds_a_device(own, job, size) / sizing.workers
     row = _FORWARD * own.own / job.training.batch_size
     evaluated = sum(1 for number in range(1, len(path)) if number % job.evaluation.every == 0)
     sampled = min(job.evaluation.examples or len(text.judge), len(text.judge))
     of_devices = min(job.evaluation.device_examples or len(text.judge), len(text.judge))
-    models = evaluated * min(job.evaluation.devices, job.fleet.devices) + job.fleet.devices
+    models = evaluated * min(job.evaluation.devices, job.fleet.participants) + participants[-1]
     rows = (evaluated + 1) * sampled + len(text.judge)
     return training + row * (rows / processor_count() + models * of_devices / sizing.workers)
 

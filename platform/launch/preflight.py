@@ -25,6 +25,8 @@ from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.training.calibration import StepCost
 from slimfed.clients.training.teacher import BASE, open_teacher
+from slimfed.platform.fleet.admission import admitted
+from slimfed.platform.fleet.availability import Windows, load_availability
 from slimfed.platform.fleet.profiles import Fleet, load_fleet, load_profile
 from slimfed.platform.inputs import Inputs, read_inputs
 from slimfed.platform.job.compatibility import problems_of_run
@@ -33,6 +35,7 @@ from slimfed.platform.launch.engine_choice import choose
 from slimfed.platform.launch.scratch import scratch_base
 from slimfed.platform.launch.suiting import stranger, suit
 from slimfed.platform.launch.workers import Sizing
+from slimfed.strategies.aggregation import AGGREGATIONS
 
 _CLUSTER_SECONDS = 5.0
 _HALF_A_POINT = 0.005
@@ -106,6 +109,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     job, chosen = suit(job, len(text.train), real=real)
     truncated = longer_texts(job, text, base)
     fleet = load_fleet(job.fleet, job.seed)
+    taking_part = () if real else check_participation(job, fleet)
     if real:
         fleet = replace(fleet, devices=tuple(replace(device, profile="real") for device in fleet.devices))
         job = on_devices(job)
@@ -116,6 +120,8 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
         *chosen,
         *stranger(job),
         *shortfall(job, first),
+        *taking_part,
+        *few_updates(job),
         *open_cluster(job),
         *map(str, text.dropped),
         *truncated,
@@ -205,6 +211,45 @@ def shortfall(job: Job, first: Structure) -> tuple[str, ...]:
         else "every layer keeps a head and a channel"
     )
     return (f"method.target_sparsity = {target:g}: {possible:.1%} can be removed with scope {scope!r}, since {cause}",)
+
+
+def check_participation(job: Job, fleet: Fleet) -> tuple[str, ...]:
+    """A line on how many simulated devices may be asked, if not all; some must be, and be available at some time.
+
+    Raises ``InputError``.
+    """
+    may, windows = admitted(fleet, job.fleet.where), _windows(job)
+    devices = np.arange(len(fleet.devices)) if may is None else np.array(may)
+    if windows is not None and not np.isin(windows.devices, devices).any():
+        raise InputError(
+            f"fleet.availability = {job.fleet.availability!r}: none of the {len(devices)} devices that may be asked is "
+            "ever available; give one of them a line"
+        )
+    amount = job.fleet.participation
+    if isinstance(amount, int) and amount > len(devices):
+        raise InputError(
+            f"fleet.participation = {amount}: fleet.where = {job.fleet.where!r} admits {len(devices)} devices; give at "
+            "most so many, or a share"
+        )
+    if may is None:
+        return ()
+    return (f"fleet.where = {job.fleet.where!r}: {len(may)} of {len(fleet.devices)} devices may be asked",)
+
+
+def _windows(job: Job) -> Windows | None:
+    return load_availability(job.fleet.availability, job.fleet.devices, job.seed)
+
+
+def few_updates(job: Job) -> tuple[str, ...]:
+    """A line if a round has too few devices for the aggregation to do what it is for."""
+    name, asked = job.method.aggregation, job.fleet.participants
+    least = AGGREGATIONS[name].least_updates
+    if asked >= least:
+        return ()
+    return (
+        f"method.aggregation = {name!r}: leaves out nobody of fewer than {least} updates, and a round asks {asked} "
+        "devices; a median needs no more",
+    )
 
 
 def on_devices(job: Job) -> Job:

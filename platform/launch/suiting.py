@@ -54,7 +54,7 @@ def suit(job: Job, rows: int, *, real: bool = False) -> tuple[Job, tuple[str, ..
 
 def _rounds(job: Job, rows: int) -> tuple[int, str]:
     """Rounds in which the fleet goes over its text a few times, and the reason."""
-    each = job.fleet.devices * job.training.local_steps * job.training.batch_size
+    each = job.fleet.participants * job.training.local_steps * job.training.batch_size
     rounds = min(max(math.ceil(_PASSES * rows / each), _FEWEST_ROUNDS), _MOST_ROUNDS)
     return rounds, (
         f"{rounds * each / rows:.1f} passes over {rows:,} training texts (at least {_PASSES} passes and "

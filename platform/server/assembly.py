@@ -4,6 +4,8 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.plain_text import clean
 from slimfed.clients.processors import processor_count
+from slimfed.platform.fleet.admission import admitted
+from slimfed.platform.fleet.availability import load_availability
 from slimfed.platform.fleet.clock import MeasuredClock, VirtualClock
 from slimfed.platform.fleet.forecast import ProfileForecast
 from slimfed.platform.fleet.profiles import load_fleet
@@ -15,8 +17,10 @@ from slimfed.strategies.first_adapter import first_adapter
 from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Clock, Recorder
 from slimfed.strategies.restored_state import misfit
+from slimfed.strategies.selection import make_selector
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.strategy import FedSlim
+from slimfed.strategies.where import parse_where
 
 
 def assemble(
@@ -38,7 +42,19 @@ def assemble(
     clock = _clock(job)
     forecast = ProfileForecast(clock, runtime, fleet.adapter) if isinstance(clock, VirtualClock) else None
     settings = job.strategy_settings(runtime.task, nodes, real=real)
-    return FedSlim(settings, fleet, clock, recorder, evaluator, forecast, _examples(job, runtime, real), progress)
+    return FedSlim(
+        settings,
+        fleet,
+        clock,
+        recorder,
+        evaluator,
+        forecast,
+        _examples(job, runtime, real),
+        progress,
+        where=parse_where(job.fleet.where) if real and job.fleet.where else None,
+        admitted=admitted(clock.fleet, job.fleet.where) if isinstance(clock, VirtualClock) else None,
+        availability=load_availability(job.fleet.availability, job.fleet.devices, job.seed),
+    )
 
 
 def _examples(job: Job, runtime: NodeRuntime, real: bool) -> dict[int, int] | None:
@@ -55,7 +71,8 @@ def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     scores = runtime.scores_of_base() if job.pruning.structure == "shared" else None
     first = runtime.base.start
     start = None if first is None else first.structure(runtime.blueprint)
-    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores, start)
+    selector = make_selector(job.fleet.wanted, job.seed, job.fleet.devices)
+    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores, start, selector)
 
 
 def restored_fleet(runtime: NodeRuntime, job: Job, folder: RunFolder, finished: int) -> Fleet:

@@ -48,7 +48,8 @@ class Insight(Reader):
     def late_devices(self, run_id: str, rounds: int, most: int) -> Rows:
         """Of each of the last ``rounds`` rounds: its ``most`` slowest devices, the slowest first.
 
-        Columns of ``Assignment``, with ``profile`` and ``round_seconds``, how long the whole round took.
+        Columns of ``Assignment``, with ``profile`` and ``round_seconds``, how long the whole round took
+        without waiting for devices to become available.
         """
         numbers = select(Round.round).where(Round.run_id == run_id).order_by(Round.round.desc()).limit(rounds)
         place = func.row_number().over(
@@ -59,9 +60,10 @@ class Insight(Reader):
             .where(Assignment.run_id == run_id, Assignment.round.in_(numbers.scalar_subquery()))
             .subquery()
         )
+        at_work = Round.virtual_seconds - func.coalesce(Round.waited_seconds, 0.0)
         same = (Assignment.round == ranked.c.round) & (Assignment.device == ranked.c.device)
         query = (
-            select(Assignment.__table__, Device.profile, Round.virtual_seconds.label("round_seconds"))
+            select(Assignment.__table__, Device.profile, at_work.label("round_seconds"))
             .join(ranked, same)
             .join(Round, (Round.run_id == Assignment.run_id) & (Round.round == Assignment.round))
             .outerjoin(Device, (Device.run_id == Assignment.run_id) & (Device.device == Assignment.device))

@@ -271,11 +271,12 @@ class Reader:
 
 
 def _choose_devices(connection: Connection, run_id: str, most: int) -> Rows:
-    """Every k-th device of each class, classes in order of their first device."""
-    total = connection.scalar(select(func.count()).where(Device.run_id == run_id)) or 0
+    """Every k-th device of each class that took part in a round, classes in order of their first device."""
+    asked = select(Assignment.run_id).where(Assignment.run_id == run_id, Assignment.device == Device.device).exists()
+    total = connection.scalar(select(func.count(Device.device)).where(Device.run_id == run_id, asked)) or 0
     step = max(-(-total // most), 1)
     place = (func.row_number().over(partition_by=Device.profile, order_by=Device.device) - 1).label("place")
-    numbered = select(Device.device, Device.profile, place).where(Device.run_id == run_id).subquery()
+    numbered = select(Device.device, Device.profile, place).where(Device.run_id == run_id, asked).subquery()
     query = select(numbered.c.device, numbered.c.profile).where(numbered.c.place % step == 0)
     return connection.execute(query.order_by(numbered.c.profile, numbered.c.device)).all()
 

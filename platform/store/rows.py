@@ -213,6 +213,9 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "accepted": sum(each.report is not None for each in record.devices),
         "rejected": sum(each.status == "rejected" for each in record.devices),
         "slowest_device": _slowest(record.devices),
+        "asked": len(record.devices),
+        "available": record.available,
+        "waited_seconds": record.waited_seconds,
     }
 
 

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0013"
+NEWEST_REVISION = "0014"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -167,6 +167,10 @@ class Round(Base):
     ``peak_memory_bytes``: of the device that needed most.
     ``aggregation_error``: relative distance of the result from the exact mean of the updates, NULL if there is none;
     ``aggregation_error_deviation``: the standard error of this figure, 0 if it is exact, NULL in runs of slimfed 0.1.
+    ``asked``: devices that took part, which have a row in ``assignments``; a device that was asked and stayed silent
+    has one, too, with its status, and one that was not asked has none. ``available``: devices that could have been
+    asked. ``waited_seconds``: the part of ``virtual_seconds`` in which no device was available. All three are NULL in
+    runs of older versions, in which all devices took part.
     """
 
     __tablename__ = "rounds"
@@ -191,6 +195,9 @@ class Round(Base):
     accepted: Mapped[int]
     rejected: Mapped[int]
     slowest_device: Mapped[int | None]
+    asked: Mapped[int | None]
+    available: Mapped[int | None]
+    waited_seconds: Mapped[float | None]
 
 
 class Assignment(Base):
@@ -275,7 +282,7 @@ class Pull(Base):
 
 
 class BlockLeft(Base):
-    """The fleet's kept units of one block of the model after a round.
+    """Kept units of one block of the model after a round, of the devices that took part in it.
 
     ``kept``: mean units of a device; ``shares``: one byte for each of at most 64 equal stretches of the block's units,
     in order: the share of (device, unit) pairs that are kept, 255 for all of them.

@@ -92,6 +92,9 @@ class Aggregator(ABC):
     bounds_influence: ClassVar[bool] = False
     """True if a fifth of the devices cannot move the result far, whatever they send within the other checks."""
 
+    least_updates: ClassVar[int] = 1
+    """Updates of a round from which on the method does what it is for; with fewer it is a plain mean."""
+
     @abstractmethod
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """Begin a round whose devices started from the global adapter ``before``, which is left as it is."""

@@ -27,6 +27,7 @@ class MultiKrum(Aggregator):
     """
 
     bounds_influence = True
+    least_updates = 5  # a fifth of fewer is nobody
 
     def __init__(self, share: float = 0.2) -> None:
         if not 0 <= share < 0.5:

@@ -47,15 +47,16 @@ class SampleRun:
         seed: int = 7,
         mishaps: bool = True,
         method: str = "fedspine",
+        part: int | None = None,
     ) -> None:
         self.store, self.devices, self.rounds, self.seed, self.mishaps = store, devices, rounds, seed, mishaps
-        self.id, self.number = f"{name}-{seed:04d}", 0
+        self.id, self.number, self.part = f"{name}-{seed:04d}", 0, part
         self.profiles = profiles(devices)
         job = {
             "name": name,
             "seed": seed,
             "method": {"name": method},
-            "fleet": {"devices": devices},
+            "fleet": {"devices": devices, "participation": part or "all"},
             "training": {"rounds": rounds},
         }
         store.create_run(self.id, job_to_dict(parse_job(job)), Path("runs") / self.id)
@@ -77,7 +78,9 @@ class SampleRun:
         """The next round: most devices finish, a few drop out or send what cannot be used."""
         self.number += 1
         rng = np.random.default_rng([self.seed, self.number])
-        rows = tuple(self._device(device, rng) for device in range(self.devices))
+        every = range(self.devices)
+        chosen = every if self.part is None else sorted(rng.choice(self.devices, self.part, replace=False).tolist())
+        rows = tuple(self._device(device, rng) for device in chosen)
         reports = [row.report for row in rows if row.report is not None]
         accuracies = [report.evaluation.accuracy for report in reports if report.evaluation]
         fit = math.exp(-self.number / 5)
@@ -96,6 +99,7 @@ class SampleRun:
                 bytes_down=sum(row.bytes_down for row in rows),
                 bytes_up=sum(row.bytes_up for row in rows),
                 train_loss=0.35 + 1.9 * fit,
+                available=self.devices,
             ),
         )
 

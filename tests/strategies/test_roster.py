@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
+from slimfed.clients.messages.machine import Machine
 from slimfed.clients.messages.records import encode_host
 from slimfed.strategies import roster as roster_module
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.transport import StopRequestedError
+from slimfed.strategies.where import parse_where
 
 
 class Nodes(LocalGrid):
@@ -191,3 +193,24 @@ def test_a_node_without_a_device_of_this_fleet_is_named_and_given_nothing(answer
 def test_waiting_for_a_fleet_ends_when_somebody_asks_for_a_stop() -> None:
     with pytest.raises(StopRequestedError):
         Roster(2).gather(hosting(n11=0), 1, 2, 60.0, lambda: True)
+
+
+def test_a_filter_leaves_devices_out_by_what_their_nodes_tell() -> None:
+    """A node of an older version tells nothing of its machine, so that no comparison of it holds."""
+    wide, small = Machine(16.0, 8, ("lab",)), Machine(4.0, 2)
+    told = {11: encode_host(0, wide), 12: encode_host(1, small), 13: encode_host(2), 14: encode_host(3, wide)}
+    roster, grid = Roster(4, where=parse_where('memory_gib >= 8 and "lab" in tags')), Nodes(told)
+    events = roster.gather(grid, 1, 2, 60.0, lambda: False)
+    assert roster.hosts == {0: 11, 3: 14}
+    assert roster.refused == {1, 2}
+    assert [(event.kind, event.device) for event in events] == [("filtered", 1), ("filtered", 2)]
+    assert "it tells memory_gib = 4, cores = 2, tags = none" in events[0].cause
+    assert "it tells nothing" in events[1].cause
+    assert gather(roster, grid, 2, 60.0) == [], "told once, and not waited for"
+
+
+def test_a_node_that_lies_about_the_form_of_its_machine_hosts_nothing() -> None:
+    odd = encode_host(0, Machine(16.0, 8))
+    odd["host"] = ConfigRecord({"device": 0, "memory_gib": float("inf"), "tags": ["fine"]})
+    long = encode_host(1, Machine(16.0, 8, ("x" * 61,)))
+    assert gather(Roster(3), Nodes({11: odd, 12: long})) == ["foreign-node", "foreign-node"]

@@ -5,14 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import training
 
 from slimfed.clients.clientapp import serve
 from slimfed.clients.data.text import load_own_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.messages.records import Orders, decode_results, encode_orders
+from slimfed.clients.messages.records import (
+    Orders,
+    decode_facts,
+    decode_host,
+    decode_results,
+    encode_host,
+    encode_orders,
+)
 from slimfed.clients.node.identity import HostedDevice
+from slimfed.clients.node.machine import this_machine
 from slimfed.clients.node.runtime import open_hosted_runtime, open_server_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.update import Assignment, Failure, Update
@@ -81,11 +90,26 @@ def test_an_unknown_label_is_named(tmp_path: Path) -> None:
         ({"device": True, "data": "."}, "node-config device = True"),
         ({"device": 1, "data": "/nowhere"}, "node-config data = '/nowhere'"),
         ({"device": 1, "data": ".", "model": 3}, "node-config model = 3"),
+        ({"device": 1, "data": ".", "tags": 3}, "node-config tags = 3: must be at most 32 words"),
+        ({"device": 1, "data": ".", "tags": "a b"}, "node-config tags = 'a b'"),
+        ({"device": 1, "data": ".", "tags": ",".join(map(str, range(33)))}, "node-config tags"),
     ],
 )
 def test_a_bad_node_configuration_is_refused(config: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         HostedDevice.of(config)
+
+
+def test_a_node_tells_its_memory_its_cores_and_its_owner_s_tags() -> None:
+    own = HostedDevice.of({"device": 3, "data": ".", "tags": "lab, charging,lab"})
+    assert own is not None
+    content = encode_host(own.device, this_machine(own.tags))
+    assert decode_host(content) == 3
+    facts = decode_facts(content)
+    assert facts["tags"] == ("lab", "charging")
+    assert facts["memory_gib"] == pytest.approx(psutil.virtual_memory().total / 2**30)
+    assert facts["cores"] >= 1
+    assert decode_facts(encode_host(3)) == {}, "a node of an older version"
 
 
 def test_a_simulated_node_has_no_device_of_its_own() -> None:

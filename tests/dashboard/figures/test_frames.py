@@ -29,6 +29,8 @@ def ran(number, **more):
         "virtual_seconds": 10.0,
         "bytes_up": 1_000_000,
         "bytes_down": 2_000_000,
+        "asked": 3,
+        "available": 3,
         "accepted": 3,
         "rejected": 0,
     }

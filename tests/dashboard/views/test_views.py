@@ -75,6 +75,26 @@ def test_every_tab_shows_its_part(tmp_path, store):
     assert "There are no logs" in shown(run_page, tmp_path, run.id, tab="Logs").info[0].value
 
 
+def test_rounds_of_a_part_of_the_fleet_break_no_part_of_the_page(tmp_path, store):
+    """Three of 24 devices a round: most cells of the maps are empty, and some devices never took part."""
+    run = SampleRun(store, devices=24, rounds=6, mishaps=False, part=3).play(4)
+    app = shown(run_page, tmp_path, run.id)
+    assert "24 devices, 3 a round" in text(app)
+    assert "3 of 24 took part in round 4" in text(app)
+    assert set(app.dataframe[0].value["asked"]) == {3}
+    assert len(shown(run_page, tmp_path, run.id, tab="Devices").dataframe[0].value) == 3
+    assert "those that took part in it" in text(shown(run_page, tmp_path, run.id, tab="Devices"))
+    assert len(shown(run_page, tmp_path, run.id, tab="Timeline").dataframe[0].value) == 6
+    maps = shown(run_page, tmp_path, run.id, tab="Maps")
+    assert len(maps.dataframe[0].value) == 12, "a line for each device and round in which it took part"
+    assert "Gaps are rounds in which nobody of the row took part" in text(maps)
+    for tab in ("Bandit", "Structure", "Events", "Job"):
+        shown(run_page, tmp_path, run.id, tab=tab)
+    classes = AppTest.from_function(run_page, args=(str(tmp_path), run.id), default_timeout=SECONDS)
+    classes.session_state["tab"], classes.session_state["rows"] = "Maps", "Classes"
+    assert not classes.run().exception
+
+
 def test_hostile_text_of_an_older_store_breaks_no_page(tmp_path, store):
     hostile = "x [/nope] \x1b[2J\r\n# heading\n- <b>item</b> \u202e $a$ :red[no] &lt; |"
     run = SampleRun(store, devices=8, rounds=5).play(3).end("failed", "x")

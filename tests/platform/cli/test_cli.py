@@ -217,6 +217,20 @@ def test_show_says_on_how_many_test_texts_an_estimate_stands(home: Path) -> None
     assert (shown["examples"], shown["test_examples"]) == (1821, 1821)
 
 
+def test_show_tells_how_many_took_part_if_not_all(home: Path) -> None:
+    for run, devices in (("20260101-000000-aaa", (0, 2)), ("20260101-000000-bbb", (0, 1, 2, 3))):
+        _add_run(home, run, "running")
+        with Store.open("sqlite", home) as store:
+            rows = tuple(device_record(device, 1) for device in devices)
+            store.record_round(run, round_record(1, rows, available=4, waited_seconds=3.0))
+    written = runner.invoke(app, ["show", "20260101-000000-aaa"]).stdout
+    assert "took part" in written
+    assert "2 of 4" in written
+    assert "took part" not in runner.invoke(app, ["show", "20260101-000000-bbb"]).stdout
+    (row,) = json.loads(runner.invoke(app, ["show", "20260101-000000-aaa", "--json"]).stdout)["round_list"]
+    assert (row["asked"], row["available"], row["waited_seconds"]) == (2, 4, 3.0)
+
+
 def test_an_unknown_run_is_bad_input(home: Path) -> None:
     _add_run(home, "20260101-000000-aaa", "done")
     for command in ("show", "stop", "resume"):

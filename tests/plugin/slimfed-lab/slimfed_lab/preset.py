@@ -9,6 +9,6 @@ LAB = Preset(
         "method": {"adapter": "orthogonal-lora", "importance": "l1-magnitude", "aggregation": "log-examples"},
         "bandit": {"name": "greedy-rank"},
         "server": {"optimizer": "half-step"},
-        "fleet": {"profile": "lab-bench"},
+        "fleet": {"profile": "lab-bench", "selection": "neighbours"},
     },
 )
