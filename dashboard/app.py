@@ -24,6 +24,8 @@ LOOKS = """<style>
 .st-key-small [data-testid="stMetricValue"] { font-size: 1.05rem; line-height: 1.3; }
 .st-key-small [data-testid="stMetricLabel"], .st-key-small [data-testid="stMetricLabel"] p { font-size: 0.8rem; }
 .st-key-small { row-gap: 0.3rem; }
+.st-key-estimated [data-testid="stMetricValue"] { font-size: 1.1rem; line-height: 1.3; }
+.st-key-estimated { row-gap: 0.4rem; }
 [data-testid="stVerticalBlock"]:has(> .st-key-head), [data-testid="stVerticalBlock"]:has(> * > .st-key-head) {
     gap: 0.45rem; }
 .st-key-computing, .st-key-failures { gap: 0.4rem; }

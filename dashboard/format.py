@@ -7,6 +7,7 @@ from slimfed.clients.plain_text import clean
 from slimfed.platform.format import (
     NOTHING,
     energy,
+    fits,
     missing,
     percent,
     plural,
@@ -93,6 +94,7 @@ __all__ = [
     "code",
     "energy",
     "figure",
+    "fits",
     "local",
     "missing",
     "percent",

@@ -91,10 +91,9 @@ def resume(
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder
-    from slimfed.platform.job.job import load_run_job
     from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.launch.resuming import accept, quick_resumable, resumable
-    from slimfed.platform.launch.run_creation import complete_run, is_unchecked
+    from slimfed.platform.launch.run_creation import complete_run, is_unchecked, job_of
     from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -118,9 +117,9 @@ def resume(
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
         if queue and not accept_changes:
-            quick_resumable(folder, load_run_job(folder.job))
+            quick_resumable(folder, job_of(folder))
             raise typer.Exit(_queue_again(store, found, folder, as_json))
-        checked = _check(load_run_job(folder.job), _federation(folder))
+        checked = _check(job_of(folder), _federation(folder))
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)
