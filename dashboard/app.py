@@ -69,6 +69,7 @@ def main() -> None:
             store,
             st.query_params.get("run", ""),
             lambda chosen: st.switch_page(form, query_params={"from": chosen}),
+            open_run,
         )
 
     def show_comparison() -> None:

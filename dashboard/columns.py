@@ -45,6 +45,7 @@ _WRITTEN: Mapping[str, Written] = {
     **dict.fromkeys(("loss", "train_loss", "reward"), loss),
     **dict.fromkeys(("examples", "rank", "local_steps", "accepted", "rejected", "round", "device", "devices"), count),
     "megabytes": megabytes,
+    **dict.fromkeys(("bytes_up", "bytes_down", "peak_memory_bytes"), format.size),
     "joules": format.energy,
     "slower": times,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -67,6 +68,18 @@ def accuracy(
             annotation_position=_CORNERS[place % len(_CORNERS)],  # apart, since references are often close
         )
     figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
+    return figure
+
+
+def perplexity(rounds: pd.DataFrame, axis: Axis, pruned_until: int | None = None) -> go.Figure:
+    """Perplexity of the global model on the test split, by round or virtual time; the axis is logarithmic.
+
+    ``pruned_until``: as in :func:`accuracy`.
+    """
+    frame = rounds.assign(perplexity=np.exp(rounds["loss"].astype(float).clip(upper=700.0)))
+    lines = (Line("perplexity", "Global model", BLUE, of_global=True),)
+    figure = _curves(frame, lines, axis, scale=1.0, hover="%{y:.2f}", pruned_until=pruned_until)
+    figure.update_yaxes(title_text="Perplexity", type="log", dtick="D2" if len(frame) else None)
     return figure
 
 

@@ -119,6 +119,12 @@ def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFr
     return frame[list(ROUND_COLUMNS)].astype({"round": int})
 
 
+def costs_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a round, oldest first: bytes, joules, memory and times of that round alone."""
+    names = ("bytes_down", "bytes_up", "joules", "peak_memory_bytes", "virtual_seconds", "wall_seconds")
+    return _frame(rows, ("round", *names)).astype({"round": int} | dict.fromkeys(names, float))
+
+
 def samples(rounds: pd.DataFrame) -> pd.Series:
     """For each of ``rounds``: " on 500 of 1,821 test texts" if that is what its accuracy stands on; else empty."""
     pairs = zip(rounds["examples"], rounds["test_examples"], strict=True)

@@ -1,11 +1,23 @@
 """The dashboard's queries beyond :class:`Reader`: sums that are written with each round."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 
 from slimfed.platform.store.reader import Reader, Rows
-from slimfed.platform.store.schema import Assignment, BlockLeft, ClassRound, Device, Event, Node, Pull, Round, Run
+from slimfed.platform.store.schema import (
+    Assignment,
+    BlockLeft,
+    ClassRound,
+    Device,
+    Evaluation,
+    Event,
+    Node,
+    Pull,
+    Round,
+    Run,
+)
 
 _TOOK = Assignment.download_seconds + Assignment.compute_seconds + Assignment.upload_seconds
 
@@ -24,6 +36,11 @@ class Insight(Reader):
         return self._rows(
             query.where(Device.run_id == run_id).group_by(Device.profile).order_by(func.min(Device.device))
         )
+
+    def first_devices(self, run_id: str) -> Rows:
+        """The first device of each class: ``profile``, ``device``."""
+        query = select(Device.profile, func.min(Device.device).label("device")).where(Device.run_id == run_id)
+        return self._rows(query.group_by(Device.profile).order_by(func.min(Device.device)))
 
     def class_rounds(self, run_id: str) -> Rows:
         """Each class in each round, oldest first (columns of ``ClassRound``)."""
@@ -44,6 +61,22 @@ class Insight(Reader):
         newest = select(func.max(BlockLeft.round)).where(BlockLeft.run_id == run_id).scalar_subquery()
         query = select(BlockLeft.__table__).where(BlockLeft.run_id == run_id, BlockLeft.round == newest)
         return self._rows(query.order_by(BlockLeft.block))
+
+    def sampled_rounds(self, run_id: str) -> list[int]:
+        """The rounds after which completions were kept, newest first."""
+        query = select(Evaluation.round).where(Evaluation.run_id == run_id, Evaluation.samples.is_not(None))
+        return [row.round for row in self._rows(query.order_by(Evaluation.round.desc()))]
+
+    def samples(self, run_id: str, round: int) -> Any:
+        """``samples``, ``generated`` and the measures of completions of one of :meth:`sampled_rounds`."""
+        columns = (
+            Evaluation.samples,
+            Evaluation.generated,
+            Evaluation.rouge_l,
+            Evaluation.bleu,
+            Evaluation.exact_match,
+        )
+        return self._rows(select(*columns).where(Evaluation.run_id == run_id, Evaluation.round == round))[0]
 
     def late_devices(self, run_id: str, rounds: int, most: int) -> Rows:
         """Of each of the last ``rounds`` rounds: its ``most`` slowest devices, the slowest first.
