@@ -89,6 +89,8 @@ def show(source: Source, run_id: str, clone: Callable[[str], None], switch: Call
         with st.container(key="figures", horizontal=True, gap="medium", vertical_alignment="center"):
             _metrics(run, rounds)
         with st.container(key="tabs"):
+            with st.container(key="state"):
+                st.caption(_short(run, state))
             tab = st.segmented_control(
                 "Part of the run",
                 list(TABS),
@@ -312,6 +314,13 @@ def _small_figures(run: Run) -> tuple[tuple[str, str], ...]:
         ("Energy", format.energy(run.joules)),
         ("Rejected", f"{run.rejected_updates:,}"),
     )
+
+
+def _short(run: Run, state: str) -> str:
+    """State, rounds and quality: what stays in sight on a phone."""
+    quality = perplexity(run.task, run.loss)
+    figure = format.percent(run.accuracy) if quality is None else f"perplexity {format.ratio(quality)}"
+    return f"**{format.status(state)}** · round {run.rounds_done} of {run.rounds} · {figure}"
 
 
 def _measures(run: Run) -> list[tuple[str, str]]:

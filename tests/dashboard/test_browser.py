@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from browsing import CHARTS, DESKTOP, PATIENCE, PHONE, charts, overflow, shows
+from browsing import CHARTS, DESKTOP, PATIENCE, PHONE, charts, misfits, overflow, shows
 from playwright.sync_api import expect
 from sample import SampleRun, new_store
 from typer.testing import CliRunner
@@ -180,6 +180,48 @@ def test_every_page_fits_its_window(open_page, served, finished, size, scheme):
         shows(page, re.compile(text))
         assert overflow(page) <= 0, place
         assert page.get_by_test_id("stException").count() == 0
+
+
+def test_a_phone_shows_runs_as_cards_and_keeps_the_tabs_in_sight(open_page, served, finished):
+    page = open_page(served.url(), PHONE)
+    card = page.locator(f"a.run-card[href='run?run={finished.id}']")
+    expect(card).to_be_visible(timeout=PATIENCE)
+    assert re.search(r"\d+\.\d%", card.inner_text())
+    assert "done" in card.inner_text()
+    expect(page.get_by_test_id("stDataFrame").first).to_be_hidden()
+    card.click()
+    page.wait_for_url(f"**/run?run={finished.id}*", timeout=PATIENCE)
+    charts(page, 3)
+    tabs = page.get_by_role("radio", name="Structure")
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop = 1500")
+    page.wait_for_function("document.querySelector('.st-key-tabs').getBoundingClientRect().y < 120", timeout=PATIENCE)
+    shows(page, "round 6 of 6")
+    assert page.locator(".st-key-tabs").bounding_box()["y"] >= 50, "the tabs are below the top bar"
+    tabs.click()
+    shows(page, "FFN channels")
+    chosen = page.locator(".st-key-tabs [role=radiogroup] :is([aria-checked=true], :has(> input:checked))").first
+    assert chosen.bounding_box()["x"] < PHONE["width"] - 60, "the chosen tab is in sight"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/",
+        "/run?tab=Learning",
+        "/run?tab=Timeline",
+        "/run?tab=Bandit",
+        "/run?tab=Structure",
+        "/run?tab=Model",
+        "/fleet",
+    ],
+)
+def test_nothing_is_clipped_on_a_phone(open_page, served, finished, place):
+    page = open_page(served.url(f"{place}{'&' if '?' in place else '?'}run={finished.id}"), PHONE)
+    if place.startswith("/run"):
+        shows(page, "Devices' accuracy")
+    page.wait_for_function("!document.querySelector('.stApp[data-test-script-state=running]')", timeout=PATIENCE)
+    page.wait_for_timeout(1500)
+    assert misfits(page) == []
 
 
 def test_the_list_leads_to_a_run_and_back(open_page, served, finished):
