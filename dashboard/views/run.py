@@ -76,7 +76,7 @@ def show(source: Source, run_id: str, clone: Callable[[str], None], switch: Call
         st.set_page_config(page_title=f"{format.status(state)} {run.rounds_done}/{run.rounds} · {run.name}")
         with st.container(key="head", horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             _title(run, state)
-            _steer(run, state, source, clone, lambda: _switcher(reader, run, switch))
+            _steer(run, state, source, reader, clone, switch)
         rounds = learning.rounds(reader, run.id)
         with st.container(key="now", horizontal=True, gap="small", vertical_alignment="center"):
             with st.container(key="progress"):
@@ -167,8 +167,17 @@ def _name(run: Row[Any]) -> str:
     return clean(f"{run.name} · {format.status(run.status)}{quality} · {run.id}")
 
 
-def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None], switcher: Callable[[], None]) -> None:
-    """Buttons: stop or resume, another run, settings, clone, archive, note.
+def _report(reader: Insight, run_id: str) -> bytes:
+    from slimfed.platform.report.content import gather  # matplotlib takes seconds to import
+    from slimfed.platform.report.page import page
+
+    return page(gather(reader, run_id)).encode()
+
+
+def _steer(
+    run: Run, state: str, source: Source, reader: Insight, clone: Callable[[str], None], switch: Callable[[str], None]
+) -> None:
+    """Buttons: stop or resume, another run, settings, report, clone, archive, note.
 
     The row ends at the right, so the button that depends on the state comes first, and messages come below: no button
     moves while it is pressed.
@@ -185,9 +194,18 @@ def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None], s
                         st.rerun()
                 elif run.status != "done":
                     resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
-        switcher()
+        _switcher(reader, run, switch)
         with st.popover("Settings", icon=":material/tune:"):
             widgets.picture_choice()
+        st.download_button(
+            "Report",
+            lambda: _report(reader, run.id),
+            f"report-{run.id}.html",
+            "text/html",
+            icon=":material/description:",
+            on_click="ignore",
+            help="The run as one page to send to somebody",
+        )
         if not source.operator:
             return
         if st.button("Clone", icon=":material/content_copy:", help="Start a run like this one, with changes"):

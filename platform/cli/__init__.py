@@ -19,6 +19,7 @@ from slimfed.platform.cli import (
     listing,
     maintenance,
     publishing,
+    reporting,
     running,
     starting,
     sweeping,
@@ -85,6 +86,7 @@ app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
 app.command()(publishing.publish)
+app.command()(reporting.report)
 app.command()(publishing.prometheus)
 app.command()(compose.compose)
 app.command()(inference.predict)

@@ -111,6 +111,41 @@ def test_an_export_that_fails_says_so_at_its_button(open_page, served, store):
     shows(page, re.compile("has no checkpoint yet"))
 
 
+def overheard(page):
+    """What a page will complain about and ask for."""
+    errors, asked = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text))
+    page.on("request", lambda request: asked.append(request.url))
+    return errors, asked
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(browser, open_page, served, run, store, tmp_path):
+    page = open_page(served.url(f"/run?run={run.id}"))
+    charts(page, 3)
+    with page.expect_download(timeout=2 * PATIENCE) as saved:
+        page.get_by_test_id("stDownloadButton").filter(has_text="Report").click()
+    file = tmp_path / saved.value.suggested_filename
+    file.write_bytes(Path(saved.value.path()).read_bytes())
+    assert file.name == f"report-{run.id}.html"
+    row = Insight(store.engine).find_run(run.id)
+    for size in (DESKTOP, PHONE):
+        alone = browser.new_page(viewport=size)
+        errors, asked = overheard(alone)
+        alone.goto(file.as_uri())
+        assert errors == []
+        assert asked == [file.as_uri()]
+        told = alone.locator("body").inner_text()
+        for text in ("Figures", "What it is judged by", "Method", "Data and model", "Structure", "How to reproduce"):
+            assert text in told
+        assert format.ratio(row.bits_per_byte) in told
+        assert "seed 3" in told
+        assert "Samples after round 2" in told
+        assert alone.locator("svg").count() == 4
+        assert alone.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        alone.close()
+
+
 def test_another_run_is_one_choice_away(open_page, served, run):
     page = open_page(served.url(f"/run?run={run.id}"))
     charts(page, 3)
