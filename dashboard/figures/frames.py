@@ -207,6 +207,29 @@ def pulls_frame(rows: Iterable[Any], steps: int) -> pd.DataFrame:
     )
 
 
+def with_intervals(boxes: pd.DataFrame, rows: Iterable[Any]) -> pd.DataFrame:
+    """Boxes of :func:`pulls_frame` with ``interval``, half of the 95% interval of their mean rewards; NaN if unknown.
+
+    ``rows``: the pulls by class and round. The variance of one reward is estimated from how the means of these rows
+    scatter within their boxes, pooled over all boxes.
+    """
+    single = _frame(rows, ("rank", "step", "pulls", "reward"))
+    if boxes.empty or single.empty:
+        return boxes.assign(interval=np.nan)
+    means = single["reward"].astype(float) / single["pulls"].astype(float)
+    groups = single.groupby(["rank", "step"])
+    center = groups["reward"].transform("sum") / groups["pulls"].transform("sum")
+    freedom = len(single) - groups.ngroups
+    variance = float((single["pulls"] * (means - center) ** 2).sum()) / freedom if freedom > 0 else np.nan
+    return boxes.assign(interval=1.96 * np.sqrt(variance / boxes["pulls"].astype(float)))
+
+
+def local_steps_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a class and round: ``least``, ``mean`` and ``most`` local steps of its devices."""
+    frame = _frame(rows, ("round", "profile", "least", "mean", "most", "devices")).rename(columns={"profile": "class"})
+    return frame.astype({"round": int, "devices": int, "least": float, "mean": float, "most": float})
+
+
 def leaves_frame(leaves: Iterable[Any], ranks: Sequence[int]) -> pd.DataFrame:
     """The same of the leaves of an S-UCB agent (``SUcb.leaves``); ``reward`` is NaN in a box that was never pulled."""
     rows = [

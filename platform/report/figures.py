@@ -83,7 +83,8 @@ def structure(content: Content) -> str:
         axes.bar(places, shares, wide, color=(_BLUE, _GREEN, _ORANGE)[place % 3], label=KIND_WORDS.get(kind, kind))
     axes.set_ylabel("Kept (% of units)")
     axes.set_xlabel("Layer")
-    axes.set_ylim(0, 105)
+    axes.set_ylim(0, 118)  # room for the legend
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper right")
     return _written(figure)
 

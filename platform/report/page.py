@@ -22,7 +22,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1c1e21; background: #fff; m
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 p { margin: .4rem 0; } .quiet { color: #5a6068; font-size: .9rem; } .verdict { font-size: 1.15rem; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; } th, td { text-align: left; padding: .25rem .9rem .25rem 0;
-  border-bottom: 1px solid #e3e5e8; vertical-align: top; } td.n, th.n { text-align: right; }
+  border-bottom: 1px solid #e3e5e8; vertical-align: top; overflow-wrap: break-word; }
+.figures td:nth-child(-n+2) { white-space: nowrap; } td.n, th.n { text-align: right; }
 .wide { overflow-x: auto; } figure { margin: 0; } figcaption { font-size: .85rem; color: #5a6068; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.2rem; }
 svg { width: 100%; height: auto; } pre { background: #f6f7f8; padding: .8rem; overflow-x: auto; font-size: .8rem; }
@@ -115,11 +116,11 @@ def _figures(content: Content) -> str:
         ("Rejected", f"{run.rejected_updates:,} updates"),
         ("Privacy spent", None if run.epsilon is None else f"epsilon {run.epsilon:.2f}"),
     ]
-    known = [(name, value, meaning(name)) for name, value in rows if value not in (None, "–")]
+    known = [(name, value, meaning(name).replace("`", "")) for name, value in rows if value not in (None, "–")]
     if run.held_out_accuracy is not None:
         held = "On the test split, which no round was evaluated on."
         known.insert(0, ("Accuracy, held out", percent(run.held_out_accuracy), held))
-    return f"<h2>Figures</h2>{_table(('Figure', 'Value', 'Meaning'), known)}"
+    return f"<h2>Figures</h2><div class=figures>{_table(('Figure', 'Value', 'Meaning'), known)}</div>"
 
 
 def _curves(content: Content) -> str:
@@ -146,7 +147,8 @@ def _judged(content: Content) -> str:
         parts.append(_table(("Reference", "Accuracy", "This run, in points"), rows))
     missing = [words for name, words in REFERENCE_WORDS.items() if name in ("local", "central") and name not in known]
     if missing and run.task != "causal-lm":
-        parts.append(f'<p class="quiet">Not measured: {_text(", ".join(missing))} (`slimfed run --references`).</p>')
+        command = "<code>slimfed run --references</code> measures them"
+        parts.append(f'<p class="quiet">Not measured: {_text(", ".join(missing))}; {command}.</p>')
     same = [row.accuracy for row in (run, *content.seeds) if row.accuracy is not None]
     if len(same) > 1:
         mean, deviation = mean_and_deviation(same)

@@ -56,6 +56,29 @@ class Insight(Reader):
             query = query.where(Pull.profile == profile)
         return self._rows(query.group_by(Pull.rank, Pull.step).order_by(Pull.rank, Pull.step))
 
+    def pull_rows(self, run_id: str, profile: str | None = None) -> Rows:
+        """Pulls by class and round, which have ``rank``, ``step`` (in 40ths), ``pulls`` and the sum of ``reward``."""
+        query = select(Pull.rank, Pull.step, Pull.pulls, Pull.reward).where(Pull.run_id == run_id)
+        return self._rows(query if profile is None else query.where(Pull.profile == profile))
+
+    def local_steps(self, run_id: str, after: int = 0) -> Rows:
+        """Local steps of each class in each round above ``after``: ``least``, ``mean``, ``most``; ``devices``."""
+        steps = Assignment.local_steps
+        query = (
+            select(
+                Assignment.round,
+                Device.profile,
+                func.min(steps).label("least"),
+                func.avg(steps).label("mean"),
+                func.max(steps).label("most"),
+                func.count().label("devices"),
+            )
+            .join(Device, (Device.run_id == Assignment.run_id) & (Device.device == Assignment.device))
+            .where(Assignment.run_id == run_id, Assignment.round > after, steps.is_not(None))
+            .group_by(Assignment.round, Device.profile)
+        )
+        return self._rows(query.order_by(Assignment.round, func.min(Assignment.device)))
+
     def blocks(self, run_id: str) -> Rows:
         """Kept units of each block after the newest round with this record, in forward order."""
         newest = select(func.max(BlockLeft.round)).where(BlockLeft.run_id == run_id).scalar_subquery()
