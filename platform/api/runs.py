@@ -14,6 +14,7 @@ from slimfed.platform.home import RunFolder, run_folder, store_url
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import FinalStatus, LaunchPlan, Look, launch
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.progress import Display, NoDisplay, open_display
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
@@ -130,6 +131,7 @@ def _compute(
         else:
             launch(plan, journal)
         journal.look()
+    notify(store, run_id)
     if reporter.error is not None:
         raise reporter.error
 

@@ -49,7 +49,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed or stopped run, 2 bad input, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 
 

@@ -50,6 +50,7 @@ def run(
     from slimfed.platform.home import home, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.job.real_devices import load_real_job
+    from slimfed.platform.launch.notification import check_notification
     from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.store.writer import Store
     from slimfed.platform.stores import check_store
@@ -66,6 +67,7 @@ def run(
     else:
         wanted = load_job(job, given)
     check_store(wanted, home())
+    check_notification()
     if queue:
         _print_lines(remarks)
         raise typer.Exit(_queue(wanted, federation, as_json))
@@ -252,6 +254,7 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
     """Launch a run and show its progress."""
     from slimfed.platform.launch.journal import StoreJournal
     from slimfed.platform.launch.launcher import LaunchPlan, Outcome, launch
+    from slimfed.platform.launch.notification import notify
     from slimfed.platform.launch.progress import open_display
 
     federation = _federation(folder)
@@ -261,7 +264,9 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
         return Outcome("stopped", interrupted=False)  # before it began
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
-        return launch(plan, StoreJournal(store, run_id, display))
+        ending = launch(plan, StoreJournal(store, run_id, display))
+    notify(store, run_id)
+    return ending
 
 
 def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -> int:

@@ -20,6 +20,7 @@ from slimfed.platform.job.job import Job, parse_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.preflight import Checked, check, with_validation
 from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.resuming import resumable
@@ -137,6 +138,7 @@ class _Crew:
             plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
             with board.display(task.variant.label) as display:
                 self._compute(plan, StoreJournal(store, run_id, display), stop)
+            notify(store, run_id)
 
     def _prepare(self, store: Store, task: Task) -> tuple[str, RunFolder, Checked]:
         if task.found is None:
