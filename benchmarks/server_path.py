@@ -100,7 +100,7 @@ def _moved(adapter: Adapter, draw: np.random.Generator) -> Adapter:
 class NoEvaluator:
     """Says the same of every model."""
 
-    def evaluate(self, *_: Any) -> Evaluation:
+    def evaluate(self, *_: Any, **_options: Any) -> Evaluation:
         """Nothing is measured."""
         return Evaluation(1.0, 0.5, 1)
 

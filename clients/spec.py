@@ -306,6 +306,12 @@ class GenerationSpec(Section):
         100, ge=0, description="number of prompts of the test split to complete, a seeded sample; 0: none"
     )
     max_new_tokens: int = Field(64, ge=1, description="longest completion in tokens (greedy decoding)")
+    every: int = Field(
+        0,
+        ge=0,
+        description="evaluated rounds whose number it divides complete prompts, round 0 included; 0: the last round "
+        "alone, as writing takes most of the time of an evaluation",
+    )
 
 
 class PrivacySpec(Section):

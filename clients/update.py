@@ -51,6 +51,15 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What a language model wrote for a prompt of the test split, beside what the split has for it; long texts cut."""
+
+    prompt: str
+    references: tuple[str, ...]
+    written: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model on labelled text: mean loss (nats), accuracy in [0, 1] (of labels, or of next tokens), examples.
 
@@ -61,7 +70,7 @@ class Evaluation:
     that the model generated for ``generated`` prompts (``evaluation/generation.py``).
 
     ``test_examples``: examples of the test split, of which the ``examples`` measured are a sample, or all; None if it
-    is not known.
+    is not known. ``samples``: some of the completions; of the server's own evaluation alone, never in a message.
     """
 
     loss: float
@@ -76,6 +85,7 @@ class Evaluation:
     test_examples: int | None = None
     bits_per_byte: float | None = None
     accuracy_normalised: float | None = None
+    samples: tuple[Sample, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ LOOKS = """<style>
 .st-key-small [data-testid="stMetricValue"] { font-size: 1.05rem; line-height: 1.3; }
 .st-key-small [data-testid="stMetricLabel"], .st-key-small [data-testid="stMetricLabel"] p { font-size: 0.8rem; }
 .st-key-small { row-gap: 0.3rem; }
+.st-key-estimated [data-testid="stMetricValue"] { font-size: 1.1rem; line-height: 1.3; }
+.st-key-estimated { row-gap: 0.4rem; }
 [data-testid="stVerticalBlock"]:has(> .st-key-head), [data-testid="stVerticalBlock"]:has(> * > .st-key-head) {
     gap: 0.45rem; }
 .st-key-computing, .st-key-failures { gap: 0.4rem; }
@@ -39,7 +41,31 @@ LOOKS = """<style>
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
 .st-key-go:has([data-stale="false"]) [data-stale="true"] { display: none; }
 @media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
+.st-key-cards, .st-key-listed-short, .st-key-state { display: none !important; }
+.run-card { display: grid; grid-template-columns: 1fr auto; gap: 0.1rem 0.75rem; padding: 0.7rem 0.85rem;
+    margin-bottom: 0.6rem; border: 1px solid rgba(140,140,140,0.35); border-radius: 0.6rem; color: inherit !important;
+    text-decoration: none !important; }
+.run-card-name { font-weight: 600; overflow-wrap: anywhere; }
+.run-card-figure { font-size: 1.25rem; font-weight: 600; text-align: right; }
+.run-card-state { color: var(--state); font-weight: 600; font-size: 0.85rem; }
+[data-theme="dark"] .run-card-state { filter: brightness(1.6); }
+.run-card-facts { grid-column: 1 / -1; font-size: 0.85rem; opacity: 0.75; }
+.run-card-facts span { white-space: nowrap; }
 @media (max-width: 640px) {
+    .st-key-cards, .st-key-listed-short, .st-key-state { display: flex !important; }
+    .st-key-runs-table, .st-key-listed { display: none !important; }
+    [data-testid="stLayoutWrapper"]:has(> .st-key-tabs) { position: sticky; top: 3.5rem; z-index: 90;
+        background-color: inherit; padding: 0.3rem 0; }
+    [data-testid="stAppViewContainer"], [data-testid="stMain"], [data-testid="stMainBlockContainer"],
+    [data-testid="stMainBlockContainer"] > [data-testid="stVerticalBlock"] { background-color: inherit; }
+    .st-key-tabs [data-testid="stButtonGroup"] > div > :has([aria-checked="true"]),
+    .st-key-tabs [role="radiogroup"] > [aria-checked="true"],
+    .st-key-tabs [role="radiogroup"] > :has(input:checked) { order: -1; }
+    .st-key-small [data-testid="stMetricLabel"], .st-key-small [data-testid="stMetricLabel"] p { font-size: 0.72rem; }
+    .st-key-tabs { gap: 0.2rem; }
+    .st-key-tabs [data-testid="stButtonGroup"] > div, .st-key-tabs [role="radiogroup"] {
+        flex-wrap: nowrap !important; overflow-x: auto; scrollbar-width: thin; max-width: 100%; }
+    .st-key-tabs [role="radio"], .st-key-tabs button { flex: none; }
     [data-testid="stMainBlockContainer"] { padding-left: 1rem; padding-right: 1rem; }
     .st-key-figures { flex-wrap: wrap !important; }
     .st-key-figures > [data-testid="stLayoutWrapper"] { flex: 0 0 100% !important; width: 100% !important; }
@@ -67,6 +93,7 @@ def main() -> None:
             store,
             st.query_params.get("run", ""),
             lambda chosen: st.switch_page(form, query_params={"from": chosen}),
+            open_run,
         )
 
     def show_comparison() -> None:

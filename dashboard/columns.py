@@ -46,6 +46,7 @@ _WRITTEN: Mapping[str, Written] = {
     **dict.fromkeys(("examples", "rank", "local_steps", "accepted", "rejected", "round", "device", "devices"), count),
     **dict.fromkeys(("asked", "available"), count),
     "megabytes": megabytes,
+    **dict.fromkeys(("bytes_up", "bytes_down", "peak_memory_bytes"), format.size),
     "joules": format.energy,
     "slower": times,
 }

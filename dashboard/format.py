@@ -1,12 +1,14 @@
 """States, times and text as the pages write them. Numbers are those of ``slimfed.platform.format``."""
 
 import html
+from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 
 from slimfed.clients.plain_text import clean
 from slimfed.platform.format import (
     NOTHING,
     energy,
+    fits,
     missing,
     percent,
     plural,
@@ -17,6 +19,9 @@ from slimfed.platform.format import (
     seconds,
     size,
 )
+
+Written = Callable[[float | None], str]
+"""How a number is written."""
 
 STATUS_COLORS = {
     "queued": "violet",
@@ -93,6 +98,7 @@ __all__ = [
     "code",
     "energy",
     "figure",
+    "fits",
     "local",
     "missing",
     "percent",

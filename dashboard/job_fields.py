@@ -15,6 +15,27 @@ JOB = "job"
 """Name of the section of fields outside all sections."""
 
 
+WORDS = {
+    "name": "Name of the run",
+    "seed": "Seed",
+    "method.name": "Method",
+    "method.target_sparsity": "Target sparsity",
+    "model.path": "Model",
+    "model.task": "Task",
+    "data.path": "Text",
+    "data.max_length": "Longest text (tokens)",
+    "data.partition.kind": "Division among devices",
+    "data.partition.alpha": "Likeness of the devices' labels",
+    "fleet.profile": "Fleet",
+    "fleet.devices": "Devices",
+    "training.rounds": "Rounds",
+    "training.local_steps": "Local steps",
+    "training.batch_size": "Texts in a batch",
+    "training.learning_rate": "Learning rate",
+}
+"""Words for the fields of a first look; the others are called by their names."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field. ``kind`` "text" also covers other TOML values: lists, and optional numbers."""
@@ -30,9 +51,15 @@ class Field:
     words_only: bool = False
 
     @property
-    def name(self) -> str:
-        """The name without its section."""
-        return self.path.partition(".")[2] or self.path
+    def label(self) -> str:
+        """The field in words."""
+        name = (self.path.partition(".")[2] or self.path).replace(".", ": ").replace("_", " ")
+        return WORDS.get(self.path) or name[:1].upper() + name[1:]
+
+    @property
+    def hint(self) -> str:
+        """Its path in the job file, and what it means."""
+        return f"`{self.path}`" + (f"  \n{self.help}" if self.help else "")
 
 
 @dataclass(frozen=True)

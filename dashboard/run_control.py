@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
+from slimfed.dashboard import children
 from slimfed.dashboard.access import login
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import located, parse_job
-from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import ask_to_stop
 from slimfed.platform.launch.queue_runner import at_work, call_foreman, waiting_here
 from slimfed.platform.launch.queueing import queue_job
@@ -25,8 +25,6 @@ from slimfed.platform.store.dashboard_reader import Insight
 
 CHECK_SECONDS = 300
 """A check opens data and model, which takes long on a slow disk."""
-
-_PROGRAM = "from slimfed.platform.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def start(source: Source, document: Mapping[str, Any]) -> Answer:
 
     What needs no model is checked before; the rest when it starts, and what is wrong then is why the run failed.
     """
-    _ask_who()
+    login.check_operator()
     try:
         job = with_parent(parse_job(located(dict(document), Path.cwd())), source.home)
         with source.writing() as store:
@@ -58,14 +56,14 @@ def resume(source: Source, run_id: str) -> Answer:
 
 def stop(source: Source, run: Any) -> None:
     """Ask a run (a row of the store) to stop."""
-    _ask_who()
+    login.check_operator()
     with source.writing() as store:
         ask_to_stop(store, run)
 
 
 def label(source: Source, run_ids: Sequence[str], **said: Any) -> None:
     """Write tags, notes or the archived mark of runs (arguments of ``Store.label``)."""
-    _ask_who()
+    login.check_operator()
     with source.writing() as store:
         for run_id in run_ids:
             store.label(run_id, **said)
@@ -79,19 +77,12 @@ def see_to_the_queue(source: Source, insight: Insight) -> int:
     return len(waiting)
 
 
-def _ask_who() -> None:
-    """Raises ``InputError`` unless the person at the page is an operator at this moment."""
-    if not login.may_operate():
-        raise InputError("only an operator may do this")
-
-
 def _command(source: Source, *arguments: str) -> Answer:
-    _ask_who()
-    environment = {**child_environment(), "SLIMFED_HOME": str(source.home), "SLIMFED_STORE": source.named}
+    login.check_operator()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, *arguments],
-            env=environment,
+            [sys.executable, "-c", children.PROGRAM, *arguments],
+            env=children.environment(source),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -101,7 +92,5 @@ def _command(source: Source, *arguments: str) -> Answer:
     except subprocess.TimeoutExpired:
         return Answer(None, (f"The job could not be checked within {CHECK_SECONDS} s; can its data be reached?",))
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        wrong = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        return Answer(None, tuple(wrong or lines[-1:] or [f"slimfed ended with code {done.returncode}"]))
+        return Answer(None, children.problems_in(done.stderr, done.returncode))
     return Answer(str(json.loads(done.stdout)["run_id"]))

@@ -69,11 +69,11 @@ def warm_up() -> None:
     """Import and call what the pages need in advance, since it takes the first visitor seconds otherwise."""
     from slimfed.dashboard import widgets
     from slimfed.dashboard.figures import curves, frames
-    from slimfed.dashboard.views import launch
+    from slimfed.dashboard.launching import inputs
 
     for page in ("runs", "run", "compare", "fleet"):
         import_module(f"slimfed.dashboard.views.{page}")
-    launch.names()
+    inputs.names()
     nothing = frames.rounds_frame([], [])
     curves.accuracy(nothing, "round").to_json()
     widgets.parquet(nothing)

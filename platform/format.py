@@ -85,6 +85,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def fits(starts_at: float | None) -> str:
+    """Whether training fits the devices of a class; ``starts_at``: see ``launch.estimate.ClassEstimate``."""
+    if starts_at is None:
+        return "no: every round is lost for want of memory"
+    return "yes" if starts_at == 0.0 else f"from {percent(starts_at, 0)} sparsity on, where it starts"
+
+
 def energy(joules: float | None) -> str:
     """Joules: 812 J, 3.4 kJ, 1.2 MJ."""
     if joules is None or missing(joules):

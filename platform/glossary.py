@@ -17,6 +17,8 @@ FIGURES = {
         " their own text. Lower is better."
     ),
     "Perplexity": "e to the power of the loss of a language model: 1 if it foresees every token. Lower is better.",
+    "Bits a byte": "Loss of a language model for each byte of the text, which compares models of unequal vocabularies. "
+    "Lower is better.",
     "Macro-F1": "Mean over the classes of the F1 score, which counts rare classes as much as frequent ones.",
     "Calibration error": "Mean distance between the confidence of the answers and the share of them that is right.",
     "Exact match": "Share of written texts that equal one of their references.",

@@ -113,6 +113,12 @@ def evaluates(settings: StrategySettings, number: int) -> bool:
     return number % settings.evaluate_every == 0 or number == settings.task.training.rounds
 
 
+def writes(settings: StrategySettings, number: int) -> bool:
+    """True if a language model completes prompts after round ``number``: after the last, and as often as asked for."""
+    every = settings.task.generate.every
+    return number == settings.task.training.rounds or (every > 0 and number % every == 0)
+
+
 def evaluated_examples(settings: StrategySettings, number: int) -> int:
     """Test examples for the global model after round ``number``, a sample; 0: all of them, as after the last."""
     return 0 if number == settings.task.training.rounds else settings.evaluate_examples

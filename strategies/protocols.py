@@ -198,10 +198,11 @@ class Recorder(Protocol):
 class Evaluator(Protocol):
     """Measures the global model in a given structure on the test split."""
 
-    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0, *, write: bool = True) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` at full rank.
 
-        ``examples``: so many of the test split, the same in every call; 0: all.
+        ``examples``: so many of the test split, the same in every call; 0: all. ``write``: a language model completes
+        prompts, too.
         """
         ...
 

@@ -11,7 +11,7 @@ from slimfed.strategies.fleet_update import settle_clock, settle_memories, settl
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
 from slimfed.strategies.memory_fit import memory_event
 from slimfed.strategies.participants import choose_participants, expected_participants, observe_answers
-from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round, shared_structure
+from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round, shared_structure, writes
 from slimfed.strategies.protocols import RoundRecord
 from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.round_record import RoundMeasures, round_record
@@ -77,7 +77,10 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         if due := evaluates(settings, number):
             context.progress.enter("evaluating")
         examples = evaluated_examples(settings, number)
-        evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure, examples) if due else None
+        evaluation = None
+        if due:
+            writing = writes(settings, number)
+            evaluation = context.evaluator.evaluate(fleet.adapter, fleet.structure, examples, write=writing)
         last = number == settings.task.training.rounds
         held_out = context.evaluator.held_out(fleet.adapter, fleet.structure) if last else None
 

@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from slimfed.strategies.planning import evaluated_examples
+from slimfed.strategies.planning import evaluated_examples, writes
 from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Availability, Baseline, Clock, Evaluator, Forecast, Recorder
 from slimfed.strategies.roster import Roster
@@ -92,7 +92,8 @@ class FedSlim(Strategy):
         """Record round 0, which takes no virtual time: the untuned model, and the most frequent class."""
         self.context.progress.enter("evaluating")
         evaluator, examples = self.context.evaluator, evaluated_examples(self.context.settings, 0)
-        untuned = evaluator.evaluate(self.fleet.adapter, self.fleet.structure, examples)
+        writing = writes(self.context.settings, 0)
+        untuned = evaluator.evaluate(self.fleet.adapter, self.fleet.structure, examples, write=writing)
         self.context.recorder.begin(Baseline(untuned, evaluator.majority(examples)))
 
     def summary(self) -> None:

@@ -13,7 +13,13 @@ from slimfed.clients.data.chat import before_answer, stop_tokens
 from slimfed.clients.data.conversations import Chat
 from slimfed.clients.data.split import TextSplit
 from slimfed.clients.evaluation.batch_size import rows_to_complete
+from slimfed.clients.plain_text import clean_lines
 from slimfed.clients.spec import GenerationSpec
+from slimfed.clients.update import Sample
+
+SAMPLES = 16
+"""Completions that are kept for reading."""
+_LONGEST, _REFERENCES = 2000, 3
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,18 @@ def complete(
                 written[place] = text.strip()
             done(len(places))
     return written
+
+
+def some_samples(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, written: Sequence[str]) -> tuple[Sample, ...]:
+    """The first :data:`SAMPLES` completions with their prompts and references, to be read by people."""
+    count = min(SAMPLES, len(prompts))
+    asked = tokenizer.batch_decode([list(tokens) for tokens in prompts.tokens[:count]], skip_special_tokens=True)
+    return tuple(
+        Sample(clean_lines(prompt, _LONGEST), tuple(clean_lines(each, _LONGEST) for each in others[:_REFERENCES]), text)
+        for prompt, others, text in zip(
+            asked, prompts.references[:count], (clean_lines(each, _LONGEST) for each in written[:count]), strict=True
+        )
+    )
 
 
 def prompts_at_once(model: PreTrainedModel, prompts: Prompts, max_new_tokens: int) -> int:

@@ -75,7 +75,7 @@ PHASES = frozenset(
 )
 """The phases of a node's work."""
 _WORKLOAD = tuple(f.name for f in fields(Workload))
-_EVALUATION = tuple(f.name for f in fields(Evaluation))
+_EVALUATION = tuple(f.name for f in fields(Evaluation) if f.name != "samples")
 
 
 def encode_orders(orders: Orders) -> RecordDict:

@@ -19,7 +19,7 @@ from slimfed.clients.data.sample import sample_rows
 from slimfed.clients.data.split import TextSplit
 from slimfed.clients.data.text import TextData, load_data, load_own_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.evaluation.generation import Prompts, collect, likeness
+from slimfed.clients.evaluation.generation import Prompts, collect, likeness, some_samples
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.importance.base import Importance
 from slimfed.clients.inputs import check_inputs
@@ -132,12 +132,18 @@ class NodeRuntime:
         return self._evaluator().one(adapter, structure, rows)
 
     def examine(
-        self, adapter: Adapter, structure: Structure, examples: int = 0, meter: Meter | None = None
+        self,
+        adapter: Adapter,
+        structure: Structure,
+        examples: int = 0,
+        meter: Meter | None = None,
+        *,
+        write: bool = True,
     ) -> Evaluation:
         """As :meth:`evaluate` on ``examples`` of the test split, and of completions, if the test split has prompts.
 
         The examples are a sample by the run's seed, the same in every call, proportional by label; 0: all.
-        ``meter`` counts those that are done.
+        ``meter`` counts those that are done. ``write``: false for no completions.
         """
         meter = meter or Meter()
         evaluator = self._evaluator(meter)
@@ -145,10 +151,12 @@ class NodeRuntime:
         rows = self._examined(examples)
         meter.expect(len(rows))
         found = replace(evaluator.measure(model, rows), test_examples=len(self.test))
-        if self.prompts is None:
+        if self.prompts is None or not write:
             return found
         written = evaluator.complete(model, self.prompts)
-        return replace(found, **vars(likeness(written, self.prompts.references)), generated=len(written))
+        samples = some_samples(self.base.tokenizer, self.prompts, written)
+        alike = vars(likeness(written, self.prompts.references))
+        return replace(found, **alike, generated=len(written), samples=samples)
 
     def majority_accuracy(self, examples: int = 0) -> float | None:
         """The share of the same ``examples`` of the test split that have the most frequent label of the training split.

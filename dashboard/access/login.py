@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from slimfed.clients.errors import InputError
 from slimfed.dashboard.access.token_gate import TOKEN
 from slimfed.dashboard.access.users import PEOPLE, USERS, AccessError, Passwords, Person, Role, read_people, read_users
 
@@ -73,6 +74,12 @@ def require_login() -> Person:
 def may_operate() -> bool:
     """True if the person at this page may start, stop and resume runs. Ask again where it is done, not only shown."""
     return require_login().role == "operator"
+
+
+def check_operator() -> None:
+    """Raises ``InputError`` unless the person at the page is an operator at this moment."""
+    if not may_operate():
+        raise InputError("only an operator may do this")
 
 
 def _by_password(path: Path) -> Person:

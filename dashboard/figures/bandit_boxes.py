@@ -9,10 +9,17 @@ from plotly.colors import sample_colorscale
 
 from slimfed.dashboard.figures.style import LINE_HEIGHT, colorbar, finish
 
+_LEAST_OPACITY = 0.3
+
 
 def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
-    """Boxes over pruning step and rank, coloured by mean reward, each with its number of pulls."""
+    """Boxes over pruning step and rank, coloured by mean reward, each with its number of pulls; the fewer the fainter.
+
+    A column ``interval`` is half of the mean's 95% interval.
+    """
     figure = go.Figure()
+    most = max(int(frame["pulls"].max()), 1) if len(frame) else 1
+    interval = frame["interval"] if "interval" in frame else pd.Series(np.nan, frame.index)
     known = frame["reward"].dropna()
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     high = max(high, low + 0.01)  # rewards with small differences get similar colours
@@ -28,6 +35,9 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
             "y1": level[row.ranks[-1]] + 0.5,
             "fillcolor": "rgba(140,140,140,0.15)" if np.isnan(row.reward) else color,
             "line": {"color": "rgba(255,255,255,0.7)", "width": 1},
+            "opacity": 1.0
+            if np.isnan(row.reward)
+            else _LEAST_OPACITY + (1 - _LEAST_OPACITY) * np.sqrt(row.pulls / most),
             "layer": "below",
         }
         for row, color in zip(frame.itertuples(), colors, strict=True)
@@ -40,7 +50,7 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
         y=height,
         mode="markers+text",
         text=[f"{n:,}" if big and n else "" for n, big in zip(frame["pulls"], wide, strict=True)],
-        textfont={"size": 11, "color": ["#111" if dark > 0.55 else "#fff" for dark in shade]},
+        textfont={"size": 11, "color": [_text_color(*each) for each in zip(shade, frame["pulls"] / most, strict=True)]},
         marker={
             "color": frame["reward"],
             "colorscale": "Cividis",
@@ -56,7 +66,10 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
                 [f"{100 * a:.1f} to {100 * b:.1f}%" for a, b in zip(frame["low"], frame["high"], strict=True)],
                 [", ".join(map(str, each)) for each in frame["ranks"]],
                 frame["pulls"],
-                ["never pulled" if np.isnan(r) else f"{r:.3f}" for r in frame["reward"]],
+                [
+                    "never pulled" if np.isnan(r) else f"{r:.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
+                    for r, half in zip(frame["reward"], interval, strict=True)
+                ],
             ]
         )
         if len(frame)
@@ -78,3 +91,10 @@ def boxes(frame: pd.DataFrame, ranks: Sequence[int]) -> go.Figure:
         zeroline=False,
     )
     return figure
+
+
+def _text_color(shade: float, pulled: float) -> str:
+    """Dark on bright boxes; grey, which is read on light and dark pages, on faint ones."""
+    if _LEAST_OPACITY + (1 - _LEAST_OPACITY) * np.sqrt(pulled) < 0.6:
+        return "#767676"
+    return "#111" if shade > 0.55 else "#fff"

@@ -25,6 +25,7 @@ from slimfed.dashboard.figures.style import (
     class_style,
     finish,
     round_axis,
+    short_names,
 )
 from slimfed.platform.format import time_unit
 
@@ -74,9 +75,14 @@ def timeline(frame: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     # A device in two rounds has a different name in each (a zero-width space), so that each keeps its order.
     nth = {number: place for place, number in enumerate(frame["round"].unique())}
-    names = [f"{d}{chr(0x200B) * nth[r]}" for d, r in zip(frame["device"], frame["round"], strict=True)]
+    short = short_names(list(frame["class"]))
+    names = [
+        f"{format.figure(short[kind])} {device}{chr(0x200B) * nth[number]}"
+        for kind, device, number in zip(frame["class"], frame["device"], frame["round"], strict=True)
+    ]
     place = [[f"Round {number}" for number in frame["round"]], names]
-    about = np.column_stack([frame["class"].map(format.figure), frame["status"], frame["seconds"].map(format.seconds)])
+    seconds = frame["seconds"].map(format.seconds)
+    about = np.column_stack([frame["class"].map(format.figure), frame["status"], seconds, frame["device"].astype(str)])
     for column, name, color, pattern in PARTS:
         figure.add_bar(
             y=place,
@@ -86,12 +92,12 @@ def timeline(frame: pd.DataFrame) -> go.Figure:
             marker={"color": color, "line": {"width": 0}, "pattern": {"shape": pattern, "size": 5}},
             customdata=np.column_stack([about, frame[column].map(format.seconds)]),
             hovertemplate=(
-                f"device %{{y}}, %{{customdata[0]}}: {name.lower()} %{{customdata[3]}}<br>"
+                f"device %{{customdata[3]}}, %{{customdata[0]}}: {name.lower()} %{{customdata[4]}}<br>"
                 "%{customdata[2]} in all, %{customdata[1]}<extra></extra>"
             ),
         )
     rounds = frame["round"].nunique()
-    finish(figure, 84 + _BAR_HEIGHT * len(frame) + 6 * rounds, left=96, top=56)
+    finish(figure, 84 + _BAR_HEIGHT * len(frame) + 6 * rounds, left=76 + 6 * max(map(len, names), default=4), top=56)
     figure.update_layout(barmode="stack", bargap=0.2, hovermode="closest", legend_traceorder="normal")
     figure.update_xaxes(title_text=f"Time since the round began ({unit.name})", rangemode="tozero", showgrid=True)
     figure.update_yaxes(title_text="", autorange="reversed", showdividers=False, tickson="labels")
@@ -162,6 +168,10 @@ def memory(frame: pd.DataFrame) -> go.Figure:
         )
     finish(figure, 110 + 52 * len(frame), left=140)
     figure.update_layout(barmode="group", bargap=0.3, hovermode="closest")
-    figure.update_xaxes(title_text="Memory for training (GiB)", rangemode="tozero", showgrid=True)
+    # A logarithmic axis: a model that needs a hundredth of what a class has would be a bar too small to see.
+    known = pd.concat([frame["holds"], frame["needed"]]).dropna()
+    least, most = (float(known.min()), float(known.max())) if len(known) else (0.1, 1.0)
+    ends = [np.floor(np.log10(max(least, 1e-4)) - 0.1), np.log10(max(most, 1e-3)) + 0.35]
+    figure.update_xaxes(title_text="Memory for training (GiB)", type="log", range=ends, dtick=1, showgrid=True)
     figure.update_yaxes(title_text="", autorange="reversed")
     return figure

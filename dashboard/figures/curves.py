@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -20,6 +21,7 @@ from slimfed.dashboard.figures.style import (
     Axis,
     axis_places,
     axis_title,
+    faded,
     finish,
     round_axis,
 )
@@ -67,6 +69,18 @@ def accuracy(
             annotation_position=_CORNERS[place % len(_CORNERS)],  # apart, since references are often close
         )
     figure.update_yaxes(title_text=f"Accuracy (% of {counted})")
+    return figure
+
+
+def perplexity(rounds: pd.DataFrame, axis: Axis, pruned_until: int | None = None) -> go.Figure:
+    """Perplexity of the global model on the test split, by round or virtual time; the axis is logarithmic.
+
+    ``pruned_until``: as in :func:`accuracy`.
+    """
+    frame = rounds.assign(perplexity=np.exp(rounds["loss"].astype(float).clip(upper=700.0)))
+    lines = (Line("perplexity", "Global model", BLUE, of_global=True),)
+    figure = _curves(frame, lines, axis, scale=1.0, hover="%{y:.2f}", pruned_until=pruned_until)
+    figure.update_yaxes(title_text="Perplexity", type="log", dtick="D2" if len(frame) else None)
     return figure
 
 
@@ -124,6 +138,39 @@ def _shade_pruning(figure: go.Figure, numbers: pd.Series, places: pd.Series, unt
         annotation={"text": "pruning", "font": {"size": 11}, "yanchor": "top"},
         annotation_position="top left",
     )
+
+
+def local_steps(frame: pd.DataFrame) -> go.Figure:
+    """Mean local steps of each class by round; the band reaches from its least to its most."""
+    figure = go.Figure()
+    between = "%{y:.1f} (%{customdata[0]:.0f} to %{customdata[1]:.0f})"
+    for place, name in enumerate(frame["class"].unique()):
+        rows, color = frame[frame["class"] == name], RUN_COLORS[place % len(RUN_COLORS)]
+        for column, filled in (("least", None), ("most", "tonexty")):
+            figure.add_scatter(
+                x=rows["round"],
+                y=rows[column],
+                mode="lines",
+                line={"width": 0},
+                fill=filled,
+                fillcolor=faded(color),
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        figure.add_scatter(
+            x=rows["round"],
+            y=rows["mean"],
+            name=format.figure(name),
+            mode="lines+markers" if len(rows) <= MARKERS_UP_TO else "lines",
+            line={"color": color, "width": 2, "dash": RUN_DASHES[place % len(RUN_DASHES)]},
+            marker={"size": 5, "symbol": RUN_SIGNS[place % len(RUN_SIGNS)]},
+            customdata=rows[["least", "most"]],
+            hovertemplate=f"{between}<extra>{format.figure(name)}</extra>",
+        )
+    finish(figure, LINE_HEIGHT, top=28 + 20 * (frame["class"].nunique() // 3))
+    round_axis(figure, frame["round"])
+    figure.update_yaxes(title_text="Local steps of a device", rangemode="tozero")
+    return figure
 
 
 def device_history(frame: pd.DataFrame) -> go.Figure:

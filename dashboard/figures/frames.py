@@ -121,6 +121,12 @@ def rounds_frame(rounds: Iterable[Any], evaluations: Iterable[Any]) -> pd.DataFr
     return frame[list(ROUND_COLUMNS)].astype({"round": int})
 
 
+def costs_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a round, oldest first: bytes, joules, memory and times of that round alone."""
+    names = ("bytes_down", "bytes_up", "joules", "peak_memory_bytes", "virtual_seconds", "wall_seconds")
+    return _frame(rows, ("round", *names)).astype({"round": int} | dict.fromkeys(names, float))
+
+
 def samples(rounds: pd.DataFrame) -> pd.Series:
     """For each of ``rounds``: " on 500 of 1,821 test texts" if that is what its accuracy stands on; else empty."""
     pairs = zip(rounds["examples"], rounds["test_examples"], strict=True)
@@ -201,6 +207,29 @@ def pulls_frame(rows: Iterable[Any], steps: int) -> pd.DataFrame:
             "reward": frame["reward"].astype(float) / frame["pulls"].astype(float),
         }
     )
+
+
+def with_intervals(boxes: pd.DataFrame, rows: Iterable[Any]) -> pd.DataFrame:
+    """Boxes of :func:`pulls_frame` with ``interval``, half of the 95% interval of their mean rewards; NaN if unknown.
+
+    ``rows``: the pulls by class and round. The variance of one reward is estimated from how the means of these rows
+    scatter within their boxes, pooled over all boxes.
+    """
+    single = _frame(rows, ("rank", "step", "pulls", "reward"))
+    if boxes.empty or single.empty:
+        return boxes.assign(interval=np.nan)
+    means = single["reward"].astype(float) / single["pulls"].astype(float)
+    groups = single.groupby(["rank", "step"])
+    center = groups["reward"].transform("sum") / groups["pulls"].transform("sum")
+    freedom = len(single) - groups.ngroups
+    variance = float((single["pulls"] * (means - center) ** 2).sum()) / freedom if freedom > 0 else np.nan
+    return boxes.assign(interval=1.96 * np.sqrt(variance / boxes["pulls"].astype(float)))
+
+
+def local_steps_frame(rows: Iterable[Any]) -> pd.DataFrame:
+    """One line a class and round: ``least``, ``mean`` and ``most`` local steps of its devices."""
+    frame = _frame(rows, ("round", "profile", "least", "mean", "most", "devices")).rename(columns={"profile": "class"})
+    return frame.astype({"round": int, "devices": int, "least": float, "mean": float, "most": float})
 
 
 def leaves_frame(leaves: Iterable[Any], ranks: Sequence[int]) -> pd.DataFrame:

@@ -48,6 +48,23 @@ def class_style(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
+def faded(color: str) -> str:
+    """A colour ``#RRGGBB`` as a translucent one, for bands."""
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Class names without the words that all of them begin with: ``jetson-tx2`` is ``tx2`` beside other Jetsons."""
+    known = list(dict.fromkeys(names))
+    while len(known) > 1 and all("-" in name for name in known):
+        first = {name.partition("-")[0] for name in known}
+        if len(first) > 1:
+            break
+        known = [name.partition("-")[2] for name in known]
+    return dict(zip(dict.fromkeys(names), known, strict=True))
+
+
 def axis_places(rounds: pd.DataFrame, axis: Axis, longest: float) -> pd.Series:
     """Positions of the rounds on an axis; ``longest``: virtual seconds of the longest run on it."""
     if axis == "time":

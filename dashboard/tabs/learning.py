@@ -79,12 +79,21 @@ def show(source: Source, run: Any) -> None:
         references = {REFERENCE_WORDS[name].capitalize(): value for name, value in stands.references.items()}
         left, right = st.columns(2, gap="large")
         with left:
-            widgets.chart(
-                "Accuracy",
-                curves.accuracy(frame, axis, counted, references, until),
-                f"The pruned global model on the {run.evaluated_on} split{estimates}, and the mean of the devices' own "
-                f"pruned models. Round 0 is the untuned model; lines across are what the run is judged by.{shaded}",
-            )
+            if run.task == "causal-lm" and run.accuracy_normalised is None:
+                widgets.chart(
+                    "Perplexity",
+                    curves.perplexity(frame, axis, until),
+                    f"The pruned global model on the {run.evaluated_on} split{estimates}. Round 0 is the untuned "
+                    f"model; lower is better.{shaded}",
+                )
+            else:
+                widgets.chart(
+                    "Accuracy",
+                    curves.accuracy(frame, axis, counted, references, until),
+                    f"The pruned global model on the {run.evaluated_on} split{estimates}, and the mean of the devices' "
+                    f"own pruned models. Round 0 is the untuned model; lines across are what the run is judged "
+                    f"by.{shaded}",
+                )
         with right:
             widgets.chart(
                 "Loss",

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from slimfed.dashboard import widgets
+from slimfed.dashboard import format, widgets
 from slimfed.dashboard.figures import frames, structure_chart
 from slimfed.dashboard.source import Source
 
@@ -26,14 +26,30 @@ def show(source: Source, run: Any) -> None:
         if frame.empty:
             widgets.nothing("This run was recorded before slimfed kept its structure; runs made from now on show it.")
             return
-        for column, (kind, title, unit) in zip(st.columns(2, gap="large"), _KINDS, strict=True):
+        present = [each for each in _KINDS if (frame["kind"] == each[0]).any()]
+        st.markdown(kept_in_words(frame))
+        for column, (kind, title, unit) in zip(st.columns(len(present), gap="large"), present, strict=True):
             rows = frame[frame["kind"] == kind]
-            if rows.empty:
-                continue
             with column:
                 widgets.chart(title, structure_chart.structure(rows, unit), _sentence(kind, rows))
         table = frame.assign(share=frame["kept"] / frame["units"]).drop(columns="shares")
         widgets.table(table, f"structure of {run.id}", _COLUMNS, "Table of blocks, in forward order")
+
+
+def kept_in_words(frame: pd.DataFrame) -> str:
+    """How much of each kind is left, and the layer that has lost most."""
+    parts = []
+    for kind, word in (("attention", "attention heads"), ("ffn", "FFN channels")):
+        rows = frame[frame["kind"] == kind]
+        if len(rows):
+            share = rows["kept"].sum() / rows["units"].sum()
+            parts.append(f"{rows['kept'].sum():,.0f} of {rows['units'].sum():,} {word} ({format.percent(share, 0)})")
+    text = f"Devices keep on average {' and '.join(parts)}."
+    shares = frame.groupby("layer")[["kept", "units"]].sum()
+    left = shares["kept"] / shares["units"]
+    if len(left) > 1 and left.max() - left.min() > 0.005:
+        text += f" Layer {left.idxmin()} has lost most, layer {left.idxmax()} least."
+    return text
 
 
 def _sentence(kind: str, rows: pd.DataFrame) -> str:

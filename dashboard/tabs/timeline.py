@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from slimfed.dashboard import format, widgets
@@ -48,6 +49,7 @@ def show(source: Source, run: Any) -> None:
             return
         some = f" Of the devices that took part, the {most} slowest of each round." if run.devices > most else ""
         clock = "measured" if run.job.get("fleet", {}).get("clock") == "measured" else "virtual"
+        st.markdown(where_time_goes(timed))
         widgets.chart(
             None,
             bars.timeline(timed),
@@ -58,3 +60,22 @@ def show(source: Source, run: Any) -> None:
         widgets.table(
             frame, f"timeline of {run.id}", _COLUMNS, f"Table of the slowest devices of {format.plural(count, 'round')}"
         )
+
+
+def where_time_goes(frame: pd.DataFrame) -> str:
+    """Who is the last of the newest round and with what, and how much the others wait; ``frame``: shown devices."""
+    newest = frame[frame["round"] == frame["round"].max()]
+    last = newest.loc[newest["seconds"].idxmax()]
+    parts = {part: float(last[part]) for part in ("download", "compute", "upload")}
+    longest = max(parts, key=lambda part: parts[part])
+    word = {"download": "downloading", "compute": "computing", "upload": "uploading"}[longest]
+    text = (
+        f"Round {int(last['round'])} took {format.seconds(last['round_seconds'])}: its last device was "
+        f"{int(last['device'])} ({format.plain(last['class'])}), {format.percent(parts[longest] / last['seconds'], 0)} "
+        f"of its time {word}."
+    )
+    others = newest.drop(last.name)
+    if others.empty or not last["round_seconds"]:
+        return text
+    waited = float((others["idle"] / others["round_seconds"]).mean())
+    return f"{text} The other devices below waited {format.percent(waited, 0)} of the round on average."

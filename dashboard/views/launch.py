@@ -1,47 +1,47 @@
-"""The form that starts a run: generated from the job file's schema, checked at every change, with the TOML."""
+"""The page that starts a run: the text, the model, the fleet and the goal; checked at every change, with the TOML."""
 
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 import tomli_w
 
+from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
 from slimfed.dashboard import format, job_fields, run_control
+from slimfed.dashboard.launching import estimate, inputs, own_text
+from slimfed.dashboard.launching.draft import Draft, drafted
 from slimfed.dashboard.source import Source
-from slimfed.platform.job.job import Job, demo_document, job_to_dict, parse_job
-from slimfed.platform.job.overrides import merge
+from slimfed.platform.job.job import Job, demo_document, located
 from slimfed.platform.job.presets import PRESETS
-from slimfed.platform.launch.quick_check import quick_problems
-from slimfed.platform.registries import REGISTRIES
+from slimfed.platform.launch.quick_check import is_small
+from slimfed.platform.launch.suiting import BUILTIN
 
-CHANGES = "changes to the job"
-BASE = "base of the job"
 ANSWER = "answer to Start"
+_STARTABLE = "may be started once"
 
-DEMO, EMPTY = "The built-in job", "Defaults only"
+OWN, DEMO, FILE = "Your own text", "The built-in job", "A job file"
 _LEFT_OUT = ("store",)
-"""Runs started here are recorded in the store of this dashboard."""
 
-_FIRST = (
-    "name",
-    "seed",
-    "method.name",
-    "method.target_sparsity",
-    "model.path",
-    "model.task",
-    "data.path",
-    "data.max_length",
-    "data.partition.kind",
-    "data.partition.alpha",
-    "fleet.profile",
-    "fleet.devices",
-    "training.rounds",
-    "training.local_steps",
-    "training.batch_size",
-    "training.learning_rate",
-)
-"""Fields shown at the top; all others are in their sections."""
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the form begins with. ``name``: another one forgets the changes. ``rows``: training texts, if known.
+
+    ``problems``: what must be done before there is a job; ``faulty``: not since nothing was given yet. ``picked``:
+    fields that are asked for above.
+    """
+
+    name: str
+    document: dict[str, Any]
+    problems: tuple[str, ...] = ()
+    rows: int | None = None
+    own: own_text.OwnText | None = None
+    picked: tuple[str, ...] = field(default_factory=tuple)
+    faulty: bool = False
 
 
 def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
@@ -50,169 +50,149 @@ def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None
     if answer is not None and answer.run:
         open_run(answer.run)
     st.title("Launch a run", anchor=False)
-    base, said = _base(source, clone_of)
-    st.caption(said)
-    changes: dict[str, Any] = st.session_state[CHANGES]
-    document = merge(base, job_fields.tables(changes))
-    job, problems = checked(document)
-    shown = job_to_dict(job) if job else merge(_defaults(document), document)
     form, paper = st.columns([3, 2], gap="large")
-    with paper, st.container(key="paper"):
-        _paper(source, document, job, problems, answer)
+    with form, st.container(key="beginning"):
+        beginning = _clone(source, clone_of) or _beginning(source)
+    inputs.begin_with(beginning.name)
+    draft = _draft(beginning)
     with form:
-        _form(dict(job_fields.leaves(shown)), _by_field(problems))
+        if beginning.document:
+            _form(source, draft, beginning)
+    with paper, st.container(key="paper"):
+        _paper(source, draft, beginning, answer)
 
 
-def checked(document: Mapping[str, Any]) -> tuple[Job | None, tuple[str, ...]]:
-    """The job of a document, and what is wrong with it or with the files that it names, one line a field."""
-    try:
-        job = parse_job(document)
-    except InputError as error:
-        return None, tuple(str(error).splitlines())
-    return job, tuple(quick_problems(job))
-
-
-def shortened(document: Mapping[str, Any], job: Job | None) -> dict[str, Any]:
-    """The document without values that equal the default or the method's preset; name and method stay."""
-    if job is None:
-        return dict(document)
-    usual = dict(job_fields.leaves(_defaults(document)))
-    stays = ("name", "seed", "method.name")
-    values = dict(job_fields.leaves(job_to_dict(job)))
-    return job_fields.tables(
-        {path: value for path, value in values.items() if path in stays or value != usual.get(path)}
-    )
-
-
-def _defaults(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field of a job that names nothing but the method of this one."""
-    method = document.get("method", {}).get("name")
-    return job_to_dict(parse_job({"method": {"name": method}} if method in PRESETS else {}))
-
-
-def _base(source: Source, clone_of: str) -> tuple[dict[str, Any], str]:
-    """The job that the form starts from, and a sentence on it. Choosing another one discards the changes."""
-    if clone_of:
-        with source.explained() as reader:
-            try:
-                run = reader.find_run(clone_of)
-            except InputError as error:
-                st.error(format.plain(str(error)))
-            else:
-                job = {key: value for key, value in run.job.items() if key not in _LEFT_OUT}
-                values = dict(job_fields.leaves(job)) | {"name": f"{run.name} (again)"[:200]}
-                _begin_with(run.id)
-                return job_fields.tables(
-                    values
-                ), f"Begins as a copy of the run `{format.code(run.id)}`; change any field."
+def _beginning(source: Source) -> Beginning:
+    """What somebody chose to begin with."""
     choice = st.segmented_control(
-        "Begin with", [DEMO, EMPTY], default=DEMO, required=True, key="begin", label_visibility="collapsed"
+        "Begin with",
+        [OWN, DEMO, FILE],
+        default=OWN,
+        required=True,
+        key="begin",
+        bind="query-params",
+        label_visibility="collapsed",
     )
-    _begin_with(str(choice))
-    if choice == EMPTY:
-        return {"name": "my-run"}, "Starts with the default of every field."
-    return demo_document(), "Starts with the built-in job of `slimfed run`: 80 Jetsons learn smart-home commands."
+    if choice == DEMO:
+        st.caption("The job of `slimfed run`: 80 Jetsons learn smart-home commands.")
+        return Beginning(DEMO, demo_document())
+    if choice == FILE:
+        return _job_file()
+    found = own_text.show(source)
+    problems = found.problems or (() if found.ready else ("Name a file with your text first.",))
+    by_owner = found.ready and found.document["data"]["partition"]["kind"] == "natural"
+    picked = ("data.path", "model.task", *(("data.partition.kind", "data.partition.alpha") if by_owner else ()))
+    return Beginning(OWN, found.document, problems, found.rows, found, picked, faulty=bool(found.problems))
 
 
-def _begin_with(base: str) -> None:
-    if st.session_state.get(BASE) != base:
-        st.session_state[BASE], st.session_state[CHANGES] = base, {}
+def _job_file() -> Beginning:
+    """A job file that is uploaded."""
+    given = st.file_uploader("A job file", "toml", key="job file", max_upload_size=1)
+    if given is None:
+        st.caption(f"Its relative paths start at `{format.code(str(Path.cwd()))}`, where this dashboard was started.")
+        return Beginning(FILE, {}, ("Give a job file first.",))
+    try:
+        document = tomllib.loads(given.getvalue().decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        st.caption(f":red[:material/error: {format.plain(f'{given.name}: is not valid TOML: {error}')}]")
+        return Beginning(FILE, {}, (f"{given.name}: is not valid TOML.",), faulty=True)
+    store = " Its `[store]` is left out: runs started here are recorded in the store of this dashboard."
+    st.caption(f"**{format.plain(given.name)}** as it is; change any field.{store if 'store' in document else ''}")
+    kept = {key: value for key, value in document.items() if key not in _LEFT_OUT}
+    return Beginning(f"{FILE} {given.file_id}", located(kept, Path.cwd()))
 
 
-def _form(values: Mapping[str, Any], wrong: Mapping[str, str]) -> None:
-    """The fields at the top, then every section."""
-    sections = [each for each in job_fields.sections(Job.model_json_schema(), names()) if each.name not in _LEFT_OUT]
-    every = {field.path: field for section in sections for field in section.fields}
-    _inputs([(every[path], path) for path in _FIRST if path in every], values, wrong)
-    method = str(values.get("method.name"))
-    if (preset := PRESETS.get(method)) is not None:
-        st.caption(
-            f"**{format.plain(method)}**: {format.plain(preset.summary)}. Source: {format.plain(preset.source)}."
-        )
+def _clone(source: Source, clone_of: str) -> Beginning | None:
+    """A copy of a run's job, every field of it; None without such a run."""
+    if not clone_of:
+        return None
+    with source.explained() as reader:
+        try:
+            run = reader.find_run(clone_of)
+        except InputError as error:
+            st.error(format.plain(str(error)))
+            return None
+        job = {key: value for key, value in run.job.items() if key not in _LEFT_OUT}
+        values = dict(job_fields.leaves(job)) | {"name": f"{run.name} (again)"[:200]}
+        st.caption(f"Begins as a copy of the run `{format.code(run.id)}`; change any field.")
+        return Beginning(run.id, job_fields.tables(values))
+    return None
+
+
+def _draft(beginning: Beginning) -> Draft:
+    changes: dict[str, Any] = st.session_state[inputs.CHANGES]
+    draft = drafted(beginning.document, changes, beginning.rows)
+    if beginning.rows is None and draft.job is not None and not draft.problems:
+        rows = _rows(draft.job)
+        draft = drafted(beginning.document, changes, rows) if rows is not None else draft
+    own, devices = beginning.own, draft.shown.get("fleet.devices")
+    if own is not None and own.most_devices is not None and isinstance(devices, int) and devices > own.most_devices:
+        limit = f"must be at most {own.most_devices}, as there are {own.most_devices} {own.limited_by}"
+        problem = f"fleet.devices = {devices}: {limit}"
+        draft = Draft(draft.document, draft.job, (*draft.problems, problem), draft.shown, draft.chosen)
+    return draft
+
+
+def _rows(job: Job) -> int | None:
+    """Training texts of a job with foreign text that is read quickly; None for others."""
+    if job.data.path.startswith(BUILTIN) or not is_small(job.data):
+        return None
+    try:
+        return len(load_data(job.data, job.model.task, job.seed).train)
+    except InputError:
+        return None  # said when the run is queued
+
+
+def _form(source: Source, draft: Draft, beginning: Beginning) -> None:
+    """The fields at the top by their topic, then every section."""
+    sections = inputs.sections(Job.model_json_schema())
+    every = {each.path: each for section in sections for each in section.fields}
+    for topic, paths in inputs.TOP.items():
+        fields = [every[path] for path in paths if path in every and path not in beginning.picked]
+        if not fields:
+            continue
+        with st.container(key=f"topic-{topic.lower()}"):
+            st.markdown(f"**{topic}**")
+            inputs.inputs(fields, draft)
+            if topic == "Fleet":
+                inputs.own_profile(source, draft)
+            if topic == "Goal":
+                _method(str(draft.shown.get("method.name")))
+    top = {path for paths in inputs.TOP.values() for path in paths}
     for section in sections:
-        rest = [field for field in section.fields if field.path not in _FIRST]
+        rest = [each for each in section.fields if each.path not in top]
         if not rest:
             continue
-        troubled = any(field.path in wrong for field in rest)
+        troubled = any(draft.problem_of(each.path) for each in rest)
         with st.expander(f"{section.name} · {format.plural(len(rest), 'more field')}", expanded=troubled):
             st.caption(format.plain(section.help))
-            _inputs([(field, field.name) for field in rest], values, wrong)
+            inputs.inputs(rest, draft)
 
 
-def _inputs(
-    fields: Sequence[tuple[job_fields.Field, str]], values: Mapping[str, Any], wrong: Mapping[str, str]
-) -> None:
-    """Fields with their labels, two in a row: where a row becomes a column, as on a phone, they stay in order."""
-    for start in range(0, len(fields), 2):
-        columns = st.columns(2, gap="medium")
-        for column, (field, label) in zip(columns, fields[start : start + 2], strict=False):
-            with column:
-                _input(field, values.get(field.path, field.default), wrong.get(field.path), label=label)
-
-
-def names() -> dict[str, list[str]]:
-    """Valid names of fields that name a method, a part or a profile, by path."""
-    return {registry.field: list(registry) for registry in REGISTRIES}
-
-
-def _input(field: job_fields.Field, value: Any, problem: str | None, label: str) -> None:
-    """The input of one field, with its error below."""
-    # The key contains start and method, because both set values: a change creates a new input.
-    key = f"{st.session_state[BASE]} {st.session_state[CHANGES].get('method.name')} {field.kind} {field.path}"
-    more: dict[str, Any] = {"key": key, "help": field.help or None, "on_change": _take, "args": (field, key)}
-    if field.kind == "choice":
-        options = list(field.choices) + ([value] if value is not None and value not in field.choices else [])
-        place = options.index(value) if value in options else None
-        named = field.words_only and field.path in ("fleet.profile",)
-        st.selectbox(label, options, index=place, accept_new_options=named, **more)
-    elif field.kind == "switch":
-        st.toggle(label, bool(value), **more)
-    elif field.kind == "whole" and isinstance(value, int):
-        st.number_input(label, value=value, step=1, **more)
-    else:
-        st.text_input(label, job_fields.written(value), placeholder="not set" if field.optional else "", **more)
-    if problem:
-        st.caption(f":red[:material/error: {format.plain(problem)}]")
-
-
-def _take(field: job_fields.Field, key: str) -> None:
-    """Store the changed values."""
-    value = st.session_state[key]
-    if isinstance(value, str) and field.kind != "choice":
-        value = job_fields.read(field, value)
-    changes: dict[str, Any] = st.session_state[CHANGES]
-    if field.path == "method.name":
-        # A new preset sets fields; earlier changes would hide them.
-        st.session_state[CHANGES] = {path: old for path, old in changes.items() if path in _FIRST} | {field.path: value}
-    else:
-        changes[field.path] = value
+def _method(name: str) -> None:
+    if (preset := PRESETS.get(name)) is not None:
+        st.caption(f"**{format.plain(name)}**: {format.plain(preset.summary)}. Source: {format.plain(preset.source)}.")
 
 
 def _start(source: Source, document: Mapping[str, Any]) -> None:
-    """Put the job into the queue, before the page is drawn anew."""
+    """Put the job into the queue, before the page is drawn anew. A second press of the same button does nothing."""
+    if not st.session_state.pop(_STARTABLE, False):
+        return
     try:
         st.session_state[ANSWER] = run_control.start(source, document)
     except InputError as error:  # not an operator any more
         st.session_state[ANSWER] = run_control.Answer(None, (str(error),))
 
 
-def _by_field(problems: tuple[str, ...]) -> dict[str, str]:
-    """Problems by the path that their line begins with."""
-    return {line.partition(":")[0].partition(" =")[0].partition("[")[0].strip(): line for line in problems}
-
-
-def _paper(
-    source: Source,
-    document: Mapping[str, Any],
-    job: Job | None,
-    problems: tuple[str, ...],
-    answer: run_control.Answer | None,
-) -> None:
-    """The resulting job file, its errors, and the start button; ``answer``: to the press of it before this drawing."""
-    chosen = job_fields.tables(dict(job_fields.leaves(shortened(document, job))))
-    text = tomli_w.dumps(chosen)
+def _paper(source: Source, draft: Draft, beginning: Beginning, answer: run_control.Answer | None) -> None:
+    """The start button, an estimate and the job file. ``answer``: to the press of Start before this drawing."""
+    text = tomli_w.dumps(draft.document)
+    problems = beginning.problems or draft.problems
     if problems:
-        st.error("  \n".join(f"{format.plain(line)}" for line in problems), icon=":material/error:")
+        (st.error if beginning.document or beginning.faulty else st.info)(
+            "  \n".join(f"{format.plain(line)}" for line in problems), icon=":material/error:"
+        )
+    st.session_state[_STARTABLE] = not problems
     with source.explained() as reader:
         waiting = 0 if source.missing else run_control.see_to_the_queue(source, reader)
         queue = f" {format.plural(waiting, 'run')} ahead of it in the queue." if waiting else ""
@@ -224,7 +204,7 @@ def _paper(
             disabled=bool(problems),
             width="stretch",
             on_click=_start,
-            args=(source, chosen),
+            args=(source, draft.document),
         )
     if answer is not None and answer.problems:
         st.error("  \n".join(map(format.plain, answer.problems)), icon=":material/error:")
@@ -232,6 +212,18 @@ def _paper(
         "The run starts when no other run is running on this computer, and continues when this page is closed. What "
         f"needs the model is checked then, and the run's page tells what is wrong.{queue}"
     )
-    st.markdown("**The job file**")
+    if not beginning.document:
+        return
+    estimate.show(source, draft.document, possible=not problems)
+    changes = st.session_state[inputs.CHANGES]
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="file-head"):
+        st.markdown("**The job file**", width="content")
+        if changes:
+            st.button(
+                f"Undo {format.plural(len(changes), 'change')}",
+                icon=":material/undo:",
+                type="tertiary",
+                on_click=inputs.forget,
+            )
     st.code(text, language="toml")
     st.download_button("Save as job.toml", text, "job.toml", "application/toml", icon=":material/download:")

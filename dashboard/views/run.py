@@ -15,9 +15,10 @@ import streamlit as st
 from sqlalchemy import Row
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.plain_text import clean
 from slimfed.dashboard import format, run_control, widgets
 from slimfed.dashboard.source import Source
-from slimfed.dashboard.tabs import bandit, devices, events, learning, logs, sparsity_maps
+from slimfed.dashboard.tabs import bandit, costs, devices, events, learning, logs, model, samples, sparsity_maps
 from slimfed.dashboard.tabs import structure as left
 from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
@@ -34,13 +35,18 @@ LargeFigure = tuple[str, str, str | None, str | None]
 
 REFRESH_SECONDS = 0.5
 LARGE_WIDTH, SMALL_WIDTH = 176, 124
+SWITCHED = 300
+"""Runs that the switcher offers."""
 
 TABS: dict[str, Section] = {
     "Learning": learning.show,
+    "Costs": costs.show,
     "Timeline": time_line.show,
     "Maps": sparsity_maps.show,
     "Bandit": bandit.show,
     "Structure": left.show,
+    "Model": model.show,
+    "Samples": samples.show,
     "Devices": devices.show,
     "Events": events.show,
     "Logs": logs.show,
@@ -58,8 +64,10 @@ class Signs:
     silent: bool
 
 
-def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
-    """The page of the run that the address names. ``clone`` opens the form with a copy of its job."""
+def show(source: Source, run_id: str, clone: Callable[[str], None], switch: Callable[[str], None]) -> None:
+    """The page of the run that the address names. ``clone`` opens the form with a copy of its job, ``switch`` the page
+    of another run.
+    """
     with source.explained() as reader:
         found = _found(reader, run_id)
         if found is None:
@@ -69,7 +77,7 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         st.set_page_config(page_title=f"{format.status(state)} {run.rounds_done}/{run.rounds} · {run.name}")
         with st.container(key="head", horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             _title(run, state)
-            _steer(run, state, source, clone)
+            _steer(run, state, source, reader, clone, switch)
         rounds = learning.rounds(reader, run.id)
         with st.container(key="now", horizontal=True, gap="small", vertical_alignment="center"):
             with st.container(key="progress"):
@@ -82,6 +90,8 @@ def show(source: Source, run_id: str, clone: Callable[[str], None]) -> None:
         with st.container(key="figures", horizontal=True, gap="medium", vertical_alignment="center"):
             _metrics(run, rounds)
         with st.container(key="tabs"):
+            with st.container(key="state"):
+                st.caption(_short(run, state))
             tab = st.segmented_control(
                 "Part of the run",
                 list(TABS),
@@ -145,8 +155,39 @@ def _took_part(run: Run, rounds: pd.DataFrame) -> tuple[str, ...]:
     return (f"{took_part(int(asked.iloc[-1]), run.devices)} took part in round {run.rounds_done}",)
 
 
-def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -> None:
-    """Buttons: clone, archive, note, stop, resume.
+def _switcher(reader: Insight, run: Run, switch: Callable[[str], None]) -> None:
+    """The newest runs, to go to another one from here."""
+    others = {row.id: row for row in reader.runs(SWITCHED, archived=False) if row.id != run.id}
+    with st.popover("Runs", icon=":material/swap_horiz:", help="Go to another run"):
+        chosen = st.selectbox(
+            "Another run",
+            list(others),
+            index=None,
+            format_func=lambda each: _name(others[each]),
+            key=f"switch from {run.id}",
+            placeholder="Type a part of its name" if others else "There is no other run",
+            disabled=not others,
+        )
+        if chosen is not None:
+            switch(chosen)
+
+
+def _name(run: Row[Any]) -> str:
+    quality = f" · {format.percent(run.accuracy)}" if run.accuracy is not None else ""
+    return clean(f"{run.name} · {format.status(run.status)}{quality} · {run.id}")
+
+
+def _report(reader: Insight, run_id: str) -> bytes:
+    from slimfed.platform.report.content import gather  # matplotlib takes seconds to import
+    from slimfed.platform.report.page import page
+
+    return page(gather(reader, run_id)).encode()
+
+
+def _steer(
+    run: Run, state: str, source: Source, reader: Insight, clone: Callable[[str], None], switch: Callable[[str], None]
+) -> None:
+    """Buttons: stop or resume, another run, settings, report, clone, archive, note.
 
     The row ends at the right, so the button that depends on the state comes first, and messages come below: no button
     moves while it is pressed.
@@ -163,8 +204,18 @@ def _steer(run: Run, state: str, source: Source, clone: Callable[[str], None]) -
                         st.rerun()
                 elif run.status != "done":
                     resumed = st.button("Resume", icon=":material/play_circle:", type="primary")
+        _switcher(reader, run, switch)
         with st.popover("Settings", icon=":material/tune:"):
             widgets.picture_choice()
+        st.download_button(
+            "Report",
+            lambda: _report(reader, run.id),
+            f"report-{run.id}.html",
+            "text/html",
+            icon=":material/description:",
+            on_click="ignore",
+            help="The run as one page to send to somebody",
+        )
         if not source.operator:
             return
         if st.button("Clone", icon=":material/content_copy:", help="Start a run like this one, with changes"):
@@ -264,7 +315,7 @@ def _large_figures(run: Run, rounds: pd.DataFrame) -> tuple[LargeFigure, LargeFi
         format.points(_change(trained["global_sparsity"])),
         f"of {format.percent(run.target_sparsity, 0)} wanted",
     )
-    if run.task == "causal-lm":
+    if run.task == "causal-lm" and run.accuracy_normalised is None:
         before = None if base.empty else perplexity(run.task, base.iloc[0]["loss"])
         quality = ("Perplexity", format.ratio(perplexity(run.task, run.loss)), None, _base(before, format.ratio))
     else:
@@ -280,9 +331,8 @@ def _base(before: float | None, written: Callable[[float | None], str]) -> str |
 
 def _small_figures(run: Run) -> tuple[tuple[str, str], ...]:
     """Word of the glossary, and value."""
-    words = (("Accuracy", format.percent(run.accuracy)),) if run.task == "causal-lm" else ()
     return (
-        *words,
+        *_measures(run),
         ("Devices' accuracy", format.percent(run.device_accuracy_mean)),
         ("Devices' sparsity", format.percent(run.sparsity)),
         ("Virtual time", format.seconds(run.virtual_seconds)),
@@ -292,6 +342,31 @@ def _small_figures(run: Run) -> tuple[tuple[str, str], ...]:
         ("Energy", format.energy(run.joules)),
         ("Rejected", f"{run.rejected_updates:,}"),
     )
+
+
+def _short(run: Run, state: str) -> str:
+    """State, rounds and quality: what stays in sight on a phone."""
+    quality = perplexity(run.task, run.loss)
+    figure = format.percent(run.accuracy) if quality is None else f"perplexity {format.ratio(quality)}"
+    return f"**{format.status(state)}** · round {run.rounds_done} of {run.rounds} · {figure}"
+
+
+def _measures(run: Run) -> list[tuple[str, str]]:
+    """What else was measured, as the task has it."""
+    if run.task != "causal-lm":
+        return []
+    figures: list[tuple[str, str, float | None]] = [
+        ("Bits a byte", format.ratio(run.bits_per_byte), run.bits_per_byte),
+        ("ROUGE-L", format.percent(run.rouge_l), run.rouge_l),
+        ("BLEU", format.percent(run.bleu), run.bleu),
+        ("Exact match", format.percent(run.exact_match), run.exact_match),
+    ]
+    if run.accuracy_normalised is None:
+        figures.append(("Accuracy", format.percent(run.accuracy), run.accuracy))
+    else:
+        value = perplexity(run.task, run.loss)
+        figures.append(("Perplexity", format.ratio(value), value))
+    return [(word, text) for word, text, value in figures if value is not None]
 
 
 def _change(values: pd.Series) -> float | None:

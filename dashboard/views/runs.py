@@ -8,12 +8,14 @@ import streamlit as st
 from slimfed.dashboard import columns, format, run_control, widgets
 from slimfed.dashboard.figures import frames
 from slimfed.dashboard.source import Source
-from slimfed.dashboard.views import now
+from slimfed.dashboard.views import now, run_cards
 from slimfed.platform.home import other_homes
 
 REFRESH_SECONDS = 5.0
 SHOWN = 2000
 MOST_COMPARED = 8
+CARDS = 50
+"""Runs that a phone shows, as cards in place of the table."""
 
 _COLUMNS = {
     "name": st.column_config.TextColumn("Run", width=148, help="Select it to open the run"),
@@ -65,7 +67,10 @@ def _listing(source: Source, open_run: Callable[[str], None], open_compare: Call
         if frame.empty:
             st.info("No run matches. Clear the search, or choose other states.", icon=":material/search_off:")
             return
-        _table(source, frame, open_run, open_compare)
+        with st.container(key="cards"):
+            st.html(run_cards.cards(frame.head(CARDS), source.zone))
+        with st.container(key="runs-table"):
+            _table(source, frame, open_run, open_compare)
 
 
 def _filtered(frame: pd.DataFrame) -> pd.DataFrame:
@@ -169,10 +174,13 @@ def _presented(frame: pd.DataFrame) -> pd.DataFrame:
 def _caption(count: int, of: int, waiting: int) -> None:
     which = format.plural(of, "run") if count == of else f"{count:,} of {format.plural(of, 'run')}"
     queue = f" {format.plural(waiting, 'run')} in the queue of this computer." if waiting else ""
-    st.caption(
-        f"{which}, newest first.{queue} Select a cell to open its run, tick runs to compare, tag or archive them; a "
-        "heading sorts by its column."
-    )
+    with st.container(key="listed"):
+        st.caption(
+            f"{which}, newest first.{queue} Select a cell to open its run, tick runs to compare, tag or archive them; "
+            "a heading sorts by its column."
+        )
+    with st.container(key="listed-short"):
+        st.caption(f"{which}, the newest first.{queue}")
 
 
 def _greet(source: Source) -> None:

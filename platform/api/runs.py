@@ -11,10 +11,10 @@ from slimfed.platform.api.notebook import open_notebook_display
 from slimfed.platform.api.results import RunResult, place
 from slimfed.platform.api.rounds import OnRound, RoundReporter
 from slimfed.platform.home import RunFolder, run_folder, store_url
-from slimfed.platform.job.job import load_run_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import FinalStatus, LaunchPlan, Look, launch
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.progress import Display, NoDisplay, open_display
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.workers import Sizing
@@ -82,6 +82,7 @@ def resume(
     check_runtime(runtime)
     from slimfed.platform.launch.preflight import check  # brings torch
     from slimfed.platform.launch.resuming import accept, resumable
+    from slimfed.platform.launch.run_creation import complete_run, is_unchecked, job_of
 
     known = run if isinstance(run, RunResult) else RunResult.read(run, place(home), store_url())
     with Store.open(known.store, known.home) as store:
@@ -93,10 +94,12 @@ def resume(
             refuse_if_computed(folder)
             if folder.federation.is_file():
                 raise InputError(f"run {row.id} runs on real devices: continue it with `slimfed resume {row.id}`")
-            checked = check(load_run_job(folder.job))
+            checked = check(job_of(folder))
             changes = resumable(folder, checked, accept_changes)
             if not store.take_over(row):
                 raise InputError(f"run {row.id} is being resumed by somebody else")
+            if is_unchecked(folder):
+                complete_run(store, row.id, folder, checked)
             accept(store, row, folder, checked, changes)
             _compute(store, row.id, folder, checked.sizing, runtime, progress, on_round)
     return known.refresh()
@@ -130,6 +133,7 @@ def _compute(
         else:
             launch(plan, journal)
         journal.look()
+    notify(store, run_id)
     if reporter.error is not None:
         raise reporter.error
 

@@ -20,6 +20,7 @@ from slimfed.platform.cli import (
     listing,
     maintenance,
     publishing,
+    reporting,
     running,
     starting,
     sweeping,
@@ -49,7 +50,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed or stopped run, 2 bad input, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 
 
@@ -86,6 +87,7 @@ app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
 app.command()(publishing.publish)
+app.command()(reporting.report)
 app.command()(publishing.prometheus)
 app.command()(compose.compose)
 app.command()(inference.predict)

@@ -1,11 +1,14 @@
 """``bench``: time, memory and size of an exported model against the dense model."""
 
+import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimfed.clients.errors import InputError
 from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table
 from slimfed.platform.console import notes
@@ -23,6 +26,7 @@ def bench(
         int, typer.Option(min=1, help="threads; 1: processor seconds are measured; more: wall seconds")
     ] = 1,
     repeats: Annotated[int, typer.Option(min=3, help="passes of each model; the median is reported")] = 11,
+    out: Annotated[Path | None, typer.Option(help="also write the JSON into this file")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare an exported model with the dense model of transformers: time, memory and size, in the same format."""
@@ -30,11 +34,22 @@ def bench(
 
     with notes().status("measuring"):
         found = measure(folder, batch, length, threads, repeats)
+    if out is not None:
+        _write(out, _plain(found))
     if as_json:
         print_json(_plain(found))
         return
     columns = {"what": "", "slim": "slim>", "dense": "dense>", "ratio": "ratio>"}
     print_table(f"{found.kind}, length {found.length}, threads {found.threads}", columns, _rows(found))
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        aside.replace(out)
+    except OSError as error:
+        raise InputError(f"--out = {str(out)!r}: cannot be written ({error.strerror})") from None
 
 
 def _plain(found: "Bench") -> dict[str, Any]:

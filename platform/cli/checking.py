@@ -8,7 +8,7 @@ import typer
 from slimfed.platform.cli.options import Json
 from slimfed.platform.cli.output import print_json, print_table, results
 from slimfed.platform.console import notes
-from slimfed.platform.format import percent, plural, seconds, size
+from slimfed.platform.format import fits, percent, plural, seconds, size
 
 if TYPE_CHECKING:
     from slimfed.platform.job.job import Job
@@ -112,18 +112,11 @@ def _class_row(each: "ClassEstimate") -> dict[str, str]:
         "devices": f"{each.devices:,}",
         "examples": f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}",
         "memory": f"{size(each.needed_bytes)} / {size(each.memory_bytes)}",
-        "fits": fits(each),
+        "fits": fits(each.starts_at),
         "first": seconds(each.first_seconds),
         "last": seconds(each.last_seconds),
         "bytes": f"{size(each.bytes_down)} / {size(each.bytes_up)}",
     }
-
-
-def fits(each: "ClassEstimate") -> str:
-    """Whether training fits the devices of a class."""
-    if each.starts_at is None:
-        return "no: every round is lost for want of memory"
-    return "yes" if each.starts_at == 0.0 else f"from {percent(each.starts_at, 0)} sparsity on, where it starts"
 
 
 def _print(facts: dict[str, str]) -> None:

@@ -50,6 +50,7 @@ def run(
     from slimfed.platform.home import home, store_url
     from slimfed.platform.job.job import load_job
     from slimfed.platform.job.real_devices import load_real_job
+    from slimfed.platform.launch.notification import check_notification
     from slimfed.platform.launch.run_creation import create_run
     from slimfed.platform.lineage import with_parent
     from slimfed.platform.store.writer import Store
@@ -67,6 +68,7 @@ def run(
     else:
         wanted = load_job(job, given)
     check_store(wanted, home())
+    check_notification()
     if queue:
         _print_lines(remarks)
         raise typer.Exit(_queue(with_parent(wanted, home()), federation, as_json))
@@ -92,10 +94,9 @@ def resume(
 ) -> None:
     """Continue a stopped or failed run at the round after its last finished one. A run that is done stays as it is."""
     from slimfed.platform.home import run_folder
-    from slimfed.platform.job.job import load_run_job
     from slimfed.platform.launch.liveness import is_alive
     from slimfed.platform.launch.resuming import accept, quick_resumable, resumable
-    from slimfed.platform.launch.run_creation import complete_run, is_unchecked
+    from slimfed.platform.launch.run_creation import complete_run, is_unchecked, job_of
     from slimfed.platform.launch.run_lock import refuse_if_computed
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
@@ -119,9 +120,9 @@ def resume(
         folder = run_folder(Path(found.folder).parent, found.id)
         refuse_if_computed(folder)
         if queue and not accept_changes:
-            quick_resumable(folder, load_run_job(folder.job))
+            quick_resumable(folder, job_of(folder))
             raise typer.Exit(_queue_again(store, found, folder, as_json))
-        checked = _check(load_run_job(folder.job), _federation(folder))
+        checked = _check(job_of(folder), _federation(folder))
         changes = resumable(folder, checked, accept_changes)
         if queue:
             accept(store, found, folder, checked, changes)
@@ -254,6 +255,7 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
     """Launch a run and show its progress."""
     from slimfed.platform.launch.journal import StoreJournal
     from slimfed.platform.launch.launcher import LaunchPlan, Outcome, launch
+    from slimfed.platform.launch.notification import notify
     from slimfed.platform.launch.progress import open_display
 
     federation = _federation(folder)
@@ -263,7 +265,9 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
         return Outcome("stopped", interrupted=False)  # before it began
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
     with open_display() as display:
-        return launch(plan, StoreJournal(store, run_id, display))
+        ending = launch(plan, StoreJournal(store, run_id, display))
+    notify(store, run_id)
+    return ending
 
 
 def _report(store: "Store", run_id: str, as_json: bool, profile: bool = False) -> int:

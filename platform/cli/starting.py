@@ -1,7 +1,7 @@
 """``init``: a first job file for text of one's own, by questions or by options."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from slimfed.platform.job.first_job import Answers, Columns, Task
 
 _NONE = "none"
-
-SEED = 1
-"""Of a first job."""
 
 
 def init(
@@ -90,32 +87,21 @@ class Questions:
 
 def _answers(questions: Questions, found: "Preview", path: str, out: Path) -> "Answers":
     """All that the job file needs, in the order of the questions. Raises ``InputError``."""
-    from slimfed.clients.data.text import TEST_SHARE
     from slimfed.platform.fleet.profiles import PROFILES
-    from slimfed.platform.job.first_job import Answers, guess, usual_length
+    from slimfed.platform.job import own_text
+    from slimfed.platform.job.first_job import guess
 
     guessed = guess(found)
     wanted = questions.ask("task", "Task (classification, causal-lm)", guessed.task, ("classification", "causal-lm"))
     task: Task = "classification" if wanted == "classification" else "causal-lm"
     columns = _columns(questions, found, guessed, task)
-    model = questions.ask("model", "Model (builtin:NAME, a hub id, or a folder)", _model(task))
-    fleet = questions.ask("fleet", f"Fleet ({', '.join(PROFILES)}, or a TOML file)", "jetson-80")
-    text = _load(path, found, columns, task)
-    owners = None if text.train.owner is None else len(set(text.train.owner))
-    return Answers(
-        name=Path(path).absolute().stem or "job",
-        path=_written(path, out),
-        task=task,
-        columns=columns,
-        model=_written(model, out),
-        fleet=_written(fleet, out),
-        devices=_devices(questions, len(text.train), owners),
-        max_length=min(usual_length(found, columns.learnt), _positions(model)),
-        delimiter=found.delimiter,
-        divided=found.divided,
-        empty_rows=sum(each.rows for each in text.dropped),
-        test_share=TEST_SHARE,
+    model = questions.ask("model", "Model (builtin:NAME, a hub id, or a folder)", own_text.usual_model(task))
+    fleet = questions.ask("fleet", f"Fleet ({', '.join(PROFILES)}, or a TOML file)", own_text.FLEET)
+    text = own_text.load(path, found, columns, task)
+    answers = own_text.answers(
+        path, found, columns, task, text, written=_written(path, out), model=model, fleet=_written(fleet, out)
     )
+    return replace(answers, model=_written(model, out), devices=_devices(questions, text, answers.devices))
 
 
 def _columns(questions: Questions, found: "Preview", guessed: "Columns", task: "Task") -> "Columns":
@@ -140,44 +126,15 @@ def _columns(questions: Questions, found: "Preview", guessed: "Columns", task: "
     return Columns(prompt=prompt, completion=completion, owner=owner)
 
 
-def _load(path: str, found: "Preview", columns: "Columns", task: "Task") -> "TextData":
-    """The text as a run will read it, so that what is wrong with it is said now."""
-    from slimfed.clients.data.text import TEST_SHARE, load_data
-    from slimfed.clients.spec import DataSpec, PartitionSpec
+def _devices(questions: Questions, text: "TextData", usual: int) -> int:
+    from slimfed.platform.job.own_text import check_devices, most_devices
 
-    natural = PartitionSpec(kind="natural", column=columns.owner) if columns.owner else PartitionSpec()
-    spec = DataSpec(
-        path=path,
-        text=columns.text or "text",
-        label=columns.label or "label",
-        prompt=columns.prompt,
-        completion=columns.completion,
-        delimiter=found.delimiter,
-        empty="drop",
-        test_share=TEST_SHARE if found.divided else None,
-        partition=natural,
-    )
-    return load_data(spec, task, SEED)
-
-
-def _devices(questions: Questions, rows: int, owners: int | None) -> int:
-    from slimfed.platform.job.first_job import usual_devices
-
-    answer = questions.ask("devices", "Number of devices", str(usual_devices(rows, owners)))
-    most = rows if owners is None else owners
-    if not answer.isdecimal() or not 1 <= int(answer) <= most:
-        what = "training rows" if owners is None else "owners of training rows"
+    answer = questions.ask("devices", "Number of devices", str(usual))
+    if not answer.isdecimal():
+        most, what = most_devices(text)
         raise InputError(f"--devices = {answer!r}: must be a number from 1 to {most}, as there are {most} {what}")
+    check_devices(int(answer), text, "--devices")
     return int(answer)
-
-
-def _model(task: "Task") -> str:
-    return "builtin:tiny-encoder" if task == "classification" else "builtin:tiny-decoder"
-
-
-def _positions(model: str) -> int:
-    """The longest text in tokens that a built-in model takes; of another model no limit is known here."""
-    return {"builtin:tiny-encoder": 128, "builtin:tiny-decoder": 256}.get(model, 1 << 20)
 
 
 def _written(path: str, out: Path) -> str:

@@ -1,6 +1,7 @@
 """A first job file for text of one's own: what its columns are good for, and the file with its comments."""
 
 import math
+import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -111,6 +112,11 @@ def job_file(answers: Answers) -> str:
     return "\n".join(_lines(answers)) + "\n"
 
 
+def first_document(answers: Answers) -> dict[str, Any]:
+    """The same as nested tables."""
+    return tomllib.loads(job_file(answers))
+
+
 def _lines(answers: Answers) -> Iterator[str]:
     columns = answers.columns
     yield "# Written by `slimfed init`. Every field: docs/job-file.md. Look before you run: slimfed check THIS-FILE"
@@ -149,7 +155,7 @@ def _lines(answers: Answers) -> Iterator[str]:
     yield f"devices = {answers.devices}"
     yield ""
     yield "[method]"
-    yield _noted('name = "fedspine"', "`slimfed methods` lists them")
+    yield _noted('name = "slimfed"', "`slimfed methods` lists them")
     yield _noted(f"target_sparsity = {answers.target_sparsity:g}", "of the prunable parameters; 0: only tune")
     yield ""
     yield "# Left out, three fields suit the text and the model: `slimfed check` names the values and why. To set them:"

@@ -167,6 +167,11 @@ def load_job(path: Path | str | None = None, sets: Iterable[str] = ()) -> Job:
     return parse_job(merge(below, located(parse_sets(sets), Path.cwd())))
 
 
+def given_to_toml(job: Job) -> str:
+    """The same without the fields that nobody gave, so that what suits its text can still be chosen for them."""
+    return tomli_w.dumps(_without_none(given_fields(job)))
+
+
 def load_run_job(path: Path) -> Job:
     """The job that a run was created with. A run of an older slimfed reads no validation file."""
     job = load_job(path)

@@ -16,14 +16,15 @@ from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED, INTERRUPTED, OK
 from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.inputs import changes_of, read_inputs
-from slimfed.platform.job.job import Job, load_run_job, parse_job
+from slimfed.platform.job.job import Job, parse_job
 from slimfed.platform.launch.journal import StoreJournal
 from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.preflight import Checked, check, with_validation
 from slimfed.platform.launch.progress import Board
 from slimfed.platform.launch.resuming import resumable
-from slimfed.platform.launch.run_creation import create_run
+from slimfed.platform.launch.run_creation import complete_run, create_run, is_unchecked, job_of
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.suiting import suited
 from slimfed.platform.launch.workers import Sizing
@@ -137,6 +138,7 @@ class _Crew:
             plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
             with board.display(task.variant.label) as display:
                 self._compute(plan, StoreJournal(store, run_id, display), stop)
+            notify(store, run_id)
 
     def _prepare(self, store: Store, task: Task) -> tuple[str, RunFolder, Checked]:
         if task.found is None:
@@ -144,10 +146,12 @@ class _Crew:
             return *create_run(store, self._place, checked, self._sweep), checked
         folder = run_folder(Path(task.found.folder).parent, task.found.id)
         refuse_if_computed(folder)
-        checked = check(load_run_job(folder.job))
+        checked = check(job_of(folder))
         resumable(folder, checked)
         if not store.take_over(task.found):
             raise InputError(f"run {task.found.id} was stopped or resumed by somebody else; start the sweep again")
+        if is_unchecked(folder):
+            complete_run(store, task.found.id, folder, checked)
         return task.found.id, folder, checked
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from slimfed.platform.home import home, run_folder, store_url
 from slimfed.platform.launch.child_environment import child_environment
 from slimfed.platform.launch.liveness import is_alive
+from slimfed.platform.launch.notification import notify
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.writer import Store
 
@@ -95,6 +96,7 @@ def _start(store: Store, place: Path, run_id: str) -> None:
         store.end_without_process(
             run, "failed", cause_in(log.read_text(errors="replace")) or f"it ended with code {code}"
         )
+        notify(store, run_id)
 
 
 def cause_in(log: str) -> str:

@@ -22,7 +22,7 @@ _READ_BYTES = 20_000_000
 def quick_check(job: Job) -> None:
     """Raise ``InputError`` with one line for each thing that is wrong with ``job``, text that is small included."""
     problems = quick_problems(job)
-    if not problems and _is_small(job.data):
+    if not problems and is_small(job.data):
         problems += _of(lambda: load_data(job.data, job.model.task, job.seed))
     if problems:
         raise InputError("\n".join(problems))
@@ -58,7 +58,7 @@ def _place(path: str) -> Path | None:
     return Path(path).expanduser() if is_local(path) else None
 
 
-def _is_small(data: DataSpec) -> bool:
+def is_small(data: DataSpec) -> bool:
     """True for built-in text and small files, which are read in well under a second; Parquet brings `datasets`."""
     place = _place(data.path)
     if place is None:

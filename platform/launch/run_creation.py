@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from slimfed.platform.home import RunFolder, create_run_folder
 from slimfed.platform.inputs import pin_inputs
-from slimfed.platform.job.job import Job, job_to_dict, job_to_toml
+from slimfed.platform.job.job import Job, given_to_toml, job_to_dict, job_to_toml, load_job, load_run_job
 from slimfed.platform.store import mirror
 from slimfed.platform.store.writer import FirstStatus, Store
 from slimfed.strategies.protocols import Event
@@ -38,7 +38,7 @@ def create_run(
 def create_unchecked_run(store: Store, home: Path, job: Job, federation: str | None = None) -> tuple[str, RunFolder]:
     """A queued run of a job that is checked when it starts (:func:`complete_run`); ``federation``: its SuperLink."""
     with _new_folder(home) as (run_id, folder):
-        _write_job(folder, job)
+        _write_job(folder, given_to_toml(job))
         if federation:
             folder.federation.write_text(federation, encoding="utf-8")
         store.create_run(run_id, job_to_dict(job), folder.path, status="queued")
@@ -48,7 +48,13 @@ def create_unchecked_run(store: Store, home: Path, job: Job, federation: str | N
 
 def is_unchecked(folder: RunFolder) -> bool:
     """True for a run of :func:`create_unchecked_run` that has never started."""
-    return not folder.engine_log.exists() and not folder.inputs.exists()
+    traces = (folder.engine_log, folder.inputs, folder.checkpoints)  # slimfed 0.1 left only the last of them
+    return not any(each.exists() for each in traces)
+
+
+def job_of(folder: RunFolder) -> Job:
+    """The job that a run goes on with. One that was never checked leaves open what its check will choose."""
+    return load_job(folder.job) if is_unchecked(folder) else load_run_job(folder.job)
 
 
 def complete_run(store: Store, run_id: str, folder: RunFolder, checked: "Checked") -> None:
@@ -62,7 +68,7 @@ def _write_checked(store: Store, run_id: str, folder: RunFolder, checked: "Check
 
     Empty rows that are left out are an event of round 0.
     """
-    _write_job(folder, checked.job)
+    _write_job(folder, job_to_toml(checked.job))
     if checked.inputs is not None:
         pin_inputs(folder, checked.inputs)
     for each in checked.dropped:
@@ -78,9 +84,9 @@ def _write_checked(store: Store, run_id: str, folder: RunFolder, checked: "Check
     folder.engine_log.write_text("\n".join([*checked.reasons, ""]), encoding="utf-8")
 
 
-def _write_job(folder: RunFolder, job: Job) -> None:
+def _write_job(folder: RunFolder, text: str) -> None:
     folder.job.touch(mode=0o600)  # the store's URL may hold a password
-    folder.job.write_text(job_to_toml(job), encoding="utf-8")
+    folder.job.write_text(text, encoding="utf-8")
 
 
 def _copy(store: Store, run_id: str, folder: RunFolder) -> None:

@@ -22,14 +22,15 @@ class GlobalEvaluator:
     threads: int
     meter: Meter = field(default_factory=Meter)
 
-    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0) -> Evaluation:
+    def evaluate(self, adapter: Adapter, structure: Structure, examples: int = 0, *, write: bool = True) -> Evaluation:
         """The base, sliced to ``structure``, with ``adapter`` (all coordinates, full rank) narrowed to it.
 
-        ``examples``: of the test split, a sample drawn by the run's seed, the same in every call; 0: all.
+        ``examples``: of the test split, a sample drawn by the run's seed, the same in every call; 0: all. ``write``:
+        false for no completions.
         """
         with compute_threads(self.threads):  # restored, since nodes may be in this process
             narrowed = narrow(adapter, self.runtime.blueprint.dense(), structure)
-            return self.runtime.examine(narrowed, structure, examples, self.meter)
+            return self.runtime.examine(narrowed, structure, examples, self.meter, write=write)
 
     def majority(self, examples: int = 0) -> float | None:
         """Accuracy, in [0, 1], of the class that most training texts have on the same ``examples``; None for causal-lm.

@@ -1,11 +1,23 @@
 """The dashboard's queries beyond :class:`Reader`: sums that are written with each round."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 
 from slimfed.platform.store.reader import Reader, Rows
-from slimfed.platform.store.schema import Assignment, BlockLeft, ClassRound, Device, Event, Node, Pull, Round, Run
+from slimfed.platform.store.schema import (
+    Assignment,
+    BlockLeft,
+    ClassRound,
+    Device,
+    Evaluation,
+    Event,
+    Node,
+    Pull,
+    Round,
+    Run,
+)
 
 _TOOK = Assignment.download_seconds + Assignment.compute_seconds + Assignment.upload_seconds
 
@@ -25,6 +37,11 @@ class Insight(Reader):
             query.where(Device.run_id == run_id).group_by(Device.profile).order_by(func.min(Device.device))
         )
 
+    def first_devices(self, run_id: str) -> Rows:
+        """The first device of each class: ``profile``, ``device``."""
+        query = select(Device.profile, func.min(Device.device).label("device")).where(Device.run_id == run_id)
+        return self._rows(query.group_by(Device.profile).order_by(func.min(Device.device)))
+
     def class_rounds(self, run_id: str) -> Rows:
         """Each class in each round, oldest first (columns of ``ClassRound``)."""
         query = select(ClassRound.__table__).where(ClassRound.run_id == run_id)
@@ -39,11 +56,50 @@ class Insight(Reader):
             query = query.where(Pull.profile == profile)
         return self._rows(query.group_by(Pull.rank, Pull.step).order_by(Pull.rank, Pull.step))
 
+    def pull_rows(self, run_id: str, profile: str | None = None) -> Rows:
+        """Pulls by class and round, which have ``rank``, ``step`` (in 40ths), ``pulls`` and the sum of ``reward``."""
+        query = select(Pull.rank, Pull.step, Pull.pulls, Pull.reward).where(Pull.run_id == run_id)
+        return self._rows(query if profile is None else query.where(Pull.profile == profile))
+
+    def local_steps(self, run_id: str, after: int = 0) -> Rows:
+        """Local steps of each class in each round above ``after``: ``least``, ``mean``, ``most``; ``devices``."""
+        steps = Assignment.local_steps
+        query = (
+            select(
+                Assignment.round,
+                Device.profile,
+                func.min(steps).label("least"),
+                func.avg(steps).label("mean"),
+                func.max(steps).label("most"),
+                func.count().label("devices"),
+            )
+            .join(Device, (Device.run_id == Assignment.run_id) & (Device.device == Assignment.device))
+            .where(Assignment.run_id == run_id, Assignment.round > after, steps.is_not(None))
+            .group_by(Assignment.round, Device.profile)
+        )
+        return self._rows(query.order_by(Assignment.round, func.min(Assignment.device)))
+
     def blocks(self, run_id: str) -> Rows:
         """Kept units of each block after the newest round with this record, in forward order."""
         newest = select(func.max(BlockLeft.round)).where(BlockLeft.run_id == run_id).scalar_subquery()
         query = select(BlockLeft.__table__).where(BlockLeft.run_id == run_id, BlockLeft.round == newest)
         return self._rows(query.order_by(BlockLeft.block))
+
+    def sampled_rounds(self, run_id: str) -> list[int]:
+        """The rounds after which completions were kept, newest first."""
+        query = select(Evaluation.round).where(Evaluation.run_id == run_id, Evaluation.samples.is_not(None))
+        return [row.round for row in self._rows(query.order_by(Evaluation.round.desc()))]
+
+    def samples(self, run_id: str, round: int) -> Any:
+        """``samples``, ``generated`` and the measures of completions of one of :meth:`sampled_rounds`."""
+        columns = (
+            Evaluation.samples,
+            Evaluation.generated,
+            Evaluation.rouge_l,
+            Evaluation.bleu,
+            Evaluation.exact_match,
+        )
+        return self._rows(select(*columns).where(Evaluation.run_id == run_id, Evaluation.round == round))[0]
 
     def late_devices(self, run_id: str, rounds: int, most: int) -> Rows:
         """Of each of the last ``rounds`` rounds: its ``most`` slowest devices, the slowest first.

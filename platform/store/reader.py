@@ -120,7 +120,8 @@ class Reader:
 
     def evaluations(self, run_id: str) -> Rows:
         """The global model on the test split, oldest first."""
-        return self._rows(select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(Evaluation.round))
+        columns = [column for column in Evaluation.__table__.columns if column.name != "samples"]
+        return self._rows(select(*columns).where(Evaluation.run_id == run_id).order_by(Evaluation.round))
 
     def devices(self, run_id: str) -> Rows:
         """The devices of a run: device, profile and examples."""

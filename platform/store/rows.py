@@ -280,6 +280,7 @@ def _evaluation_row(run_id: str, round: int, evaluation: Any, sparsity: float) -
         "test_examples": evaluation.test_examples,
         "bits_per_byte": evaluation.bits_per_byte,
         "accuracy_normalised": evaluation.accuracy_normalised,
+        "samples": None if evaluation.samples is None else [asdict(each) for each in evaluation.samples],
         "sparsity": sparsity,
     }
 

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0014"
+NEWEST_REVISION = "0015"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -320,7 +320,8 @@ class Evaluation(Base):
 
     The columns are those of ``clients.update.Evaluation``; NULL where a measure does not belong to the task.
     ``majority``: in round 0, the accuracy of the class that most training texts have. ``held_out``: after the last
-    round, the measures on the test split if the others are of a validation split.
+    round, the measures on the test split if the others are of a validation split. ``samples``: some of the completions
+    that were written (``clients.update.Sample``), NULL where none were.
     """
 
     __tablename__ = "evaluations"
@@ -341,6 +342,7 @@ class Evaluation(Base):
     held_out: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     bits_per_byte: Mapped[float | None]
     accuracy_normalised: Mapped[float | None]
+    samples: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
     sparsity: Mapped[float]
 
 

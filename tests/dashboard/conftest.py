@@ -10,6 +10,8 @@ from slimfed.dashboard.serve import serving
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from browsing import DESKTOP, PATIENCE
+
 CHROMIUM_FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -32,6 +34,25 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS), timeout=60_000)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens an address; at the end no page may have asked anything of another computer."""
+    pages, strangers = [], []
+
+    def opened(address, size=None, scheme="light"):
+        page = browser.new_page(viewport=size or DESKTOP, color_scheme=scheme)
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda asked: strangers.append(asked.url) if "//127.0.0.1" not in asked.url else None)
+        pages.append(page)
+        page.goto(address)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert [url for url in strangers if not url.startswith(("data:", "blob:"))] == []
 
 
 @pytest.fixture(scope="session")

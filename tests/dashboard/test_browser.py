@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from browsing import CHARTS, DESKTOP, PATIENCE, PHONE, charts, misfits, overflow, shows
 from playwright.sync_api import expect
 from sample import SampleRun, new_store
 from typer.testing import CliRunner
@@ -14,12 +15,8 @@ from slimfed.platform.cli import app
 from slimfed.platform.glossary import FIGURES
 
 pytestmark = pytest.mark.timeout(240)
-PATIENCE = 60_000
-"""Milliseconds; a page of a busy two-core machine may take its time, but not more than this."""
-
 LISTED_SOME = re.compile(r"^1 of \d+ runs, newest first\.")
 LISTED = re.compile(r"^1 run, newest first\.")
-CHARTS = ".js-plotly-plot"
 WATCH_EVERY_FRAME = """() => {
     Object.assign(window, { fewest: 99, faintest: 1, frames_seen: 0 });
     const look = () => {
@@ -47,7 +44,6 @@ WATCH_WIDTHS_AND_BUTTONS = """() => {
     look();
 }"""
 SCROLLED = "document.querySelector('[data-testid=stMain]').scrollTop"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
@@ -71,43 +67,11 @@ def served(serve, home, finished):
         yield started
 
 
-@pytest.fixture
-def open_page(browser):
-    """Opens an address; at the end no page may have asked anything of another computer."""
-    pages, strangers = [], []
-
-    def opened(address, size=DESKTOP, scheme="light"):
-        page = browser.new_page(viewport=size, color_scheme=scheme)
-        page.set_default_timeout(PATIENCE)
-        page.on("request", lambda asked: strangers.append(asked.url) if "//127.0.0.1" not in asked.url else None)
-        pages.append(page)
-        page.goto(address)
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert [url for url in strangers if not url.startswith(("data:", "blob:"))] == []
-
-
-def shows(page, text):
-    expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
-
-
-def charts(page, count):
-    expect(page.locator(f"{CHARTS} .main-svg:first-child")).to_have_count(count, timeout=PATIENCE)
-
-
 def places(page, *buttons):
     """Where buttons stand on their page, whatever part of it is in sight."""
     scrolled = page.evaluate(SCROLLED)
     boxes = [page.get_by_role("button", name=name, exact=True).bounding_box() for name in buttons]
     return [(box["x"], box["y"] + scrolled) for box in boxes]
-
-
-def overflow(page):
-    """Pixels by which the page is wider than its window."""
-    return page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - window.innerWidth")
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
@@ -191,7 +155,7 @@ def test_a_clone_begins_as_a_copy(open_page, served, finished):
     page.get_by_role("button", name="Clone", exact=True).click()
     shows(page, "Begins as a copy of the run")
     assert page.url.endswith(f"/launch?from={finished.id}")
-    expect(page.get_by_label("training.rounds", exact=True).first).to_have_value("6", timeout=PATIENCE)
+    expect(page.get_by_label("Rounds", exact=True).first).to_have_value("6", timeout=PATIENCE)
 
 
 def test_a_table_is_saved_whole(open_page, served, finished):
@@ -208,7 +172,7 @@ def test_a_table_is_saved_whole(open_page, served, finished):
 def test_every_page_fits_its_window(open_page, served, finished, size, scheme):
     for place, text in (
         ("/", "1 run, newest first"),
-        ("/launch", "The job file"),
+        ("/launch?begin=The+built-in+job", "The job file"),
         (f"/fleet?run={finished.id}", "Memory of each class"),
         ("/compare", "Choose two to 8 runs"),
     ):
@@ -218,15 +182,46 @@ def test_every_page_fits_its_window(open_page, served, finished, size, scheme):
         assert page.get_by_test_id("stException").count() == 0
 
 
-def test_the_fields_of_the_form_are_in_order_on_a_phone(open_page, served, finished):
-    page = open_page(served.url("/launch"), PHONE)
-    shows(page, "The job file")
-    names = ("method.target_sparsity", "model.path", "data.path", "data.max_length", "training.rounds")
-    labels = [page.get_by_label(name, exact=True).first for name in names]
-    for label in labels:
-        expect(label).to_be_visible(timeout=PATIENCE)
-    heights = [label.bounding_box()["y"] for label in labels]
-    assert heights == sorted(heights)
+def test_a_phone_shows_runs_as_cards_and_keeps_the_tabs_in_sight(open_page, served, finished):
+    page = open_page(served.url(), PHONE)
+    card = page.locator(f"a.run-card[href='run?run={finished.id}']")
+    expect(card).to_be_visible(timeout=PATIENCE)
+    assert re.search(r"\d+\.\d%", card.inner_text())
+    assert "done" in card.inner_text()
+    expect(page.get_by_test_id("stDataFrame").first).to_be_hidden()
+    card.click()
+    page.wait_for_url(f"**/run?run={finished.id}*", timeout=PATIENCE)
+    charts(page, 3)
+    tabs = page.get_by_role("radio", name="Structure")
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop = 1500")
+    page.wait_for_function("document.querySelector('.st-key-tabs').getBoundingClientRect().y < 120", timeout=PATIENCE)
+    shows(page, "round 6 of 6")
+    assert page.locator(".st-key-tabs").bounding_box()["y"] >= 50, "the tabs are below the top bar"
+    tabs.click()
+    shows(page, "FFN channels")
+    chosen = page.locator(".st-key-tabs [role=radiogroup] :is([aria-checked=true], :has(> input:checked))").first
+    assert chosen.bounding_box()["x"] < PHONE["width"] - 60, "the chosen tab is in sight"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/",
+        "/run?tab=Learning",
+        "/run?tab=Timeline",
+        "/run?tab=Bandit",
+        "/run?tab=Structure",
+        "/run?tab=Model",
+        "/fleet",
+    ],
+)
+def test_nothing_is_clipped_on_a_phone(open_page, served, finished, place):
+    page = open_page(served.url(f"{place}{'&' if '?' in place else '?'}run={finished.id}"), PHONE)
+    if place.startswith("/run"):
+        shows(page, "Devices' accuracy")
+    page.wait_for_function("!document.querySelector('.stApp[data-test-script-state=running]')", timeout=PATIENCE)
+    page.wait_for_timeout(1500)
+    assert misfits(page) == []
 
 
 def test_the_list_leads_to_a_run_and_back(open_page, served, finished):

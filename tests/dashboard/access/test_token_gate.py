@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def ask(target: str, cookie: str = "", kind: str = "http", gate: TokenGate = GAT
 
     headers = [(b"cookie", cookie.encode("latin-1"))] if cookie else []
     scope = {"type": kind, "path": path, "query_string": query.encode(), "headers": headers}
-    asyncio.run(gate(scope, receive, send))
+    # In a thread of its own: the browser's tests leave a running event loop in this one.
+    with ThreadPoolExecutor(1) as alone:
+        alone.submit(asyncio.run, gate(scope, receive, send)).result(timeout=30)
     return sent
 
 

@@ -18,7 +18,7 @@ def run_page(home, run):
     from slimfed.dashboard.source import Source
     from slimfed.dashboard.views import run as page
 
-    page.show(Source("sqlite", Path(home)), run, lambda chosen: None)
+    page.show(Source("sqlite", Path(home)), run, lambda chosen: None, lambda chosen: None)
 
 
 def runs_page(home):

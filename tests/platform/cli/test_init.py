@@ -101,7 +101,7 @@ def test_empty_rows_are_said_and_left_out(here: Path) -> None:
         (["--data", "nothing.csv"], "there is no such file"),
         (["--data", "requests.csv", "--text", "words"], "--text = 'words': must be one of request, intent, speaker"),
         (["--data", "requests.csv", "--task", "sorting"], "--task = 'sorting'"),
-        (["--data", "requests.csv", "--devices", "9999"], "--devices = '9999'"),
+        (["--data", "requests.csv", "--devices", "9999"], "--devices = 9999"),
         (["--data", "requests.csv", "--label", "request"], "drawn by the seed (try another), does not have"),
     ],
 )

@@ -15,7 +15,7 @@ from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.launch import queueing
 from slimfed.platform.launch.preflight import check
 from slimfed.platform.launch.quick_check import quick_check, quick_problems
-from slimfed.platform.launch.run_creation import complete_run, create_run, is_unchecked
+from slimfed.platform.launch.run_creation import complete_run, create_run, is_unchecked, job_of
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -52,6 +52,25 @@ def test_a_queued_run_is_completed_to_what_a_checked_one_is(job: Job, store: Sto
     assert reader.find_run(run_id).job == reader.find_run(other).job
     assert [row[1:] for row in reader.devices(run_id)] == [row[1:] for row in reader.devices(other)]
     assert _files(folder) == _files(elsewhere)
+
+
+def test_what_nobody_gave_is_chosen_for_a_queued_run_too(store: Store, tmp_path: Path, calls) -> None:
+    """The queue must not write down defaults as if somebody had given them: they are those of the built-in text."""
+    rows = [{"text": f"number {n} is {'even' if n % 2 == 0 else 'odd'}", "label": n % 2} for n in range(200)]
+    text = tmp_path / "text"
+    text.mkdir()
+    for split, part in (("train", rows[:120]), ("validation", rows[120:160]), ("test", rows[160:])):
+        (text / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    sets = [f"data.path={text}", "fleet.devices=2", "engine.cohort_size=1", "engine.workers=1", "engine.dtype=fp32"]
+    (tmp_path / "job.toml").write_text('name = "own"\n')
+    own = load_job(tmp_path / "job.toml", sets)
+    run_id, folder = queueing.queue_job(store, tmp_path, "sqlite", own)
+    checked = check(job_of(folder))
+    assert checked.job == check(own).job
+    assert (checked.job.training.learning_rate, checked.job.data.validation) == (5e-3, "use")
+    complete_run(store, run_id, folder, checked)
+    assert job_of(folder) == checked.job
+    assert Reader(store.engine).find_run(run_id).job["training"]["learning_rate"] == 5e-3
 
 
 def _files(folder: RunFolder) -> list[str]:
