@@ -46,7 +46,9 @@ FIGURES = {
     "Energy": "Estimated energy of all devices, waiting for the slowest included.",
     "Peak memory": "The most memory that training needed on one device.",
     "Rejected": "Updates that the server refused because they could not be right; the events have the causes.",
-    "Privacy spent": "The epsilon of differential privacy so far, at the job's delta.",
+    "Privacy spent": (
+        "The epsilon of differential privacy so far, at the job's delta, of the device that was asked most often."
+    ),
 }
 """Figures of a run, in the order in which they are read."""
 

@@ -25,6 +25,7 @@ from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment, Update
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.weights import Weights
+from slimfed.strategies.server_state import Fleet
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,26 @@ def shares_kept(structures: Sequence[Structure]) -> np.ndarray:
 
 
 def spent(spec: PrivacySpec, times: int) -> float | None:
-    """Epsilon at ``privacy.delta`` after ``times`` disclosures about every device; None without privacy.
+    """Epsilon at ``privacy.delta`` after ``times`` disclosures about a device; None without privacy.
 
     Central: a disclosure is a global model that leaves the server, one a finished round; it hides whether a device sent
     its update or one that counts for nothing. Local: a disclosure is an update that a device has sent, one a round and
-    one for each repetition, since each has its own noise. Where a round asks a part of the
-    fleet, every disclosure counts for every device, and no amplification by sampling is claimed: a fixed number of
-    devices is drawn by the run's seed, which is no secret, and not each device by itself (Poisson sampling), which the
-    known theorems on the sampled Gaussian mechanism ask for. So the true loss is at most this one.
+    one for each repetition, since each has its own noise.
     """
     if spec.kind == "central":
         return epsilon_of(math.sqrt(times) / spec.noise_multiplier, spec.delta)
     if spec.kind == "local":
         return epsilon_of(math.sqrt(times) * mean_shift(spec.epsilon, spec.delta), spec.delta)
     return None
+
+
+def most_disclosed(fleet: Fleet, disclosures: int) -> int:
+    """Disclosures about the device that was asked most often, after the fleet's last round.
+
+    ``disclosures``: all of the run. Who is asked depends on no device's text (``Selector.independent_of_text``), so a
+    round tells nothing of a device that it did not ask. Disclosures of abandoned and repeated rounds count for every
+    device. No amplification by sampling is claimed: a fixed number of devices is drawn by the run's seed, which is no
+    secret, and not each device by itself (Poisson sampling), which the theorems on the sampled Gaussian mechanism ask
+    for.
+    """
+    return fleet.most_asked + max(0, disclosures - fleet.round)

@@ -43,6 +43,11 @@ def _misfits(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
             yield f"paces: device {number} has {pace}, expected finite numbers that are not negative"
         if device.memory is not None and not np.isfinite(device.memory.adapter.vector).all():
             yield f"memory/{number} has NaN or infinite values"
+    asked = fleet.asked
+    if asked is not None and (
+        asked.dtype != np.int64 or asked.shape != (len(new.devices),) or (asked < 0).any() or (asked > round).any()
+    ):
+        yield f"asked is {asked.dtype} {list(asked.shape)}, expected int64 [{len(new.devices)}] from 0 to {round}"
     if _selection(fleet) != _selection(new):
         yield f"selection is {_selection(fleet)}, the job's is {_selection(new)}"
     if type(fleet.agent) is not type(new.agent) or fleet.agent.spec.name != new.agent.spec.name:

@@ -12,6 +12,7 @@ from slimfed.strategies.global_update import aggregate_round, optimize, round_er
 from slimfed.strategies.memory_fit import memory_event
 from slimfed.strategies.participants import choose_participants, expected_participants, observe_answers
 from slimfed.strategies.planning import evaluated_examples, evaluates, plan_round, shared_structure, writes
+from slimfed.strategies.privacy import most_disclosed
 from slimfed.strategies.protocols import RoundRecord
 from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.round_record import RoundMeasures, round_record
@@ -65,12 +66,14 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         settle_structures(fleet, settings, plan.plans, reports, plan.shared)
         settle_ranks(fleet, plan.plans, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)
+        fleet.count_asked(participants.devices)
         seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds, participants.waited_seconds)
         del attempt, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
 
     # 7. Central privacy: the new global adapter is one more disclosure of the devices' text.
     if settings.task.privacy.kind == "central":
         disclosures = context.recorder.spend(number - 1)
+    disclosures = most_disclosed(fleet, disclosures)
 
     # 8. Evaluate the global model in its own structure.
     with watch.phase("evaluate"):

@@ -24,10 +24,10 @@ class RoundMeasures:
     """The measures of a round that do not belong to one device.
 
     ``evaluation``: of the global model; None if it was not due. ``held_out``: see ``RoundRecord``.
-    ``aggregation_error``: see ``aggregation/error.py``. ``disclosures``: number of disclosures about every device
-    (``privacy.spent``). ``virtual_seconds``: how long the round lasted by the clock, without waiting for devices;
-    ``started``: when it began by ``time.monotonic``. ``nodes``: devices given to each node that replied. ``phases``:
-    seconds by phase, of the "server" and summed over the "nodes".
+    ``aggregation_error``: see ``aggregation/error.py``. ``disclosures``: number of disclosures about the device
+    that was asked most often (``privacy.most_disclosed``). ``virtual_seconds``: how long the round lasted by the
+    clock, without waiting for devices; ``started``: when it began by ``time.monotonic``. ``nodes``: devices given
+    to each node that replied. ``phases``: seconds by phase, of the "server" and summed over the "nodes".
     """
 
     evaluation: Evaluation | None

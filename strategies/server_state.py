@@ -1,7 +1,7 @@
 """The server's state between rounds, from which a run continues to the bit."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -57,7 +57,8 @@ class Fleet:
     ``server_memory``: state of the server optimiser. ``precision``: of adapters in messages. ``memory``: rounding error
     of the global adapter when it was last sent; None if nothing was rounded. ``shuffle``: permutes what the agent is
     told (``bandit.control``); None if it is told the truth. ``selector``: chooses the devices of each round; None if
-    every round asks all that it can have.
+    every round asks all that it can have. ``asked``: int64 [devices], rounds that asked each device; None while all
+    took part in all rounds.
     """
 
     blueprint: Blueprint
@@ -75,6 +76,7 @@ class Fleet:
     memory: Adapter | None = None
     shuffle: Shuffle | None = None
     selector: Selector | None = None
+    asked: np.ndarray | None = None
 
     @staticmethod
     def new(
@@ -115,6 +117,18 @@ class Fleet:
     def sparsity(self) -> float:
         """Mean sparsity of the devices."""
         return float(np.mean([device.structure.sparsity for device in self.devices]))
+
+    def count_asked(self, devices: Sequence[int]) -> None:
+        """Count a round that asks these ``devices``, before it is the last finished one."""
+        if self.asked is None and len(devices) < len(self.devices):
+            self.asked = np.full(len(self.devices), self.round, dtype=np.int64)
+        if self.asked is not None:
+            self.asked[list(devices)] += 1
+
+    @property
+    def most_asked(self) -> int:
+        """How many rounds have asked the device that was asked most often."""
+        return self.round if self.asked is None else int(self.asked.max())
 
     def learn_scores(self, total: np.ndarray, count: int) -> None:
         """Update the mean scores with one round's: their sum ``total``, float64 [units], of ``count`` devices."""
@@ -167,6 +181,8 @@ class Fleet:
             "bandits": agent,
             "shuffle": None if self.shuffle is None else self.shuffle.rng.bit_generator.state,
         }
+        if self.asked is not None:
+            tensors["asked"] = self.asked.copy()
         if self.selector is not None:
             own, state["selection"] = pack_selector(self.selector)
             tensors |= {f"selection/{name}": tensor for name, tensor in own.items()}
@@ -210,6 +226,7 @@ class Fleet:
             memory=adapter.with_vector(tensors["memory"]) if "memory" in tensors else None,
             shuffle=_shuffle(tensors, state),
             selector=_selector(tensors, state),
+            asked=tensors.get("asked"),
         )
 
 

@@ -130,7 +130,9 @@ def test_a_run_uses_the_package_on_its_workers_and_is_exported_by_it(place: Plac
     job.write_text(JOB, encoding="utf-8")
     summary = place.json("run", str(job))
     assert (summary["status"], summary["rounds"]) == ("done", 2)
-    assert summary["sparsity"] == pytest.approx(0.4, abs=0.05)
+    last = place.json("show", "last")["round_list"][-1]
+    assert last["global_sparsity"] == pytest.approx(0.4, abs=0.05)
+    assert last["asked"] == 3
     [exported] = place.json("export", "last", "--format", "npz", "--out", str(place.folder / "out"))
     folder = Path(exported["folder"])
     manifest = json.loads((folder / "slimfed.json").read_text(encoding="utf-8"))

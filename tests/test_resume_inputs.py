@@ -27,7 +27,8 @@ class Place:
     """A folder with text, model and profile, and a run of them that was stopped after its first round."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
+        self.folder, self.home, self.trace = folder, folder / "home", str(folder / "trace.csv")
+        Path(self.trace).write_text("device,from,until\n0,0,inf\n1,0,inf\n")
         for split in ("train", "test"):
             self.write_text(split, ROWS * 4)
         source = model_folder(ModelSpec())
@@ -47,7 +48,7 @@ class Place:
             {
                 "model": {"path": str(self.folder / "model")},
                 "data": {"path": str(self.folder / "data"), "max_length": 16},
-                "fleet": {"profile": str(self.folder / "mine.toml"), "devices": 2},
+                "fleet": {"profile": str(self.folder / "mine.toml"), "devices": 2, "availability": self.trace},
                 "training": {"rounds": 2, "local_steps": 2, "batch_size": 2},
                 "engine": {"name": "cohort", "cohort_size": 1, "dtype": "fp32", "workers": 1},
             }
@@ -104,6 +105,11 @@ def other_profile(place: Place) -> None:
         file.write("\n# changed\n")
 
 
+def other_trace(place: Place) -> None:
+    with Path(place.trace).open("a") as file:
+        file.write("1,5,inf\n")
+
+
 CHANGES: list[tuple[Callable[[Place], None], list[str]]] = [
     (other_text, ["data.path = ", "train.csv has other content (SHA-256 was "]),
     (other_labels, ["data.path = ", 'data.label = \'label\': was ["off", "on"], is ["on", "out"]']),
@@ -123,6 +129,7 @@ CHANGES: list[tuple[Callable[[Place], None], list[str]]] = [
         ["tokenizer_config.json: do_lower_case"],
     ),
     (other_profile, ["fleet.profile = ", "mine.toml has other content"]),
+    (other_trace, ["fleet.availability = ", "trace.csv has other content"]),
 ]
 
 

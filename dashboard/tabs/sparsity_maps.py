@@ -7,6 +7,7 @@ import streamlit as st
 from slimfed.dashboard import format, widgets
 from slimfed.dashboard.figures import frames, heat_maps
 from slimfed.dashboard.source import Source
+from slimfed.platform.participation import asks_part
 
 ROWS = ("Devices", "Classes")
 
@@ -29,7 +30,8 @@ def show(source: Source, run: Any) -> None:
             sparsity, rank = frames.grid(cells, cells.sparsity), frames.grid(cells, cells.rank)
             who = "each device"
             note = (
-                f" Shown: {len(sparsity)} of {format.plural(run.devices, 'device')}, picked evenly within each class."
+                f" Shown: {len(sparsity)} of {format.plural(run.devices, 'device')}, picked evenly within each class"
+                f"{' of those that took part' if asks_part(run.job) else ''}."
                 if len(sparsity) < run.devices
                 else ""
             )

@@ -44,6 +44,8 @@ def fleet(
         "modes": "power modes",
         "power": "waiting / computing / sending",
     }
+    if any(each.tags for each in found.classes):
+        columns["tags"] = "tags"
     print_table(found.description or profile, columns, [_class_row(each.model_dump()) for each in found.classes])
 
 
@@ -58,6 +60,7 @@ def _class_row(each: dict[str, Any]) -> dict[str, str]:
         "up": f"{each['up_mbit_s']:g} Mbit/s",
         "modes": ", ".join(f"{mode['name']} {mode['speed']:g}x" for mode in each["modes"]),
         "power": _watts(each),
+        "tags": ", ".join(each["tags"]),
     }
 
 

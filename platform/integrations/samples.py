@@ -22,6 +22,7 @@ _OF_A_ROUND = (
     "bytes_up",
     "bytes_down",
     "joules",
+    "asked",
     "accepted",
     "rejected",
 )

@@ -28,7 +28,7 @@ class FastFirst(Selector):
         """The quickest, and a share of those that were not asked for longest."""
         memory, draw = self._memory, self.draw(call.number)
         known = call.candidates[np.isfinite(memory.seconds[call.candidates])]
-        quick = min(len(known), call.count - round(self.spec.exploration * call.count))
+        quick = min(len(known), call.count - memory.places(self.spec.exploration, call.count, draw))
         fastest = known[np.argsort(memory.seconds[known], kind="stable")][:quick]
         others = np.setdiff1d(call.candidates, fastest)
         return np.concatenate([fastest, memory.longest_unasked(others, call.count - quick, draw)])

@@ -1,5 +1,6 @@
 """What a selection remembers of every device: its last answer, and when it was asked."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,11 @@ class DeviceMemory:
                 raise ValueError(f"selection/{name} is {tensor.dtype} {list(tensor.shape)}, expected {known.dtype}")
             found[name] = tensor.copy()
         return DeviceMemory(**found)
+
+    @staticmethod
+    def places(share: float, count: int, draw: np.random.Generator) -> int:
+        """A ``share`` of ``count`` places: rounded up or down by a draw, so that its mean is exact."""
+        return min(count, math.floor(share * count + draw.random()))
 
     def longest_unasked(self, candidates: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
         """``count`` of ``candidates``, those never asked first, then those asked longest ago; equals are drawn."""

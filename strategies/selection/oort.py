@@ -53,7 +53,8 @@ class Oort(Selector):
         draw, memory = self.draw(call.number), self._memory
         is_known = np.isfinite(memory.loss[call.candidates])
         known, new = call.candidates[is_known], call.candidates[~is_known]
-        explored = min(len(new), max(round(self.exploration(call.number) * call.count), call.count - len(known)))
+        places = memory.places(self.exploration(call.number), call.count, draw)
+        explored = min(len(new), max(places, call.count - len(known)))
         best = self._best(known, call.count - explored, call.number, draw)
         return np.concatenate([best, memory.longest_unasked(new, explored, draw)])
 

@@ -32,6 +32,7 @@ from slimfed.strategies.attempt import QuorumError
 from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.participants import NobodyAvailableError
+from slimfed.strategies.privacy import spent
 from slimfed.strategies.restored_state import misfit
 from slimfed.strategies.selection import SELECTORS, Participation, make_selector
 from slimfed.strategies.server_state import Fleet
@@ -269,27 +270,45 @@ def test_a_trace_that_has_ended_ends_the_run_with_a_cause() -> None:
     assert asked(recorder) == [[3]] * 3
 
 
-def test_under_central_privacy_a_round_counts_for_everyone_and_divides_by_those_that_were_asked() -> None:
-    """No amplification by sampling is claimed: epsilon is that of a run that asks all."""
-    fixed = {"bandit": BanditSpec(name="fixed", ranks=(4,)), "target_sparsity": 0.0}
-    turns, ends, epsilons = Participation(2, "round-robin"), [], []
-    for wanted, privacy in (
-        (turns, PrivacySpec(kind="central", noise_multiplier=1.0, clipping_norm=1.0)),
-        (Participation(), PrivacySpec(kind="central", noise_multiplier=1.0, clipping_norm=1.0)),
-        (turns, PrivacySpec(kind="central", noise_multiplier=1e-7, clipping_norm=100.0)),
-        (turns, PrivacySpec()),
-    ):
+FIXED = {"bandit": BanditSpec(name="fixed", ranks=(4,)), "target_sparsity": 0.0}
+TURNS = Participation(2, "round-robin")
+
+
+def private(kind, **values: float) -> TaskSpec:
+    return TASK.model_copy(update={"privacy": PrivacySpec(kind=kind, **values)})
+
+
+@pytest.mark.parametrize("kind", ["central", "local"])
+def test_privacy_is_spent_by_the_device_that_was_asked_most_often_and_sampling_amplifies_nothing(kind) -> None:
+    task = private(kind, clipping_norm=1.0, noise_multiplier=1.0)
+    whole, first, rest = Memory(), Memory(stop_after=2), Memory()
+    run(whole, task=task, participation=TURNS, **FIXED)
+    expected = [spent(task.privacy, times) for times in (1, 1, 1, 2)]
+    assert [record.epsilon for record in whole.rounds] == expected
+    with pytest.raises(StopRequestedError):
+        run(first, task=task, participation=TURNS, **FIXED)
+    fleet = restored(first)
+    assert misfit(fleet, new_fleet(replace(SETTINGS, participation=TURNS, **FIXED)), 2) is None
+    rest.told = 3  # two rounds, and one that was abandoned, which counts for every device
+    run(rest, fleet=fleet, task=task, participation=TURNS, **FIXED)
+    assert [record.epsilon for record in rest.rounds] == [spent(task.privacy, times) for times in (2, 3)]
+    everyone = Memory()
+    run(everyone, task=task, **FIXED)
+    assert [record.epsilon for record in everyone.rounds] == [spent(task.privacy, times) for times in (1, 2, 3, 4)]
+    fleet.asked = fleet.asked + 5
+    assert "asked is int64" in str(misfit(fleet, new_fleet(replace(SETTINGS, participation=TURNS, **FIXED)), 4))
+
+
+def test_under_central_privacy_a_sum_is_divided_by_those_that_were_asked() -> None:
+    ends = []
+    for task in (private("central", noise_multiplier=1e-7, clipping_norm=100.0), TASK):
         recorder = Memory(stop_after=1)
         with pytest.raises(StopRequestedError):
-            run(recorder, task=TASK.model_copy(update={"privacy": privacy}), participation=wanted, **fixed)
-        epsilons.append(recorder.rounds[0].epsilon)
+            run(recorder, task=task, participation=TURNS, **FIXED)
         ends.append(recorder.checkpoints[0][0])
-    assert epsilons[0] == epsilons[1] > 0
-    for name, tensor in ends[3].items():
+    for name, tensor in ends[1].items():
         if name.startswith(("a/", "b/", "head/")):
-            assert np.abs(ends[2][name] - tensor).max() < 0.01, (
-                "with almost no noise, the mean of the two that were asked"
-            )
+            assert np.abs(ends[0][name] - tensor).max() < 0.01, "with almost no noise, the mean of the two"
 
 
 class Hosts(LocalGrid):

@@ -171,6 +171,15 @@ def test_fast_first_asks_everyone_in_time_if_it_explores() -> None:
     assert seen == set(range(12))
 
 
+@pytest.mark.parametrize("name", ["fast-first", "oort"])
+def test_one_place_a_round_is_still_shared_between_known_and_new_devices(name: str) -> None:
+    """A fifth of one place is one place in every fifth round."""
+    chosen, rounds = selector(name, 400, exploration=0.2), range(2000, 2400)
+    chosen.observe(1, [answer(device, seconds=1.0 + device) for device in range(20)])
+    new = sum(int(chosen.select(call(number, list(range(400)), 1))[0]) >= 20 for number in rounds)
+    assert 0.1 < new / len(rounds) < 0.3
+
+
 def known_oort(exploration: float = 0.0) -> Oort:
     chosen = selector("oort", 40, exploration=exploration)
     assert isinstance(chosen, Oort)
