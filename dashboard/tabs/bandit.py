@@ -19,7 +19,7 @@ from slimfed.strategies.bandits.s_ucb import SUcb
 
 EVERYBODY = "All devices"
 ONE = "One device"
-_MOST_ROWS = 300_000
+_MOST_ROWS = 60_000
 """Rows of assignments whose local steps are summed up."""
 _RECENT = 3
 """Rounds that tell what the agent does now."""
@@ -52,8 +52,8 @@ def show(source: Source, run: Any) -> None:
             frame, what = _of_device(reader, run, int(device))
         else:
             profile = None if whose == EVERYBODY else whose
-            frame = frames.pulls_frame(reader.pulls(run.id, profile), STEPS)
-            frame = frames.with_intervals(frame, reader.pull_rows(run.id, profile))
+            sums = reader.pulls(run.id, profile)
+            frame = frames.with_intervals(frames.pulls_frame(sums, STEPS), sums)
             what = (
                 f"Pulls of {'the whole fleet' if whose == EVERYBODY else f'class {whose}'} so far, in boxes of "
                 f"{100 / STEPS:.1f}% of step and one rank."
