@@ -5,9 +5,10 @@
 Fills a store of each kind in a temporary folder (PostgreSQL: a server of its own), opens the pages in a headless
 Chromium, and writes the table in benchmarks/README.md. All times count from asking for the address. "First useful
 paint" ends with figures of the run or fleet, a table or the form on the screen, "whole" with the first chart or table
-of what the address names; both with a browser that was never there. "Next visit" is "whole" with one that was. "Update"
-is the time from a round's commit to its number on the screen. "Queries" is the time that the page's questions to the
-store take by themselves. Medians of ``--repeats``.
+of what the address names, "settled" with the last chart, table or figure, after which the page keeps its height; all
+with a browser that was never there. "Next visit" is "whole" with one that was. "Update" is the time from a round's
+commit to its number on the screen. "Queries" is the time that the page's questions to the store take by themselves.
+Medians of ``--repeats``.
 """
 
 import argparse
@@ -43,6 +44,18 @@ BIG = "20260101-000000-big"
 CLASSES = ("jetson-tx2", "jetson-xavier-nx", "jetson-agx-xavier")
 METRIC = "[data-testid=stMetricValue]"
 PATIENCE = 60_000
+QUIET_SECONDS = 0.7
+"""A page in which nothing changes for so long has settled."""
+# What is drawn, and the height of the page; clocks that count up are no change.
+WATCH = """window.changed = performance.now();
+let before = '';
+setInterval(() => {
+    const main = document.querySelector('[data-testid=stMain]');
+    const drawn = document.querySelectorAll('.main-svg, canvas, [data-testid=stMetricValue], [data-testid=stCode]');
+    const now = `${drawn.length} ${main ? main.scrollHeight : 0}`;
+    if (now !== before) { before = now; window.changed = performance.now(); }
+}, 50);"""
+SETTLED = f"performance.now() - window.changed > {1000 * QUIET_SECONDS}"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 
 # What a device did in a round, from numbers that look drawn: ``n`` in [0, 1000), ``m`` in [0, 997).
@@ -72,10 +85,11 @@ class View:
 
 @dataclass(frozen=True)
 class Paint:
-    """Seconds from asking for a page to something useful on it, and to what it is opened for."""
+    """Seconds from asking for a page to something useful on it, to what it is opened for, and to its last change."""
 
     useful: float
     whole: float
+    settled: float
 
 
 def views(run: str, others: Sequence[str]) -> tuple[View, ...]:
@@ -91,6 +105,7 @@ def views(run: str, others: Sequence[str]) -> tuple[View, ...]:
             lambda ask: (ask.find_run(run), ask.rounds(run), ask.evaluations(run), ask.slowest_devices(run)),
         ),
         View("run, timeline", f"{one}&tab=Timeline", figures, drawn, lambda ask: ask.late_devices(run, 2, 18)),
+        View("run, costs", f"{one}&tab=Costs", figures, drawn, lambda ask: ask.rounds(run)),
         View("run, maps", f"{one}&tab=Maps", figures, drawn, lambda ask: ask.heat_map(run)),
         View("run, bandit", f"{one}&tab=Bandit", figures, drawn, lambda ask: (ask.class_sizes(run), ask.pulls(run))),
         View("run, structure", f"{one}&tab=Structure", figures, drawn, lambda ask: ask.blocks(run)),
@@ -109,7 +124,7 @@ def views(run: str, others: Sequence[str]) -> tuple[View, ...]:
             drawn,
             lambda ask: (ask.runs(1000, archived=False), ask.jobs([run, *others]), ask.courses([run, *others])),
         ),
-        View("launch", "/launch", code, code, lambda ask: ask.queued()),
+        View("launch", "/launch?begin=The+built-in+job", code, code, lambda ask: ask.queued()),
         View(
             "fleet",
             f"/fleet?run={run}",
@@ -215,14 +230,17 @@ def visits(browser: Browser, served: Served, view: View) -> tuple[Paint, Paint]:
 def paint(context: BrowserContext, served: Served, view: View) -> Paint:
     """Open the page and wait until it is whole."""
     page = context.new_page()
+    page.add_init_script(WATCH)
     began = time.perf_counter()
     page.goto(served.url(view.path), timeout=PATIENCE)
     page.wait_for_selector(view.useful, timeout=PATIENCE)
     useful = time.perf_counter() - began
     page.wait_for_selector(view.whole, timeout=PATIENCE)
     whole = time.perf_counter() - began
+    page.wait_for_function(SETTLED, timeout=PATIENCE, polling=50)
+    settled = time.perf_counter() - began - QUIET_SECONDS
     page.close()
-    return Paint(useful, whole)
+    return Paint(useful, whole, max(settled, whole))
 
 
 def updates(browser: Browser, served: Served, store: Store, first: int, repeats: int) -> list[float]:
@@ -237,7 +255,7 @@ def updates(browser: Browser, served: Served, store: Store, first: int, repeats:
             add_rounds(connection, number, number)
             # Before the commit: SQLite tidies up for a while after the moment at which others see the round.
             began = time.perf_counter()
-        page.get_by_text(f"Round {number} of ").wait_for(timeout=PATIENCE)
+        page.locator(".st-key-progress").get_by_text(f"Round {number} of ").wait_for(timeout=PATIENCE)
         took.append(time.perf_counter() - began)
     page.close()
     return took
@@ -277,6 +295,7 @@ def measure(kind: str, browser: Browser, given: argparse.Namespace) -> list[str]
                 seconds = (
                     statistics.median(first.useful for first, _ in both),
                     statistics.median(first.whole for first, _ in both),
+                    statistics.median(first.settled for first, _ in both),
                     statistics.median(second.whole for _, second in both),
                 )
                 shown = " | ".join(f"{value:.2f}" for value in seconds)
@@ -284,7 +303,7 @@ def measure(kind: str, browser: Browser, given: argparse.Namespace) -> list[str]
                 print(rows[-1], file=sys.stderr)
             took = statistics.median(updates(browser, served, store, given.rounds + 1, given.repeats))
             pulse = View("", "", "", "", lambda ask: (ask.pulse(BIG), ask.find_run(BIG), ask.rounds(BIG)))
-            rows.append(f"| {kind} | update | {took:.2f} | | | {asked(store, pulse, given.repeats):.3f} |")
+            rows.append(f"| {kind} | update | {took:.2f} | | | | {asked(store, pulse, given.repeats):.3f} |")
             print(rows[-1], file=sys.stderr)
         return rows
 
@@ -305,8 +324,8 @@ def main() -> None:
         rows = [row for kind in given.stores for row in measure(kind, browser, given)]
         browser.close()
     head = [
-        "| store | page | first useful paint or update, s | whole, s | next visit, s | of which queries, s |",
-        "|---|---|---|---|---|---|",
+        "| store | page | first useful paint or update, s | whole, s | settled, s | next visit, s | queries, s |",
+        "|---|---|---|---|---|---|---|",
     ]
     note = (
         f"{given.runs:,} runs; the large one has {given.devices:,} devices x {given.rounds} rounds. {os.cpu_count()} "

@@ -41,7 +41,8 @@ LOOKS = """<style>
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
 .st-key-go:has([data-stale="false"]) [data-stale="true"] { display: none; }
 @media (min-width: 900px) { .st-key-paper { position: sticky; top: 4.2rem; } }
-.st-key-cards, .st-key-listed-short, .st-key-state { display: none !important; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-cards), [data-testid="stLayoutWrapper"]:has(> .st-key-state) {
+    display: none; }
 .run-card { display: grid; grid-template-columns: 1fr auto; gap: 0.1rem 0.75rem; padding: 0.7rem 0.85rem;
     margin-bottom: 0.6rem; border: 1px solid rgba(140,140,140,0.35); border-radius: 0.6rem; color: inherit !important;
     text-decoration: none !important; }
@@ -52,8 +53,9 @@ LOOKS = """<style>
 .run-card-facts { grid-column: 1 / -1; font-size: 0.85rem; opacity: 0.75; }
 .run-card-facts span { white-space: nowrap; }
 @media (max-width: 640px) {
-    .st-key-cards, .st-key-listed-short, .st-key-state { display: flex !important; }
-    .st-key-runs-table, .st-key-listed { display: none !important; }
+    [data-testid="stLayoutWrapper"]:has(> .st-key-cards), [data-testid="stLayoutWrapper"]:has(> .st-key-state) {
+        display: flex; }
+    .st-key-runs-table, .st-key-listed-hint { display: none !important; }
     [data-testid="stLayoutWrapper"]:has(> .st-key-tabs) { position: sticky; top: 3.5rem; z-index: 90;
         background-color: inherit; padding: 0.3rem 0; }
     [data-testid="stAppViewContainer"], [data-testid="stMain"], [data-testid="stMainBlockContainer"],

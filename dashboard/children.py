@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import streamlit as st
 
@@ -29,9 +30,11 @@ PROGRAM = "from slimfed.platform.cli import main; main()"
 class Child:
     """A command that was started; a thread waits for it and collects what it writes."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], longest: float) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], longest: float, spent: Path | None = None
+    ) -> None:
         """Raises ``OSError`` if it cannot be started."""
-        self._longest, self._began = longest, time.monotonic()
+        self._longest, self._began, self._spent = longest, time.monotonic(), spent
         self._output = self._errors = ""
         self._late = False
         started: Future[subprocess.Popen[str]] = Future()
@@ -92,6 +95,8 @@ class Child:
             self._late = True
             process.kill()
             self._output, self._errors = process.communicate()
+        if self._spent is not None:
+            self._spent.unlink(missing_ok=True)
 
 
 def problems_in(errors: str, code: int) -> tuple[str, ...]:
@@ -106,13 +111,18 @@ def environment(source: Source) -> dict[str, str]:
     return {**child_environment(os.environ), "SLIMFED_HOME": str(source.home), "SLIMFED_STORE": source.named}
 
 
-def begin(source: Source, key: str, arguments: list[str], seconds: float = LONGEST_SECONDS) -> Child:
-    """Start ``slimfed`` with ``arguments`` in place of the command of that key. Raises ``InputError`` for a viewer."""
+def begin(
+    source: Source, key: str, arguments: list[str], seconds: float = LONGEST_SECONDS, spent: Path | None = None
+) -> Child:
+    """Start ``slimfed`` with ``arguments`` in place of the command of that key. ``spent``: a file to remove at its end.
+
+    Raises ``InputError`` for a viewer.
+    """
     login.check_operator()
     old = _children().pop(key, None)
     if old is not None:
         old.end()
-    child = _children()[key] = Child(arguments, environment(source), seconds)
+    child = _children()[key] = Child(arguments, environment(source), seconds, spent)
     return child
 
 

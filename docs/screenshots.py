@@ -45,15 +45,25 @@ def pictures(run: str, other: str) -> tuple[Picture, ...]:
     """Every page, and one run in light and dark, wide and narrow."""
     one, chart = f"/run?run={run}", ".js-plotly-plot .main-svg:first-child"
     return (
-        Picture("runs.png", "/", 1280, 420, "light", "[data-testid=stDataFrame] canvas", whole=False),
+        Picture("runs.png", "/", 1280, 460, "light", "[data-testid=stDataFrame] canvas", whole=False),
         Picture("run.png", one, 1280, 900, "light", chart, count=3),
         Picture("run-phone.png", one, 390, 844, "dark", chart, count=3),
         Picture("timeline.png", f"{one}&tab=Timeline", 1280, 1240, "light", chart, whole=False),
         Picture("maps-dark.png", f"{one}&tab=Maps", 1280, 900, "dark", chart, count=2),
         Picture("bandit.png", f"{one}&tab=Bandit", 1280, 900, "light", chart),
+        Picture("costs.png", f"{one}&tab=Costs", 1280, 900, "light", chart, count=3),
+        Picture("runs-phone.png", "/", 390, 844, "light", "a.run-card", whole=False),
         Picture("structure.png", f"{one}&tab=Structure", 1280, 900, "light", chart, count=2),
         Picture("compare.png", f"/compare?runs={run},{other}", 1280, 900, "light", chart, count=2),
-        Picture("launch.png", f"/launch?from={run}", 1280, 900, "light", "[data-testid=stCode]", whole=False),
+        Picture(
+            "launch.png",
+            "/launch?begin=The+built-in+job",
+            1280,
+            900,
+            "light",
+            "[data-testid=stCode]",
+            whole=False,
+        ),
         Picture("fleet.png", f"/fleet?run={run}", 1280, 900, "light", chart, count=2),
     )
 

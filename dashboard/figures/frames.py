@@ -209,20 +209,16 @@ def pulls_frame(rows: Iterable[Any], steps: int) -> pd.DataFrame:
     )
 
 
-def with_intervals(boxes: pd.DataFrame, rows: Iterable[Any]) -> pd.DataFrame:
+def with_intervals(boxes: pd.DataFrame, sums: Iterable[Any]) -> pd.DataFrame:
     """Boxes of :func:`pulls_frame` with ``interval``, half of the 95% interval of their mean rewards; NaN if unknown.
 
-    ``rows``: the pulls by class and round. The variance of one reward is estimated from how the means of these rows
-    scatter within their boxes, pooled over all boxes.
+    ``sums``: the rows that the boxes were made of (``Insight.pulls``). The variance of one reward is estimated from how
+    the means of classes and rounds scatter within their boxes, pooled over all boxes.
     """
-    single = _frame(rows, ("rank", "step", "pulls", "reward"))
-    if boxes.empty or single.empty:
-        return boxes.assign(interval=np.nan)
-    means = single["reward"].astype(float) / single["pulls"].astype(float)
-    groups = single.groupby(["rank", "step"])
-    center = groups["reward"].transform("sum") / groups["pulls"].transform("sum")
-    freedom = len(single) - groups.ngroups
-    variance = float((single["pulls"] * (means - center) ** 2).sum()) / freedom if freedom > 0 else np.nan
+    frame = _frame(sums, ("pulls", "reward", "groups", "squares")).astype(float)
+    freedom = frame["groups"].sum() - len(frame)
+    scatter = float((frame["squares"] - frame["reward"] ** 2 / frame["pulls"]).clip(lower=0.0).sum())
+    variance = scatter / freedom if freedom > 0 else np.nan
     return boxes.assign(interval=1.96 * np.sqrt(variance / boxes["pulls"].astype(float)))
 
 

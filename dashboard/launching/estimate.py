@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +13,15 @@ import streamlit as st
 import tomli_w
 
 from slimfed.clients.errors import InputError
-from slimfed.dashboard import children, format, uploads
+from slimfed.dashboard import children, format
+from slimfed.dashboard.access import login
 from slimfed.dashboard.source import Source
 from slimfed.platform.job.job import located
 
 SECONDS = 600.0
 """A check that takes longer is ended: it opens text and model, and measures a step."""
 _LOOK_SECONDS = 0.5
-_ASKED = "estimate asked for"
+_ASKED, _REFUSED = "estimate asked for", "estimate refused"
 
 _COLUMNS = {
     "class": st.column_config.TextColumn("Class"),
@@ -47,6 +49,8 @@ def show(source: Source, document: Mapping[str, Any], *, possible: bool) -> None
             on_click=_ask,
             args=(source, key, text),
         )
+        if refused := st.session_state.get(_REFUSED):
+            st.error(format.plain(refused), icon=":material/error:")
         if child is None:
             asked = st.session_state.get(_ASKED)
             st.caption("The job has changed since: estimate it again." if asked else "Takes some seconds.")
@@ -64,14 +68,17 @@ def show(source: Source, document: Mapping[str, Any], *, possible: bool) -> None
 def _ask(source: Source, key: str, text: str) -> None:
     """Start the check. Only the newest one is worth computing."""
     try:
-        file = uploads.keep(source.home, "job.toml", text.encode())
+        login.check_operator()
+        with NamedTemporaryFile("w", prefix="slimfed-", suffix=".toml", delete=False, encoding="utf-8") as file:
+            file.write(text)
         old = st.session_state.get(_ASKED)
         if old and (before := children.child(old)) is not None:
             before.end()
-        children.begin(source, key, ["check", str(file), "--json"], SECONDS)
+        children.begin(source, key, ["check", file.name, "--json"], SECONDS, Path(file.name))
         st.session_state[_ASKED] = key
-    except InputError as error:
-        st.session_state["refused"] = str(error)
+        st.session_state.pop(_REFUSED, None)
+    except (InputError, OSError) as error:
+        st.session_state[_REFUSED] = str(error)
 
 
 def _wait(key: str) -> None:

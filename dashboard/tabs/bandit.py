@@ -19,7 +19,7 @@ from slimfed.strategies.bandits.s_ucb import SUcb
 
 EVERYBODY = "All devices"
 ONE = "One device"
-_MOST_ROWS = 300_000
+_MOST_ROWS = 60_000
 """Rows of assignments whose local steps are summed up."""
 _RECENT = 3
 """Rounds that tell what the agent does now."""
@@ -52,8 +52,8 @@ def show(source: Source, run: Any) -> None:
             frame, what = _of_device(reader, run, int(device))
         else:
             profile = None if whose == EVERYBODY else whose
-            frame = frames.pulls_frame(reader.pulls(run.id, profile), STEPS)
-            frame = frames.with_intervals(frame, reader.pull_rows(run.id, profile))
+            sums = reader.pulls(run.id, profile)
+            frame = frames.with_intervals(frames.pulls_frame(sums, STEPS), sums)
             what = (
                 f"Pulls of {'the whole fleet' if whose == EVERYBODY else f'class {whose}'} so far, in boxes of "
                 f"{100 / STEPS:.1f}% of step and one rank."
@@ -62,14 +62,10 @@ def show(source: Source, run: Any) -> None:
             widgets.nothing("There are no rewarded pulls yet.")
             return
         st.markdown(settled(frame))
-        ranks = sorted({*run.job["bandit"]["ranks"], *(rank for box in frame["ranks"] for rank in box)})
-        widgets.chart(
-            None,
-            bandit_boxes.boxes(frame, ranks),
-            f"{what} The colour is the mean reward, the number the pulls, and a box of few pulls is faint; a reward is "
-            "what a device learnt in a time like the others'. Brighter is better.",
-            key="boxes",
-        )
+        if frame["high"].nunique() > 1:
+            _boxes(run, frame, what)
+        else:
+            st.caption(f"{what} The schedule sets the pruning step, and the agent does not choose it.")
         boxes = frame.assign(rank=[", ".join(map(str, ranks)) for ranks in frame["ranks"]]).drop(columns="ranks")
         boxes = boxes.sort_values("reward", ascending=False)[[name for name in _COLUMNS if name in boxes.columns]]
         widgets.table(
@@ -78,6 +74,17 @@ def show(source: Source, run: Any) -> None:
             _COLUMNS,
             "Table of boxes, the best rewarded first",
         )
+
+
+def _boxes(run: Any, frame: pd.DataFrame, what: str) -> None:
+    ranks = sorted({*run.job["bandit"]["ranks"], *(rank for box in frame["ranks"] for rank in box)})
+    widgets.chart(
+        None,
+        bandit_boxes.boxes(frame, ranks),
+        f"{what} The colour is the mean reward, the number the pulls, and a box of few pulls is faint; a reward is "
+        "what a device learnt in a time like the others'. Brighter is better.",
+        key="boxes",
+    )
 
 
 def _local_steps(reader: Insight, run: Any) -> None:
@@ -114,24 +121,27 @@ def steps_in_words(frame: pd.DataFrame) -> str:
 def settled(frame: pd.DataFrame) -> str:
     """What the agent pulls most and what is rewarded best, with how sure that is."""
     tried = frame[frame["pulls"] > 0]
+    by_step = tried["high"].nunique() > 1
     most = tried.loc[tried["pulls"].idxmax()]
     share = most["pulls"] / tried["pulls"].sum()
-    text = f"**Pulled most**: {_box(most)}, {format.percent(share, 0)} of {int(tried['pulls'].sum()):,} pulls."
+    text = f"**Pulled most**: {_box(most, by_step)}, {format.percent(share, 0)} of {int(tried['pulls'].sum()):,} pulls."
     if len(tried) < 2:
         return text
     often = tried[tried["pulls"] >= min(_FEWEST_PULLS, tried["pulls"].max())]
     best = often.loc[often["reward"].idxmax()]
     half = best.get("interval", np.nan)
     sure = "" if np.isnan(half) else f" ± {half:.3f}"
-    text += f" **Rewarded best** of the boxes with enough pulls: {_box(best)}, {best['reward']:.3f}{sure}"
+    text += f" **Rewarded best** of the boxes with enough pulls: {_box(best, by_step)}, {best['reward']:.3f}{sure}"
     if np.isnan(half) or best.name == most.name:
         return f"{text}."
     apart = best["reward"] - most["reward"] > np.hypot(half, most["interval"])
     return f"{text}, {'more' if apart else 'not distinguishably more'} than the one pulled most."
 
 
-def _box(row: Any) -> str:
+def _box(row: Any, by_step: bool) -> str:
     ranks = ", ".join(map(str, row["ranks"]))
+    if not by_step:
+        return f"rank {ranks}"
     return f"step {100 * row['low']:.1f} to {100 * row['high']:.1f}%, rank {ranks}"
 
 

@@ -174,13 +174,12 @@ def _presented(frame: pd.DataFrame) -> pd.DataFrame:
 def _caption(count: int, of: int, waiting: int) -> None:
     which = format.plural(of, "run") if count == of else f"{count:,} of {format.plural(of, 'run')}"
     queue = f" {format.plural(waiting, 'run')} in the queue of this computer." if waiting else ""
-    with st.container(key="listed"):
-        st.caption(
-            f"{which}, newest first.{queue} Select a cell to open its run, tick runs to compare, tag or archive them; "
-            "a heading sorts by its column."
-        )
-    with st.container(key="listed-short"):
-        st.caption(f"{which}, the newest first.{queue}")
+    with st.container(horizontal=True, gap="xxsmall", key="listed"):
+        st.caption(f"{which}, newest first.{queue}", width="content")
+        with st.container(key="listed-hint", width="content"):
+            st.caption(
+                "Select a cell to open its run, tick runs to compare, tag or archive them; a heading sorts by it."
+            )
 
 
 def _greet(source: Source) -> None:

@@ -48,18 +48,22 @@ class Insight(Reader):
         return self._rows(query.order_by(ClassRound.round, ClassRound.profile))
 
     def pulls(self, run_id: str, profile: str | None = None) -> Rows:
-        """Pulls of one class or of all: ``rank``, ``step`` (in 40ths), ``pulls``, ``reward`` (sum)."""
+        """Pulls of one class or of all: ``rank``, ``step`` (in 40ths), ``pulls``, ``reward`` (sum).
+
+        ``groups``: the classes and rounds that these are summed over; ``squares``: the sum over them of their squared
+        rewards, each divided by its pulls, from which the scatter of rewards follows.
+        """
         query = select(
-            Pull.rank, Pull.step, func.sum(Pull.pulls).label("pulls"), func.sum(Pull.reward).label("reward")
-        ).where(Pull.run_id == run_id)
+            Pull.rank,
+            Pull.step,
+            func.sum(Pull.pulls).label("pulls"),
+            func.sum(Pull.reward).label("reward"),
+            func.count().label("groups"),
+            func.sum(Pull.reward * Pull.reward / Pull.pulls).label("squares"),
+        ).where(Pull.run_id == run_id, Pull.pulls > 0)
         if profile is not None:
             query = query.where(Pull.profile == profile)
         return self._rows(query.group_by(Pull.rank, Pull.step).order_by(Pull.rank, Pull.step))
-
-    def pull_rows(self, run_id: str, profile: str | None = None) -> Rows:
-        """Pulls by class and round, which have ``rank``, ``step`` (in 40ths), ``pulls`` and the sum of ``reward``."""
-        query = select(Pull.rank, Pull.step, Pull.pulls, Pull.reward).where(Pull.run_id == run_id)
-        return self._rows(query if profile is None else query.where(Pull.profile == profile))
 
     def local_steps(self, run_id: str, after: int = 0) -> Rows:
         """Local steps of each class in each round above ``after``: ``least``, ``mean``, ``most``; ``devices``."""

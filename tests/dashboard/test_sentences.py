@@ -17,15 +17,18 @@ ROWS = [
 
 
 def boxes():
-    sums = pd.DataFrame(ROWS).groupby(["rank", "step"]).sum().reset_index()
-    return frames.with_intervals(frames.pulls_frame(sums.to_dict("records"), 40), ROWS)
+    rows = pd.DataFrame(ROWS).assign(groups=1)
+    rows["squares"] = rows["reward"] ** 2 / rows["pulls"]
+    sums = rows.groupby(["rank", "step"]).sum().reset_index().to_dict("records")
+    return frames.with_intervals(frames.pulls_frame(sums, 40), sums)
 
 
 def test_intervals_come_from_the_scatter_within_boxes():
     frame = boxes()
     # Means 0.4 and 0.6 around 0.5, three pulls each: 0.06 over four rows less two boxes.
     assert list(frame["interval"]) == pytest.approx([1.96 * np.sqrt(0.03 / 6), 1.96 * np.sqrt(0.03 / 8)])
-    alone = frames.with_intervals(frame.drop(columns="interval").head(1), ROWS[:1])
+    one = [ROWS[0] | {"groups": 1, "squares": 0.48}]
+    alone = frames.with_intervals(frames.pulls_frame(one, 40), one)
     assert np.isnan(alone["interval"].iloc[0]), "one row tells nothing of the scatter"
 
 
