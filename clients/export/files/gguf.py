@@ -22,6 +22,7 @@ from slimfed.clients.export.manifest import CARD, Manifest
 from slimfed.clients.export.prompt_format import modelfile
 from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.stock_config import stock_config
+from slimfed.clients.export.vocabulary.model import with_vocabulary
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.pruning.model_slicing import slice_model
 
@@ -58,7 +59,8 @@ def load_gguf(folder: Path, manifest: Manifest) -> SlimModel:
     """Read the file back into a transformers model. Raises ``InputError`` naming a tensor that does not fit."""
     dense = skeleton(manifest)
     model = slice_model(dense, manifest.structure(discover(dense)))
-    config = stock_config(dense.config, manifest.structure(discover(dense)))
+    model = with_vocabulary(model, manifest)
+    config = stock_config(model.config, manifest.structure(discover(dense)))
     if config is None or manifest.base.model_type not in _ARCHITECTURES:
         raise InputError(f"{str(folder)!r}: its structure is not one that GGUF can say; export the model again")
     reader = gguf.GGUFReader(folder / FILE)
