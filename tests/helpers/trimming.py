@@ -1,6 +1,5 @@
 """Small tokenizers of the kinds that are not byte-level, and what every trimmed one must keep."""
 
-import json
 from functools import cache
 
 import numpy as np
@@ -29,8 +28,14 @@ def sentencepiece_bpe() -> PreTrainedTokenizerFast:
     learnt = sorted(made, key=made.__getitem__)
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     names = [*special, *_BYTES, *(token for token in learnt if token not in special)]
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
     vocabulary = {name: index for index, name in enumerate(names)}
+    made_of = [token for token in names[len(special) + 256 :] if len(token) > 1]
+    merges = [  # every way to make a token of two, as transformers writes a SentencePiece model
+        (token[:cut], token[cut:])
+        for token in made_of
+        for cut in range(1, len(token))
+        if token[:cut] in vocabulary and token[cut:] in vocabulary
+    ]
     inner = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     inner.normalizer = normalizers.Replace(" ", "\u2581")
     inner.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
