@@ -19,6 +19,7 @@ from slimfed.platform.cli import (
     listing,
     maintenance,
     publishing,
+    pushing,
     running,
     starting,
     sweeping,
@@ -84,6 +85,7 @@ app.command()(running.resume)
 app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
+app.command()(pushing.push)
 app.command()(publishing.publish)
 app.command()(publishing.prometheus)
 app.command()(compose.compose)
