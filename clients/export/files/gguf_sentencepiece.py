@@ -34,7 +34,7 @@ def add_sentencepiece(
 ) -> None:
     """Add tokens, scores and types. Raises ``InputError`` if llama.cpp would join other neighbours."""
     scores = _scores(document["model"])
-    tokens = [_token(tokenizer, index, document["model"].get("unk_token")) for index in range(rows)]
+    tokens = _tokens(tokenizer, rows, document["model"].get("unk_token"))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([text.encode() for text, _ in tokens])
@@ -60,18 +60,23 @@ def _scores(model: dict[str, Any]) -> dict[str, float]:
     return {token: float(-place) for token, place in first.items()}
 
 
-def _token(tokenizer: PreTrainedTokenizerBase, index: int, unknown: str | None) -> tuple[str, gguf.TokenType]:
-    added = tokenizer.added_tokens_decoder.get(index)
-    text = tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None
-    if text is None:
-        return f"[PAD{index}]", gguf.TokenType.UNUSED
-    if text == unknown:
-        return text, gguf.TokenType.UNKNOWN
-    if added is not None:
-        special = added.special or index in tokenizer.all_special_ids
-        if special:
-            return text, gguf.TokenType.CONTROL
-        return text.replace(_SPACE, " "), gguf.TokenType.USER_DEFINED  # it is looked for in the text as it is
-    if len(text) == 6 and text.startswith("<0x"):
-        return text, gguf.TokenType.BYTE
-    return text, gguf.TokenType.NORMAL
+def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int, unknown: str | None) -> list[tuple[str, gguf.TokenType]]:
+    """Text and kind of each token."""
+    added, special = tokenizer.added_tokens_decoder, set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(list(range(min(rows, len(tokenizer)))))
+    found = []
+    for index in range(rows):
+        text = names[index] if index < len(names) else None
+        if text is None:
+            found.append((f"[PAD{index}]", gguf.TokenType.UNUSED))
+        elif text == unknown:
+            found.append((text, gguf.TokenType.UNKNOWN))
+        elif index in added and (added[index].special or index in special):
+            found.append((text, gguf.TokenType.CONTROL))
+        elif index in added:  # it is looked for in the text as it is
+            found.append((text.replace(_SPACE, " "), gguf.TokenType.USER_DEFINED))
+        elif len(text) == 6 and text.startswith("<0x"):
+            found.append((text, gguf.TokenType.BYTE))
+        else:
+            found.append((text, gguf.TokenType.NORMAL))
+    return found

@@ -44,7 +44,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
         _add_others(writer, tokenizer, rows, folder, merges=False)
         return
     rule = _rule_name(document)
-    texts, kinds = zip(*(_token(tokenizer, index) for index in range(rows)), strict=True)
+    texts, kinds = zip(*_tokens(tokenizer, rows), strict=True)
     writer.add_tokenizer_model("gpt2")  # any byte-level BPE
     writer.add_tokenizer_pre(rule)
     writer.add_token_list(texts)
@@ -61,16 +61,21 @@ def _add_others(
     others.add_to_gguf(writer, quiet=True)
 
 
-def _token(tokenizer: PreTrainedTokenizerBase, index: int) -> tuple[bytes, gguf.TokenType]:
-    """Text and kind of a token; a row of the embedding that no token uses gets a text of its own."""
-    added = tokenizer.added_tokens_decoder.get(index)
-    if added is not None:
-        special = added.special or index in tokenizer.all_special_ids
-        return added.content.encode(), gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
-    text = tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None
-    if text is None:
-        return f"[PAD{index}]".encode(), gguf.TokenType.UNUSED
-    return text.encode(), gguf.TokenType.NORMAL
+def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[tuple[bytes, gguf.TokenType]]:
+    """Text and kind of each token; a row of the embedding that no token uses gets a text of its own."""
+    added, special = tokenizer.added_tokens_decoder, set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(list(range(min(rows, len(tokenizer)))))
+    found = []
+    for index in range(rows):
+        text = names[index] if index < len(names) else None
+        if index in added:
+            kind = gguf.TokenType.CONTROL if added[index].special or index in special else gguf.TokenType.USER_DEFINED
+            found.append((added[index].content.encode(), kind))
+        elif text is None:
+            found.append((f"[PAD{index}]".encode(), gguf.TokenType.UNUSED))
+        else:
+            found.append((text.encode(), gguf.TokenType.NORMAL))
+    return found
 
 
 def _begins(tokenizer: PreTrainedTokenizerBase) -> bool:
