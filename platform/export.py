@@ -11,8 +11,8 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.text import load_data
 from slimfed.clients.errors import InputError
-from slimfed.clients.export.formats.registry import FORMATS
-from slimfed.clients.export.manifest import Provenance
+from slimfed.clients.export.formats.registry import FORMATS, WholeModel
+from slimfed.clients.export.manifest import Provenance, Vocabulary
 from slimfed.clients.export.source import Source
 from slimfed.clients.export.weights import chosen_weights
 from slimfed.clients.models.discovery import discover
@@ -24,6 +24,7 @@ from slimfed.platform.inputs import check_unchanged, read_inputs
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.base_digest import check_base
+from slimfed.platform.vocabulary import SmallVocabulary, trimming
 from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server_state import Fleet
 
@@ -35,7 +36,10 @@ _PACKAGES = ("slimfed", "torch", "transformers", "peft")
 
 @dataclass(frozen=True)
 class Exported:
-    """One folder that was written. ``base_bytes``: of the base's weights as they came; None if they are no files."""
+    """One folder that was written. ``base_bytes``: of the base's weights as they came; None if they are no files.
+
+    ``vocabulary``: what is left of the tokens; None: all.
+    """
 
     subject: str
     folder: Path
@@ -43,6 +47,7 @@ class Exported:
     bytes: int
     weights: str
     base_bytes: int | None
+    vocabulary: Vocabulary | None = None
 
 
 class Exporter:
@@ -58,7 +63,7 @@ class Exporter:
             raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
         self.job: Job = load_job(self.folder.job)
         text = load_data(self.job.data, self.job.model.task, self.job.seed)
-        self.prompted = text.test.prompted
+        self.text = text
         self.base = load_model(self.job.model, text.labels, self.job.seed)
         use_template(self.base.tokenizer, self.job.data)
         self.digest = check_base(self.folder, self.job.model, self.base)
@@ -74,12 +79,15 @@ class Exporter:
         """The devices of the run."""
         return range(len(self.fleet.devices))
 
-    def source(self, device: int | None, weights: str = "fp32") -> Source:
+    def source(
+        self, device: int | None, weights: str = "fp32", small_vocabulary: SmallVocabulary | None = None
+    ) -> Source:
         """The source of an export for a device, or for :data:`GLOBAL`.
 
         The global adapter, narrowed to the structure that the device has kept, at full rank, since a lower rank would
         not make the merged model smaller. The training of a device after the last aggregation is not included, as it is
-        in no checkpoint. Raises ``InputError`` if there is no such device.
+        in no checkpoint. ``small_vocabulary``: which tokens are to stay; None: all. Raises ``InputError`` if there is
+        no such device.
         """
         if device is not None and device not in self.devices():
             raise InputError(f"--device = {device}: run {self.run.id} has devices 0 to {len(self.fleet.devices) - 1}")
@@ -92,7 +100,7 @@ class Exporter:
             adapter=ADAPTERS[self.job.method.adapter].finished(self.fleet.adapter),
             adapter_spec=self.job.task_spec().adapter,
             data=self.job.data,
-            prompted=self.prompted,
+            prompted=self.text.test.prompted,
             provenance=Provenance(
                 run=self.run.id,
                 name=self.run.name,
@@ -107,6 +115,7 @@ class Exporter:
             figures=self.figures if device is None else _of_fleet(self.figures),
             base_digest=self.digest,
             weights=weights,
+            trimming=None if small_vocabulary is None else trimming(small_vocabulary, self.base, self.job, self.text),
         )
 
     def export(
@@ -116,19 +125,31 @@ class Exporter:
         out: Path | None,
         dtype: str | None = None,
         quantization: str | None = None,
+        small_vocabulary: SmallVocabulary | None = None,
     ) -> Exported:
         """Write one model. ``out``: its folder; default: one in the run's folder, named after its contents.
 
         ``dtype``, ``quantization``: the type of its weights; default: that of the base.
+        ``small_vocabulary``: which tokens are to stay; default: all.
         """
+        check_can_be_trimmed(format, small_vocabulary is not None)
         weights = chosen_weights(format, FORMATS[format].weights, self.base.precision, dtype, quantization)
-        source = self.source(device, weights)
+        source = self.source(device, weights, small_vocabulary)
         subject = source.provenance.subject.replace(" ", "-")
-        name = "-".join([subject, format, *filter(None, [dtype or quantization])])
+        kind = dtype or quantization or ""
+        name = "-".join(filter(None, [subject, format, kind, "trimmed" if small_vocabulary else ""]))
         folder = out or self.folder.exports / name
         manifest = FORMATS[format].write(source, folder)
         size = sum(entry.bytes for entry in manifest.files.values())
-        return Exported(subject, folder, source.provenance.sparsity, size, weights, weights_bytes(self.job.model))
+        vocabulary = manifest.vocabulary
+        base_bytes = weights_bytes(self.job.model)
+        return Exported(subject, folder, source.provenance.sparsity, size, weights, base_bytes, vocabulary)
+
+
+def check_can_be_trimmed(format: str, wanted: bool) -> None:
+    """Raise ``InputError`` if the vocabulary is ``wanted`` trimmed in a format that holds no whole model."""
+    if wanted and not isinstance(FORMATS[format], WholeModel):
+        raise InputError(f"--trim-vocabulary: --format {format} holds no embeddings; export another format")
 
 
 def _of_fleet(figures: dict[str, str]) -> dict[str, str]:

@@ -73,7 +73,8 @@ def test_the_page_leads_from_a_gguf_file_to_a_smaller_one(tmp_path: Path, monkey
     monkeypatch.setenv("SLIMFED_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SLIMFED_STORE", raising=False)
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("slimfed ")]
-    said = {" ".join(shlex.split(line)[1:3]): slimfed(*shlex.split(line)[1:]) for line in commands}
+    said = {line: slimfed(*shlex.split(line)[1:]) for line in commands}
+    said = {" ".join(shlex.split(line)[1:3]): words for line, words in reversed(said.items())}
     assert "bits_per_byte" in said["evaluate phone"]
     assert "against the original file" in said["bench phone"]
     assert "base-origin" in slimfed("show", "last")
@@ -81,6 +82,9 @@ def test_the_page_leads_from_a_gguf_file_to_a_smaller_one(tmp_path: Path, monkey
     assert manifest["weights"] == "q4_k_m"
     assert manifest["base"]["origin"].startswith("model.gguf (GGUF, Q8_0, SHA-256 ")
     assert manifest["provenance"]["sparsity"] > 0.1
+    assert len(manifest["vocabulary"]["kept"]) < manifest["vocabulary"]["before"]
+    assert "tokens left" in said["export last"]
+    assert "bits a byte" in said["export last"]
     assert "You run a house." in (tmp_path / "phone" / "README.md").read_text()
     opened = LlamaCpp(tmp_path / "phone" / "model.gguf")
     assert len(opened.goes_on(opened.tokens("turn on the light"), 4)) == 4

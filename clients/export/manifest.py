@@ -57,6 +57,38 @@ class FileEntry(Section):
     sha256: str
 
 
+class VocabularyLosses(Section):
+    """What a text costs with fewer tokens, measured on ``texts`` texts that had no part in choosing them.
+
+    ``changed``: the share of them that are divided into other tokens. ``tokens_before``, ``tokens_after``: of a text,
+    mean. Of a language model, bits a byte; of a classifier, accuracy.
+    """
+
+    texts: int
+    changed: float
+    tokens_before: float
+    tokens_after: float
+    bits_per_byte_before: float | None = None
+    bits_per_byte_after: float | None = None
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+class Vocabulary(Section):
+    """The tokens of a model whose vocabulary was trimmed.
+
+    ``kept``: their ids in the base, ascending; their place is their id here. ``before``: tokens of the base.
+    ``chosen_by``: the text that had to be divided as before, in words. ``saved``: bytes, rounded, that the embeddings
+    are smaller by.
+    """
+
+    kept: list[int]
+    before: int
+    chosen_by: str
+    saved: int = 0
+    losses: VocabularyLosses | None = None
+
+
 class Manifest(Section):
     """The data needed to open the folder without the run.
 
@@ -64,7 +96,8 @@ class Manifest(Section):
     and longest length. ``prompted``: it completes prompts. ``positions``: the longest text in tokens that the model
     can take; None: any. ``kept``: module -> side ("out": rows, "in": columns) -> kept indices, in the coordinates
     of the unpruned module. ``width``: kept dimensions of the residual stream, ascending; None: all. ``head``:
-    parameters beside the adapter that were trained in full. ``stock``: plain ``from_pretrained`` opens it.
+    parameters beside the adapter that were trained in full. ``vocabulary``: the tokens that are left; None: all.
+    ``stock``: plain ``from_pretrained`` opens it.
     ``quantised``: how the weights were narrowed, such as "int8"; empty if they were not. ``weights``: the type that
     they are written in (``weights.py``). ``lean``: it runs without
     what its label does not need (see :mod:`slimfed.clients.export.label_only_encoder`). ``files``: every file that
@@ -82,6 +115,7 @@ class Manifest(Section):
     kept: dict[str, dict[str, list[int]]]
     width: list[int] | None = None
     head: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = None
     stock: bool = False
     quantised: str = ""
     weights: str = "fp32"

@@ -41,6 +41,7 @@ def card(
         **({"base's origin": base.origin} if base.origin else {}),
         "base's weights, SHA-256": f"`{base.sha256}`",
         "weights": f"{manifest.weights} (the base's: {base.precision})",
+        **_vocabulary(manifest),
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",
         "longest text": f"{manifest.data.max_length} tokens in training",
@@ -52,6 +53,25 @@ def card(
     lines += [f"| {name} | {_cell(value)} |" for name, value in {**facts, **figures}.items()]
     lines += ["", "The units that were kept, module by module, are in `slimfed.json`.", ""]
     return "\n".join(lines)
+
+
+def _vocabulary(manifest: "Manifest") -> dict[str, str]:
+    """What is left of the tokens, and what that costs."""
+    kept = manifest.vocabulary
+    if kept is None:
+        return {}
+    lost = kept.losses
+    facts = {"vocabulary": f"{len(kept.kept):,} of the base's {kept.before:,} tokens, chosen by {kept.chosen_by}"}
+    if lost is None:
+        return facts
+    words = (
+        f"{lost.changed:.1%} have other tokens, {lost.tokens_before:.1f} tokens a text became {lost.tokens_after:.1f}"
+    )
+    if lost.bits_per_byte_after is not None:
+        words += f", {lost.bits_per_byte_before:.3f} bits a byte became {lost.bits_per_byte_after:.3f}"
+    if lost.accuracy_before is not None and lost.accuracy_after is not None:
+        words += f", accuracy {lost.accuracy_before:.1%} became {lost.accuracy_after:.1%}"
+    return {**facts, f"what that costs, on {lost.texts} held-out texts": words}
 
 
 def _summary(manifest: "Manifest", whole: bool) -> str:

@@ -11,6 +11,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.export.label_only_encoder import can_be_lean
 from slimfed.clients.export.manifest import Base, Manifest, Provenance, kept_indices, weights_digest
 from slimfed.clients.export.slim_model import SlimModel
+from slimfed.clients.export.vocabulary.trimming import Trimming, trimmed
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec
@@ -21,7 +22,7 @@ from slimfed.clients.structure import Structure
 class Source:
     """``adapter`` is in the coordinates of the base; ``figures``: measures of the run for the model card.
 
-    ``weights``: the type that the weights are to be written in.
+    ``weights``: the type that the weights are to be written in. ``trimming``: the tokens that are to stay; None: all.
     """
 
     base: LoadedModel
@@ -35,6 +36,7 @@ class Source:
     figures: dict[str, str]
     base_digest: str
     weights: str = "fp32"
+    trimming: Trimming | None = None
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -87,8 +89,9 @@ class Source:
         return model.eval()
 
     def slim(self) -> SlimModel:
-        """The same, with what belongs to it."""
-        return SlimModel(self.model(), self.base.tokenizer, self.manifest)
+        """The same, with what belongs to it, in the vocabulary that is asked for."""
+        whole = SlimModel(self.model(), self.base.tokenizer, self.manifest)
+        return whole if self.trimming is None else trimmed(whole, self.trimming)
 
 
 def digest(base: LoadedModel) -> str:

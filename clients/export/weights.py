@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from slimfed.clients.errors import InputError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-QUANTIZATIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "q8_0": "q8_0", "q4_k_m": "q4_k_m"}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Bytes of a weight."""
+QUANTIZATIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0", "q4_k_m": "q4_k_m"}
 """By llama.cpp's name (``--quantization``): the name in a manifest."""
 
 

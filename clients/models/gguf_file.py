@@ -35,7 +35,9 @@ from slimfed.clients.models.gguf_cache import Precision, check_file, folder_of, 
 _DIGITS_APART = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 _LIKE_GPT2 = ("gpt-2", "phi-2", "olmo", "default", "mellum", "modern-bert", "gigachat", "a.x-4.0")
 _UNMERGED_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
+_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
 _UNUSED = 5  # gguf.TokenType.UNUSED: a row of the embedding that no token has
+_LAYERS_OF_27B = 62
 _ROTARY = "rope_freqs.weight"
 _READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, OverflowError)
 
@@ -152,6 +154,10 @@ def _config(file: Path, reader: Any) -> PreTrainedConfig:
     width = _field(reader, f"{_field(reader, 'general.architecture', '')}.attention.key_length", None)
     if width is not None and hasattr(config, "head_dim"):
         config.head_dim = int(width)
+    if config.model_type == "gemma3_text":
+        # As llama.cpp does; the file does not say it, and transformers takes 256 for all.
+        wide = config.num_hidden_layers == _LAYERS_OF_27B
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if wide else config.head_dim
     stretch = next((tensor for tensor in reader.tensors if tensor.name == _ROTARY), None)
     if stretch is not None:
         config.rope_parameters = _llama3_rope(file, config, np.asarray(stretch.data, np.float64))
@@ -177,7 +183,7 @@ def _tokenizer(file: Path, reader: Any) -> PreTrainedTokenizerBase:
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     if _field(reader, "tokenizer.ggml.model", "") != "gpt2":  # SentencePiece has no such rule
-        return tokenizer
+        return _with_file_tokens(tokenizer, _rows(reader, tokenizer))
     rule, inner = _field(reader, "tokenizer.ggml.pre", "default"), tokenizer.backend_tokenizer
     if rule in _DIGITS_APART:
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -188,9 +194,14 @@ def _tokenizer(file: Path, reader: Any) -> PreTrainedTokenizerBase:
             "give the folder of the original model"
         )
     inner.model.ignore_merges = rule in _UNMERGED_WORDS
+    return _with_file_tokens(tokenizer, _rows(reader, tokenizer))
+
+
+def _rows(reader: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokens of the file up to the last that is used."""
     kinds = _field(reader, "tokenizer.ggml.token_type", [])
     used = [index for index, kind in enumerate(kinds) if kind != _UNUSED]
-    return _with_file_tokens(tokenizer, max(used, default=len(inner.get_vocab()) - 1) + 1)
+    return max(used, default=len(tokenizer.backend_tokenizer.get_vocab()) - 1) + 1
 
 
 def _with_file_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> PreTrainedTokenizerBase:
@@ -199,7 +210,7 @@ def _with_file_tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> PreTrain
     document["added_tokens"] = [each for each in document["added_tokens"] if each["id"] < rows]
     vocabulary = document["model"]["vocab"]
     document["model"]["vocab"] = {token: index for token, index in vocabulary.items() if index < rows}
-    names = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "chat_template")}
+    names = {name: getattr(tokenizer, name) for name in _NAMES}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(document)), **names)
 
 

@@ -118,22 +118,32 @@ class RunResult:
         *,
         dtype: str | None = None,
         quantization: str | None = None,
+        trim_vocabulary: bool = False,
+        vocabulary_text: str | Path | None = None,
+        min_tokens: int = 0,
     ) -> Path:
         """Write the pruned model to a folder, and return the folder.
 
         ``device``: the model in this device's structure; None: the global model. ``out``: the folder, which must not
         exist; None: one in the run's own. ``dtype``: "fp32", "bf16" or "fp16", ``quantization`` (GGUF): "f32", "f16",
-        "bf16", "q8_0" or "q4_k_m"; None: the precision of the base's files. Raises ``InputError`` for a run without a
-        checkpoint, an unknown format, type or device, or a format that cannot hold this model.
+        "bf16", "q8_0", "q4_0" or "q4_k_m"; None: the precision of the base's files. ``trim_vocabulary``: keep only the
+        tokens that the run's held-out text needs, or that of the file ``vocabulary_text``, and ``min_tokens`` at least.
+        Raises ``InputError`` for a run without a checkpoint, an unknown format, type or device, a tokenizer that cannot
+        be trimmed, or a format that cannot hold this model.
         """
         from slimfed.clients.export.formats.registry import FORMATS
+        from slimfed.platform.vocabulary import SmallVocabulary
 
         if format not in FORMATS:
             raise InputError(f"format = {format!r}: must be one of {', '.join(FORMATS)}")
         if out is not None and Path(out).exists():
             raise InputError(f"out = {str(out)!r}: exists already; name another folder, or remove it")
         place = None if out is None else Path(out)
-        return self._exporter().export(device, format, place, dtype, quantization).folder
+        if (vocabulary_text is not None or min_tokens) and not trim_vocabulary:
+            raise InputError("vocabulary_text, min_tokens: need trim_vocabulary = True")
+        file = None if vocabulary_text is None else Path(vocabulary_text)
+        small = SmallVocabulary(file, min_tokens) if trim_vocabulary else None
+        return self._exporter().export(device, format, place, dtype, quantization, small).folder
 
     def model(self, device: int | None = None) -> "SlimModel":
         """The pruned model in memory, with its tokenizer; ``device`` as in :meth:`export`."""

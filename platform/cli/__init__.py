@@ -20,6 +20,7 @@ from slimfed.platform.cli import (
     listing,
     maintenance,
     publishing,
+    pushing,
     reporting,
     running,
     starting,
@@ -86,6 +87,7 @@ app.command()(running.resume)
 app.command()(sweeping.compare)
 app.command()(sweeping.sweep)
 app.command()(export.export)
+app.command()(pushing.push)
 app.command()(publishing.publish)
 app.command()(reporting.report)
 app.command()(publishing.prometheus)

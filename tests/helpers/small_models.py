@@ -65,6 +65,18 @@ KIN: dict[str, PreTrainedConfig] = {
     "electra": ElectraConfig(**_BERT, embedding_size=32),
     "modernbert": ModernBertConfig(**_BERT, cls_token_id=1, sep_token_id=2, **_SLIDING),
 }
+# As llama.cpp takes every Gemma 3 to be: five layers of six have a window.
+SIX_LAYERS: dict[str, PreTrainedConfig] = {
+    "gemma3-six": Gemma3TextConfig(
+        **_LLAMA | {"num_hidden_layers": 6},
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=4,
+        layer_types=["sliding_attention"] * 5 + ["full_attention"],
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+    )
+}
 KIN_DECODERS = ("gemma2", "gemma3_text", "smollm3", "granite", "opt")
 
 
@@ -72,7 +84,7 @@ def build(family: str, causal: bool = False, seed: int = 0, vocabulary: int = VO
     """A frozen random model without dropout; biases are random too, so that forgetting one shows."""
     torch.manual_seed(seed)
     kind = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    config = copy.deepcopy((CONFIGS | KIN)[family])
+    config = copy.deepcopy((CONFIGS | KIN | SIX_LAYERS)[family])
     config.vocab_size = vocabulary
     model = kind.from_config(config).eval()
     for module in model.modules():

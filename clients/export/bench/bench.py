@@ -153,7 +153,14 @@ def write_dense_twin(folder: Path, manifest: Manifest, target: Path, lean: bool)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = auto.from_config(AutoConfig.for_model(**manifest.base.config), dtype=torch.float32).eval()
-    fresh = {"kept": kept_indices(discover(model).dense()), "width": None, "files": {}, "quantised": "", "lean": lean}
+    fresh = {
+        "kept": kept_indices(discover(model).dense()),
+        "width": None,
+        "vocabulary": None,
+        "files": {},
+        "quantised": "",
+        "lean": lean,
+    }
     whole = manifest.model_copy(update=fresh)
     format = format_of(manifest)
     if not isinstance(format, WholeModel):

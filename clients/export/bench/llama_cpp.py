@@ -6,6 +6,7 @@ Each file runs in a process of its own: ``python -m`` this, FILE PROMPT NEW THRE
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ _TOKEN = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """``prefill`` and ``decode``: tokens a second of the prompt, and new ones.
+    """``prefill`` and ``decode``: tokens a second of the prompt, and new ones; with one thread, a processor second.
 
     ``memory``: bytes by which the process grew; 0 where the system does not tell. ``bytes``: of the file.
     """
@@ -53,18 +54,21 @@ def _measure(file: Path, prompt: int, new: int, threads: int) -> Speed:
     before = resident("VmRSS")
     settings = xllamacpp.CommonParams()
     settings.model.path = str(file)
-    settings.n_ctx, settings.n_parallel, settings.port = prompt + new + 1, 1, 0
+    settings.n_ctx, settings.n_parallel, settings.port = prompt + new + 2, 1, 0
     settings.warmup, settings.verbosity = True, 0
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     server = xllamacpp.Server(settings)
-    document = {
-        **{"prompt": [_TOKEN] * prompt, "n_predict": new, "temperature": 0},
-        **{"ignore_eos": True, "cache_prompt": False},
-    }
-    timings = [_ask(server.listening_address + "/completion", document)["timings"] for _ in range(_REPEATS)]
-    best = {name: max(float(each[name]) for each in timings) for name in ("prompt_per_second", "predicted_per_second")}
+    clock = time.process_time if threads == 1 else time.perf_counter  # other programs do not disturb the former
+
+    def seconds(tokens: int) -> float:
+        document = {"prompt": [_TOKEN] * prompt, "n_predict": tokens, "temperature": 0}
+        started = clock()
+        _ask(server.listening_address + "/completion", document | {"ignore_eos": True, "cache_prompt": False})
+        return clock() - started
+
+    first, whole = (min(seconds(tokens) for _ in range(_REPEATS)) for tokens in (1, 1 + new))
     grown = resident("VmHWM") - before
-    return Speed(best["prompt_per_second"], best["predicted_per_second"], max(0, grown), file.stat().st_size)
+    return Speed(prompt / first, new / max(whole - first, 1e-9), max(0, grown), file.stat().st_size)
 
 
 def _ask(address: str, document: dict[str, Any]) -> Any:

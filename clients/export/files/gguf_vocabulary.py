@@ -12,6 +12,7 @@ import gguf
 from transformers import PreTrainedTokenizerBase
 
 from slimfed.clients.errors import InputError
+from slimfed.clients.export.files.gguf_sentencepiece import add_sentencepiece, is_sentencepiece
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -37,27 +38,44 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
 
     ``folder`` holds the tokenizer's files. Raises ``InputError`` for a tokenizer that llama.cpp cannot repeat.
     """
-    rule = _rule_name(tokenizer)
-    texts, kinds = zip(*(_token(tokenizer, index) for index in range(rows)), strict=True)
+    document = _document(tokenizer)
+    if is_sentencepiece(document):
+        add_sentencepiece(writer, tokenizer, document, rows)
+        _add_others(writer, tokenizer, rows, folder, merges=False)
+        return
+    rule = _rule_name(document)
+    texts, kinds = zip(*_tokens(tokenizer, rows), strict=True)
     writer.add_tokenizer_model("gpt2")  # any byte-level BPE
     writer.add_tokenizer_pre(rule)
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
-    others = gguf.SpecialVocab(folder, load_merges=True, n_vocab=rows)
+    _add_others(writer, tokenizer, rows, folder, merges=True)
+
+
+def _add_others(
+    writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path, merges: bool
+) -> None:
+    """Add the special tokens, the chat template, and perhaps the merges."""
+    others = gguf.SpecialVocab(folder, load_merges=merges, n_vocab=rows)
     others.add_special_token = {"bos": _begins(tokenizer), "eos": False}  # as a text is tokenised in training
     others.add_to_gguf(writer, quiet=True)
 
 
-def _token(tokenizer: PreTrainedTokenizerBase, index: int) -> tuple[bytes, gguf.TokenType]:
-    """Text and kind of a token; a row of the embedding that no token uses gets a text of its own."""
-    added = tokenizer.added_tokens_decoder.get(index)
-    if added is not None:
-        special = added.special or index in tokenizer.all_special_ids
-        return added.content.encode(), gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
-    text = tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None
-    if text is None:
-        return f"[PAD{index}]".encode(), gguf.TokenType.UNUSED
-    return text.encode(), gguf.TokenType.NORMAL
+def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int) -> list[tuple[bytes, gguf.TokenType]]:
+    """Text and kind of each token; a row of the embedding that no token uses gets a text of its own."""
+    added, special = tokenizer.added_tokens_decoder, set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(list(range(min(rows, len(tokenizer)))))
+    found = []
+    for index in range(rows):
+        text = names[index] if index < len(names) else None
+        if index in added:
+            kind = gguf.TokenType.CONTROL if added[index].special or index in special else gguf.TokenType.USER_DEFINED
+            found.append((added[index].content.encode(), kind))
+        elif text is None:
+            found.append((f"[PAD{index}]".encode(), gguf.TokenType.UNUSED))
+        else:
+            found.append((text.encode(), gguf.TokenType.NORMAL))
+    return found
 
 
 def _begins(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -66,12 +84,17 @@ def _begins(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
-def _rule_name(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The name in llama.cpp of the rule that splits a text. Raises ``InputError`` if it has none."""
+def _document(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The tokenizer's ``tokenizer.json``."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise _refused("is not one of the library tokenizers")
-    document = json.loads(backend.to_str())
+    document: dict[str, Any] = json.loads(backend.to_str())
+    return document
+
+
+def _rule_name(document: dict[str, Any]) -> str:
+    """The name in llama.cpp of the rule that splits a text. Raises ``InputError`` if it has none."""
     model = document["model"]
     if model["type"] != "BPE" or model.get("byte_fallback") or model.get("continuing_subword_prefix"):
         raise _refused(f"is of type {model['type']}, not a byte-level BPE")

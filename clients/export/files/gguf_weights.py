@@ -20,6 +20,7 @@ FILE_TYPES = {
     "fp16": gguf.LlamaFileType.MOSTLY_F16,
     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
     "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M,
 }
 _PLAIN = {"fp32": Kind.F32, "fp16": Kind.F16, "bf16": Kind.BF16}
@@ -47,6 +48,8 @@ def kind_of(name: str, width: int, weights: str, layers: int, tied: bool) -> Kin
         return _PLAIN[weights]
     if weights == "q8_0":
         return Kind.Q8_0 if width % _BLOCK == 0 else Kind.F16
+    if weights == "q4_0" and not _is_output(name, tied):
+        return Kind.Q4_0 if width % _BLOCK == 0 else Kind.F16
     kind = Kind.Q6_K if _is_fine(name, layers, tied) else Kind.Q4_K
     if width % _SUPER_BLOCK == 0:
         return kind
@@ -55,14 +58,24 @@ def kind_of(name: str, width: int, weights: str, layers: int, tied: bool) -> Kin
     return Kind.Q8_0 if kind == Kind.Q6_K else Kind.Q5_0
 
 
+def row_bytes(name: str, width: int, weights: str) -> int:
+    """Bytes of a row of ``width`` of a matrix that is no part of a layer."""
+    block, size = gguf.GGML_QUANT_SIZES[kind_of(name, width, weights, 0, tied=False)]
+    return width // block * size
+
+
 def _is_fine(name: str, layers: int, tied: bool) -> bool:
     """True for what Q4_K_M keeps in 6 bits: the output embedding, and values and down projections of some layers."""
-    if name == ("token_embd.weight" if tied else "output.weight"):
+    if _is_output(name, tied):
         return True
     if not name.endswith(("attn_v.weight", "ffn_down.weight")):
         return False
     layer = int(name.split(".")[1])
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def _is_output(name: str, tied: bool) -> bool:
+    return name == ("token_embd.weight" if tied else "output.weight")
 
 
 def _quantised(value: np.ndarray, kind: Kind) -> np.ndarray:
@@ -87,8 +100,8 @@ def _ggml() -> ctypes.CDLL:
     library = None if folder is None else next(iter(sorted(folder.glob("xllamacpp*.so"))), None)
     if library is None:
         raise InputError(
-            "--quantization = 'q4_k_m': is written by llama.cpp's own functions: pip install 'slimfed[llama-cpp]', or "
-            "export f16 or q8_0"
+            "--quantization = 'q4_0', 'q4_k_m': are written by llama.cpp's own functions: pip install "
+            "'slimfed[llama-cpp]', or export f16 or q8_0"
         )
     loaded = ctypes.CDLL(str(library))
     quantize = loaded.ggml_quantize_chunk

@@ -25,6 +25,7 @@ from slimfed.clients.export.atomic_folder import whole_folder
 from slimfed.clients.export.manifest import CARD, Manifest
 from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.stock_config import stock_config
+from slimfed.clients.export.vocabulary.model import with_vocabulary
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import quiet
 from slimfed.clients.pruning.model_slicing import slice_model
@@ -98,6 +99,7 @@ def load_slim(folder: Path | str) -> SlimModel:
     model = slice_model(dense, manifest.structure(blueprint))
     if manifest.width is not None:
         narrow_stream(model, find_stream(dense, blueprint), torch.tensor(manifest.width))
+    model = with_vocabulary(model, manifest)
     _fill(model, folder)
     model.requires_grad_(False)
     model.eval()

@@ -18,7 +18,7 @@ class Gguf(WholeModel):
     """One file for llama.cpp; uniform Llama-like decoders only."""
 
     kind = "gguf"
-    weights = ("fp32", "bf16", "fp16", "q8_0", "q4_k_m")
+    weights = ("fp32", "bf16", "fp16", "q8_0", "q4_0", "q4_k_m")
     library = "gguf"
     opening = """
 from transformers import AutoModelForCausalLM
@@ -31,6 +31,12 @@ model = AutoModelForCausalLM.from_pretrained("FOLDER", gguf_file="model.gguf")  
         from slimfed.clients.export.files.gguf import save_gguf  # imports torch and gguf
 
         return save_gguf(slim, folder, card)
+
+    def row_bytes(self, weights: str, width: int, output: bool) -> int:
+        """As llama.cpp stores it."""
+        from slimfed.clients.export.files.gguf_weights import row_bytes  # imports gguf
+
+        return row_bytes("output.weight" if output else "token_embd.weight", width, weights)
 
     def open(
         self, folder: Path, manifest: "Manifest", *, base: Path | str | None = None, threads: int = 0

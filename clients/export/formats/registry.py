@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.model_card import card
+from slimfed.clients.export.weights import BYTES
 from slimfed.clients.registry import Registry
 
 if TYPE_CHECKING:
@@ -71,14 +72,20 @@ class WholeModel(Format):
     def save(self, slim: "SlimModel", folder: Path, card: str) -> "Manifest":
         """Make ``folder``, complete or not at all, of a model that has been put together; ``card``: the model card."""
 
+    def row_bytes(self, weights: str, width: int, output: bool) -> int:
+        """Bytes of a row of ``width`` of an embedding in the type ``weights``; ``output``: it writes tokens."""
+        return width * (1 if self.quantised else BYTES[weights])
+
     def write(self, source: "Source", folder: Path) -> "Manifest":
         """Build the model and save it."""
-        manifest = source.manifest.model_copy(update={"kind": self.kind})
         from slimfed.clients.export.prompt_format import prompt_example  # imports transformers
+        from slimfed.clients.export.vocabulary.trimming import with_saved  # imports torch
 
-        example = prompt_example(manifest, source.base.tokenizer)
+        slim = with_saved(source.slim(), self.row_bytes)
+        manifest = slim.manifest.model_copy(update={"kind": self.kind})
+        example = prompt_example(manifest, slim.tokenizer)
         text = card(manifest, source.figures, self.opening, self.library, example=example)
-        return self.save(source.slim(), folder, text)
+        return self.save(slim, folder, text)
 
 
 FORMATS = Registry[Format]("--format", "slimfed.export_formats", Format, package="slimfed.clients.export.formats")

@@ -75,7 +75,7 @@ def test_what_each_format_can_be_written_in() -> None:
         (("safetensors", "fp32", "int8", None), "--dtype = 'int8': --format safetensors has fp32, bf16, fp16"),
         (("onnx", "fp32", "bf16", None), "--format onnx has fp32"),
         (("onnx", "fp32", None, "q8_0"), "is for --format gguf, not onnx"),
-        (("gguf", "fp32", None, "q2_k"), "--format gguf has f32, f16, bf16, q8_0, q4_k_m"),
+        (("gguf", "fp32", None, "q2_k"), "--format gguf has f32, f16, bf16, q8_0, q4_0, q4_k_m"),
         (("gguf", "fp32", "fp16", "f16"), "give one of them"),
     ):
         format, base, dtype, quantization = arguments
@@ -83,7 +83,9 @@ def test_what_each_format_can_be_written_in() -> None:
             chosen_weights(format, FORMATS[format].weights, base, dtype, quantization)
 
 
-@pytest.mark.parametrize(("weights", "off"), [("fp16", 0.01), ("bf16", 0.1), ("q8_0", 0.3), ("q4_k_m", 2.5)])
+@pytest.mark.parametrize(
+    ("weights", "off"), [("fp16", 0.01), ("bf16", 0.1), ("q8_0", 0.3), ("q4_0", 2.5), ("q4_k_m", 2.5)]
+)
 def test_llama_cpp_runs_every_type(weights: str, off: float, tmp_path: Path) -> None:
     made = origin(weights)
     FORMATS["gguf"].write(made, tmp_path / "out")
@@ -112,6 +114,14 @@ def test_q4_k_m_gives_each_tensor_the_type_that_llama_cpp_gives_it() -> None:
     assert of("blk.5.attn_q.weight", 576) == Kind.Q5_0  # as SmolLM2's rows, no multiple of 256
     assert of("blk.0.attn_v.weight", 576) == Kind.Q8_0
     assert of("blk.5.attn_q.weight", 48) == Kind.F16
+
+
+def test_q4_0_has_four_bits_but_for_the_output_embedding() -> None:
+    assert kind_of("blk.0.attn_v.weight", 576, "q4_0", 30, True) == Kind.Q4_0
+    assert kind_of("token_embd.weight", 576, "q4_0", 30, True) == Kind.Q8_0
+    assert kind_of("token_embd.weight", 512, "q4_0", 30, True) == Kind.Q6_K
+    assert kind_of("token_embd.weight", 576, "q4_0", 30, False) == Kind.Q4_0
+    assert kind_of("blk.0.ffn_down.weight", 40, "q4_0", 30, True) == Kind.F16
 
 
 def test_k_quants_are_llama_cpps_own(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from llama_cpp import LlamaCpp
 from small_models import build
 from smollm2 import smollm2
 from transformers import PreTrainedTokenizerFast
+from trimming import sentencepiece_bpe
 
 from slimfed.clients.errors import InputError
 from slimfed.clients.export.formats.registry import FORMATS
@@ -27,6 +28,8 @@ FILES = [
     ("mistral", "tekken"),
     ("qwen2", "qwen2"),
     ("qwen3", "qwen2"),
+    ("gpt2", "gpt-2"),
+    ("gemma3-six", "sentencepiece"),
 ]
 
 
@@ -41,11 +44,15 @@ def spec(file: Path) -> ModelSpec:
     return ModelSpec(path=str(file), task="causal-lm")
 
 
+def tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    return sentencepiece_bpe() if kind == "sentencepiece" else byte_level(kind)
+
+
 def write(folder: Path, family: str = "llama", kind: str = "smollm") -> tuple[Path, torch.nn.Module]:
     """A model in a file, and the model."""
-    words: PreTrainedTokenizerFast = byte_level(kind)
+    words = tokenizer(kind)
     blueprint = discover(build(family, True))
-    structure = uniform_structure(blueprint, 2, 24) if family != "qwen2" else blueprint.dense()
+    structure = uniform_structure(blueprint, 2, 24) if family not in ("qwen2", "gpt2") else blueprint.dense()
     origin = source(family, True, structure=structure, words=words)
     FORMATS["gguf"].write(origin, folder)
     return folder / "model.gguf", origin.model()
@@ -55,7 +62,7 @@ def write(folder: Path, family: str = "llama", kind: str = "smollm") -> tuple[Pa
 def test_what_was_written_is_read(family: str, kind: str, tmp_path: Path) -> None:
     file, model = write(tmp_path / "out", family, kind)
     loaded = load_model(spec(file), None, 1)
-    words = byte_level(kind)
+    words = tokenizer(kind)
     assert [text for text in HARD if loaded.tokenizer(text)["input_ids"] != words(text)["input_ids"]] == []
     ids = torch.tensor([[5, 77, 200, 301, 12]])
     with torch.no_grad():
