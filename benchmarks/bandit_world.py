@@ -34,10 +34,10 @@ from slimfed.platform.fleet.clock import VirtualClock
 from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.job import Job, load_job
 from slimfed.strategies.aggregation import initial_adapter
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.coordinates.places import device_bytes
 from slimfed.strategies.planning import plan_round
 from slimfed.strategies.protocols import Completion, DeviceRecord
-from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.reward import reward_devices
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings

@@ -12,13 +12,13 @@ from slimfed.clients.messages.size_limit import oversize
 from slimfed.clients.seeds import derive
 from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
-from slimfed.strategies.agreement import UpdateSamples
+from slimfed.strategies.checks.agreement import UpdateSamples
+from slimfed.strategies.checks.reply_validation import ReplyValidation, ValidationRules
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
 from slimfed.strategies.global_update import accumulators
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Event
-from slimfed.strategies.reply_validation import ReplyValidation, ValidationRules
 from slimfed.strategies.round_state import Attempt, RoundPlan, RunContext
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.transport import stream_replies, wait_for_nodes

@@ -8,9 +8,9 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Report
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.privacy import shares_kept
-from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.server_state import Fleet, Memory
 from slimfed.strategies.settings import StrategySettings
 

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from slimfed.clients.update import Report
 from slimfed.strategies.bandits import Arm, Pull
 from slimfed.strategies.bandits.spec import RewardSpec
-from slimfed.strategies.outliers import largest_distance
+from slimfed.strategies.checks.outliers import largest_distance
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.planning import Plan, round_cost
 from slimfed.strategies.protocols import Completion, DeviceRecord
-from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.speed_model import RoundCost

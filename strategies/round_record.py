@@ -10,10 +10,10 @@ import numpy as np
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.update import Evaluation
 from slimfed.strategies.aggregation.error import ErrorEstimate
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.participants import Participants
 from slimfed.strategies.privacy import spent
 from slimfed.strategies.protocols import DeviceRecord, RoundRecord
-from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.schedule import sparsity_after
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings

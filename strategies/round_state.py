@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
 from slimfed.strategies.accumulation import RoundAccumulator
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.protocols import Availability, Clock, Evaluator, Forecast, Recorder
-from slimfed.strategies.reply_validation import RoundOutcome
 from slimfed.strategies.roster import Roster
 from slimfed.strategies.server import ServerOptimizer
 from slimfed.strategies.settings import StrategySettings

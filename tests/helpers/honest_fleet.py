@@ -12,11 +12,11 @@ from slimfed.clients.update import Assignment, Report, Update, Workload
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import Arm, BanditSpec
+from slimfed.strategies.checks.reply_validation import ReplyValidation, RoundOutcome, ValidationRules
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Completion
-from slimfed.strategies.reply_validation import ReplyValidation, RoundOutcome, ValidationRules
 from slimfed.strategies.server_state import Fleet
 
 DEVICES = 7

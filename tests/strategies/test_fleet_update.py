@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from round_records import device_record
 
+from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.fleet_update import round_seconds
-from slimfed.strategies.reply_validation import RoundOutcome
 
 DONE = tuple(device_record(device, seconds=2.0 + device) for device in range(3))
 LATE = replace(device_record(3, seconds=50.0), status="late", report=None)

@@ -26,10 +26,10 @@ from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.compatibility import privacy_problems
 from slimfed.platform.job.job import load_job
 from slimfed.platform.server.assembly import new_fleet
+from slimfed.strategies.checks.reply_validation import ValidationRules
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.privacy import clipped_sum, planned_owners, release, spent
-from slimfed.strategies.reply_validation import ValidationRules
 from slimfed.strategies.strategy import FedSlim
 
 FULL = [1, 1, 1, 1, 1]

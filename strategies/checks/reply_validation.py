@@ -17,15 +17,15 @@ from slimfed.clients.plain_text import clean
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
 from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
-from slimfed.strategies.agreement import UpdateSamples
-from slimfed.strategies.claims import CAP, largest_weight, miscounted
+from slimfed.strategies.checks.agreement import UpdateSamples
+from slimfed.strategies.checks.claims import CAP, largest_weight, miscounted
+from slimfed.strategies.checks.outliers import ALL_GRADES, Grades
+from slimfed.strategies.checks.update_checks import Finding, Inspection
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.coordinates.places import device_bytes
-from slimfed.strategies.outliers import ALL_GRADES, Grades
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import Clock, Completion, DeviceRecord, DeviceStatus, Event
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.update_checks import Finding, Inspection
 
 
 @dataclass(frozen=True)

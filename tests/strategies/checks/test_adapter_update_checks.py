@@ -12,7 +12,7 @@ from slimfed.clients.messages.records import Orders, decode_orders, decode_resul
 from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import DeviceContext, DeviceWork
 from slimfed.clients.update import Assignment, Update
-from slimfed.strategies.update_checks import find_unfit
+from slimfed.strategies.checks.update_checks import find_unfit
 
 BASE, BLUEPRINT = opened("bert", False)
 KINDS = [kind for kind in ADAPTERS if kind != "lora"]

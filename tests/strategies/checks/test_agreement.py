@@ -7,7 +7,7 @@ import pytest
 from aggregating import BLUEPRINT, RANK, fleets, global_adapter, make_update
 from hypothesis import given
 
-from slimfed.strategies.agreement import UpdateSamples
+from slimfed.strategies.checks.agreement import UpdateSamples
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 
 WHOLE = [1, 1, 1, 1, 1]

@@ -12,8 +12,7 @@ from slimfed.clients.messages.numbers import first_fault
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Blueprint
 from slimfed.clients.update import Assignment, Report, Update
-from slimfed.strategies.coordinates.global_vector import GlobalVector, named
-from slimfed.strategies.outliers import (
+from slimfed.strategies.checks.outliers import (
     DIVERGED,
     Fault,
     Finding,
@@ -23,6 +22,7 @@ from slimfed.strategies.outliers import (
     find_outliers,
     root_mean_square,
 )
+from slimfed.strategies.coordinates.global_vector import GlobalVector, named
 
 # Sparsity is a ratio of integers: an excess over the assigned sparsity below this is rounding.
 _ROUNDING = 1e-9

@@ -6,7 +6,7 @@ number, so that one could outweigh all others; a claim counts up to a multiple o
 
 from collections.abc import Mapping
 
-from slimfed.strategies.outliers import Finding
+from slimfed.strategies.checks.outliers import Finding
 
 CAP = 4
 """A claim counts up to so many times the median."""

@@ -15,8 +15,8 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.update import Update
 from slimfed.strategies.accumulation import RoundAccumulator
 from slimfed.strategies.aggregation import AGGREGATIONS
-from slimfed.strategies.claims import CAP, largest_weight
-from slimfed.strategies.reply_validation import ValidationRules
+from slimfed.strategies.checks.claims import CAP, largest_weight
+from slimfed.strategies.checks.reply_validation import ValidationRules
 
 LIAR = 2
 KNOWN = ValidationRules(examples=dict.fromkeys(range(DEVICES), 10))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from slimfed.clients.adapter import Adapter, Factors
 from slimfed.clients.pruning.adapter_slicing import narrow
+from slimfed.strategies.checks.outliers import Grades, Sizes, distance, find_outliers, largest_distance
 from slimfed.strategies.coordinates.global_vector import GlobalVector
-from slimfed.strategies.outliers import Grades, Sizes, distance, find_outliers, largest_distance
 
 
 @given(st.integers(6, 40), st.data())

@@ -15,9 +15,9 @@ from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.structure import Block, Blueprint, Cut, Structure
 from slimfed.clients.update import Assignment, Evaluation, Report, Update, Workload
 from slimfed.strategies.aggregation import initial_adapter
+from slimfed.strategies.checks.update_checks import find_unfit
 from slimfed.strategies.coordinates.places import places
 from slimfed.strategies.schedule import pruning_bounds, sparsity_after
-from slimfed.strategies.update_checks import find_unfit
 
 BLUEPRINT = Blueprint(
     "toy",
