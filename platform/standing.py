@@ -8,6 +8,7 @@ from slimfed.platform.format import percent, points_between
 
 REFERENCE_WORDS: Mapping[str, str] = {
     "base": "the untuned model",
+    "start": "the model that it began with",
     "majority": "the most frequent class",
     "local": "devices alone, unpruned",
     "central": "central training, unpruned",
@@ -42,10 +43,12 @@ class Standing:
 def standing(run: Any, references: Iterable[Any] = ()) -> Standing:
     """``run``: a row of ``runs``; ``references``: rows of the runs of reference that were made of it.
 
-    Of devices alone the mean accuracy of their own models counts, of central training that of its model. A reference
-    counts once its run is done. Several of one kind: the newest.
+    A run that began with the model of another (``model.path = "run:ID"``) is held against that one. Of devices alone
+    the mean accuracy of their own models counts, of central training that of its model. A reference counts once its run
+    is done. Several of one kind: the newest.
     """
-    known = {"base": run.base_accuracy, "majority": run.majority}
+    first = "base" if run.job["model"].get("parent") is None else "start"
+    known = {first: run.base_accuracy, "majority": run.majority}
     runs: dict[str, str] = {}
     for row in references:
         if row.reference in REFERENCE_WORDS and row.reference not in runs:

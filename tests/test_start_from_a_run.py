@@ -18,6 +18,7 @@ from slimfed.clients.models.start import FILE
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.platform.export import GLOBAL, Exporter
 from slimfed.platform.lineage import with_parent
+from slimfed.platform.standing import standing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -61,6 +62,7 @@ def test_it_begins_where_the_other_ended(parent: slimfed.RunResult, child: slimf
         began = reader.find_run(child.id)
         exporter = Exporter(reader.find_run(parent.id), {})
     assert began.base_accuracy == pytest.approx(parent.accuracy, abs=0.003), "the sums have another order"
+    assert "the model that it began with" in str(standing(began))
     text = load_data(child.job.data, "classification", child.job.seed)
     base = load_model(child.job.model, text.labels, child.job.seed)
     assert base.start is not None
