@@ -60,7 +60,7 @@ class Exporter:
         self.folder = RunFolder(Path(run.folder))
         newest = checkpoint.newest(self.folder.checkpoints)
         if newest is None:
-            raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to export before its first round")
+            raise InputError(f"run {run.id} has no checkpoint yet: there is nothing to use before its first round")
         self.job: Job = load_job(self.folder.job)
         text = load_data(self.job.data, self.job.model.task, self.job.seed)
         self.text = text

@@ -17,6 +17,8 @@ from slimfed.clients.models.location import weights_bytes
 from slimfed.clients.models.start import FILE
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.platform.export import GLOBAL, Exporter
+from slimfed.platform.launch.estimate import estimate
+from slimfed.platform.launch.preflight import inspect
 from slimfed.platform.lineage import with_parent
 from slimfed.platform.standing import standing
 from slimfed.platform.store.reader import Reader
@@ -105,6 +107,9 @@ def test_a_run_can_be_a_teacher(home: Path, parent: slimfed.RunResult) -> None:
     assert pupil.status == "done", pupil.cause
     assert pupil.job.engine.name == "sequential"
     assert Path(pupil.job.training.teacher).name == "finished-3"
+    for fields in ({"training.recovery": "squarehead"}, settings):
+        taught = with_parent(slimfed.load_job(JOB, set=fields), home)
+        assert estimate(inspect(taught)).wall_seconds > 0, "what slimfed check says"
     for settings, said in (
         ({"training.teacher": f"run:{parent.id}"}, "nothing is held to it"),
         ({"training.kl": 1.0}, "the base has no trained head"),

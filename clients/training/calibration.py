@@ -66,7 +66,7 @@ def step_cost(base: LoadedModel, blueprint: Blueprint, task: TaskSpec) -> StepCo
 
 
 def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, rows: int) -> float:
-    """Seconds of a step on ``rows`` texts: a round of several steps less a round of one."""
+    """Seconds of a step on ``rows`` texts, without a teacher's: a round of several steps less a round of one."""
     length = task.data.max_length
     ids = torch.full((rows, length), base.pad_id, dtype=torch.int64)
     labels = torch.zeros(rows, dtype=torch.int64) if task.model.task == "classification" else torch.zeros_like(ids)
@@ -76,7 +76,8 @@ def _step_seconds(base: LoadedModel, blueprint: Blueprint, task: TaskSpec, rows:
     adapter = blank_adapter(base, blueprint)
     scores = np.zeros(blueprint.units, dtype=np.float32)
 
-    task = task.model_copy(update={"adapter": AdapterSpec()})
+    training = task.training.model_copy(update={"recovery": "plain", "kl": 0.0, "teacher": "base"})
+    task = task.model_copy(update={"adapter": AdapterSpec(), "training": training})
 
     def round_of(steps: int) -> Callable[[], object]:
         part = Assignment(0, 1, _rank(base, blueprint), 0.0, steps, 0.0, 0.0, 0, False, blueprint.dense())

@@ -37,7 +37,10 @@ def open_teacher(
     if training.teacher == BASE:
         return Teacher(base.model, measure(base.model, blueprint, blueprint.dense()))
     spec = model.model_copy(update={"path": training.teacher, "base": None, "revision": None})
-    found = load_model(spec, labels, seed=0)
+    try:
+        found = load_model(spec, labels, seed=0)
+    except InputError as error:
+        raise InputError(f"training.teacher = {training.teacher!r} cannot be opened as {model.task}: {error}") from None
     own = discover(found.model)
     where = found.origin or training.teacher
     if [(b.name, b.units) for b in own.blocks] != [(b.name, b.units) for b in blueprint.blocks]:

@@ -38,6 +38,10 @@ def rounds(reader: Reader, run_id: str) -> pd.DataFrame:
     return frames.rounds_frame(reader.rounds(run_id), reader.evaluations(run_id))
 
 
+_ROSE = 1e-3
+"""A rise of the mean sparsity that is pruning, and not rounding."""
+
+
 def _estimates(rounds: pd.DataFrame) -> str:
     """Words on the rounds whose figures are estimates from a sample; empty if there are none."""
     notes = [note for note in frames.samples(rounds) if note]
@@ -48,12 +52,17 @@ def _estimates(rounds: pd.DataFrame) -> str:
     return f" (estimates{notes[-1]}{whole})"
 
 
-def pruned_until(run: Any) -> int | None:
-    """The last round in which the job prunes devices; None if it prunes none."""
+def pruned_until(run: Any, rounds: pd.DataFrame) -> int | None:
+    """The last round in which devices are pruned, by the job or as it came; None if the job prunes none.
+
+    One shot comes a round later where it waits for the first scores of the fleet.
+    """
     pruning = run.job.get("pruning", {})
     if not run.target_sparsity:
         return None
-    return 1 if pruning.get("schedule") == "one-shot" else math.ceil(pruning.get("until", 1.0) * run.rounds - 1e-9)
+    last = 1 if pruning.get("schedule") == "one-shot" else math.ceil(pruning.get("until", 1.0) * run.rounds - 1e-9)
+    rose = rounds["round"][rounds["sparsity"].diff() > _ROSE]
+    return max(last, int(rose.max())) if len(rose) else last
 
 
 @st.fragment
@@ -73,7 +82,7 @@ def show(source: Source, run: Any) -> None:
             )
         axis = AXES[choice or "Rounds"]
         counted = "next tokens" if run.task == "causal-lm" else "test examples"
-        estimates, until = _estimates(frame), pruned_until(run)
+        estimates, until = _estimates(frame), pruned_until(run, frame)
         shaded = "" if until is None else f" Devices are pruned up to round {until}, which is shaded."
         stands = standing(run, reader.references(run.id))
         references = {REFERENCE_WORDS[name].capitalize(): value for name, value in stands.references.items()}

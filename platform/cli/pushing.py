@@ -8,7 +8,7 @@ import typer
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.cli.options import Json
-from slimfed.platform.cli.output import print_json
+from slimfed.platform.cli.output import print_json, results
 from slimfed.platform.console import notes
 from slimfed.platform.exit_codes import FAILED
 from slimfed.platform.format import size
@@ -44,7 +44,7 @@ def push(
         plan = planned(folder, manifest, repository, private=not public)
         _show(plan)
         if not yes and not typer.confirm("Send it?", default=False, err=True):
-            typer.echo("nothing was sent", err=True)
+            notes().print("nothing was sent", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(FAILED)
         source = manifest.provenance
         with notes().status("sending"):
@@ -52,7 +52,7 @@ def push(
     if as_json:
         print_json({"repository": repository, "address": plan.address, "commit": address, "files": plan.files})
     else:
-        typer.echo(plan.address)
+        results().print(plan.address, markup=False, highlight=False, soft_wrap=True)
 
 
 def _exported(run: str, format: str, folder: Path) -> Path:
@@ -73,11 +73,21 @@ def _exported(run: str, format: str, folder: Path) -> Path:
 
 def _show(plan: "Plan") -> None:
     """Say on standard error what goes where, and who will see it."""
-    typer.echo(f"to {plan.address}, as {plan.user}", err=True)
+    notes().print(f"to {plan.address}, as {plan.user}", markup=False, highlight=False, soft_wrap=True)
     seen = "private: its owner alone sees it" if plan.private else "PUBLIC: everybody sees it"
-    typer.echo(f"{seen}; {'adds a commit to what is there' if plan.there else 'a new repository'}", err=True)
+    notes().print(
+        f"{seen}; {'adds a commit to what is there' if plan.there else 'a new repository'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     for name, count in plan.files.items():
-        typer.echo(f"  {size(count):>9}  {name}", err=True)
-    typer.echo(f"  {size(plan.bytes):>9}  in all", err=True)
+        notes().print(f"  {size(count):>9}  {name}", markup=False, highlight=False, soft_wrap=True)
+    notes().print(f"  {size(plan.bytes):>9}  in all", markup=False, highlight=False, soft_wrap=True)
     for field, path in plan.paths.items():
-        typer.echo(f"its slimfed.json names a place of this computer: {field} = {path!r}", err=True)
+        notes().print(
+            f"its slimfed.json names a place of this computer: {field} = {path!r}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,6 +1,6 @@
 """``init``: a first job file for text of one's own, by questions or by options."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from os.path import relpath
 from pathlib import Path
@@ -60,6 +60,18 @@ class Questions:
     given: dict[str, str | None]
     silent: bool
 
+    def look(self, option: str, question: str, guess: str, check: Callable[[str], object]) -> str:
+        """As :meth:`ask`, for a name that must be there: ``check`` raises ``InputError`` for one that is not."""
+        while True:
+            answer = self.ask(option, question, guess)
+            try:
+                check(answer)
+                return answer
+            except InputError as error:
+                if self.silent or self.given[option] is not None:
+                    raise InputError(f"--{option} = {answer!r}: {error}") from None
+                _say(str(error))
+
     def ask(self, option: str, question: str, guess: str | None = None, valid: Collection[str] = ()) -> str:
         """The answer; ``guess`` is offered. Raises ``InputError`` for an option that is not ``valid``, and for none."""
         answer = self.given[option]
@@ -87,7 +99,9 @@ class Questions:
 
 def _answers(questions: Questions, found: "Preview", path: str, out: Path) -> "Answers":
     """All that the job file needs, in the order of the questions. Raises ``InputError``."""
-    from slimfed.platform.fleet.profiles import PROFILES
+    from slimfed.clients.models.location import look_for
+    from slimfed.clients.spec import ModelSpec
+    from slimfed.platform.fleet.profiles import PROFILES, load_profile
     from slimfed.platform.job import own_text
     from slimfed.platform.job.first_job import guess
 
@@ -95,8 +109,13 @@ def _answers(questions: Questions, found: "Preview", path: str, out: Path) -> "A
     wanted = questions.ask("task", "Task (classification, causal-lm)", guessed.task, ("classification", "causal-lm"))
     task: Task = "classification" if wanted == "classification" else "causal-lm"
     columns = _columns(questions, found, guessed, task)
-    model = questions.ask("model", "Model (builtin:NAME, a hub id, or a folder)", own_text.usual_model(task))
-    fleet = questions.ask("fleet", f"Fleet ({', '.join(PROFILES)}, or a TOML file)", own_text.FLEET)
+    model = questions.look(
+        "model",
+        "Model (builtin:NAME, a hub id, or a folder)",
+        own_text.usual_model(task),
+        lambda answer: look_for(ModelSpec(path=answer)),
+    )
+    fleet = questions.look("fleet", f"Fleet ({', '.join(PROFILES)}, or a TOML file)", own_text.FLEET, load_profile)
     text = own_text.load(path, found, columns, task)
     answers = own_text.answers(
         path, found, columns, task, text, written=_written(path, out), model=model, fleet=_written(fleet, out)

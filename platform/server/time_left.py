@@ -11,6 +11,9 @@ from statistics import median
 from slimfed.strategies.progress import Moment
 
 _REMEMBERED = 31
+_LEAST = 1e-3
+"""The least progress that a rate is taken from: sums of parts of devices differ in their last bits."""
+
 _FULL = 0.98
 """The most of a round that counts as done before it has ended."""
 
@@ -95,5 +98,5 @@ class _Rate:
             return
         if self._start is None:
             self._start = done, now
-        elif done > self._start[0]:
+        elif done > self._start[0] + _LEAST:
             self.seconds = (now - self._start[1]) / (done - self._start[0])

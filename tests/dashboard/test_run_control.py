@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 from sample import new_store
 
+from slimfed.dashboard.job_fields import Field
 from slimfed.platform.store.reader import Reader
 
 pytestmark = pytest.mark.timeout(900)
@@ -18,6 +19,7 @@ SOON, PATIENCE = 60_000, 300_000
 MANY, FEW = 5000, 2
 """Rounds of the run that is stopped, and of the one that is watched to its end."""
 
+DEMO = "/launch?begin=The+built-in+job"
 
 WATCH_START = """() => {
     window.signed = false;
@@ -31,12 +33,18 @@ WATCH_START = """() => {
 }"""
 
 
-def fill(page, label, value):
+def labelled(page, path):
+    """The field of the form that sets ``path`` of the job file."""
+    label = Field(path, "text", None, "").label
+    return page.get_by_label(label, exact=True).filter(visible=True).first  # kinds of fields load one by one
+
+
+def fill(page, path, value):
     """Type into a field of the form, and wait until the job file shows it."""
-    field = page.get_by_label(label, exact=True).filter(visible=True).first  # kinds of fields load one by one
+    field = labelled(page, path)
     field.fill(str(value))
     field.press("Enter")
-    name = label.rpartition(".")[2]
+    name = path.rpartition(".")[2]
     written = f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
     expect(page.get_by_test_id("stCode").first).to_contain_text(written, timeout=SOON)
 
@@ -81,9 +89,9 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         page.set_default_timeout(SOON)
 
         # A mistake is told before anything starts.
-        page.goto(served.url("/launch"))
+        page.goto(served.url(DEMO))
         fill(page, "name", "from-the-form")
-        rounds = page.get_by_label("training.rounds", exact=True).first
+        rounds = labelled(page, "training.rounds")
         rounds.fill("0")
         rounds.press("Enter")
         shows(page, "must be at least 1", SOON)
@@ -94,7 +102,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         fill(page, "data.path", "./nowhere")
         expect(page.get_by_text('data.path = "./nowhere": there is no such folder')).to_have_count(2, timeout=5000)
         expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
-        path = page.get_by_label("data.path", exact=True).first
+        path = labelled(page, "data.path")
         path.fill("builtin:commands")
         path.press("Enter")
         expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled(timeout=SOON)
@@ -102,7 +110,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         # What only the model tells is why the run failed, on its page, where Start leads at once.
         fill(page, "training.rounds", FEW)
         page.get_by_text(re.compile("^bandit · ")).first.click()
-        ranks = page.get_by_label("ranks", exact=True).first
+        ranks = labelled(page, "bandit.ranks")
         ranks.fill("[2, 512]")
         ranks.press("Enter")
         expect(page.get_by_test_id("stCode").first).to_contain_text("512", timeout=SOON)
@@ -111,7 +119,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         assert time.monotonic() - began < 10
         status(page, "failed")
         shows(page, "bandit.ranks: 512 is larger than the smallest adapted layer", SOON)
-        page.goto(served.url("/launch"))
+        page.goto(served.url(DEMO))
         fill(page, "name", "from-the-form")
 
         # Launch, see a round come, and stop.
@@ -123,7 +131,7 @@ def test_launch_stop_resume_clone_watch_and_compare(browser, serve, tmp_path):
         ):
             fill(page, label, value)
         page.get_by_text(re.compile("^engine · ")).first.click()
-        fill(page, "workers", 1)
+        fill(page, "engine.workers", 1)
         long = start(page)
         shows(page, re.compile(rf"Round [1-9][\d,]* of {MANY}"))
         wait_for_rounds(reader, long, 1)

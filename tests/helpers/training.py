@@ -16,7 +16,8 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.clients.training.work import Batch, DeviceData
+from slimfed.clients.training.teacher import open_teacher
+from slimfed.clients.training.work import Batch, DeviceContext, DeviceData
 from slimfed.clients.update import Assignment
 from slimfed.strategies.aggregation import initial_adapter
 
@@ -25,6 +26,11 @@ class Tokenizer:
     """The one thing that training asks of a tokenizer."""
 
     pad_token_id = 0
+
+
+def taught(base: LoadedModel, blueprint: Blueprint, job: TaskSpec) -> DeviceContext:
+    """What the devices of a job share, with its teacher if it has one."""
+    return DeviceContext(base, blueprint, job, teacher=open_teacher(job.training, job.model, None, base, blueprint))
 
 
 def loaded(family: str, causal: bool) -> LoadedModel:

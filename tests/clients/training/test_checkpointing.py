@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from small_models import CONFIGS, DECODERS
-from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
+from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task, taught
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.training.single_device import train_device
-from slimfed.clients.training.work import DeviceContext, DeviceWork
+from slimfed.clients.training.work import DeviceWork
 from slimfed.clients.update import Update
 
 
@@ -25,9 +25,7 @@ def assert_alike_with_and_without(family: str, kind: str = "lora", **options: ob
         job = task(causal, adapter=kind, checkpointing=checkpointing, **options)
         part = assignment(0, 8, start, 0.6)
         updates.append(
-            train_device(
-                DeviceContext(base, blueprint, job), DeviceWork(part, sent, scores, device_data(0, causal, 50))
-            )
+            train_device(taught(base, blueprint, job), DeviceWork(part, sent, scores, device_data(0, causal, 50)))
         )
     plain, again = updates
     assert again.report.structure == plain.report.structure

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from small_models import DECODERS
-from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task
+from training import adapter, assignment, begun, device_data, narrowed, opened, structure, task, taught
 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
@@ -121,7 +121,7 @@ def test_what_is_computed_again_is_the_same_to_the_bit(
             part = assignment(0, RANK, start, 0.6)
             updates.append(
                 train_device(
-                    DeviceContext(base, blueprint, task(causal, **options)),
+                    taught(base, blueprint, task(causal, **options)),
                     DeviceWork(part, sent, scores, device_data(0, causal, 50)),
                 )
             )

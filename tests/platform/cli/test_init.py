@@ -102,6 +102,10 @@ def test_empty_rows_are_said_and_left_out(here: Path) -> None:
         (["--data", "requests.csv", "--text", "words"], "--text = 'words': must be one of request, intent, speaker"),
         (["--data", "requests.csv", "--task", "sorting"], "--task = 'sorting'"),
         (["--data", "requests.csv", "--devices", "9999"], "--devices = 9999"),
+        (["--data", "requests.csv", "--fleet", "nofleet"], "--fleet = 'nofleet'"),
+        (["--data", "requests.csv", "--fleet", "none.toml"], "--fleet = 'none.toml'"),
+        (["--data", "requests.csv", "--model", "builtin:nope"], "--model = 'builtin:nope'"),
+        (["--data", "requests.csv", "--model", "./nofolder"], "--model = './nofolder'"),
         (["--data", "requests.csv", "--label", "request"], "drawn by the seed (try another), does not have"),
     ],
 )

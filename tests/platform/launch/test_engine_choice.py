@@ -63,9 +63,9 @@ def test_a_teacher_has_no_place_in_a_cohort() -> None:
     checked = check(load_job(None, [*FAST, "training.recovery=squarehead"]))
     assert checked.job.engine.name == "sequential"
     assert any(
-        reason.startswith("engine.name = sequential: training.recovery = squarehead") for reason in checked.reasons
+        reason.startswith("engine.name = sequential: training.recovery and training.kl") for reason in checked.reasons
     )
-    with pytest.raises(InputError, match=r"engine.name = cohort: training.recovery = squarehead .* use sequential"):
+    with pytest.raises(InputError, match=r"engine.name = cohort: training.recovery and training.kl .* use sequential"):
         check(load_job(None, [*FAST, "training.recovery=squarehead", "engine.name=cohort"]))
 
 

@@ -71,3 +71,12 @@ def test_a_resumed_run_begins_with_what_an_earlier_process_measured() -> None:
     assert left.estimate(Moment("planning", 7, 40), 0.0).seconds_left == pytest.approx(4 * 4.0)
     left.estimate(training(7, 1.0, 50.0), 50.0)
     assert left.estimate(training(7, 11.0, 60.0), 60.0).seconds_left == pytest.approx(29 + 3 * 40)
+
+
+def test_sums_that_differ_in_their_last_bits_are_no_progress() -> None:
+    left = TimeLeft(2)
+    for trained, now in ((1.0, 10.0), (1.0 + 2.3e-16, 12.0), (1.0 + 1e-9, 14.0)):
+        left.estimate(training(1, trained, now), now)
+    assert left.estimate(training(1, 1.0 + 2e-9, 15.0), 15.0).seconds_left is None
+    seconds_left = left.estimate(training(1, 2.0, 20.0), 20.0).seconds_left
+    assert seconds_left == pytest.approx(38 * 10.0 + 40 * 10.0)

@@ -165,7 +165,7 @@ def test_gguf_carries_a_byte_level_vocabulary(tmp_path: Path) -> None:
     ("family", "causal", "words"),
     [
         ("bert", False, "classification with a bert model cannot be written; valid: causal-lm with llama"),
-        ("gpt2", True, "causal-lm with a gpt2 model cannot be written"),
+        ("gpt2", False, "classification with a gpt2 model cannot be written"),
         ("llama", True, "layers keep different numbers"),
     ],
 )
