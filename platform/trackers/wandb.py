@@ -1,12 +1,17 @@
 """Weights & Biases: its server, or files of this computer that are sent later (``WANDB_MODE=offline``)."""
 
+import netrc
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from slimfed.platform.trackers.base import TRACKERS, Destination, Sample, TrackedRun, Tracker
 
 _OFFLINE = ("offline", "dryrun", "disabled")
+_KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+_SERVER = "https://api.wandb.ai"
 
 
 @TRACKERS.register("wandb")
@@ -18,11 +23,9 @@ class WeightsAndBiases(Tracker):
 
     def problem(self, environment: Mapping[str, str]) -> str | None:
         """There must be a key, since nobody can be asked for it while a run goes on."""
-        if environment.get("WANDB_MODE", "").lower() in _OFFLINE or environment.get("WANDB_API_KEY"):
+        if environment.get("WANDB_MODE", "").lower() in _OFFLINE or any(map(environment.get, _KEYS)):
             return None
-        import wandb
-
-        if wandb.setup().settings.mode in _OFFLINE or wandb.api.api_key:  # by `wandb offline`, or `wandb login`
+        if _logged_in(environment):
             return None
         return "there is no key for Weights & Biases: `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline"
 
@@ -35,7 +38,9 @@ class WeightsAndBiases(Tracker):
 
         folder = Path(where.environment.get("WANDB_DIR") or where.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = list((folder / "wandb").glob(f"offline-run-*-{run.id}"))
+        offline = wandb.setup().settings.mode in _OFFLINE
+        for part in (folder / "wandb").glob(f"offline-run-*-{run.id}") if offline else ():
+            shutil.rmtree(part)  # first, since the new one has the same name if it begins in the same second
         self._run = wandb.init(
             project=where.environment.get("WANDB_PROJECT") or where.project,
             id=run.id,
@@ -43,14 +48,9 @@ class WeightsAndBiases(Tracker):
             notes=run.name,
             config=dict(run.parameters),
             dir=str(folder),
-            resume="allow",
+            resume=None if offline else "allow",
         )
-        if not self._run.offline:
-            return max(self._run.step - 1, 0)
-        for part in earlier:
-            if part != Path(self._run.dir).parent:
-                shutil.rmtree(part)
-        return 0
+        return 0 if offline else max(self._run.step - 1, 0)
 
     def tell(self, round: int, samples: Sequence[Sample]) -> None:
         """Log all figures of the round as one step."""
@@ -65,3 +65,16 @@ class WeightsAndBiases(Tracker):
     def place(self) -> str:
         """The run's page, or the folder of its offline files."""
         return str(self._run.url or self._run.dir)
+
+
+def _logged_in(environment: Mapping[str, str]) -> bool:
+    """True if `wandb login` has kept a key. Read here, since asking the library starts a service."""
+    host = urlsplit(environment.get("WANDB_BASE_URL") or _SERVER).hostname or ""
+    names = [environment["NETRC"]] if environment.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for name in names:
+        try:
+            if netrc.netrc(os.path.expanduser(name)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
