@@ -1,7 +1,10 @@
 """Runs in TensorBoard, MLflow and Weights & Biases, read back with the tools' own readers."""
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from round_records import device_record, round_record
@@ -81,21 +84,30 @@ def mlflow(folder: Path) -> tuple[Read, dict[str, str], str]:
     return {metric.step: metric.value for metric in history}, run.data.params, run.info.status
 
 
-def wandb(folder: Path) -> tuple[Read, dict[str, str], str]:
-    """The run's only offline part, read as `wandb sync` reads it."""
-    import json
-
+def _whole(file: Path) -> list[Any]:
+    """All records; the library's service may still be writing them when ``finish`` has returned."""
     from wandb.proto import wandb_internal_pb2
     from wandb.sdk.internal.datastore import DataStore
 
+    deadline = time.monotonic() + 20
+    while True:
+        part, records = DataStore(), []
+        part.open_for_scan(str(file))
+        while (data := part.scan_data()) is not None:
+            records.append(wandb_internal_pb2.Record.FromString(data))
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline, "the file has no end"
+        time.sleep(0.1)
+
+
+def wandb(folder: Path) -> tuple[Read, dict[str, str], str]:
+    """The run's only offline part, read as `wandb sync` reads it."""
     values: list[tuple[int, float]] = []
     config: dict[str, str] = {}
     status = ""
     (file,) = (folder / "wandb" / "wandb").glob(f"offline-run-*-{RUN}/*.wandb")
-    part = DataStore()
-    part.open_for_scan(str(file))
-    while (data := part.scan_data()) is not None:
-        record = wandb_internal_pb2.Record.FromString(data)
+    for record in _whole(file):
         if record.HasField("run"):
             assert record.run.run_id == RUN
             config |= {each.key: str(json.loads(each.value_json)) for each in record.run.config.update}
