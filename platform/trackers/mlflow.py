@@ -73,4 +73,6 @@ class MLflow(Tracker):
 
 def _without_user(address: str) -> str:
     parts = urlsplit(address)
+    if "@" not in parts.netloc and not parts.query:
+        return address  # put together again, sqlite:////FILE would lose slashes
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -161,7 +161,9 @@ def test_publishing_twice_sends_nothing_twice(store: Store, tmp_path: Path) -> N
     counts = []
     for _ in range(2):
         run = reader.find_run(RUN)
-        counts.append(publish_run(make_tracker("mlflow"), reader, run, destination("mlflow", run, {}))[0])
+        count, place = publish_run(make_tracker("mlflow"), reader, run, destination("mlflow", run, {}))
+        counts.append(count)
+        assert place.endswith(f" at sqlite:///{tmp_path / 'tracking' / 'mlflow' / 'mlflow.db'}")
     assert counts[0] > 0
     assert counts[1] == 0
     assert sorted(mlflow(tmp_path / "tracking")[0]) == [1, 2]
