@@ -8,6 +8,7 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
 from slimfed.platform.fleet.profiles import PROFILES
 from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.trackers import TRACKERS
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
 from slimfed.strategies.selection import SELECTORS
@@ -23,4 +24,5 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     IMPORTANCE,
     PROFILES,
     FORMATS,
+    TRACKERS,
 )

@@ -96,7 +96,7 @@ def check_different(variants: Sequence[Variant]) -> None:
 
 
 def same_work(done: Job, asked: Job) -> bool:
-    """True if the job of a run equals the wanted one, except for name and store.
+    """True if the job of a run equals the wanted one, except for name, store and tracking.
 
     Values of ``engine`` and ``data`` that the wanted job leaves at "auto" are not compared.
     """
@@ -160,4 +160,4 @@ def _seeded(job: Job, label: str, seeds: int, sweep: str) -> list[Variant]:
 
 
 def _bare(job: Job) -> Job:
-    return job.model_copy(update={"name": "", "store": type(job.store)()})
+    return job.model_copy(update={"name": "", "store": type(job.store)(), "tracking": type(job.tracking)()})

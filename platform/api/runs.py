@@ -17,6 +17,7 @@ from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.progress import Display, NoDisplay, open_display
 from slimfed.platform.launch.run_lock import refuse_if_computed
+from slimfed.platform.launch.tracking import tracking
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.lineage import with_parent
 from slimfed.platform.store.reader import Reader
@@ -125,7 +126,7 @@ def _compute(
         return
     reader = Reader(store.engine)
     reporter = RoundReporter(reader, run_id, on_round, told=reader.find_run(run_id).rounds_done)
-    with _display(progress) as display:
+    with tracking(store, run_id), _display(progress) as display:
         journal = _ReportingJournal(StoreJournal(store, run_id, display, began=runtime == "local"), reporter)
         plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing)
         if runtime == "local":

@@ -1,6 +1,8 @@
-"""``publish`` and ``prometheus``: figures of runs for TensorBoard, MLflow and Prometheus."""
+"""``publish`` and ``prometheus``: figures of runs for other tools."""
 
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,23 +21,32 @@ def publish(
     mlflow: Annotated[
         str | None, typer.Option(metavar="URI", help="write to this MLflow tracking server or database")
     ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", metavar="TRACKER", help="send to where tracking.to would, by the tool's own variables"),
+    ] = None,
 ) -> None:
-    """Write a run's figures to TensorBoard or MLflow."""
-    from slimfed.platform.integrations.mlflow import to_mlflow
-    from slimfed.platform.integrations.tensorboard import to_tensorboard
+    """Write a run's figures to TensorBoard, MLflow or another tracker; what is there already is not sent again."""
+    from slimfed.platform.integrations.following import destination, publish_run
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
+    from slimfed.platform.trackers import make_tracker
 
-    if tensorboard is None and mlflow is None:
-        raise InputError("say where to: --tensorboard FOLDER, --mlflow URI, or both")
+    if tensorboard is None and mlflow is None and not to:
+        raise InputError("say where to: --tensorboard FOLDER, --mlflow URI, or --to TRACKER")
     with existing() as store:
         reader = Reader(store.engine)
         found = reader.find_run(run)
+        wanted = [(name, destination(name, found, os.environ)) for name in to or ()]
         if tensorboard is not None:
-            count = to_tensorboard(reader, found, tensorboard)
-            notes().print(f"{count} values in {tensorboard / found.id}; tensorboard --logdir {tensorboard}")
+            wanted.append(("tensorboard", replace(destination("tensorboard", found, os.environ), folder=tensorboard)))
         if mlflow is not None:
-            notes().print(f"MLflow run {to_mlflow(reader, found, mlflow)}")
+            variables = {**os.environ, "MLFLOW_TRACKING_URI": mlflow}
+            wanted.append(("mlflow", destination("mlflow", found, variables)))
+        trackers = [(make_tracker(name, where.environment), where) for name, where in wanted]
+        for tracker, where in trackers:
+            count, place = publish_run(tracker, reader, found, where)
+            notes().print(f"{count} new values: {place}", markup=False, soft_wrap=True)
 
 
 def prometheus(

@@ -257,6 +257,7 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
     from slimfed.platform.launch.launcher import LaunchPlan, Outcome, launch
     from slimfed.platform.launch.notification import notify
     from slimfed.platform.launch.progress import open_display
+    from slimfed.platform.launch.tracking import tracking
 
     federation = _federation(folder)
     place = f"federation: {federation}" if federation else f"nodes: {sizing.nodes}, workers: {sizing.workers}"
@@ -264,7 +265,7 @@ def _compute(store: "Store", run_id: str, folder: "RunFolder", sizing: "Sizing")
     if not store.mark_running(run_id):
         return Outcome("stopped", interrupted=False)  # before it began
     plan = LaunchPlan(run_id, folder.path.parent, folder.path, sizing, federation)
-    with open_display() as display:
+    with tracking(store, run_id), open_display() as display:
         ending = launch(plan, StoreJournal(store, run_id, display))
     notify(store, run_id)
     return ending

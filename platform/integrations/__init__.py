@@ -1,1 +1,1 @@
-"""Figures of runs for TensorBoard, MLflow and Prometheus."""
+"""Figures of runs for trackers and Prometheus, and models for hubs."""

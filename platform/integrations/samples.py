@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.store.reader import Reader
+from slimfed.platform.trackers import Sample
 
 _OF_A_ROUND = (
     "train_loss",
@@ -29,25 +28,20 @@ _OF_A_ROUND = (
 _OF_AN_EVALUATION = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One value of one series after a round."""
-
-    name: str
-    round: int
-    value: float
-    at: datetime
+def samples_by_round(reader: Reader, run_id: str, after: int = 0) -> Iterator[tuple[int, list[Sample]]]:
+    """Every finite figure of every round above ``after``, oldest round first."""
+    rounds = reader.rounds(run_id, after)
+    measured = {row.round: row for row in reader.evaluations(run_id)} if rounds else {}
+    for row in rounds:
+        yield row.round, list(_of_round(row, measured.get(row.round)))
 
 
-def samples(reader: Reader, run: Any) -> Iterator[Sample]:
-    """Every finite figure of every round of a run (a row of the store), oldest round first."""
-    measured = {row.round: row for row in reader.evaluations(run.id)}
-    for row in reader.rounds(run.id):
-        for source, names in ((row, _OF_A_ROUND), (measured.get(row.round), _OF_AN_EVALUATION)):
-            for name in names:
-                value = getattr(source, name, None)
-                if value is not None and math.isfinite(value):
-                    yield Sample(name, row.round, float(value), row.finished_at)
+def _of_round(row: Any, evaluation: Any) -> Iterator[Sample]:
+    for source, names in ((row, _OF_A_ROUND), (evaluation, _OF_AN_EVALUATION)):
+        for name in names:
+            value = getattr(source, name, None)
+            if value is not None and math.isfinite(value):
+                yield Sample(name, row.round, float(value), row.finished_at)
 
 
 def needed(module: str, extra: str) -> ModuleType:

@@ -11,6 +11,7 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import AdapterOptions
 from slimfed.platform.job.sections import JobSections, MethodSpec
+from slimfed.platform.trackers import problem_of
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
 from slimfed.strategies.selection import SELECTORS
@@ -274,7 +275,16 @@ RULES: tuple[Rule, ...] = (
     where_is_told,
 )
 
+
+def trackers_can_be_used(job: JobSections) -> str | None:
+    """Trackers need their library, and some a key."""
+    found = {name: problem_of(name) for name in job.tracking.to}
+    told = [f"tracking.to = {name!r}: {problem}" for name, problem in found.items() if problem]
+    return "\n".join(told) or None
+
+
 RUN_RULES: tuple[Rule, ...] = (
+    trackers_can_be_used,
     real_devices_are_not_disturbed,
     availability_is_simulated,
     disturbance_begins_in_the_run,

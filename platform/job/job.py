@@ -212,6 +212,7 @@ _PLACES = (
     ("fleet", "profile"),
     ("fleet", "availability"),
     ("training", "teacher"),
+    ("tracking", "folder"),
 )
 _ENDING = {"profile": ".toml", "availability": ".csv"}
 
@@ -237,6 +238,8 @@ def _is_path(text: str, folder: Path, field: str) -> bool:
     if text.startswith("builtin:") or not text:
         return False
     if text.startswith(("./", "../", "~", "/")) or text in (".", ".."):
+        return True
+    if field == "folder":
         return True
     if field == "teacher":
         return False  # "base", or run:ID

@@ -26,6 +26,7 @@ from slimfed.clients.spec import (
     TrainingSpec,
 )
 from slimfed.platform.job.presets import PRESETS
+from slimfed.platform.trackers import TRACKERS
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits.spec import BanditSpec
 from slimfed.strategies.selection import SELECTORS, Participation
@@ -297,6 +298,25 @@ class StoreSpec(Section):
     url: str = Field("sqlite", description="sqlite (a file in the home), sqlite:///PATH or postgresql+psycopg://...")
 
 
+class TrackingSpec(Section):
+    """Tools that follow the run while it goes on (docs/tracking.md). The environment has their servers and keys."""
+
+    to: tuple[Annotated[str, _known(TRACKERS)], ...] = Field(
+        (), description="names of trackers: tensorboard, mlflow, wandb, or of a plug-in"
+    )
+    folder: str = Field(
+        "",
+        description="folder for what trackers write to this computer, each to a folder of its name; "
+        "empty: `tracking` beside the runs",
+    )
+    project: str = Field(
+        "slimfed",
+        min_length=1,
+        max_length=100,
+        description="group of runs: W&B's project, MLflow's experiment, unless their own variables name one",
+    )
+
+
 class JobSections(Section):
     """All sections of a job file, each valid by itself."""
 
@@ -318,3 +338,4 @@ class JobSections(Section):
     deadlines: DeadlineSpec = DeadlineSpec()
     engine: EngineSpec = EngineSpec()
     store: StoreSpec = StoreSpec()
+    tracking: TrackingSpec = TrackingSpec()

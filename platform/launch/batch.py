@@ -27,6 +27,7 @@ from slimfed.platform.launch.resuming import resumable
 from slimfed.platform.launch.run_creation import complete_run, create_run, is_unchecked, job_of
 from slimfed.platform.launch.run_lock import refuse_if_computed
 from slimfed.platform.launch.suiting import suited
+from slimfed.platform.launch.tracking import tracking
 from slimfed.platform.launch.workers import Sizing
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -136,7 +137,7 @@ class _Crew:
                 return
             size = _share(checked.sizing, task.variant.job, self._parallel)
             plan = LaunchPlan(run_id, folder.path.parent, folder.path, size)
-            with board.display(task.variant.label) as display:
+            with tracking(store, run_id), board.display(task.variant.label) as display:
                 self._compute(plan, StoreJournal(store, run_id, display), stop)
             notify(store, run_id)
 
