@@ -1,5 +1,6 @@
 """The page that starts a run: the text, the model, the fleet and the goal; checked at every change, with the TOML."""
 
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from slimfed.platform.launch.quick_check import is_small
 from slimfed.platform.launch.suiting import BUILTIN
 
 ANSWER = "answer to Start"
+_SECOND_PRESS = 3.0
+"""Seconds after a start in which a press of the same button is not one of its own."""
 _STARTABLE = "may be started once"
 
 OWN, DEMO, FILE = "Your own text", "The built-in job", "A job file"
@@ -46,8 +49,9 @@ class Beginning:
 
 def show(source: Source, clone_of: str, open_run: Callable[[str], None]) -> None:
     """The page. ``clone_of``: the run whose job the form starts from; empty for none."""
-    answer: run_control.Answer | None = st.session_state.pop(ANSWER, None)
-    if answer is not None and answer.run:
+    answer, told = st.session_state.pop(ANSWER, (None, 0.0))
+    if answer is not None and answer.run and time.monotonic() - told < _SECOND_PRESS:
+        st.session_state[ANSWER] = answer, told  # a second press of Start draws this page again, and leads there too
         open_run(answer.run)
     st.title("Launch a run", anchor=False)
     form, paper = st.columns([3, 2], gap="large")
@@ -179,9 +183,10 @@ def _start(source: Source, document: Mapping[str, Any]) -> None:
     if not st.session_state.pop(_STARTABLE, False):
         return
     try:
-        st.session_state[ANSWER] = run_control.start(source, document)
+        answer = run_control.start(source, document)
     except InputError as error:  # not an operator any more
-        st.session_state[ANSWER] = run_control.Answer(None, (str(error),))
+        answer = run_control.Answer(None, (str(error),))
+    st.session_state[ANSWER] = answer, time.monotonic()
 
 
 def _paper(source: Source, draft: Draft, beginning: Beginning, answer: run_control.Answer | None) -> None:
