@@ -19,9 +19,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from machine import machine
 from readme_table import put
-from side_by_side import Cell, finish
+from side_by_side import Cell, add_options, finish, outcome
 
 _HERE = Path(__file__).parent
 _JOB = str(_HERE / "minilm.toml")
@@ -100,15 +99,7 @@ def run(cell: Cell) -> Cell:
     if any(TEACHER in field for field in fields):
         teacher = str(_teacher(Path(cell["scratch"]), [*place, *_SETS, *cell["sets"]], cell))
         fields = [field.replace(TEACHER, teacher) for field in fields]
-    result = run_job(_JOB, fields)
-    return {
-        **{name: value for name, value in cell.items() if name not in ("path", "data", "scratch")},
-        "reached": result["sparsity"],
-        **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
-        **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
-        "wall": time.monotonic() - began,
-        "machine": machine(),
-    }
+    return outcome(cell, run_job(_JOB, fields), began)
 
 
 def _teacher(scratch: Path, fields: list[str], cell: Cell) -> Path:
@@ -120,9 +111,13 @@ def _teacher(scratch: Path, fields: list[str], cell: Cell) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
-        if not (home / "store.db").exists():
+        done = home / "done"
+        if not done.exists():
             dense = [*fields, "method.name=slimfed", "method.target_sparsity=0.0", "name=teacher"]
-            slimfed.run(_JOB, set=dense, runtime="local", home=home, progress=False)
+            made = slimfed.run(_JOB, set=dense, runtime="local", home=home, progress=False)
+            if made.status != "done":
+                raise RuntimeError(f"the teacher's run {made.id} is {made.status}: {made.cause}")
+            done.touch()
         return finished_model(slimfed.load_job(_JOB), "last", home, "training.teacher")[1]
 
 
@@ -180,16 +175,8 @@ def main() -> None:
     """Measure, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help=", ".join(CLAIMS))
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--data")
-    parser.add_argument("--texts", nargs="+", default=["trec"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--scratch", default="/tmp/slimfed-claims", help="folder for the runs that teach")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
-    parser.add_argument("--set", action="append", default=[], dest="sets")
-    parser.add_argument("--out", type=Path, default=_HERE / "results" / "claims.json")
-    parser.add_argument("--render", metavar="NAME", help="write the table NAME of README.md, measure nothing")
+    add_options(parser, _HERE / "results" / "claims.json")
     options = parser.parse_args()
     unknown = [claim for claim in options.claims if claim not in CLAIMS]
     if unknown:

@@ -19,9 +19,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from machine import machine
 from readme_table import put
-from side_by_side import Cell, finish
+from side_by_side import Cell, add_options, finish, outcome
 
 _HERE = Path(__file__).parent
 _JOB = str(_HERE / "minilm.toml")
@@ -58,15 +57,7 @@ def run(cell: Cell) -> Cell:
     from local_run import run as run_job  # here: a table is rendered without torch
 
     began = time.monotonic()
-    result = run_job(_JOB, fields(cell))
-    return {
-        **{name: value for name, value in cell.items() if name not in ("path", "data")},
-        "reached": result["sparsity"],
-        **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
-        **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
-        "wall": time.monotonic() - began,
-        "machine": machine(),
-    }
+    return outcome(cell, run_job(_JOB, fields(cell)), began)
 
 
 def key(cell: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -111,17 +102,9 @@ def _measure(found: list[Cell]) -> str:
 def main() -> None:
     """Measure, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--data")
-    parser.add_argument("--texts", nargs="+", default=["trec"])
     parser.add_argument("--criteria", nargs="+", default=VARIANTS, choices=VARIANTS)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
-    parser.add_argument("--set", action="append", default=[], dest="sets")
-    parser.add_argument("--out", type=Path, default=_HERE / "results" / "criteria.json")
-    parser.add_argument("--render", metavar="NAME", help="write the table NAME of README.md, measure nothing")
+    add_options(parser, _HERE / "results" / "criteria.json")
     options = parser.parse_args()
     if options.render:
         put(options.render, table(json.loads(options.out.read_text(encoding="utf-8"))))

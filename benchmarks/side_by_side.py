@@ -1,5 +1,6 @@
 """Many runs side by side in processes of their own; a results file of JSON that is rewritten after each."""
 
+import argparse
 import json
 import multiprocessing
 import time
@@ -8,7 +9,37 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
+from machine import machine
+
 Cell = dict[str, Any]
+
+_PLACES = ("path", "data", "scratch")
+"""What of a run is of one computer, and is not kept."""
+
+
+def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Options of tables of many runs; ``out``: the results file by default."""
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--data")
+    parser.add_argument("--texts", nargs="+", default=["trec"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no run after so many seconds")
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--render", metavar="NAME", help="write the table NAME of README.md, measure nothing")
+
+
+def outcome(cell: Cell, result: Mapping[str, Any], began: float) -> Cell:
+    """What is kept of a run that ``local_run.run`` made; ``began``: by ``time.monotonic``."""
+    return {
+        **{name: value for name, value in cell.items() if name not in _PLACES},
+        "reached": result["sparsity"],
+        **{name: result[name] for name in ("virtual_seconds", "bytes", "dtype")},
+        **{name: result["evaluation"][name] for name in ("accuracy", "loss")},
+        "wall": time.monotonic() - began,
+        "machine": machine(),
+    }
 
 
 def finish(

@@ -53,8 +53,8 @@ class Question:
 class Fall:
     """The fall of quality under one criterion. ``sparsities`` were reached, ascending; ``qualities`` belong to them.
 
-    ``knee``: the largest sparsity whose quality is within the tolerance of the first, interpolated. ``bend``: where the
-    fall steepens most, by the second difference; None if there are fewer than three points.
+    ``knee``: the largest sparsity whose quality is within the tolerance of the first, interpolated. ``bend``: the
+    sparsity after which the fall steepens most, by the second difference; None if there are fewer than three points.
     """
 
     criterion: str

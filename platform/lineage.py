@@ -27,6 +27,9 @@ def with_parent(job: Job, place: Path) -> Job:
     asked of. Raises ``InputError`` if there is no such run, or it has no checkpoint.
     """
     if job.model.path.startswith(RUN):
+        for field in ("revision", "base"):
+            if getattr(job.model, field) is not None:
+                raise InputError(f'model.{field}: model.path = "{job.model.path}" has none; leave it out')
         run_id, folder = finished_model(job, job.model.path.removeprefix(RUN), place, "model.path")
         job = job.model_copy(update={"model": job.model.model_copy(update={"path": str(folder), "parent": run_id})})
     if job.training.teacher.startswith(RUN):

@@ -94,6 +94,8 @@ def test_a_run_of_other_labels_gets_a_head_of_its_own(home: Path, parent: slimfe
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     other = run(home, **{"model.path": f"run:{parent.id}", "data.path": str(file), "training.rounds": 1})
     assert other.status == "done", other.cause
+    reasons = inspect(other.job).checked.reasons
+    assert any(f"the head of run {parent.id} is for other labels" in reason for reason in reasons)
     drawn = [load_model(other.job.model, ("even", "odd"), seed).model.classifier.weight for seed in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
@@ -124,6 +126,8 @@ def test_what_cannot_be_started_from_is_refused_in_one_line(home: Path, parent: 
     before = sorted(each.name for each in home.iterdir())
     with pytest.raises(slimfed.InputError, match=r'^model.path = "run:nobody": .*nobody.*$'):
         run(home, **{"model.path": "run:nobody"})
+    with pytest.raises(slimfed.InputError, match=r'^model.revision: model.path = "run:.*leave it out$'):
+        run(home, **{"model.path": f"run:{parent.id}", "model.revision": "abc"})
     with pytest.raises(slimfed.InputError, match=r"cuts the width of a whole model"):
         run(home, **{"model.path": f"run:{parent.id}", "method.name": "pat"})
     assert sorted(each.name for each in home.iterdir()) == before

@@ -60,7 +60,8 @@ def _print(knees: "Knees") -> None:
     print_table(f"{knees.measure.capitalize()} by sparsity, nothing trained after pruning", columns, _rows(knees))
     within = percent(knees.tolerance) if knees.measure == "accuracy" else f"{knees.tolerance:.3f} nats a token"
     results().print(
-        f"knee: the largest sparsity within {within} of the first column; bend: where the fall steepens most. "
+        f"knee: the largest sparsity within {within} of the first column; bend: the sparsity, "
+        "of those between first and last, after which the fall steepens most. "
         f"Measured on {knees.examples} texts of the {knees.split} split.",
         markup=False,
         soft_wrap=True,

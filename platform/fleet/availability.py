@@ -93,7 +93,10 @@ def read_windows(path: Path, devices: int) -> Windows:
             if missing:
                 raise InputError(f"{where}: has no column {missing[0]!r}; the columns are {', '.join(_COLUMNS)}")
             rows = [_window(row, devices, f"{where}, line {reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        cause = (error.strerror or "cannot be opened").lower()
+        raise InputError(f"{where}: cannot be read ({cause}); give always, daily or a CSV file") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{where}: cannot be read ({error}); give always, daily or a CSV file") from None
     if not rows:
         raise InputError(f"{where}: has no line, so that no device is ever available")

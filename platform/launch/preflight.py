@@ -119,6 +119,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
         *divisions(text),
         *chosen,
         *stranger(job),
+        *fresh_head(text, base),
         *shortfall(job, first),
         *taking_part,
         *few_updates(job),
@@ -179,6 +180,13 @@ def first_structure(job: Job, base: LoadedModel, blueprint: Blueprint) -> Struct
             "lost heads and channels; use another adapter, or the base"
         )
     return base.start.structure(blueprint)
+
+
+def fresh_head(text: TextData, base: LoadedModel) -> tuple[str, ...]:
+    """A line if the model of another run has a head for other labels, so that this run begins with a new one."""
+    if base.start is None or text.labels is None or base.start.labels == tuple(text.labels):
+        return ()
+    return (f"model.path: the head of run {base.start.run} is for other labels; the run begins with a new one",)
 
 
 def check_teacher(job: Job, text: TextData, base: LoadedModel, blueprint: Blueprint, real: bool) -> None:

@@ -74,7 +74,7 @@ def test_a_run_is_asked_for_its_knees(home: Path, task: str) -> None:
     assert again == found
     table = runner.invoke(app, ["knee", RUN, *options])
     assert table.exit_code == 0
-    assert "where the fall steepens most" in " ".join(table.stdout.split())
+    assert "after which the fall steepens most" in " ".join(table.stdout.split())
 
 
 def test_an_unknown_criterion_is_refused_by_name(home: Path) -> None:
