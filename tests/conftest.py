@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports numpy or torch
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as `make test` does, so that pytest by itself finds the same faults
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="slimfed-test-data-")  # no test writes to the user's own
 
 import pytest

@@ -35,6 +35,7 @@ def hub(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.delenv("SLIMFED_STORE", raising=False)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # `make test` switches hubs off
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the fake hub has plain uploads alone
     with fake_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
@@ -131,6 +132,14 @@ def test_a_hub_that_does_not_answer(hub: FakeHub, exported: Path, monkeypatch: p
     result = push(str(exported / "model"), "ann/lights", "--yes")
     assert result.exit_code == 2
     assert "http://127.0.0.1:9 cannot be reached" in result.stderr
+
+
+def test_with_hubs_switched_off_nothing_is_asked(hub: FakeHub, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = push(str(exported / "model"), "ann/lights", "--yes")
+    assert result.exit_code == 2
+    assert "HF_HUB_OFFLINE is set: nothing can be sent; unset it" in result.stderr
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize(
