@@ -41,7 +41,7 @@ def expand(path: Path | str | None, arguments: Sequence[str], seeds: int, name: 
     are named after the sweep (``name``, or else the job's) and their label. Raises ``InputError`` with a line for each
     problem of each combination; nothing is opened or written.
     """
-    axes = [_axis(argument) for argument in arguments]
+    axes = [split_axis(argument) for argument in arguments]
     _check_axes([field for field, _ in axes], seeds)
     return expand_jobs(
         lambda chosen: load_job(path, [f"{field}={value}" for field, value in chosen.items()]), dict(axes), seeds, name
@@ -95,6 +95,12 @@ def check_different(variants: Sequence[Variant]) -> None:
         seen[key] = variant.label
 
 
+def named(job: Job, label: str, sweep: str, *, first: bool = True) -> Variant:
+    """A run of a sweep, named after the sweep and its label."""
+    name = f"{sweep}: {label}" if label != sweep else sweep
+    return Variant(label, Job.model_validate(given_fields(job) | {"name": name[:_LONGEST_NAME]}), first)
+
+
 def same_work(done: Job, asked: Job) -> bool:
     """True if the job of a run equals the wanted one, except for name, store and tracking.
 
@@ -110,6 +116,16 @@ def same_work(done: Job, asked: Job) -> bool:
 def split_values(text: str) -> list[str]:
     """``"a,[1,2],'x,y'"`` -> ``["a", "[1,2]", "'x,y'"]``: commas within brackets and quotes belong to a value."""
     return [part.strip() for part in _split(text)]
+
+
+def split_axis(argument: str) -> tuple[str, list[str]]:
+    """``"field=value,value"`` as the field and its values. Raises ``InputError`` for another form."""
+    field, _, text = argument.partition("=")
+    values = split_values(text)
+    parse_sets([f"{field}={values[0]}" if "=" in argument else argument])
+    if "" in values:
+        raise InputError(f"--set {argument!r}: has an empty value; write field=value,value")
+    return field.strip(), values
 
 
 def _split(text: str) -> Iterator[str]:
@@ -131,16 +147,6 @@ def _split(text: str) -> Iterator[str]:
     yield part
 
 
-def _axis(argument: str) -> tuple[str, list[str]]:
-    """The field and its values. Raises ``InputError`` for another form than ``field=value,...``."""
-    field, _, text = argument.partition("=")
-    values = split_values(text)
-    parse_sets([f"{field}={values[0]}" if "=" in argument else argument])
-    if "" in values:
-        raise InputError(f"--set {argument!r}: has an empty value; write field=value,value")
-    return field.strip(), values
-
-
 def _check_axes(fields: Sequence[str], seeds: int) -> None:
     twice = [field for field in fields if fields.count(field) > 1]
     if twice:
@@ -153,9 +159,8 @@ def _seeded(job: Job, label: str, seeds: int, sweep: str) -> list[Variant]:
     variants = []
     for seed in range(job.seed, job.seed + seeds):
         full = ", ".join(filter(None, [label, f"seed={seed}" if seeds > 1 else ""])) or job.name
-        name = f"{sweep}: {full}" if full != sweep else sweep
-        named = Job.model_validate(given_fields(job) | {"seed": seed, "name": name[:_LONGEST_NAME]})
-        variants.append(Variant(full, named, seed == job.seed))
+        seeded = Job.model_validate(given_fields(job) | {"seed": seed})
+        variants.append(named(seeded, full, sweep, first=seed == job.seed))
     return variants
 
 

@@ -146,13 +146,42 @@ def sweep(
     budget_memory: Memory = None,
     regret: Regret = False,
     chart: Chart = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="optuna: choose the runs by the results so far, from values and ranges (field=low..high, or "
+            "field=log:low..high)",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="with --search: number of runs; default: 20")] = None,
+    end_early: Annotated[
+        bool | None,
+        typer.Option(
+            "--end-early/--full-runs", help="with --search: stop runs below the median of those before (the default)"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run all combinations of the given values, and compare the runs.
+    """Run all combinations of the given values, or search for the best ones, and compare the runs.
 
     All jobs are checked before the first run starts. When repeated, the command reuses finished runs, resumes stopped
     ones, and starts missing ones.
     """
+    searching = {"--trials": trials, "--end-early/--full-runs": end_early}
+    if search is not None:
+        from slimfed.platform.cli.searching import SearchOptions, run_search
+
+        options = SearchOptions(search, trials, end_early, metric, parallel, name, as_json)
+        judged = (target, reference, min_sparsity or None, budget_seconds, budget_bytes, budget_memory, chart)
+        if seeds > 1 or regret or any(each is not None for each in judged):
+            raise InputError(
+                "--search: takes --set, --trials, --end-early, --metric, --parallel, --name and --json; seeds and "
+                "comparisons come after it, with `slimfed sweep --seeds` and `slimfed compare --sweep`"
+            )
+        raise typer.Exit(run_search(job, sets or [], options))
+    if given := [option for option, value in searching.items() if value is not None]:
+        raise InputError(f"{given[0]}: belongs to --search optuna")
     from slimfed.platform.home import home
     from slimfed.platform.launch.batch import run_batch
     from slimfed.platform.lineage import with_parents

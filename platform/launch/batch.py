@@ -18,7 +18,7 @@ from slimfed.platform.home import RunFolder, home, run_folder, store_url
 from slimfed.platform.inputs import changes_of, read_inputs
 from slimfed.platform.job.job import Job, parse_job
 from slimfed.platform.launch.journal import StoreJournal
-from slimfed.platform.launch.launcher import LaunchPlan, StopSignals, launch, stop_signals
+from slimfed.platform.launch.launcher import Journal, LaunchPlan, StopSignals, launch, stop_signals
 from slimfed.platform.launch.liveness import is_alive
 from slimfed.platform.launch.notification import notify
 from slimfed.platform.launch.preflight import Checked, check, with_validation
@@ -62,7 +62,8 @@ Compute = Callable[[LaunchPlan, StoreJournal, StopSignals], object]
 """Computes one run to its end."""
 
 
-def _launch(plan: LaunchPlan, journal: StoreJournal, stop: StopSignals) -> None:
+def launch_run(plan: LaunchPlan, journal: Journal, stop: StopSignals) -> None:
+    """Compute a run through Flower's runtime."""
     launch(plan, journal, stop=stop)
 
 
@@ -71,7 +72,7 @@ def run_batch(
     parallel: int,
     sweep: str | None = None,
     place: Path | None = None,
-    compute: Compute = _launch,
+    compute: Compute = launch_run,
 ) -> Batch:
     """Run the missing runs of ``variants``, ``parallel`` at once. Raises ``InputError`` before the first one starts.
 
@@ -81,7 +82,7 @@ def run_batch(
     """
     place = place or home()
     variants = [replace(variant, job=suited(variant.job)) for variant in variants]
-    tasks = _find(variants, sweep, place)
+    tasks = find_runs(variants, sweep, place)
     _say_what_is_to_do(tasks, sweep)
     pending = _checked(tasks)
     crew = _Crew(sweep, parallel, place, compute)
@@ -89,7 +90,7 @@ def run_batch(
         waiting = {pool.submit(crew.work, task, board, stop) for task in pending}
         while waiting:  # in short intervals, so that signals are handled
             _, waiting = wait(waiting, _WAIT_SECONDS)
-    ended = _find(variants, sweep, place)
+    ended = find_runs(variants, sweep, place)
     for task in ended:
         if task.found is not None and not task.done:
             notes().print(
@@ -156,7 +157,7 @@ class _Crew:
         return task.found.id, folder, checked
 
 
-def _find(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:
+def find_runs(variants: Sequence[Variant], sweep: str | None, place: Path) -> list[Task]:
     """Every variant with its finished run, or else its newest unfinished one; ``InputError`` if that one is running."""
     with reading(variants[0].job, place) as store:
         if store is None:

@@ -19,16 +19,16 @@ class StoreJournal:
         """``began``: the server is this process and already running."""
         self._began = began
         self._store = store
-        self._reader = Reader(store.engine)
+        self.reader = Reader(store.engine)
         self._run_id = run_id
         self._display = display
-        self._launcher_pid = self._reader.find_run(run_id).pid
+        self._launcher_pid = self.reader.find_run(run_id).pid
         self._slowest: tuple[int, str | None] = (0, None)
 
     def look(self) -> Look:
         """Read the run and update the display."""
-        run = patiently(lambda: self._reader.find_run(self._run_id), _PATIENCE_SECONDS)
-        progress = patiently(lambda: self._reader.progress([self._run_id]), _PATIENCE_SECONDS).get(self._run_id)
+        run = patiently(lambda: self.reader.find_run(self._run_id), _PATIENCE_SECONDS)
+        progress = patiently(lambda: self.reader.progress([self._run_id]), _PATIENCE_SECONDS).get(self._run_id)
         began = self._began or run.pid != self._launcher_pid
         self._display.show(
             Snapshot(
@@ -57,7 +57,7 @@ class StoreJournal:
     def _slowest_device(self, rounds_done: int) -> str | None:
         """The slowest device of the last round, read once a round."""
         if rounds_done != self._slowest[0]:
-            rows = self._reader.slowest_devices(self._run_id)
+            rows = self.reader.slowest_devices(self._run_id)
             text = None
             if rows:
                 last = rows[-1]
