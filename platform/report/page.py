@@ -165,12 +165,18 @@ def _judged(content: Content) -> str:
 def _method(content: Content) -> str:
     preset = PRESETS.get(content.run.method) if content.run.method in PRESETS else None
     words = f"{_text(preset.summary)}. Source: {_text(preset.source)}." if preset else "A method of another package."
-    rows = [(path, _value(value)) for path, value in content.changes.items()]
-    table = _table(("Field", "Value"), rows) if rows else "<p>Every field has the preset's value.</p>"
+    rows = [(path, _value(value), _chosen_by(path, content.reasons)) for path, value in content.changes.items()]
+    table = _table(("Field", "Value", "Set by"), rows) if rows else "<p>Every field has the preset's value.</p>"
     return (
         f"<h2>Method</h2><p><b>{_text(content.run.method)}</b>: {words}</p>"
         f"<p>Fields of the job that differ from the preset's:</p>{table}"
     )
+
+
+def _chosen_by(path: str, reasons: Sequence[str]) -> str:
+    """Who set a field: slimfed, which then gave its reason, or the job."""
+    chose = any(line.startswith(f"{path} = ") and not line.endswith(": asked for") for line in reasons)
+    return "slimfed" if chose else "the job"
 
 
 def _data(content: Content) -> str:

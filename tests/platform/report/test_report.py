@@ -1,6 +1,7 @@
 """The report of a run, from the command line: whole, escaped, and written completely or not at all."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_everything_that_somebody_needs_is_there(store: Store) -> None:
         assert words in told
     assert "One seed: how much the figures vary" in told
     assert "name = &quot;demo&quot;" in told
+
+
+def test_what_slimfed_chose_is_told_from_what_the_job_gave(store: Store) -> None:
+    reasons = ("training.rounds = 1: not given; suits the text", "fleet.devices = 2: asked for")
+    told = page(replace(gather(Insight(store.engine), a_run(store, "one")), reasons=reasons))
+    rows = dict(re.findall(r"<tr><td[^>]*>([a-z_.]+)</td><td[^>]*>[^<]*</td><td[^>]*>([a-z ]+)</td></tr>", told))
+    assert rows["training.rounds"] == "slimfed"
+    assert rows["fleet.devices"] == "the job"
 
 
 def test_other_seeds_of_the_job_are_summed_up(store: Store) -> None:
