@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from slimfed.platform.api.rounds import RoundFigures as RoundFigures
     from slimfed.platform.api.runs import resume as resume
     from slimfed.platform.api.runs import run as run
+    from slimfed.platform.api.searches import search as search
     from slimfed.platform.api.store import RunStore as RunStore
     from slimfed.platform.api.store import open_store as open_store
     from slimfed.platform.api.sweeps import ComparedRuns as ComparedRuns
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from slimfed.platform.api.sweeps import sweep as sweep
     from slimfed.platform.job.job import Job as Job
     from slimfed.platform.launch.flwr_cli import LaunchError as LaunchError
+    from slimfed.platform.search.result import SearchResult as SearchResult
     from slimfed.strategies.aggregation.base import Aggregator as Aggregator
     from slimfed.strategies.bandits.base import Bandit as Bandit
     from slimfed.strategies.selection.base import Selector as Selector
@@ -58,6 +60,7 @@ _HOMES = {
     "RoundFigures": "platform.api.rounds",
     "RunResult": "platform.api.results",
     "RunStore": "platform.api.store",
+    "SearchResult": "platform.search.result",
     "Selector": "strategies.selection.base",
     "ServerOptimizer": "strategies.server.base",
     "SlimModel": "clients.export.slim_model",
@@ -68,6 +71,7 @@ _HOMES = {
     "open_store": "platform.api.store",
     "resume": "platform.api.runs",
     "run": "platform.api.runs",
+    "search": "platform.api.searches",
     "set_verbosity": "clients.verbosity",
     "sweep": "platform.api.sweeps",
 }
@@ -84,6 +88,7 @@ __all__ = [
     "RoundFigures",
     "RunResult",
     "RunStore",
+    "SearchResult",
     "Selector",
     "ServerOptimizer",
     "SlimModel",
@@ -95,6 +100,7 @@ __all__ = [
     "open_store",
     "resume",
     "run",
+    "search",
     "set_verbosity",
     "sweep",
 ]

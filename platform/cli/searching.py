@@ -2,17 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.cli.output import print_json, print_table, results
 from slimfed.platform.format import percent, points_between
 
 if TYPE_CHECKING:
+    from slimfed.platform.search.result import SearchResult, Trial
     from slimfed.platform.search.space import Space
-    from slimfed.platform.search.trials import Found, Trial
 
 _TRIALS = 20
 
@@ -34,6 +35,7 @@ def run_search(job: Path | None, sets: Sequence[str], options: SearchOptions) ->
     """Search, print the result, and return the exit code. Raises ``InputError`` before the first run starts."""
     from slimfed.platform.comparison.course import QUALITIES
     from slimfed.platform.home import home
+    from slimfed.platform.job.job import load_job
     from slimfed.platform.search.space import read_space
     from slimfed.platform.search.trials import Search, search
 
@@ -43,17 +45,17 @@ def run_search(job: Path | None, sets: Sequence[str], options: SearchOptions) ->
     if metric is None:
         raise InputError(f"--metric {options.metric!r}: must be one of {', '.join(QUALITIES)}")
     trials = options.trials or _TRIALS
-    space = read_space(job, sets, trials, options.name)
+    space = read_space(partial(load_job, job), sets, trials, options.name)
     found = search(Search(space, trials, metric, options.parallel, options.early is not False), home())
     repeat = _repeated(job, space, found.best)
     if options.as_json:
-        print_json(_as_json(found, space, repeat))
+        print_json(found.to_dict() | {"repeat": repeat})
     else:
         _print(found, space, repeat)
     return found.code
 
 
-def _print(found: "Found", space: "Space", repeat: str | None) -> None:
+def _print(found: "SearchResult", space: "Space", repeat: str | None) -> None:
     order = sorted(found.trials, key=lambda trial: (trial.state != "done", -(trial.quality or 0.0)))
     columns = {
         "trial": "trial>",
@@ -79,7 +81,7 @@ def _row(trial: "Trial") -> dict[str, str]:
     }
 
 
-def _conclusion(found: "Found", repeat: str | None) -> list[str]:
+def _conclusion(found: "SearchResult", repeat: str | None) -> list[str]:
     """The best choice, what it is worth, and the command that repeats it with other seeds."""
     best, own = found.best, found.own
     if best is None or best.quality is None:
@@ -111,14 +113,3 @@ def _repeated(job: Path | None, space: "Space", best: "Trial | None") -> str | N
     for each in settings:
         words += ["--set", each]
     return shlex.join([*words, "--seeds", "5", "--name", f"{space.sweep}-best"])
-
-
-def _as_json(found: "Found", space: "Space", repeat: str | None) -> dict[str, Any]:
-    return {
-        "sweep": space.sweep,
-        "metric": found.metric,
-        "measured_on": "validation" if found.validation else "test",
-        "best": None if found.best is None else asdict(found.best),
-        "trials": [asdict(trial) for trial in found.trials],
-        "repeat": repeat,
-    }

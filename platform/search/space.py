@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.grouping import short_paths
-from slimfed.platform.job.job import Job, load_job
+from slimfed.platform.job.job import Job
 from slimfed.platform.job.overrides import parse_value
 from slimfed.platform.sweep import Variant, named, split_axis, sweep_name
 
@@ -62,13 +61,16 @@ class Range:
 
 
 Axis = Values | Range
+Make = Callable[[Sequence[str]], Job]
 
 
 @dataclass(frozen=True)
 class Space:
-    """``fixed``: settings of all runs. ``axes``: what the search chooses. ``sweep``: name of the sweep of its runs."""
+    """``make``: the job of settings such as ``training.rounds=5``. ``fixed``: settings of all runs. ``axes``: what the
+    search chooses. ``sweep``: name of the sweep of its runs.
+    """
 
-    path: Path | str | None
+    make: Make
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
     base: Job
@@ -91,7 +93,7 @@ class Space:
         return {axis.field: _text(axis, chosen[axis.field]) for axis in self.axes}
 
     def _job(self, texts: Mapping[str, str]) -> Job:
-        return load_job(self.path, [*self.fixed, *(f"{field}={text}" for field, text in texts.items())])
+        return self.make([*self.fixed, *(f"{field}={text}" for field, text in texts.items())])
 
     def check(self) -> None:
         """Raises ``InputError`` with a line for each value, or end of a range, that the job cannot have."""
@@ -107,7 +109,7 @@ class Space:
             raise InputError("\n".join(dict.fromkeys(problems)))
 
 
-def read_space(path: Path | str | None, arguments: Sequence[str], trials: int, name: str | None = None) -> Space:
+def read_space(make: Make, arguments: Sequence[str], trials: int, name: str | None = None) -> Space:
     """The space of ``arguments`` such as ``bandit.ranks=[2],[4]`` and ``training.learning_rate=log:1e-4..1e-2``.
 
     Raises ``InputError`` for ranges that are none, for values that the job cannot have, if nothing is left to choose,
@@ -123,8 +125,8 @@ def read_space(path: Path | str | None, arguments: Sequence[str], trials: int, n
             axes.append(axis)
     _check_fields([axis.field for axis in axes], fixed)
     _check_size(axes, trials)
-    base = load_job(path, fixed)
-    space = Space(path, tuple(fixed), tuple(axes), base, sweep_name(name or base.name))
+    base = make(fixed)
+    space = Space(make, tuple(fixed), tuple(axes), base, sweep_name(name or base.name))
     space.check()
     return space
 

@@ -7,7 +7,7 @@ same values again, finds their runs, and goes on from there.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from slimfed.clients.errors import InputError
 from slimfed.platform.comparison.course import Course, Quality
@@ -22,6 +22,7 @@ from slimfed.platform.launch.launcher import FinalStatus, Journal, LaunchPlan, L
 from slimfed.platform.launch.preflight import with_validation
 from slimfed.platform.launch.suiting import suited
 from slimfed.platform.lineage import with_parent
+from slimfed.platform.search.result import ENDED_EARLY, SearchResult, State, Trial
 from slimfed.platform.search.space import Range, Space
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
@@ -33,54 +34,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial as Asked
 
-State = Literal["done", "ended early", "failed"]
-ENDED_EARLY: Literal["ended early"] = "ended early"
-"""The tag of a run that a search stopped because it fell behind; `slimfed resume` takes it to its end."""
-
 _RANDOM_FIRST = 6
 """Trials before the sampler draws on their results (Optuna: n_startup_trials; its own default is 10). Ours."""
 _NEEDED = 4
 """Finished trials before one is ended early (Optuna: MedianPruner, n_startup_trials). Ours."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A choice and its run. ``state``: how the run ended; ``quality``: after its last evaluated round, in [0, 1].
-
-    ``own``: the job's own values.
-    """
-
-    number: int
-    chosen: Mapping[str, str]
-    run_id: str | None
-    state: State
-    quality: float | None
-    rounds: int
-    own: bool
-
-
-@dataclass(frozen=True)
-class Found:
-    """A search's trials in the order of their choice, and its exit code.
-
-    ``validation``: the qualities were measured on a validation file, not on the test file.
-    """
-
-    trials: tuple[Trial, ...]
-    code: int
-    metric: Quality
-    validation: bool
-
-    @property
-    def best(self) -> Trial | None:
-        """The finished trial of the highest quality, the earlier one of two; None without any."""
-        done = [trial for trial in self.trials if trial.state == "done" and trial.quality is not None]
-        return max(done, key=lambda trial: (trial.quality or 0.0, -trial.number), default=None)
-
-    @property
-    def own(self) -> Trial | None:
-        """The trial of the job's own values, if it is finished."""
-        return next((trial for trial in self.trials if trial.own and trial.state == "done"), None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +52,7 @@ class Search:
     compute: Callable[[LaunchPlan, Journal, StopSignals], object] = launch_run
 
 
-def search(plan: Search, place: Path) -> Found:
+def search(plan: Search, place: Path) -> SearchResult:
     """Run the trials. Raises ``InputError`` before the first one starts, and for a choice that cannot run."""
     plan = replace(plan, space=replace(plan.space, base=_as_run(plan.space.base, place)))
     validation = with_validation(plan.space.base).data.validation == "use"
@@ -104,12 +61,12 @@ def search(plan: Search, place: Path) -> Found:
     while len(found) < plan.trials:
         tries = [_asked(study, plan.space, place) for _ in range(min(plan.parallel, plan.trials - len(found)))]
         if _run(tries, plan, place) == INTERRUPTED:
-            return Found(tuple(found), INTERRUPTED, plan.metric, validation)
+            return SearchResult(plan.space.sweep, tuple(found), INTERRUPTED, plan.metric, validation)
         for each in tries:
             found.append(_told(study, each, plan, place))
             notes().print(in_words(found[-1], plan), markup=False, soft_wrap=True)
     failed = any(trial.state == "failed" for trial in found)
-    return Found(tuple(found), FAILED if failed else OK, plan.metric, validation)
+    return SearchResult(plan.space.sweep, tuple(found), FAILED if failed else OK, plan.metric, validation)
 
 
 def in_words(trial: Trial, plan: Search) -> str:

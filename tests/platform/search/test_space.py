@@ -1,6 +1,7 @@
 """What a search chooses from: values and ranges as they are written, and what is refused before any run."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slimfed.clients.errors import InputError
+from slimfed.platform.job.job import load_job
 from slimfed.platform.search.space import Range, Values, read_space
+
+demo = partial(load_job, None)
 
 
 def test_values_ranges_and_settings_of_all_runs() -> None:
     space = read_space(
-        None,
+        demo,
         ["training.learning_rate=log:1e-4..1e-2", "training.local_steps=2..9", "bandit.ranks=[2,4],[8]", "seed=5"],
         20,
     )
@@ -33,10 +37,10 @@ def test_values_ranges_and_settings_of_all_runs() -> None:
 
 def test_the_job_itself_is_a_choice_where_the_space_holds_it() -> None:
     arguments = ["training.learning_rate=1e-3..1e-2", "training.batch_size=4,8,16"]
-    space = read_space(None, arguments, 20)
+    space = read_space(demo, arguments, 20)
     base = space.base.training
     assert space.own_choice() == {"training.learning_rate": base.learning_rate, "training.batch_size": "8"}
-    far = read_space(None, ["training.learning_rate=1e-6..1e-5", "training.batch_size=4,16"], 20)
+    far = read_space(demo, ["training.learning_rate=1e-6..1e-5", "training.batch_size=4,16"], 20)
     assert far.own_choice() == {}
 
 
@@ -65,14 +69,14 @@ def test_a_number_is_written_within_four_digits_of_it(low: float, factor: float,
 )
 def test_what_cannot_be_searched(arguments: list[str], words: str) -> None:
     with pytest.raises(InputError) as error:
-        read_space(None, arguments, 20)
+        read_space(demo, arguments, 20)
     assert words in str(error.value)
 
 
 def test_an_end_that_the_job_cannot_have_is_told_before_any_run(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text('name = "tiny"\n[training]\nrounds = 2\n')
     with pytest.raises(InputError) as error:
-        read_space(tmp_path / "job.toml", ["training.batch_size=-1..8", "fleet.dropout=0.0,1.5"], 20)
+        read_space(partial(load_job, tmp_path / "job.toml"), ["training.batch_size=-1..8", "fleet.dropout=0.0,1.5"], 20)
     lines = str(error.value).splitlines()
     assert any(line.startswith("training.batch_size=-1: ") for line in lines)
     assert any(line.startswith("fleet.dropout=1.5: ") for line in lines)

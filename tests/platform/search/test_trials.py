@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import slimfed
 from slimfed.clients.builtin.commands import commands
-from slimfed.platform.api import local_runtime
-from slimfed.platform.search.space import read_space
-from slimfed.platform.search.trials import ENDED_EARLY, Found, Search, search
+from slimfed.platform.search.result import ENDED_EARLY, SearchResult
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -48,19 +47,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def searched(folder: Path, trials: int = TRIALS, parallel: int = 1) -> Found:
-    space = read_space(folder / "job.toml", ["training.learning_rate=log:1e-7..3e-2"], trials)
-    return search(Search(space, trials, "accuracy", parallel, compute=local_runtime.compute), folder / "runs")
+def searched(folder: Path, trials: int = TRIALS) -> SearchResult:
+    choose = ["training.learning_rate=log:1e-7..3e-2"]
+    return slimfed.search(folder / "job.toml", choose, trials=trials, runtime="local", home=folder / "runs")
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> Found:
+def found(folder: Path) -> SearchResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SLIMFED_STORE", raising=False)
         return searched(folder)
 
 
-def test_the_first_trial_is_the_job_as_it_is_and_the_best_is_the_best_of_those_that_are_done(found: Found) -> None:
+def test_the_job_as_it_is_comes_first_and_the_best_is_the_best_of_the_done(
+    found: SearchResult,
+) -> None:
     assert found.code == 0
     assert len(found.trials) == TRIALS
     own = found.trials[0]
@@ -73,7 +74,7 @@ def test_the_first_trial_is_the_job_as_it_is_and_the_best_is_the_best_of_those_t
     assert not found.validation
 
 
-def test_runs_behind_the_median_are_ended_and_can_be_told(folder: Path, found: Found) -> None:
+def test_runs_behind_the_median_are_ended_and_can_be_told(folder: Path, found: SearchResult) -> None:
     early = [trial for trial in found.trials if trial.state == ENDED_EARLY]
     assert early
     assert all(0 < trial.rounds < 3 for trial in early)
@@ -86,7 +87,7 @@ def test_runs_behind_the_median_are_ended_and_can_be_told(folder: Path, found: F
         assert run.rounds_done == trial.rounds
 
 
-def test_the_same_command_finds_its_runs_and_a_longer_one_goes_on(folder: Path, found: Found) -> None:
+def test_the_same_command_finds_its_runs_and_a_longer_one_goes_on(folder: Path, found: SearchResult) -> None:
     with Store.open("sqlite", folder / "runs") as store:
         before = len(Reader(store.engine).runs(limit=None))
     assert searched(folder).trials == found.trials
