@@ -11,9 +11,9 @@ from slimfed.clients.messages.records import decode_phases
 from slimfed.clients.messages.size_limit import oversize
 from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
-from slimfed.strategies.arrivals.held import HeldUpdates
 from slimfed.strategies.checks.agreement import update_samples
 from slimfed.strategies.checks.reply_validation import ReplyValidation, RoundOutcome, ValidationRules
+from slimfed.strategies.closing.held import HeldUpdates
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
 from slimfed.strategies.global_update import accumulators

@@ -6,8 +6,8 @@ from flwr.serverapp import Grid
 
 from slimfed.clients.messages.quantization import compensated
 from slimfed.clients.telemetry.stopwatch import Stopwatch
-from slimfed.strategies.arrivals.close_round import close_round
 from slimfed.strategies.attempt import send_until_quorum
+from slimfed.strategies.closing.close_round import close_round
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
 from slimfed.strategies.memory_fit import memory_event

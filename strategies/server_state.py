@@ -12,10 +12,10 @@ from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
-from slimfed.strategies.arrivals import in_flight
-from slimfed.strategies.arrivals.in_flight import InFlight
 from slimfed.strategies.bandits import BanditSpec, FleetAgent, IndependentAgents, make_agent, unpack_agent
 from slimfed.strategies.bandits.control import Shuffle
+from slimfed.strategies.late_updates import in_flight
+from slimfed.strategies.late_updates.in_flight import InFlight
 from slimfed.strategies.selection import Selector, unpack_selector
 from slimfed.strategies.selection.base import pack_selector
 from slimfed.strategies.speed_model import Pace

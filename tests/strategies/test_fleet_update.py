@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from round_records import device_record
 
-from slimfed.strategies.arrivals.closing import slowest_seconds
 from slimfed.strategies.checks.reply_validation import RoundOutcome
+from slimfed.strategies.closing.times import slowest_seconds
 
 DONE = tuple(device_record(device, seconds=2.0 + device) for device in range(3))
 LATE = replace(device_record(3, seconds=50.0), status="late", report=None)

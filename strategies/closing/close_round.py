@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 from slimfed.clients.update import Update
 from slimfed.strategies.accumulation import RoundAccumulator
-from slimfed.strategies.arrivals.closing import closing_seconds, deadline_seconds, slowest_seconds
-from slimfed.strategies.arrivals.held import HeldUpdates
-from slimfed.strategies.arrivals.in_flight import InFlight, in_flight_of
-from slimfed.strategies.arrivals.staleness import carried_over, change_of, staleness_weight
 from slimfed.strategies.checks.agreement import update_samples
 from slimfed.strategies.checks.reply_validation import RoundOutcome
+from slimfed.strategies.closing.held import HeldUpdates
+from slimfed.strategies.closing.times import closing_seconds, deadline_seconds, slowest_seconds
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.global_update import accumulators
+from slimfed.strategies.late_updates.in_flight import InFlight, in_flight_of
+from slimfed.strategies.late_updates.staleness import carried_over, change_of, staleness_weight
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.protocols import DeviceRecord, Event
 from slimfed.strategies.round_state import Attempt, RoundPlan, RunContext

@@ -10,8 +10,8 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.clients.update import Assignment, Evaluation, Report, Workload
-from slimfed.strategies.arrivals.staleness import own_part
 from slimfed.strategies.bandits import Arm
+from slimfed.strategies.late_updates.staleness import own_part
 from slimfed.strategies.protocols import Completion, DeviceRecord
 
 _UNMEASURED: dict[str, Any] = {"seconds": math.nan, "measured_memory_bytes": 0}

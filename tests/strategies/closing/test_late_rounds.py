@@ -13,9 +13,9 @@ from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.update import Report
 from slimfed.strategies.aggregation import initial_adapter
-from slimfed.strategies.arrivals.staleness import own_part
 from slimfed.strategies.attempt import QuorumError
 from slimfed.strategies.bandits import BanditSpec
+from slimfed.strategies.late_updates.staleness import own_part
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.protocols import Completion, RoundRecord
 from slimfed.strategies.restored_state import misfit
