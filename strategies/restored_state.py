@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from slimfed.clients.messages.numbers import first_fault
 from slimfed.strategies.server_state import Fleet
 
 
@@ -65,13 +67,19 @@ def _odd_flights(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
         name, asked = f"in-flight/{each.device}", each.assignment.round
         if type(asked) is not int or not 1 <= asked <= round or each.report.round != asked:
             yield f"{name} was asked in round {asked!r:.50}, expected 1 to {round}"
-        if each.report.device != each.device or type(each.report.examples) is not int or each.report.examples < 1:
-            yield f"{name} has a report that is not its own, or counts no examples"
+        if each.report.device != each.device:
+            yield f"{name} has the report of device {each.report.device!r:.50}"
+        fault = first_fault(replace(each.report, seconds=0.0))  # which is not kept
+        if fault is not None:
+            yield f"{name}: {' '.join(fault)}"
+        if not (_positive(each.bytes_down) and _positive(each.bytes_up)):
+            yield f"{name} has sizes of messages that are no numbers"
         if not _positive(each.arrival) or not _positive(each.completion.seconds):
             yield f"{name} arrives at {each.arrival!r:.50}, expected a finite time that is not negative"
         yield from _odd(f"{name}/scores", each.scores, new.score_sum.shape)
-        if not np.isfinite(each.change.vector).all():
-            yield f"{name}/change has NaN or infinite values"
+        for part, adapter in (("change", each.change), ("memory", each.report.memory)):
+            if adapter is not None and not np.isfinite(adapter.vector).all():
+                yield f"{name}/{part} has NaN or infinite values"
 
 
 def _selection(fleet: Fleet) -> tuple[object, int] | None:
