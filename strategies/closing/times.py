@@ -11,6 +11,9 @@ from slimfed.strategies.server.spec import ServerSpec
 from slimfed.strategies.server_state import Fleet
 from slimfed.strategies.settings import StrategySettings
 
+# A device that is as fast as expected is in time.
+_ROUNDING = 1e-9
+
 
 def slowest_seconds(outcome: RoundOutcome, straggler_seconds: float | None) -> float:
     """When a round that waits for all closes, in seconds after it has opened.
@@ -48,7 +51,9 @@ def deadline_seconds(fleet: Fleet, settings: StrategySettings, plans: Sequence[P
     if fleet.agent.deadline is not None:
         return fleet.agent.deadline
     expected = expected_seconds(fleet, settings, plans)
-    return float(np.quantile(expected, server.close_share, method="higher")) if expected else math.inf
+    if not expected:
+        return math.inf
+    return float(np.quantile(expected, server.close_share, method="higher")) * (1 + _ROUNDING)
 
 
 def expected_seconds(fleet: Fleet, settings: StrategySettings, plans: Sequence[Plan]) -> list[float]:

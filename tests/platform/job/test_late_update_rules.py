@@ -5,6 +5,8 @@ import pytest
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.errors import InputError
 from slimfed.platform.job.job import load_job, parse_job
+from slimfed.platform.job.references import REFERENCES, reference_job
+from slimfed.platform.participation import asks_part
 from slimfed.platform.round_closing import rounds_close, waits_for_all
 from slimfed.strategies.aggregation import AGGREGATIONS
 
@@ -66,6 +68,12 @@ def test_a_buffer_must_be_able_to_fill() -> None:
     assert refusal(few | {"server": {"mode": "sync", "buffer": 9}}) == ""
 
 
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_run_of_reference_waits_for_all(reference) -> None:
+    job = load_job(None, ["server.mode=buffered", "deadlines.quorum=0.4"])
+    assert reference_job(job, reference, 1000).server.waits_for_all
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
@@ -78,5 +86,5 @@ def test_a_buffer_must_be_able_to_fill() -> None:
 def test_words_on_when_rounds_close(sets: list[str], words: str) -> None:
     job = load_job(None, sets).model_dump(mode="json")
     assert rounds_close(job) == words
-    assert waits_for_all(job) is (words == "")
+    assert (waits_for_all(job), asks_part(job)) == (words == "", words != "")
     assert waits_for_all({})

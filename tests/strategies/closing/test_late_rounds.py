@@ -15,7 +15,8 @@ from slimfed.clients.update import Report
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.attempt import QuorumError
 from slimfed.strategies.bandits import BanditSpec
-from slimfed.strategies.late_updates.staleness import own_part
+from slimfed.strategies.closing.times import closing_seconds
+from slimfed.strategies.late_updates.staleness import own_part, staleness_weight
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.protocols import Completion, RoundRecord
 from slimfed.strategies.restored_state import misfit
@@ -275,3 +276,40 @@ def test_updates_in_flight_count_for_the_quorum() -> None:
     with pytest.raises(QuorumError, match="0 of 6 updates were usable"):
         run(server, clock=replace(clock, dropped=range(DEVICES)), rounds=1)
     assert first.rounds[0].in_flight == 5
+
+
+def test_without_close_seconds_the_observed_speeds_or_the_agent_give_the_deadline() -> None:
+    seconds = {0: 1.0, 1: 1.75, 2: 2.25, 3: 3.5, 4: 4.0, 5: 9.0}
+    server = ServerSpec(mode="deadline", close_share=0.6)
+    fixed = {"bandit": BanditSpec(name="fixed", ranks=(4,), pacing="off"), "target_sparsity": 0.0}
+    _, recorder = run(server, clock=Times(seconds), rounds=3, **fixed)
+    # Round 1 knows no speed and waits for all; 0.6 of the six are expected after 3.5 s.
+    assert [record.virtual_seconds for record in recorder.rounds] == pytest.approx([9.0, 3.5, 2.25], rel=1e-6)
+    assert set(counted(recorder.rounds[1])) == {0, 1, 2, 3}
+    # Round 3 asks four devices, 0.6 of which are expected after 2.25 s; device 4 comes 0.5 s after its opening.
+    assert counted(recorder.rounds[2]) == {0: 0, 1: 0, 2: 0, 4: 1}
+    fleet, recorder = run(server, clock=Times(seconds), rounds=2, bandit=BanditSpec(name="pooled", ranks=(2, 4)))
+    assert recorder.rounds[0].virtual_seconds == 9.0
+    assert fleet.agent.deadline is not None
+    assert recorder.rounds[1].virtual_seconds <= fleet.agent.deadline
+
+
+@pytest.mark.parametrize(
+    ("server", "arrivals", "deadline", "seconds"),
+    [
+        (ServerSpec(mode="deadline"), [3.0, 1.0, 2.0], 2.5, 2.5),
+        (ServerSpec(mode="deadline"), [3.0, 1.0, 2.0], 2.0, 2.0),
+        (ServerSpec(mode="deadline"), [3.0, 1.0, 2.0], 9.0, 3.0),
+        (ServerSpec(mode="deadline"), [3.0, 1.0, 2.0], 0.5, 1.0),
+        (ServerSpec(mode="deadline"), [3.0], float("inf"), 3.0),
+        (ServerSpec(mode="buffered", buffer=2), [3.0, 1.0, 2.0], 0.5, 2.0),
+        (ServerSpec(mode="buffered", buffer=9), [3.0, 1.0, 2.0], 0.5, 3.0),
+    ],
+)
+def test_when_a_round_closes(server: ServerSpec, arrivals: list[float], deadline: float, seconds: float) -> None:
+    assert closing_seconds(server, arrivals, deadline) == seconds
+
+
+def test_weights_by_staleness() -> None:
+    assert [staleness_weight("polynomial", rounds) for rounds in (0, 1, 3, 8)] == [1.0, 2**-0.5, 0.5, 1 / 3]
+    assert {staleness_weight("constant", rounds) for rounds in (0, 1, 100)} == {1.0}
