@@ -39,7 +39,6 @@ _MODES = {
     "with all": "training.rounds=10",
     "at a deadline": "server.mode=deadline server.close_share=0.8 training.rounds=12",
     "with 10 updates": "server.mode=buffered server.buffer=10 training.rounds=20",
-    "with 5 updates": "server.mode=buffered server.buffer=5 training.rounds=40",
 }
 
 
@@ -83,15 +82,23 @@ def main() -> None:
         print("MEASURED " + json.dumps(run(*json.loads(options.one))))
         return
     if not options.render:
-        seen = machine(("slimfed", "torch", "transformers", "flwr"))
-        found: dict[str, Any] = {"machine": seen, "load": [], "sets": _SETS, "modes": _MODES, "runs": []}
+        found = _begun(options.out)
+        done = {(each["world"], each["agent"], each["mode"], each["seed"]) for each in found["runs"]}
         every = [(w, a, m, s) for s in options.seeds for w in _WORLDS for a in _AGENTS for m in _MODES]
-        for one in every:
+        for one in (each for each in every if each not in done):
             found["load"].append(load())
             found["runs"].append(_measured(one))
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     put("late-rounds", table(json.loads(options.out.read_text(encoding="utf-8"))))
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    """The results so far, if they are of the same settings; else none. So a benchmark that was stopped goes on."""
+    seen = machine(("slimfed", "torch", "transformers", "flwr"))
+    new = {"machine": seen, "sets": [_SETS, _WORLDS, _AGENTS, _MODES], "load": [], "runs": []}
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known if known.get("sets") == new["sets"] else new
 
 
 def _measured(one: tuple[Any, ...]) -> dict[str, Any]:

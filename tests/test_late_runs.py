@@ -20,6 +20,7 @@ from slimfed.platform.cli import app
 from slimfed.platform.home import RunFolder, run_folder
 from slimfed.platform.server import checkpoint
 from slimfed.platform.server.assembly import restored_fleet
+from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Reader
 from slimfed.platform.store.writer import Store
 
@@ -75,7 +76,9 @@ def test_the_store_and_the_terminal_tell_what_came_late(house: House, whole: str
     with Store.open("sqlite", house.home) as store:
         reader = Reader(store.engine)
         frame = rounds_frame(reader.rounds(whole), reader.evaluations(whole)).query("round > 0")
+        slowest = Insight(store.engine).late_devices(whole, ROUNDS, DEVICES)
     assert frame["late"].tolist() == [row["late"] for row in rounds]
+    assert len(slowest) == sum(row["asked"] for row in rounds), "on a timeline, work begins in its own round"
     monkeypatch.setenv("SLIMFED_HOME", str(house.home))
     monkeypatch.setenv("COLUMNS", "300")
     written = CliRunner().invoke(app, ["show", whole]).stdout
