@@ -313,3 +313,32 @@ def test_when_a_round_closes(server: ServerSpec, arrivals: list[float], deadline
 def test_weights_by_staleness() -> None:
     assert [staleness_weight("polynomial", rounds) for rounds in (0, 1, 3, 8)] == [1.0, 2**-0.5, 0.5, 1 / 3]
     assert {staleness_weight("constant", rounds) for rounds in (0, 1, 100)} == {1.0}
+
+
+class Weather:
+    """A clock by which times and dropouts are drawn anew for every round and device."""
+
+    def completion(self, report: Report, bytes_down: int, bytes_up: int) -> Completion:
+        draw = np.random.default_rng([report.round, report.device])
+        return Completion(0.0, float(draw.lognormal(0.0, 1.0)), 0.0, dropped=bool(draw.random() < 0.2))
+
+
+@pytest.mark.parametrize("server", [DEADLINE, BUFFERED], ids=["deadline", "buffered"])
+def test_what_is_asked_arrives_fails_is_dropped_or_stays_in_flight(server: ServerSpec) -> None:
+    server = server.model_copy(update={"close_seconds": 0.6, "max_staleness": 1})
+    fleet, recorder = run(server, clock=Weather(), rounds=8, participation=Participation(5), quorum=0.2)
+    at_work: set[int] = set()
+    seen: dict[str, int] = {}
+    for record in recorder.rounds:
+        assert not at_work & asked(record), "a device at work is not asked"
+        assert len(at_work | asked(record)) == 5
+        ended = {each.assignment.device: each.status for each in record.devices if each.status != "in-flight"}
+        assert ended.keys() <= at_work | asked(record)
+        at_work = (at_work | asked(record)) - ended.keys()
+        assert record.in_flight == len(at_work)
+        for status in ended.values():
+            seen[status] = seen.get(status, 0) + 1
+        assert {status for device, status in ended.items() if device not in asked(record)} <= {"done", "stale"}
+    assert seen.keys() == {"done", "dropout", "stale"}
+    assert at_work == {each.device for each in fleet.in_flight}
+    assert sum(seen.values()) + len(at_work) == sum(len(asked(record)) for record in recorder.rounds)
