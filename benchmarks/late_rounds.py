@@ -4,7 +4,8 @@
     python benchmarks/late_rounds.py --render      # only the README's table again, from the results
 
 The demo's world at a quarter of its size: 20 Jetsons, the built-in encoder and commands. Each mode gets so many rounds
-that it has about as many updates as the synchronous run, with learning rate and pruning scheduled over its own rounds.
+that it has about as many updates as the synchronous run, with learning rate and pruning scheduled over its own rounds;
+so synchronous rounds of half of the devices are there, too, which are as many as the buffered ones.
 Two worlds: the profile as it is, and a fifth of the devices computing four times as long. Two agents: that of the
 preset `slimfed`, which plans how long a round is, and `fixed`, which gives all devices equal work. Each run is computed
 in a process of its own, and its seconds are those of the virtual clock.
@@ -15,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,6 +39,7 @@ _WORLDS = {"as it is": "", "stragglers": "disturbance.stragglers=0.2 disturbance
 # 10 rounds of 20 updates, and as many updates in other rounds.
 _MODES = {
     "with all": "training.rounds=10",
+    "with all of a half": "fleet.participation=0.5 training.rounds=20",
     "at a deadline": "server.mode=deadline server.close_share=0.8 training.rounds=12",
     "with 10 updates": "server.mode=buffered server.buffer=10 training.rounds=20",
 }
@@ -116,10 +119,10 @@ def table(found: dict[str, Any]) -> str:
     head = ("world", "agent", "rounds close", *(f"virtual s to {target:.0%}" for target in _TARGETS))
     head = (*head, "accuracy in the end", "virtual s in all", "updates", "of them late", "sparsity")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    by_kind: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for each in found["runs"]:
-        by_kind.setdefault((each["world"], each["agent"], each["mode"]), []).append(each)
-    for kind, runs in by_kind.items():
+    for kind in product(_WORLDS, _AGENTS, _MODES):
+        runs = [each for each in found["runs"] if (each["world"], each["agent"], each["mode"]) == kind]
+        if not runs:
+            continue
         cells = (
             *kind,
             *(_reached(runs, target) for target in _TARGETS),
