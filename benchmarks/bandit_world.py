@@ -105,7 +105,7 @@ def play(world: World, job: Job) -> tuple[list[float], list[float]]:
     for number in range(1, job.training.rounds + 1):
         plans = plan_round(fleet, settings, number, forecast)
         records = tuple(_record(world, job, clock, plan.assignment, plan.arm.pruning_step) for plan in plans)
-        reward_devices(RoundOutcome(records, ()), fleet, plans, settings)
+        reward_devices(RoundOutcome(records, ()), fleet, plans, settings, plans[0].assignment.round)
         for record in records:
             fleet.devices[record.assignment.device].structure = record.report.structure
         progress.append(progress[-1] + mean(r.report.loss_before - r.report.loss_after for r in records))

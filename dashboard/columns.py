@@ -32,6 +32,11 @@ def megabytes(value: float | None) -> str:
     return format.size(None if value is None else 1e6 * value)
 
 
+def rounds_late(value: float | None) -> str:
+    """A mean number of rounds, with two decimals."""
+    return format.NOTHING if value is None or format.missing(value) else f"{value:.2f}"
+
+
 def times(value: float | None) -> str:
     """A ratio: ``1.25×``."""
     return format.NOTHING if value is None or format.missing(value) else f"{value:.2f}×"
@@ -44,11 +49,12 @@ _WRITTEN: Mapping[str, Written] = {
     **dict.fromkeys(("seconds", "download", "compute", "upload", "idle"), format.seconds),
     **dict.fromkeys(("loss", "train_loss", "reward"), loss),
     **dict.fromkeys(("examples", "rank", "local_steps", "accepted", "rejected", "round", "device", "devices"), count),
-    **dict.fromkeys(("asked", "available"), count),
+    **dict.fromkeys(("asked", "available", "late", "in_flight"), count),
     "megabytes": megabytes,
     **dict.fromkeys(("bytes_up", "bytes_down", "peak_memory_bytes"), format.size),
     "joules": format.energy,
     "slower": times,
+    "staleness": rounds_late,
 }
 """How the numbers of a column are written, by the column's name; the same in every table."""
 

@@ -37,7 +37,7 @@ FIGURES = {
     ),
     "Virtual time": (
         "Time of all rounds on the fleet's devices by their profiles. A round lasts as long as the slowest "
-        "device that takes part; waiting until a device is available counts, too."
+        "device that takes part, unless the job closes rounds before; waiting until a device is available counts, too."
     ),
     "Wall time": "Real time of all rounds on the computer that runs them.",
     "Received": "Bytes from the devices to the server, in all rounds.",
@@ -63,6 +63,12 @@ PARTS = {
         "(fleet.participation), or not all are available. A device that was asked and sent no usable update took part."
     ),
     "Available": "Devices that a round could have asked: they fit the job's filter and are there when it begins.",
+    "Late": (
+        "Updates that count in a round, and that an earlier round asked for (server.mode). What counts of a late one "
+        "is the change that its device has made."
+    ),
+    "Staleness": "How many rounds late the updates of a round are: their mean, with 0 for those that came in time.",
+    "In flight": "Updates that had not arrived when a round closed. They count in the round in which they arrive.",
     "Selection": "The rule by which a round chooses devices of those that are available.",
     "Class": "Devices of one kind, such as jetson-tx2, with the same figures of speed, memory and network.",
     "Rank": "Rows of each factor of a device's adapter: more rows learn more, and cost more.",

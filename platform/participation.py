@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slimfed.platform.format import percent, plural
+from slimfed.platform.round_closing import waits_for_all
 
 
 def took_part(asked: int | None, devices: int) -> str:
@@ -15,7 +16,7 @@ def asks_part(job: Mapping[str, Any]) -> bool:
     """True if some rounds of a run may do without some of its devices. ``job``: as JSON values."""
     fleet = job.get("fleet", {})
     usual = {"participation": "all", "availability": "always", "where": ""}
-    return any(fleet.get(field, value) != value for field, value in usual.items())
+    return any(fleet.get(field, value) != value for field, value in usual.items()) or not waits_for_all(job)
 
 
 def part_of_fleet(job: Mapping[str, Any], devices: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,18 @@ from slimfed.strategies.coordinates.exact_sum import ExactSum
 _FEW = 8
 # The grades of nearly all updates, which are summed from the first on.
 _USUAL = (0, 0)
+
+
+class Collector(Protocol):
+    """What accepted updates are added to, in any order."""
+
+    def add(self, update: Update) -> None:
+        """Add one accepted update."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Add the contents of another one of the same kind and round."""
+        ...
 
 
 class RoundAccumulator:
@@ -88,15 +101,15 @@ class RoundAccumulator:
 
 @dataclass
 class GradedAccumulators:
-    """One accumulator for the updates of each grade of size (``outliers.Grades``).
+    """One collector for the updates of each grade of size (``outliers.Grades``).
 
     The accepted grades are known only after the last update. Sums by grade avoid keeping the updates until then.
-    ``new`` makes an empty accumulator.
+    ``new`` makes an empty collector, such as a :class:`RoundAccumulator`.
     """
 
-    new: Callable[[], RoundAccumulator]
+    new: Callable[[], Collector]
     _few: dict[tuple[int, int], list[Update]] = field(default_factory=dict)
-    _many: dict[tuple[int, int], RoundAccumulator] = field(default_factory=dict)
+    _many: dict[tuple[int, int], Collector] = field(default_factory=dict)
 
     def add(self, update: Update, grades: tuple[int, int]) -> None:
         """Add one update of these ``grades``. The first few updates of an unusual grade are kept whole."""
@@ -112,9 +125,9 @@ class GradedAccumulators:
             for each in self._few.pop(grades):
                 accumulator.add(each)
 
-    def merged(self, highest: tuple[int, int]) -> RoundAccumulator:
-        """All updates whose grades do not exceed ``highest``, in one accumulator. This object is empty afterwards."""
-        whole: RoundAccumulator | None = None
+    def merged(self, highest: tuple[int, int]) -> Collector:
+        """All updates whose grades do not exceed ``highest``, in one collector. This object is empty afterwards."""
+        whole: Collector | None = None
         for grades, accumulator in self._many.items():
             if _within(grades, highest):
                 if whole is None:

@@ -9,11 +9,11 @@ from flwr.serverapp import Grid
 from slimfed.clients.errors import SlimfedError
 from slimfed.clients.messages.records import decode_phases
 from slimfed.clients.messages.size_limit import oversize
-from slimfed.clients.seeds import derive
 from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.accumulation import GradedAccumulators
-from slimfed.strategies.checks.agreement import UpdateSamples
-from slimfed.strategies.checks.reply_validation import ReplyValidation, ValidationRules
+from slimfed.strategies.checks.agreement import update_samples
+from slimfed.strategies.checks.reply_validation import ReplyValidation, RoundOutcome, ValidationRules
+from slimfed.strategies.closing.held import HeldUpdates
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.dispatch import NO_NODE, PlansByNode, in_turn, message_parts, to_hosts, train_message
 from slimfed.strategies.global_update import accumulators
@@ -31,19 +31,21 @@ class QuorumError(SlimfedError, RuntimeError):
 
 
 def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
-    """Send the round until a quorum of devices has sent a usable update; the attempt that reached it.
+    """Send the round until a quorum of the devices at work has a usable update; the attempt that reached it.
 
+    An update in flight is usable, and one that will arrive after the round has closed is, too.
     Each attempt uses the nodes that are connected at its start. Devices that the clock rules out (memory, dropouts,
     deadlines) would be ruled out again, so then the round is not repeated. Raises :class:`QuorumError` with the first
     cause.
     """
-    number, devices, needed = plan.number, len(plan.plans), quorum(context, plan)
+    number, at_work, needed = plan.number, len(plan.plans) + len(fleet.in_flight), quorum(context, fleet, plan)
     for _ in range(context.settings.retries + 1):
         attempt = send(context, fleet, plan, grid, watch)
         outcome = attempt.outcome
-        if len(outcome.accepted) >= needed:
+        usable = len(outcome.accepted) + len(fleet.in_flight)
+        if usable >= needed:
             return attempt
-        cause = f"{len(outcome.accepted)} of {devices} updates were usable, {needed} are needed"
+        cause = f"{usable} of {at_work} updates were usable, {needed} are needed"
         for event in (*outcome.events, Event(number, "quorum-missed", cause, _QUORUM_REMEDY)):
             context.recorder.event(event)
         if not any(record.status in ("failed", "rejected") for record in outcome.devices):
@@ -53,10 +55,12 @@ def send_until_quorum(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: 
 
 
 def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: Stopwatch) -> Attempt:
-    """Send the round once; every reply is checked when it arrives, and its accepted updates are added to the sums."""
+    """Send the round once; every reply is checked when it arrives, and its accepted updates are collected."""
     settings, recorder, progress = context.settings, context.recorder, context.progress
+    if not plan.plans:  # all that are available are at work
+        return Attempt(RoundOutcome((), ()), HeldUpdates(), {}, {}, 0)
     progress.enter("waiting")
-    by_node = distribute(context, plan, grid)
+    by_node = distribute(context, fleet, plan, grid)
     central = settings.task.privacy.kind == "central"
     rules = ValidationRules(
         settings.straggler_seconds,
@@ -66,8 +70,12 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
         examples=context.examples,
     )
     space = GlobalVector(fleet.adapter, fleet.blueprint)
-    sums = GradedAccumulators(accumulators(settings, fleet, space, plan))
-    samples = UpdateSamples(space, derive(settings.task.seed, "agreement", plan.number)) if settings.compares else None
+    if settings.server.waits_for_all:
+        devices = [each.assignment.device for each in plan.plans]
+        sums = GradedAccumulators(accumulators(settings, fleet, space, plan.number, devices))
+        samples = update_samples(settings, space, plan.number)
+    else:  # which updates count is known when the round closes
+        sums, samples = GradedAccumulators(HeldUpdates), None
     validation = ReplyValidation(fleet, plan.plans, context.clock, sums, space, rules, samples)
     # The server has seen these updates, even if the round fails.
     disclosures = recorder.spend(plan.number - 1) if settings.task.privacy.kind == "local" else 0
@@ -97,25 +105,28 @@ def send(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid, watch: 
             for phase, seconds in _phases(answer.reply, answer.seconds).items():
                 phases[phase] = phases.get(phase, 0.0) + seconds
     with watch.phase("judge"):
-        outcome, accumulated = validation.finish(absent=_devices(by_node.get(NO_NODE, ())))
-    return Attempt(outcome, accumulated, nodes, phases, disclosures)
+        outcome, collected = validation.finish(absent=_devices(by_node.get(NO_NODE, ())))
+    return Attempt(outcome, collected, nodes, phases, disclosures)
 
 
-def distribute(context: RunContext, plan: RoundPlan, grid: Grid) -> PlansByNode:
+def distribute(context: RunContext, fleet: Fleet, plan: RoundPlan, grid: Grid) -> PlansByNode:
     """The plans of each node: a real node serves its own device, simulated devices are divided among all nodes."""
     settings, recorder = context.settings, context.recorder
     if context.roster is None:
         nodes = wait_for_nodes(grid, 1, settings.reply_seconds, recorder.stop_requested)
         return in_turn(plan.plans, nodes, settings.task.cohort_size)
-    needed, stop = quorum(context, plan), recorder.stop_requested
+    needed, stop = quorum(context, fleet, plan), recorder.stop_requested
     for event in context.roster.gather(grid, plan.number, needed, settings.reply_seconds, stop):
         recorder.event(event)
     return to_hosts(plan.plans, context.roster.hosts)
 
 
-def quorum(context: RunContext, plan: RoundPlan) -> int:
-    """Number of devices whose updates a round needs: ``deadlines.quorum`` of those that it asks, and at least one."""
-    return max(1, math.ceil(context.settings.quorum * len(plan.plans)))
+def quorum(context: RunContext, fleet: Fleet, plan: RoundPlan) -> int:
+    """Number of usable updates that a round needs: ``deadlines.quorum`` of the devices at work, and at least one.
+
+    These are the devices that it asks, and those whose updates are in flight.
+    """
+    return max(1, math.ceil(context.settings.quorum * (len(plan.plans) + len(fleet.in_flight))))
 
 
 def _first(plans: Sequence[Plan]) -> int:

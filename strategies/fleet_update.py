@@ -8,7 +8,6 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Report
-from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.privacy import shares_kept
 from slimfed.strategies.server_state import Fleet, Memory
@@ -19,18 +18,20 @@ def settle_structures(
     fleet: Fleet,
     settings: StrategySettings,
     plans: Sequence[Plan],
+    ended: Sequence[Plan],
     reports: Sequence[Report],
     shared: Structure | None = None,
 ) -> None:
     """Set the structure of every device and of the global model.
 
-    Own structures are those of the accepted ``reports``; devices that were not asked keep theirs. The global model has
-    the fleet's mean sparsity by the fleet's scores. Where a round asks a part of the fleet, it has the mean of that
-    part, since devices that are seldom asked are pruned late, and never less than before.
+    Own structures are those of the accepted ``reports``; devices that were not asked, or are still at work, keep
+    theirs. The global model has the fleet's mean sparsity by the fleet's scores. Where the work of a part of the fleet
+    has ``ended``, it has the mean of that part, since devices that are seldom asked are pruned late, and never less
+    than before.
 
-    A shared structure was decided before the round: ``shared`` (None: the largest of the plans). It is that of devices
-    that were not asked, too. Under privacy the devices' own structures were decided before, so that no answer changes
-    them.
+    A shared structure was decided before the round: ``shared`` (None: the largest of the ``plans``, of all devices that
+    were asked). It is that of devices that were not asked, too. Under privacy the devices' own structures were decided
+    before, so that no answer changes them.
     """
     pruning = settings.task.pruning
     private = settings.task.privacy.kind != "none"
@@ -39,10 +40,11 @@ def settle_structures(
             fleet.devices[plan.assignment.device].structure = plan.assignment.structure
     if pruning.structure == "shared":
         # A device of small memory trains a part of the shared structure.
-        fleet.structure = max((plan.assignment.structure for plan in plans), key=lambda each: int(each.keep.sum()))
         if shared is not None and len(plans) < len(fleet.devices):
             fleet.structure = shared
             _give_to_absent(fleet, shared, {plan.assignment.device for plan in plans})
+        else:
+            fleet.structure = max((plan.assignment.structure for plan in plans), key=lambda each: int(each.keep.sum()))
         return
     if private:
         fleet.know_scores(shares_kept([device.structure for device in fleet.devices]))
@@ -50,7 +52,7 @@ def settle_structures(
         for report in reports:
             fleet.devices[report.device].structure = report.structure
     dense, target = fleet.blueprint.dense(), pruning.target_sparsity
-    fleet.structure = select(dense, fleet.scores, _global_sparsity(fleet, plans), pruning.scope, target)
+    fleet.structure = select(dense, fleet.scores, _global_sparsity(fleet, ended), pruning.scope, target)
 
 
 def _give_to_absent(fleet: Fleet, shared: Structure, asked: Collection[int]) -> None:
@@ -60,12 +62,12 @@ def _give_to_absent(fleet: Fleet, shared: Structure, asked: Collection[int]) -> 
             state.structure = shared
 
 
-def _global_sparsity(fleet: Fleet, plans: Sequence[Plan]) -> float:
-    """The sparsity that the global model is cut to after a round of these ``plans``."""
-    if len(plans) == len(fleet.devices):
+def _global_sparsity(fleet: Fleet, ended: Sequence[Plan]) -> float:
+    """The sparsity that the global model is cut to after a round in which the work of these plans has ended."""
+    if len(ended) == len(fleet.devices):
         return fleet.sparsity
-    asked = [fleet.devices[plan.assignment.device].structure.sparsity for plan in plans]
-    return max(fleet.structure.sparsity, float(np.mean(asked)))
+    own = [fleet.devices[plan.assignment.device].structure.sparsity for plan in ended]
+    return max(fleet.structure.sparsity, float(np.mean(own)))
 
 
 def settle_ranks(fleet: Fleet, plans: Sequence[Plan], reports: Sequence[Report]) -> None:
@@ -84,22 +86,10 @@ def settle_memories(fleet: Fleet, rounding_error: Adapter | None, reports: Seque
             fleet.devices[report.device].memory = Memory(report.structure, report.rank, report.memory)
 
 
-def settle_clock(
-    fleet: Fleet, number: int, outcome: RoundOutcome, straggler_seconds: float | None, waited_seconds: float = 0.0
-) -> float:
-    """Set the fleet's round to ``number``, move its virtual clock on, and return the round's virtual seconds.
+def settle_clock(fleet: Fleet, number: int, seconds: float, waited_seconds: float = 0.0) -> None:
+    """Set the fleet's round to ``number``, and move its virtual clock on by its ``seconds``.
 
-    ``waited_seconds``: before the round, in which no device was available; not part of the result.
+    ``waited_seconds``: before the round, in which no device was available.
     """
-    seconds = round_seconds(outcome, straggler_seconds)
     fleet.virtual_clock += waited_seconds + seconds
     fleet.round = number
-    return seconds
-
-
-def round_seconds(outcome: RoundOutcome, straggler_seconds: float | None) -> float:
-    """Seconds of the slowest accepted device, or the deadline if it is longer and a device missed it."""
-    slowest = max(record.completion.seconds for record in outcome.accepted if record.completion is not None)
-    if straggler_seconds is not None and any(record.status != "done" for record in outcome.devices):
-        return max(slowest, straggler_seconds)
-    return slowest

@@ -17,7 +17,7 @@ from slimfed.strategies.aggregation.error import ErrorEstimate, aggregation_erro
 from slimfed.strategies.coordinates.global_vector import GlobalVector
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.privacy import release
-from slimfed.strategies.round_state import RoundPlan, RunContext
+from slimfed.strategies.round_state import RunContext
 from slimfed.strategies.server import moved
 from slimfed.strategies.server.base import Memory
 from slimfed.strategies.server_state import Fleet
@@ -44,16 +44,15 @@ class ServerStep:
 
 
 def accumulators(
-    settings: StrategySettings, fleet: Fleet, space: GlobalVector, plan: RoundPlan
+    settings: StrategySettings, fleet: Fleet, space: GlobalVector, number: int, participants: Sequence[int]
 ) -> Callable[[], RoundAccumulator]:
-    """A maker of empty accumulators for the updates of the round of ``plan``; ``space``: the adapter that was sent.
+    """A maker of empty accumulators for round ``number``; ``space``: the global adapter before it.
 
     They keep whole updates of all devices if the adapter's method or central privacy needs all of them. Else they keep
-    the modules on which the aggregation's error is estimated, of a seeded sample of the devices that take
-    part.
+    the modules on which the aggregation's error is estimated, of a seeded sample of the
+    ``participants``, the devices that may bring an update, ascending.
     """
-    task, number = settings.task, plan.number
-    devices = np.array([each.assignment.device for each in plan.plans])
+    task, devices = settings.task, np.array(participants, dtype=np.int64)
     units, frame = fleet.blueprint.units, replace(_frame(settings, number), space=space)
     draw = np.random.default_rng(derive(task.seed, "error", number))
     order = devices[draw.permutation(len(devices))]

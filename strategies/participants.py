@@ -36,13 +36,15 @@ class Participants:
 
 
 def expected_participants(context: RunContext, fleet: Fleet) -> int:
-    """How many devices a round wants, before it is known who is available."""
-    return min(context.settings.participation.count(_eligible(context, fleet)), len(fleet.devices))
+    """How many devices a round wants to ask, before it is known who is available."""
+    wanted = min(context.settings.participation.count(_eligible(context, fleet)), len(fleet.devices))
+    return max(0, wanted - len(fleet.in_flight))
 
 
 def choose_participants(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Participants:
-    """The devices of round ``number``. The fleet's state does not change.
+    """The devices that round ``number`` asks. The fleet's state does not change.
 
+    Devices that are still at work are not asked again, and count among those that a round wants at work.
     A simulated fleet without available device waits on the virtual clock for the next one; real nodes are waited for
     until the deadline of replies. Raises :class:`NobodyAvailableError` if there is nobody then, and
     ``StopRequestedError``.
@@ -53,7 +55,7 @@ def choose_participants(context: RunContext, fleet: Fleet, number: int, grid: Gr
     else:
         candidates, waited, events = *_available(context, fleet, number), []
     eligible = _eligible(context, fleet)
-    wanted = settings.participation.count(eligible)
+    wanted = max(0, settings.participation.count(eligible) - len(fleet.in_flight))
     if len(candidates) < wanted and not settings.participation.everyone:
         cause = f"{len(candidates)} of {eligible} devices are available, {wanted} were to take part"
         events.append(Event(number, "few-available", cause, "none needed; the round goes on with those"))
@@ -64,9 +66,9 @@ def choose_participants(context: RunContext, fleet: Fleet, number: int, grid: Gr
 
 
 def observe_answers(fleet: Fleet, number: int, records: Sequence[DeviceRecord]) -> None:
-    """Tell the fleet's selection what came of the devices that round ``number`` asked."""
+    """Tell the fleet's selection what came of the devices whose work ended in round ``number``."""
     if fleet.selector is not None:
-        fleet.selector.observe(number, [_answer(record) for record in records])
+        fleet.selector.observe(number, [_answer(record) for record in records if record.status != "in-flight"])
 
 
 def _answer(record: DeviceRecord) -> Answer:
@@ -86,11 +88,12 @@ def _eligible(context: RunContext, fleet: Fleet) -> int:
 def _available(context: RunContext, fleet: Fleet, number: int) -> tuple[np.ndarray, float]:
     """Devices that may be asked and are available, int64 ascending, and the seconds until there is one."""
     every = np.arange(len(fleet.devices)) if context.admitted is None else np.array(sorted(context.admitted))
+    every = np.setdiff1d(every, np.array([each.device for each in fleet.in_flight], dtype=np.int64))
     if context.availability is None:
         return every, 0.0
     now = fleet.virtual_clock
     there = np.intersect1d(every, context.availability.at(now))
-    if there.size:
+    if there.size or fleet.in_flight:
         return there, 0.0
     opening = context.availability.next_opening(now, every)
     if opening is None:
@@ -118,6 +121,8 @@ def _present(context: RunContext, number: int, grid: Grid) -> tuple[np.ndarray, 
 
 def _selected(context: RunContext, fleet: Fleet, number: int, candidates: np.ndarray, count: int) -> np.ndarray:
     """``count`` of the candidates by the fleet's selection, ascending; all of them if there are no more."""
+    if count == 0:
+        return candidates[:0]
     if fleet.selector is None or len(candidates) <= count:
         return candidates
     known = context.examples or {}

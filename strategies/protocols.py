@@ -13,7 +13,9 @@ from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment, Evaluation, Report
 
-DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "failed"]
+DeviceStatus = Literal["done", "rejected", "out-of-memory", "dropout", "late", "failed", "in-flight", "stale"]
+"""What came of a device in a round. "late": it missed the deadline of a round that waits for all; "in-flight": its
+update had not arrived when the round closed; "stale": its update arrived too many rounds late to count."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Event:
 
 @dataclass(frozen=True)
 class DeviceRecord:
-    """One device in one round.
+    """One device in one round: one that the round asked, or one that an earlier round asked (``assignment.round``) and
+    whose update arrived in this one.
 
     ``report``: that of its update; None if no update was accepted. ``reward``: in [0, 1]; None if its agent learnt
     nothing.
@@ -85,8 +88,9 @@ class RoundRecord:
     ``aggregation_error`` and its standard error ``aggregation_error_deviation``: see ``aggregation/error.py``.
     ``phases``: seconds by phase, of the "server" and, summed over the nodes, of the "nodes". ``held_out``: the global
     model on the test split after the last round, if rounds are evaluated on a validation split. ``devices`` are those
-    that were asked, of ``available`` ones (None: not known). ``waited_seconds``: the part of ``virtual_seconds`` before
-    the round in which no device was available.
+    that were asked, of ``available`` ones (None: not known), and those whose updates came late. ``waited_seconds``: the
+    part of ``virtual_seconds`` before the round in which no device was available. ``in_flight``: updates that have not
+    arrived when the round closed; None where rounds wait for all.
     """
 
     round: int
@@ -111,6 +115,7 @@ class RoundRecord:
     held_out: Evaluation | None = None
     available: int | None = None
     waited_seconds: float = 0.0
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from slimfed.clients.messages.numbers import first_fault
 from slimfed.strategies.server_state import Fleet
 
 
@@ -48,10 +50,36 @@ def _misfits(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
         asked.dtype != np.int64 or asked.shape != (len(new.devices),) or (asked < 0).any() or (asked > round).any()
     ):
         yield f"asked is {asked.dtype} {list(asked.shape)}, expected int64 [{len(new.devices)}] from 0 to {round}"
+    yield from _odd_flights(fleet, new, round)
     if _selection(fleet) != _selection(new):
         yield f"selection is {_selection(fleet)}, the job's is {_selection(new)}"
     if type(fleet.agent) is not type(new.agent) or fleet.agent.spec.name != new.agent.spec.name:
         yield f"bandits are of {fleet.agent.spec.name!r}, the job names {new.agent.spec.name!r}"
+
+
+def _odd_flights(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
+    """What is wrong with the updates in flight; their shapes were compared when they were read."""
+    devices = [each.device for each in fleet.in_flight]
+    if devices != sorted(set(devices)) or not set(devices) <= set(range(len(new.devices))):
+        yield f"in_flight has devices {devices!r:.50}, expected some of 0 to {len(new.devices) - 1}, ascending"
+        return
+    for each in fleet.in_flight:
+        name, asked = f"in-flight/{each.device}", each.assignment.round
+        if type(asked) is not int or not 1 <= asked <= round or each.report.round != asked:
+            yield f"{name} was asked in round {asked!r:.50}, expected 1 to {round}"
+        if each.report.device != each.device:
+            yield f"{name} has the report of device {each.report.device!r:.50}"
+        fault = first_fault(replace(each.report, seconds=0.0))  # which is not kept
+        if fault is not None:
+            yield f"{name}: {' '.join(fault)}"
+        if not (_positive(each.bytes_down) and _positive(each.bytes_up)):
+            yield f"{name} has sizes of messages that are no numbers"
+        if not _positive(each.arrival) or not _positive(each.completion.seconds):
+            yield f"{name} arrives at {each.arrival!r:.50}, expected a finite time that is not negative"
+        yield from _odd(f"{name}/scores", each.scores, new.score_sum.shape)
+        for part, adapter in (("change", each.change), ("memory", each.report.memory)):
+            if adapter is not None and not np.isfinite(adapter.vector).all():
+                yield f"{name}/{part} has NaN or infinite values"
 
 
 def _selection(fleet: Fleet) -> tuple[object, int] | None:

@@ -53,9 +53,11 @@ class _Accepted:
 
 
 def reward_devices(
-    outcome: RoundOutcome, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings
+    outcome: RoundOutcome, fleet: Fleet, plans: Sequence[Plan], settings: StrategySettings, number: int
 ) -> RoundOutcome:
-    """The outcome with the devices' rewards, after the agent has observed them.
+    """The outcome of round ``number`` with the devices' rewards, after the agent has observed them.
+
+    ``plans``: of the devices whose work has ended in the round, maybe begun in an earlier one.
 
     Running out of memory and missing a deadline are caused by the arm, so they give a reward of 0. Dropouts, failures
     and refused updates do not depend on the arm, so the agent is not told of them. With ``bandit.control`` it is told
@@ -71,7 +73,7 @@ def reward_devices(
         _learn_paces(fleet, accepted, round_cost(fleet, settings))
     pulls = _pulls(fleet, accepted, values, outcome, {plan.assignment.device: plan.arm for plan in plans})
     if settings.bandit.control != "still" and pulls:
-        fleet.agent.observe(plans[0].assignment.round, fleet.shuffle(pulls) if fleet.shuffle else pulls)
+        fleet.agent.observe(number, fleet.shuffle(pulls) if fleet.shuffle else pulls)
     rewarded = {pull.device: pull.reward for pull in pulls}
     devices = (
         replace(record, reward=rewarded.get(record.assignment.device, record.reward)) for record in outcome.devices

@@ -7,6 +7,7 @@ from flwr.serverapp import Grid
 from slimfed.clients.messages.quantization import compensated
 from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.strategies.attempt import send_until_quorum
+from slimfed.strategies.closing.close_round import close_round
 from slimfed.strategies.fleet_update import settle_clock, settle_memories, settle_ranks, settle_structures
 from slimfed.strategies.global_update import aggregate_round, optimize, round_error
 from slimfed.strategies.memory_fit import memory_event
@@ -39,43 +40,47 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         plans = plan_round(fleet, settings, number, context.forecast, participants.devices, participants.share)
         plan = RoundPlan(number, plans, rounded_adapter(fleet), shared_structure(fleet, settings, number))
 
-    # 2. Send the plans, check and sum the updates as they arrive; repeat below the quorum.
+    # 2. Send the plans, check and collect the updates as they arrive; repeat below the quorum.
     attempt = send_until_quorum(context, fleet, plan, grid, watch)
     nodes, node_phases, disclosures = attempt.nodes, attempt.node_phases, attempt.disclosures
 
     context.progress.enter("aggregating")
     with watch.phase("aggregate"):
-        # 3. Reward: the agents observe the rewards of their arms, and the selection the answers.
-        with watch.phase("reward"):
-            outcome = reward_devices(attempt.outcome, fleet, plan.plans, settings)
-            observe_answers(fleet, number, outcome.devices)
-        reports, accumulated = outcome.reports, attempt.accumulated
+        # 3. Close the round: by the virtual clock, which updates count in it, and which arrive later.
+        closed = close_round(context, fleet, plan, attempt, participants.waited_seconds)
+        fleet.in_flight, accumulated, seconds = closed.in_flight, closed.accumulated, closed.seconds
 
-        # 4. Aggregate: the mean over the owners; under central privacy of clipped updates, with noise.
+        # 4. Reward: the agents observe the rewards of their arms, and the selection the answers.
+        with watch.phase("reward"):
+            outcome = reward_devices(closed.outcome, fleet, closed.ended, settings, number)
+            observe_answers(fleet, number, outcome.devices)
+        reports = outcome.reports
+
+        # 5. Aggregate: the mean over the owners; under central privacy of clipped updates, with noise.
         aggregate = aggregate_round(settings, fleet, plan.plans, accumulated)
         error = round_error(settings, fleet, number, aggregate.adapter, accumulated.kept_updates(), len(reports))
 
-        # 5. Apply the server optimiser and the adapter method's decision: the next global adapter.
+        # 6. Apply the server optimiser and the adapter method's decision: the next global adapter.
         step = optimize(context, fleet, number, aggregate.adapter, accumulated.kept_updates())
         fleet.clipping_norm = aggregate.clipping_norm
         fleet.adapter, fleet.server_memory = step.adapter, step.memory
 
-        # 6. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
+        # 7. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
         if settings.task.privacy.kind == "none":
             fleet.learn_scores(*accumulated.scores())
-        settle_structures(fleet, settings, plan.plans, reports, plan.shared)
-        settle_ranks(fleet, plan.plans, reports)
+        settle_structures(fleet, settings, plan.plans, closed.ended, reports, plan.shared)
+        settle_ranks(fleet, closed.ended, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)
         fleet.count_asked(participants.devices)
-        seconds = settle_clock(fleet, number, outcome, settings.straggler_seconds, participants.waited_seconds)
-        del attempt, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
+        settle_clock(fleet, number, seconds, participants.waited_seconds)
+        del attempt, closed, accumulated, aggregate, step  # as large as adapters, and evaluation may need the memory
 
-    # 7. Central privacy: the new global adapter is one more disclosure of the devices' text.
+    # 8. Central privacy: the new global adapter is one more disclosure of the devices' text.
     if settings.task.privacy.kind == "central":
         disclosures = context.recorder.spend(number - 1)
     disclosures = most_disclosed(fleet, disclosures)
 
-    # 8. Evaluate the global model in its own structure.
+    # 9. Evaluate the global model in its own structure.
     with watch.phase("evaluate"):
         if due := evaluates(settings, number):
             context.progress.enter("evaluating")
@@ -87,7 +92,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         last = number == settings.task.training.rounds
         held_out = context.evaluator.held_out(fleet.adapter, fleet.structure) if last else None
 
-    # 9. Record the round with its checkpoint.
+    # 10. Record the round with its checkpoint.
     context.progress.enter("recording")
     phases = {"server": watch.seconds, "nodes": node_phases}
     measures = RoundMeasures(evaluation, held_out, error, disclosures, seconds, started, nodes, phases)

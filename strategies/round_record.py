@@ -50,7 +50,7 @@ def round_record(
 ) -> RoundRecord:
     """The record of round ``number``, with the ``fleet`` after it."""
     seconds, reports, error = measures.virtual_seconds, outcome.reports, measures.aggregation_error
-    records = tuple(_with_energy(record, seconds) for record in outcome.devices)
+    records = tuple(_with_energy(_booked(record, number), seconds) for record in outcome.devices)
     own = [report.evaluation.accuracy for report in reports if report.evaluation is not None]
     examples = np.array([report.examples for report in reports], dtype=np.float64)
     losses = np.array([report.loss_after for report in reports])
@@ -68,7 +68,7 @@ def round_record(
         wall_seconds=time.monotonic() - measures.started,
         bytes_down=sum(record.bytes_down for record in records),
         bytes_up=sum(record.bytes_up for record in records),
-        train_loss=float((losses * examples).sum() / examples.sum()),
+        train_loss=float((losses * examples).sum() / examples.sum()) if reports else None,
         joules=_energy(records),
         aggregation_error=None if error is None else error.value,
         aggregation_error_deviation=None if error is None else error.deviation,
@@ -78,6 +78,7 @@ def round_record(
         held_out=measures.held_out,
         available=participants.available,
         waited_seconds=participants.waited_seconds,
+        in_flight=None if settings.server.waits_for_all else len(fleet.in_flight),
     )
 
 
@@ -90,4 +91,11 @@ def _energy(records: Sequence[DeviceRecord]) -> float | None:
 
 def _with_energy(record: DeviceRecord, seconds: float) -> DeviceRecord:
     """The record of a device in a round that lasted ``seconds``, with its energy in joules."""
-    return record if record.completion is None else replace(record, joules=record.completion.joules_in(seconds))
+    if record.completion is None or record.joules is not None:
+        return record
+    return replace(record, joules=record.completion.joules_in(seconds))
+
+
+def _booked(record: DeviceRecord, number: int) -> DeviceRecord:
+    """The record of a device in round ``number``: bytes sent to it are of the round that asked it."""
+    return record if record.assignment.round == number else replace(record, bytes_down=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.structure import Structure
-from slimfed.strategies.accumulation import RoundAccumulator
+from slimfed.strategies.accumulation import Collector
 from slimfed.strategies.checks.reply_validation import RoundOutcome
 from slimfed.strategies.planning import Plan
 from slimfed.strategies.progress import RunProgress
@@ -69,13 +69,14 @@ class RoundPlan:
 class Attempt:
     """The result of sending a round once.
 
-    ``accumulated``: all accepted updates. ``nodes``: number of devices given to each node that replied, by node id.
+    ``collected``: all accepted updates: their sums (``RoundAccumulator``) if the round waits for all of them, else they
+    themselves (``HeldUpdates``). ``nodes``: number of devices given to each node that replied, by node id.
     ``node_phases``: seconds by phase, summed over the nodes. ``disclosures``: under local privacy, number of
     disclosures about every device in this run, this attempt included; else 0.
     """
 
     outcome: RoundOutcome
-    accumulated: RoundAccumulator
+    collected: Collector
     nodes: Mapping[int, int]
     node_phases: Mapping[str, float]
     disclosures: int

@@ -14,6 +14,8 @@ from slimfed.clients.spec import Precision
 from slimfed.clients.structure import Blueprint, Structure
 from slimfed.strategies.bandits import BanditSpec, FleetAgent, IndependentAgents, make_agent, unpack_agent
 from slimfed.strategies.bandits.control import Shuffle
+from slimfed.strategies.late_updates import in_flight
+from slimfed.strategies.late_updates.in_flight import InFlight
 from slimfed.strategies.selection import Selector, unpack_selector
 from slimfed.strategies.selection.base import pack_selector
 from slimfed.strategies.speed_model import Pace
@@ -58,7 +60,7 @@ class Fleet:
     of the global adapter when it was last sent; None if nothing was rounded. ``shuffle``: permutes what the agent is
     told (``bandit.control``); None if it is told the truth. ``selector``: chooses the devices of each round; None if
     every round asks all that it can have. ``asked``: int64 [devices], rounds that asked each device; None while all
-    took part in all rounds.
+    took part in all rounds. ``in_flight``: updates of devices that are still at work, ascending by device.
     """
 
     blueprint: Blueprint
@@ -77,6 +79,7 @@ class Fleet:
     shuffle: Shuffle | None = None
     selector: Selector | None = None
     asked: np.ndarray | None = None
+    in_flight: tuple[InFlight, ...] = ()
 
     @staticmethod
     def new(
@@ -167,7 +170,7 @@ class Fleet:
         tensors["paces"] = np.array(
             [astuple(device.pace) if device.pace else _NO_PACE for device in self.devices], dtype=np.float64
         )
-        state = {
+        state: dict[str, Any] = {
             "round": self.round,
             "virtual_clock": self.virtual_clock,
             "score_weight": self.score_weight,
@@ -186,6 +189,9 @@ class Fleet:
         if self.selector is not None:
             own, state["selection"] = pack_selector(self.selector)
             tensors |= {f"selection/{name}": tensor for name, tensor in own.items()}
+        if self.in_flight:
+            flying, state["in_flight"] = in_flight.pack(self.in_flight)
+            tensors |= flying
         return tensors, state
 
     @staticmethod
@@ -227,6 +233,7 @@ class Fleet:
             shuffle=_shuffle(tensors, state),
             selector=_selector(tensors, state),
             asked=tensors.get("asked"),
+            in_flight=in_flight.unpack(blueprint, adapter, tensors, state.get("in_flight", ())),
         )
 
 

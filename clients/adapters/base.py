@@ -30,7 +30,8 @@ class Capabilities:
     """
 
     supports_server_optimizer: ClassVar[bool] = False
-    """True if a server optimiser may change the aggregate: no decision depends on the size of single values."""
+    """True if a server optimiser, or a late update, may change the aggregate: no decision depends on the size of single
+    values."""
 
     supports_rounding: ClassVar[bool] = False
     """True if adapters may be sent in bf16 or int8: no decision depends on the size of single values.

@@ -53,6 +53,9 @@ ROUND_COLUMNS = (
     "asked",
     "available",
     "accepted",
+    "late",
+    "staleness",
+    "in_flight",
     "rejected",
 )
 DEVICE_COLUMNS = (

@@ -9,6 +9,7 @@ import streamlit as st
 from slimfed.dashboard import columns, widgets
 from slimfed.dashboard.figures import bars, curves, frames, style
 from slimfed.dashboard.source import Source
+from slimfed.platform.round_closing import waits_for_all
 from slimfed.platform.standing import REFERENCE_WORDS, standing
 from slimfed.platform.store.reader import Reader
 
@@ -29,6 +30,9 @@ _COLUMNS = {
     "asked": columns.number("Took part"),
     "available": columns.number("Available"),
     "accepted": st.column_config.NumberColumn("Updates used"),
+    "late": columns.number("Late"),
+    "staleness": columns.number("Staleness"),
+    "in_flight": columns.number("In flight"),
     "rejected": columns.number("Rejected"),
 }
 
@@ -121,5 +125,6 @@ def show(source: Source, run: Any) -> None:
         with st.expander("The rounds as a table"):
             partial = bool((frame["asked"] < run.devices).any())
             left_out = {"examples": not estimates, "asked": not partial, "available": not partial}
+            left_out |= dict.fromkeys(("late", "staleness", "in_flight"), waits_for_all(run.job))
             chosen = {name: shape for name, shape in _COLUMNS.items() if not left_out.get(name)}
             widgets.table(frame.iloc[::-1], f"rounds of {run.id}", chosen, "Table of rounds, newest first", whole=frame)

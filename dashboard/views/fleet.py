@@ -98,7 +98,7 @@ def _of_run(source: Source, reader: Insight, run_id: str) -> None:
                 "Participation",
                 bars.participation(rounds, [row.profile for row in sizes]),
                 "Share of each class whose update was used, by round. The other devices dropped out, came late, "
-                "ran out of memory or were rejected.",
+                "ran out of memory, were rejected, or are still at work.",
             )
     happened = frames.event_rounds_frame(reader.event_rounds(run_id))
     if not happened.empty:

@@ -24,6 +24,7 @@ from slimfed.dashboard.tabs import timeline as time_line
 from slimfed.dashboard.views.runs import labels
 from slimfed.platform.glossary import STATES, meaning
 from slimfed.platform.participation import part_of_fleet, took_part
+from slimfed.platform.round_closing import rounds_close
 from slimfed.platform.store.dashboard_reader import Insight
 from slimfed.platform.store.reader import Pulse
 from slimfed.platform.summary import perplexity
@@ -139,6 +140,7 @@ def _facts(run: Run, rounds: pd.DataFrame, source: Source) -> None:
         run.method,
         part_of_fleet(run.job, run.devices),
         *_took_part(run, rounds),
+        *filter(None, [rounds_close(run.job)]),
         f"target sparsity {format.percent(run.target_sparsity, 0)}",
         f"seed {run.seed}",
         f"started {format.clock(run.started_at or run.created_at, source.zone)}",

@@ -17,7 +17,9 @@ class RoundFigures:
     test split: a sample if they differ (``evaluation.examples`` of the job). ``train_loss``: mean over the devices,
     nats. ``sparsity``: mean share of the prunable parameters that devices have removed. Times in seconds, sizes in
     bytes. ``asked``: devices that took part, of ``available`` ones (None: not known). ``waited_seconds``: the part of
-    ``virtual_seconds`` in which no device was available.
+    ``virtual_seconds`` in which no device was available. Where rounds do not wait for all devices (else None):
+    ``late``, those of the ``accepted`` updates that an earlier round asked for; ``staleness``, the mean over the
+    accepted ones of the rounds that they are late; ``in_flight``, updates that had not arrived when the round closed.
     """
 
     round: int
@@ -36,6 +38,9 @@ class RoundFigures:
     asked: int | None = None
     available: int | None = None
     waited_seconds: float = 0.0
+    late: int | None = None
+    staleness: float | None = None
+    in_flight: int | None = None
 
 
 OnRound = Callable[[RoundFigures], object]
@@ -89,5 +94,8 @@ def _figures(row: Any, evaluation: Any) -> RoundFigures:
         asked=row.asked,
         available=row.available,
         waited_seconds=row.waited_seconds or 0.0,
+        late=row.late,
+        staleness=row.staleness,
+        in_flight=row.in_flight,
         **counts(evaluation),
     )

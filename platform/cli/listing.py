@@ -10,6 +10,7 @@ from slimfed.platform.cli.output import describe_measures, print_json, print_tab
 from slimfed.platform.console import notes
 from slimfed.platform.format import energy, percent, sampled, seconds, size
 from slimfed.platform.participation import asks_part, part_of_fleet, took_part
+from slimfed.platform.round_closing import rounds_close, waits_for_all
 from slimfed.platform.standing import REFERENCE_WORDS
 from slimfed.platform.under_way import state_of, under_way
 
@@ -37,6 +38,8 @@ _ROUND_COLUMNS = {
     "wall": "wall time>",
     "asked": "took part>",
     "accepted": "accepted>",
+    "late": "late (mean rounds)>",
+    "in_flight": "in flight>",
     "rejected": "rejected>",
     "slowest": "slowest device>",
 }
@@ -108,7 +111,8 @@ def show(run: RunId, as_json: Json = False) -> None:
     print_summary(found, summary, references, rounds[-1].global_sparsity if rounds else None, progress)
     sampled_rounds = any(_note(row) for row in evaluations.values())
     partial = any(row.asked is not None and row.asked < found.devices for row in rounds)
-    left_out = {"texts": not sampled_rounds, "asked": not partial}
+    waits = waits_for_all(found.job)
+    left_out = {"texts": not sampled_rounds, "asked": not partial, "late": waits, "in_flight": waits}
     columns = {key: title for key, title in _ROUND_COLUMNS.items() if not left_out.get(key)}
     first = [_base_row(evaluations[0])] if 0 in evaluations else []
     print_table(
@@ -140,7 +144,16 @@ def print_summary(
         "run": f"{run.id} ({run.name}, {run.method})",
         "status": state_of(run, progress) + (f": {run.cause}" if run.cause else ""),
         **({} if progress is None else {"now": under_way(run, progress).describe()}),
-        "rounds": f"{run.rounds_done} of {run.rounds}, {part_of_fleet(run.job, run.devices)}",
+        "rounds": ", ".join(
+            filter(
+                None,
+                (
+                    f"{run.rounds_done} of {run.rounds}",
+                    part_of_fleet(run.job, run.devices),
+                    rounds_close(run.job),
+                ),
+            )
+        ),
         "accuracy": f"{_of_sample(run)} global model, {percent(run.device_accuracy_mean)} {_whose(run)}",
         **({"points": stands.beside} if stands.beside else {}),
         **({"test file": f"{percent(run.held_out_accuracy)} global model, after the last round"} if held_out else {}),
@@ -214,6 +227,8 @@ def _round_row(row: Any, evaluation: Any, devices: int) -> dict[str, str]:
         "wall": seconds(row.wall_seconds),
         "asked": took_part(row.asked, devices),
         "accepted": str(row.accepted),
+        "late": "-" if row.staleness is None else f"{row.late} ({row.staleness:.2f})",
+        "in_flight": "-" if row.in_flight is None else str(row.in_flight),
         "rejected": str(row.rejected),
         "slowest": "-" if row.slowest_device is None else str(row.slowest_device),
     }

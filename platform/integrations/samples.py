@@ -23,6 +23,9 @@ _OF_A_ROUND = (
     "joules",
     "asked",
     "accepted",
+    "late",
+    "staleness",
+    "in_flight",
     "rejected",
 )
 _OF_AN_EVALUATION = ("accuracy", "loss", "macro_f1", "calibration_error", "exact_match", "rouge_l", "bleu")

@@ -10,6 +10,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import AdapterOptions
+from slimfed.platform.job.late_update_rules import LATE_UPDATE_RULES
 from slimfed.platform.job.sections import JobSections, MethodSpec
 from slimfed.platform.trackers import problem_of
 from slimfed.strategies.aggregation import AGGREGATIONS
@@ -273,6 +274,7 @@ RULES: tuple[Rule, ...] = (
     rounding_is_not_clipped,
     participants_exist,
     where_is_told,
+    *LATE_UPDATE_RULES,
 )
 
 

@@ -15,8 +15,8 @@ _NAMES = {"local": "devices alone", "central": "central training"}
 # Central training goes over the text as often as the fleet does, but not more often than this.
 _MOST_EPOCHS = 5
 
-# Plain LoRA of the largest rank on a server's memory: nothing is pruned, dropped, disturbed, rounded or private, and
-# all take part.
+# Plain LoRA of the largest rank on a server's memory: nothing is pruned, dropped, disturbed, rounded, private or late,
+# and all take part.
 _PLAIN: dict[str, Any] = {
     "method": {"adapter": "lora", "aggregation": "coverage", "target_sparsity": 0.0},
     "bandit": {"name": "fixed", "control": "none", "pacing": "auto", "spread_ranks": False, "fixed_rank": None},
@@ -32,7 +32,7 @@ _PLAIN: dict[str, Any] = {
     },
     "disturbance": {"stragglers": 0.0, "bandwidth_factor": 1.0},
     "training": {"recovery": "plain", "kl": 0.0, "teacher": "base", "proximal": 0.0},
-    "server": {"optimizer": "none"},
+    "server": {"optimizer": "none", "mode": "sync"},
     "privacy": {"kind": "none"},
     "messages": {"precision": "fp32"},
     "deadlines": {"straggler_seconds": None},

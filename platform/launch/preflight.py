@@ -123,6 +123,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
         *shortfall(job, first),
         *taking_part,
         *few_updates(job),
+        *early_rounds(job),
         *open_cluster(job),
         *map(str, text.dropped),
         *truncated,
@@ -258,6 +259,14 @@ def few_updates(job: Job) -> tuple[str, ...]:
         f"method.aggregation = {name!r}: leaves out nobody of fewer than {least} updates, and a round asks {asked} "
         "devices; a median needs no more",
     )
+
+
+def early_rounds(job: Job) -> tuple[str, ...]:
+    """A line if rounds close before all devices are done, which estimates of a run's time do not count with."""
+    if job.server.waits_for_all:
+        return ()
+    cause = "rounds close early, so that the run takes less virtual time than is estimated for as many rounds"
+    return (f"server.mode = {job.server.mode!r}: {cause}",)
 
 
 def on_devices(job: Job) -> Job:

@@ -108,6 +108,7 @@ class Insight(Reader):
     def late_devices(self, run_id: str, rounds: int, most: int) -> Rows:
         """Of each of the last ``rounds`` rounds: its ``most`` slowest devices, the slowest first.
 
+        Devices whose updates came late are left out, since their work began in an earlier round.
         Columns of ``Assignment``, with ``profile`` and ``round_seconds``, how long the whole round took
         without waiting for devices to become available.
         """
@@ -118,6 +119,7 @@ class Insight(Reader):
         ranked = (
             select(Assignment.round, Assignment.device, place.label("place"))
             .where(Assignment.run_id == run_id, Assignment.round.in_(numbers.scalar_subquery()))
+            .where(func.coalesce(Assignment.staleness, 0) == 0)
             .subquery()
         )
         at_work = Round.virtual_seconds - func.coalesce(Round.waited_seconds, 0.0)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -57,7 +58,7 @@ def write_round(
     forget_after(connection, run_id, record.round - 1)
     _add(connection, Round, [_round_row(connection, run_id, record, now)])
     if record.devices:
-        _add(connection, Assignment, [_device_row(run_id, each, record.removed) for each in record.devices])
+        _add(connection, Assignment, [_device_row(run_id, record, each) for each in record.devices])
         _add(connection, BlockLeft, block_rows(run_id, record.round, record.devices))
         sum_up_round(connection, run_id, record.round)
     if record.evaluation is not None:
@@ -212,10 +213,23 @@ def _round_row(connection: Connection, run_id: str, record: protocols.RoundRecor
         "peak_memory_bytes": max(_peaks(record.devices), default=None),
         "accepted": sum(each.report is not None for each in record.devices),
         "rejected": sum(each.status == "rejected" for each in record.devices),
-        "slowest_device": _slowest(record.devices),
-        "asked": len(record.devices),
+        "slowest_device": _slowest(record),
+        "asked": sum(each.assignment.round == record.round for each in record.devices),
         "available": record.available,
         "waited_seconds": record.waited_seconds,
+        **_lateness(record),
+    }
+
+
+def _lateness(record: protocols.RoundRecord) -> dict[str, float | None]:
+    """The columns on late updates, of a round that does not wait for all devices."""
+    if record.in_flight is None:
+        return {}
+    late = [record.round - each.assignment.round for each in record.devices if each.report is not None]
+    return {
+        "late": sum(rounds > 0 for rounds in late),
+        "staleness": fmean(late) if late else None,
+        "in_flight": record.in_flight,
     }
 
 
@@ -224,26 +238,30 @@ def _peaks(devices: Sequence[protocols.DeviceRecord]) -> list[float]:
     return [each.report.workload.peak_memory_bytes for each in devices if each.report]
 
 
-def _slowest(devices: Sequence[protocols.DeviceRecord]) -> int | None:
-    """The accepted device that the round waited for; the first of equals."""
-    times = [(each.completion.seconds, each.assignment.device) for each in devices if each.report and each.completion]
+def _slowest(record: protocols.RoundRecord) -> int | None:
+    """The accepted device that the round waited for longest, of those that it asked; the first of equals."""
+    times = [
+        (each.completion.seconds, each.assignment.device)
+        for each in record.devices
+        if each.report and each.completion and each.assignment.round == record.round
+    ]
     return min(times, key=lambda pair: (-pair[0], pair[1]))[1] if times else None
 
 
-def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> dict[str, Any]:
+def _device_row(run_id: str, round: protocols.RoundRecord, record: protocols.DeviceRecord) -> dict[str, Any]:
     assignment, result, completion = record.assignment, record.report, record.completion
     before = assignment.structure.sparsity
     evaluation = result.evaluation if result else None
     return {
         "run_id": run_id,
-        "round": assignment.round,
+        "round": round.round,
         "device": assignment.device,
         "status": record.status,
         "rank": assignment.rank,
         "local_steps": assignment.local_steps,
         "effective_rank": result.effective_rank if result else None,
         "pruning_step": max(0.0, 1 - (1 - assignment.sparsity) / (1 - before)),
-        "sparsity": sparsity_after(result.structure.sparsity if result else before, removed),
+        "sparsity": sparsity_after(result.structure.sparsity if result else before, round.removed),
         "reward": record.reward,
         "loss_before": result.loss_before if result else None,
         "loss_after": result.loss_after if result else None,
@@ -256,6 +274,7 @@ def _device_row(run_id: str, record: protocols.DeviceRecord, removed: float) -> 
         "compute_seconds": completion.compute_seconds if completion else None,
         "upload_seconds": completion.upload_seconds if completion else None,
         "measured_seconds": result.seconds if result else None,
+        "staleness": round.round - assignment.round if result else None,
         "flops": result.workload.flops if result else None,
         "peak_memory_bytes": result.workload.peak_memory_bytes if result else None,
         "joules": record.joules,

@@ -44,7 +44,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-NEWEST_REVISION = "0015"
+NEWEST_REVISION = "0016"
 """The last of ``migrations/versions``; a new migration changes it."""
 
 
@@ -170,7 +170,10 @@ class Round(Base):
     ``asked``: devices that took part, which have a row in ``assignments``; a device that was asked and stayed silent
     has one, too, with its status, and one that was not asked has none. ``available``: devices that could have been
     asked. ``waited_seconds``: the part of ``virtual_seconds`` in which no device was available. All three are NULL in
-    runs of older versions, in which all devices took part.
+    runs of older versions, in which all devices took part. Where rounds do not wait for all devices: ``late``, those of
+    the ``accepted`` updates that an earlier round asked for; ``staleness``, the mean over the accepted ones of the
+    rounds that they are late; ``in_flight``, updates that had not arrived when the round closed. NULL where rounds
+    wait.
     """
 
     __tablename__ = "rounds"
@@ -198,11 +201,17 @@ class Round(Base):
     asked: Mapped[int | None]
     available: Mapped[int | None]
     waited_seconds: Mapped[float | None]
+    late: Mapped[int | None]
+    staleness: Mapped[float | None]
+    in_flight: Mapped[int | None]
 
 
 class Assignment(Base):
     """One device in one round: assignment, status and results.
 
+    A device whose update came late has two rows: with the status "in-flight" in the round that asked it, and with its
+    results in the round in which the update arrived, ``staleness`` rounds later (0: in time; NULL: none arrived, or in
+    older versions).
     ``local_steps``: optimiser steps that it was given, NULL in rounds of slimfed 0.1. ``effective_rank``: mean over the
     modules of the ranks that its adapter has not switched off (SoRA's gates).
 
@@ -234,6 +243,7 @@ class Assignment(Base):
     compute_seconds: Mapped[float | None]
     upload_seconds: Mapped[float | None]
     measured_seconds: Mapped[float | None]
+    staleness: Mapped[int | None]
     flops: Mapped[float | None]
     peak_memory_bytes: Mapped[Bytes | None]
     joules: Mapped[float | None]

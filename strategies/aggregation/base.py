@@ -73,7 +73,8 @@ class Aggregator(ABC):
     gives_direction: ClassVar[bool] = True
     """False if factors are recomputed, or a part of the change is merged into the base.
 
-    The change of the factors is then not usable as a gradient by a server optimiser.
+    The change of the factors is then not usable as a gradient by a server optimiser, and a late update, which is a
+    change of older factors, cannot be added (``server.mode``).
     """
 
     sums_updates: ClassVar[bool] = False

@@ -66,6 +66,9 @@ class FleetAgent(Agent, ABC):
     another package.
     """
 
+    deadline: float | None = None
+    """Seconds by which the arms of the last :meth:`suggest` are to be done; None if the agent plans no such time."""
+
     def __init__(self, spec: BanditSpec, seed: int, devices: int) -> None:
         super().__init__(spec, seed)
         self.devices = devices

@@ -66,13 +66,13 @@ class Pooled(FleetAgent):
 
     def suggest(self, offers: Sequence[Offer]) -> list[Arm]:
         """The arms of the round with the largest worth a second."""
-        self._predicted = {}
+        self._predicted, self.deadline = {}, None
         chosen = {offer.device: self._first(offer) for offer in offers}
         known = [offer for offer in offers if offer.times is not None]
         if known:
             arms = [grid(self.spec, offer.high, offer.high) for offer in known]
             table = self._table(known, arms)
-            ranks, steps = self._best_round(table)
+            ranks, steps, self.deadline = self._best_round(table)
             for n, (offer, place) in enumerate(zip(known, ranks * table.steps + steps, strict=True)):
                 chosen[offer.device] = arms[n][place]
                 self._predicted[offer.device] = float(table.times[n, ranks[n], steps[n]])
@@ -108,8 +108,8 @@ class Pooled(FleetAgent):
     def _variance(self) -> float:
         return 1.0 / (_STEPS_DEVIATION**-2 + self._precision)
 
-    def _best_round(self, table: "_Table") -> tuple[np.ndarray, np.ndarray]:
-        """Places of each device's rank and local steps in the round with the largest worth a second."""
+    def _best_round(self, table: "_Table") -> tuple[np.ndarray, np.ndarray, float]:
+        """Places of each device's rank and local steps in the round with the largest worth a second, and its length."""
         noise = np.exp(self._spread * self.rng.standard_normal((_DRAWS, len(table.times))))
         best, found = -1.0, None
         for rank in range(len(table.worths)):
@@ -118,7 +118,7 @@ class Pooled(FleetAgent):
                 steps = table.steps_by(own, deadline)
                 gain = table.worth(own, steps) / table.seconds(own, steps, noise)
                 if gain > best:
-                    best, found = gain, (own, steps)
+                    best, found = gain, (own, steps, float(deadline))
         if found is None:
             raise ValueError("the times of this fleet's arms are not finite")
         return found

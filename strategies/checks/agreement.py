@@ -11,12 +11,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from slimfed.clients.seeds import derive
 from slimfed.clients.update import Update
 from slimfed.strategies.coordinates.global_vector import GlobalVector
+from slimfed.strategies.settings import StrategySettings
 
 # Numbers of the adapter that are looked at. The error of an inner product of two updates is about 1 / sqrt(2048), two
 # hundredths, of the product of their lengths.
 _SAMPLE = 2048
+
+
+def update_samples(settings: StrategySettings, space: GlobalVector, number: int) -> "UpdateSamples | None":
+    """The empty samples of round ``number``; None if the agent does not learn from agreements."""
+    return UpdateSamples(space, derive(settings.task.seed, "agreement", number)) if settings.compares else None
 
 
 @dataclass

@@ -16,7 +16,7 @@ from slimfed.clients.messages.records import (
 from slimfed.clients.plain_text import clean
 from slimfed.clients.spec import AdapterSpec
 from slimfed.clients.update import Assignment, Failure, Report, Update
-from slimfed.strategies.accumulation import GradedAccumulators, RoundAccumulator
+from slimfed.strategies.accumulation import Collector, GradedAccumulators
 from slimfed.strategies.checks.agreement import UpdateSamples
 from slimfed.strategies.checks.claims import CAP, largest_weight, miscounted
 from slimfed.strategies.checks.outliers import ALL_GRADES, Grades
@@ -216,8 +216,8 @@ class ReplyValidation:
         else:
             self._problems[device] = _Problem("rejected", event)
 
-    def finish(self, absent: Collection[int] = ()) -> tuple[RoundOutcome, RoundAccumulator]:
-        """After the last reply: the outcome of every device, and the sums of the accepted updates.
+    def finish(self, absent: Collection[int] = ()) -> tuple[RoundOutcome, Collector]:
+        """After the last reply: the outcome of every device, and what the accepted updates were added to.
 
         Outliers of the fleet are refused only here. ``absent``: devices that no node hosts at the moment.
         """

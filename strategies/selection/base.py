@@ -71,7 +71,7 @@ class Selector(ABC):
         """``call.count`` different devices of ``call.candidates``, in any order."""
 
     def observe(self, number: int, answers: Sequence[Answer]) -> None:  # noqa: B027  # optional, as is load
-        """What came of all devices that round ``number`` asked; called once a round, in ascending order."""
+        """What came of the devices whose work ended in round ``number``; called once a round, in ascending order."""
 
     def pack(self) -> Kept:
         """The state from which :meth:`load` continues to the bit; called at every checkpoint."""

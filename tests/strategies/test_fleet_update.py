@@ -6,7 +6,7 @@ import pytest
 from round_records import device_record
 
 from slimfed.strategies.checks.reply_validation import RoundOutcome
-from slimfed.strategies.fleet_update import round_seconds
+from slimfed.strategies.closing.times import slowest_seconds
 
 DONE = tuple(device_record(device, seconds=2.0 + device) for device in range(3))
 LATE = replace(device_record(3, seconds=50.0), status="late", report=None)
@@ -23,4 +23,4 @@ LATE = replace(device_record(3, seconds=50.0), status="late", report=None)
     ],
 )
 def test_the_slowest_that_counts_or_the_deadline(devices: tuple, deadline: float | None, seconds: float) -> None:
-    assert round_seconds(RoundOutcome(devices, ()), deadline) == seconds
+    assert slowest_seconds(RoundOutcome(devices, ()), deadline) == seconds

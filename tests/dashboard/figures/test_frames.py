@@ -32,6 +32,9 @@ def ran(number, **more):
         "asked": 3,
         "available": 3,
         "accepted": 3,
+        "late": None,
+        "staleness": None,
+        "in_flight": None,
         "rejected": 0,
     }
     return row | more

@@ -1,0 +1,1 @@
+"""Closing a round: when, and with which updates (docs/late-updates.md)."""
