@@ -58,7 +58,8 @@ class Fleet:
     of the global adapter when it was last sent; None if nothing was rounded. ``shuffle``: permutes what the agent is
     told (``bandit.control``); None if it is told the truth. ``selector``: chooses the devices of each round; None if
     every round asks all that it can have. ``asked``: int64 [devices], rounds that asked each device; None while all
-    took part in all rounds.
+    took part in all rounds. ``measured``: float64 [1 + blocks], what ``pruning.allocation`` measured on text; None
+    while it has measured nothing.
     """
 
     blueprint: Blueprint
@@ -77,6 +78,7 @@ class Fleet:
     shuffle: Shuffle | None = None
     selector: Selector | None = None
     asked: np.ndarray | None = None
+    measured: np.ndarray | None = None
 
     @staticmethod
     def new(
@@ -88,10 +90,12 @@ class Fleet:
         scores: np.ndarray | None = None,
         start: Structure | None = None,
         selector: Selector | None = None,
+        measured: np.ndarray | None = None,
     ) -> "Fleet":
         """A fleet before its first round: every device has the structure ``start``; None: the dense one.
 
-        ``scores``: float32 [units], importance that was computed without any data.
+        ``scores``: float32 [units], importance that was computed without any data. ``measured``: what the server has
+        measured for the layers' shares.
         """
         first = start or blueprint.dense()
         states = [DeviceState(first) for _ in range(devices)]
@@ -106,6 +110,7 @@ class Fleet:
             score_weight=0.0 if scores is None else 1.0,
             shuffle=Shuffle(derive(seed, "shuffle")) if bandit.control == "shuffled" else None,
             selector=selector,
+            measured=measured,
         )
 
     @property
@@ -137,6 +142,11 @@ class Fleet:
             memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)
             self.score_sum = (memory * self.score_sum + total).astype(np.float32)
             self.score_weight = memory * self.score_weight + count
+
+    def learn_shares(self, measured: np.ndarray | None) -> None:
+        """Keep what devices ``measured`` for the layers' shares; the first round in which any did decides."""
+        if self.measured is None:
+            self.measured = measured
 
     def know_scores(self, scores: np.ndarray) -> None:
         """Replace the mean scores by ``scores``, float32 [units], which depend on no device's answer."""
@@ -183,6 +193,8 @@ class Fleet:
         }
         if self.asked is not None:
             tensors["asked"] = self.asked.copy()
+        if self.measured is not None:
+            tensors["measured"] = self.measured
         if self.selector is not None:
             own, state["selection"] = pack_selector(self.selector)
             tensors |= {f"selection/{name}": tensor for name, tensor in own.items()}
@@ -227,6 +239,7 @@ class Fleet:
             shuffle=_shuffle(tensors, state),
             selector=_selector(tensors, state),
             asked=tensors.get("asked"),
+            measured=tensors.get("measured"),
         )
 
 
