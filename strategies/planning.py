@@ -69,7 +69,7 @@ def plan_round(
     for device, arm in zip(devices, arms, strict=True):
         state, structure = fleet.devices[device], structures[device]
         sparsity = max(structure.sparsity, min(target, sparsity_after(structure.sparsity, arm.pruning_step)))
-        if private and shared is None:  # the server cuts before the round, and the device prunes nothing by itself
+        if private:  # the server cuts before the round, and the device prunes nothing by itself
             structure = drawn_structure(structure, sparsity, settings.task, target, number, device)
             sparsity = structure.sparsity
         assignment = Assignment(

@@ -169,6 +169,21 @@ def assigned() -> Assignment:
     return next(d.assignment for d in recorder.rounds[0].devices if d.assignment.calibrate)
 
 
+def test_a_device_cuts_nothing_of_unequal_layers_that_it_was_sent() -> None:
+    """Layers that are less sparse than the whole are not cut to the sparsity of the whole."""
+    of = task(importance="activation")
+    runtime, recorder = open_runtime(of), Memory()
+    turned = np.linspace(10, 90, len(runtime.blueprint.blocks))
+    run(of, recorder, begun(runtime, np.array([100.0, *turned])))
+    for record in recorder.rounds:
+        for device in record.devices:
+            assert device.report is not None, record.events
+            assert device.report.structure == device.assignment.structure
+    last = recorder.rounds[-1].devices[0].report.structure
+    shares = [len(last.kept(n)) / block.units for n, block in enumerate(last.blueprint.blocks)]
+    assert max(shares) - min(shares) > 0.3
+
+
 def test_a_private_fleet_trains_the_server_s_shares_and_nothing_is_cut_beside_them() -> None:
     privacy = PrivacySpec(kind="central", noise_multiplier=0.1)
     source = CalibrationSpec(source="server", tokens=100)
