@@ -1,4 +1,4 @@
-"""Claims about methods, each with the control that could refute it: accuracy of both sides after equal rounds.
+"""Claims about methods, each with the control that could refute it: accuracy, or loss, after equal rounds.
 
     python benchmarks/claims.py milestone --model minilm=FOLDER --data DATA --texts trec --seeds 1 2 3 \\
         [--set FIELD=VALUE] [--processes 2] [--out FILE.json]
@@ -34,14 +34,31 @@ _SEVENTY = ("method.name=slimfed", "engine.name=sequential", "method.target_spar
 
 @dataclass(frozen=True)
 class Claim:
-    """``sides``: the fields that tell the sides apart. The first is claimed to end higher than each other one.
+    """``sides``: the fields that tell the sides apart. The first is claimed to end better than each other one.
 
     TEACHER in a field is the folder of an unpruned run's global model: the same job and seed, without pruning.
+    ``measure``: "accuracy", of which more is better, or "loss", of which less is; the table has both.
     """
 
     says: str
     sides: Mapping[str, tuple[str, ...]]
     common: tuple[str, ...] = ()
+    measure: str = "accuracy"
+
+
+def _shares(sparsity: float) -> Claim:
+    """Layer shares of a tuned model that is pruned at once: round 1 scores and measures, and no weight moves."""
+    return Claim(
+        f"Layers cut by cfsp have a lower loss than equal ones ({sparsity:.0%} pruned at once, not trained after it)",
+        {name: (f"pruning.allocation={name}",) for name in ("cfsp", "equal", "erk", "zeroth")},
+        (
+            "method.name=slimfed", f"model.path={TEACHER}", f"method.target_sparsity={sparsity}", "pruning.scope=layer",
+            "pruning.structure=shared", "pruning.schedule=one-shot", "training.rounds=2",
+            "training.learning_rate=1e-12", "training.local_steps=4", "calibration.devices=4",
+            "calibration.tokens=2048", "messages.precision=fp32", "evaluation.device_examples=8",
+        ),
+        "loss",
+    )  # fmt: skip
 
 
 CLAIMS = {
@@ -80,6 +97,8 @@ CLAIMS = {
         {"tuned": ("training.kl=1.0", f"training.teacher={TEACHER}"), "none": ("training.kl=0.0",)},
         _SEVENTY,
     ),
+    "allocation": _shares(0.7),
+    "allocation-half": _shares(0.5),
     "soups": Claim(
         "Soups of merged weights end higher than means of factors (one shared structure, 50% pruned)",
         {"soups": ("method.aggregation=soups",), "factors": ("method.aggregation=fedavg",)},
