@@ -158,35 +158,45 @@ def cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def table(results: list[Cell]) -> str:
-    """A row for each side of each claim: mean over the seeds, and the differences to the first side; Markdown."""
+    """A row for each side of each claim: means over the seeds, and what the first side is better by; Markdown."""
     groups: dict[tuple[Any, ...], dict[str, dict[int, Cell]]] = {}
     for result in results:
         place = (*(result[name] for name in ("claim", "model", "text")), ", ".join(result["sets"]))
         groups.setdefault(place, {}).setdefault(result["side"], {})[result["seed"]] = result
     lines = [
-        "| claim | model, text | side | sparsity | accuracy at the end | the first side is higher by, seed by seed |"
+        "| claim | model, text | side | sparsity | accuracy at the end | loss at the end "
+        "| the first side is better by, seed by seed |"
     ]
-    lines.append("|---" * 6 + "|")
+    lines.append("|---" * 7 + "|")
     for (claim, model, text, settings), sides in sorted(groups.items()):
         first = next(iter(CLAIMS[claim].sides))
         for side in [name for name in CLAIMS[claim].sides if name in sides]:
             found = sides[side]
             where = ", ".join(filter(None, [model, text, settings]))
             told = CLAIMS[claim].says if side == first else ""
-            lead = "" if side == first else _lead(sides.get(first, {}), found)
+            lead = "" if side == first else _lead(CLAIMS[claim].measure, sides.get(first, {}), found)
             reached = fmean(result["reached"] for result in found.values())
-            lines.append(f"| {told} | {where} | {side} | {100 * reached:.1f}% | {_measure(found)} | {lead} |")
+            ends = f"{_accuracy(found)} | {_loss(found)}"
+            lines.append(f"| {told} | {where} | {side} | {100 * reached:.1f}% | {ends} | {lead} |")
     return "\n".join(lines)
 
 
-def _measure(found: Mapping[int, Cell]) -> str:
+def _accuracy(found: Mapping[int, Cell]) -> str:
     values = [100 * result["accuracy"] for result in found.values()]
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1f}%{spread} ({len(values)} seeds)"
 
 
-def _lead(first: Mapping[int, Cell], other: Mapping[int, Cell]) -> str:
+def _loss(found: Mapping[int, Cell]) -> str:
+    values = [result["loss"] for result in found.values()]
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"
+
+
+def _lead(measure: str, first: Mapping[int, Cell], other: Mapping[int, Cell]) -> str:
     both = sorted(first.keys() & other.keys())
+    if measure == "loss":
+        return ", ".join(f"{other[seed]['loss'] - first[seed]['loss']:+.3f}" for seed in both)
     return ", ".join(f"{100 * (first[seed]['accuracy'] - other[seed]['accuracy']):+.1f}" for seed in both)
 
 
