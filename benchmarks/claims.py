@@ -1,4 +1,4 @@
-"""Claims about methods, each with the control that could refute it: accuracy of both sides after equal rounds.
+"""Claims about methods, each with the control that could refute it: accuracy, or loss, after equal rounds.
 
     python benchmarks/claims.py milestone --model minilm=FOLDER --data DATA --texts trec --seeds 1 2 3 \\
         [--set FIELD=VALUE] [--processes 2] [--out FILE.json]
@@ -34,14 +34,31 @@ _SEVENTY = ("method.name=slimfed", "engine.name=sequential", "method.target_spar
 
 @dataclass(frozen=True)
 class Claim:
-    """``sides``: the fields that tell the sides apart. The first is claimed to end higher than each other one.
+    """``sides``: the fields that tell the sides apart. The first is claimed to end better than each other one.
 
     TEACHER in a field is the folder of an unpruned run's global model: the same job and seed, without pruning.
+    ``measure``: "accuracy", of which more is better, or "loss", of which less is; the table has both.
     """
 
     says: str
     sides: Mapping[str, tuple[str, ...]]
     common: tuple[str, ...] = ()
+    measure: str = "accuracy"
+
+
+def _shares(sparsity: float) -> Claim:
+    """Layer shares of a tuned model that is pruned at once: round 1 scores and measures, and no weight moves."""
+    return Claim(
+        f"Layers cut by cfsp have a lower loss than equal ones ({sparsity:.0%} pruned at once, not trained after it)",
+        {name: (f"pruning.allocation={name}",) for name in ("cfsp", "equal", "erk", "zeroth")},
+        (
+            "method.name=slimfed", f"model.path={TEACHER}", f"method.target_sparsity={sparsity}", "pruning.scope=layer",
+            "pruning.structure=shared", "pruning.schedule=one-shot", "training.rounds=2",
+            "training.learning_rate=1e-12", "training.local_steps=4", "calibration.devices=4",
+            "calibration.tokens=2048", "messages.precision=fp32", "evaluation.device_examples=8",
+        ),
+        "loss",
+    )  # fmt: skip
 
 
 CLAIMS = {
@@ -80,6 +97,8 @@ CLAIMS = {
         {"tuned": ("training.kl=1.0", f"training.teacher={TEACHER}"), "none": ("training.kl=0.0",)},
         _SEVENTY,
     ),
+    "allocation": _shares(0.7),
+    "allocation-half": _shares(0.5),
     "soups": Claim(
         "Soups of merged weights end higher than means of factors (one shared structure, 50% pruned)",
         {"soups": ("method.aggregation=soups",), "factors": ("method.aggregation=fedavg",)},
@@ -139,35 +158,45 @@ def cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def table(results: list[Cell]) -> str:
-    """A row for each side of each claim: mean over the seeds, and the differences to the first side; Markdown."""
+    """A row for each side of each claim: means over the seeds, and what the first side is better by; Markdown."""
     groups: dict[tuple[Any, ...], dict[str, dict[int, Cell]]] = {}
     for result in results:
         place = (*(result[name] for name in ("claim", "model", "text")), ", ".join(result["sets"]))
         groups.setdefault(place, {}).setdefault(result["side"], {})[result["seed"]] = result
     lines = [
-        "| claim | model, text | side | sparsity | accuracy at the end | the first side is higher by, seed by seed |"
+        "| claim | model, text | side | sparsity | accuracy at the end | loss at the end "
+        "| the first side is better by, seed by seed |"
     ]
-    lines.append("|---" * 6 + "|")
+    lines.append("|---" * 7 + "|")
     for (claim, model, text, settings), sides in sorted(groups.items()):
         first = next(iter(CLAIMS[claim].sides))
         for side in [name for name in CLAIMS[claim].sides if name in sides]:
             found = sides[side]
             where = ", ".join(filter(None, [model, text, settings]))
             told = CLAIMS[claim].says if side == first else ""
-            lead = "" if side == first else _lead(sides.get(first, {}), found)
+            lead = "" if side == first else _lead(CLAIMS[claim].measure, sides.get(first, {}), found)
             reached = fmean(result["reached"] for result in found.values())
-            lines.append(f"| {told} | {where} | {side} | {100 * reached:.1f}% | {_measure(found)} | {lead} |")
+            ends = f"{_accuracy(found)} | {_loss(found)}"
+            lines.append(f"| {told} | {where} | {side} | {100 * reached:.1f}% | {ends} | {lead} |")
     return "\n".join(lines)
 
 
-def _measure(found: Mapping[int, Cell]) -> str:
+def _accuracy(found: Mapping[int, Cell]) -> str:
     values = [100 * result["accuracy"] for result in found.values()]
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1f}%{spread} ({len(values)} seeds)"
 
 
-def _lead(first: Mapping[int, Cell], other: Mapping[int, Cell]) -> str:
+def _loss(found: Mapping[int, Cell]) -> str:
+    values = [result["loss"] for result in found.values()]
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"
+
+
+def _lead(measure: str, first: Mapping[int, Cell], other: Mapping[int, Cell]) -> str:
     both = sorted(first.keys() & other.keys())
+    if measure == "loss":
+        return ", ".join(f"{other[seed]['loss'] - first[seed]['loss']:+.3f}" for seed in both)
     return ", ".join(f"{100 * (first[seed]['accuracy'] - other[seed]['accuracy']):+.1f}" for seed in both)
 
 

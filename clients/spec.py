@@ -225,6 +225,13 @@ class PruningOptions(Section):
         description="own: every device ranks and removes its own units; shared: the server removes the same "
         "units for all devices, by their summed scores (needs schedule cubic or one-shot)",
     )
+    allocation: str = Field(
+        "equal",
+        description="name of an allocation, by which a shared structure becomes unequally sparse; equal: as scope says",
+    )
+    allocation_cap: Fraction = Field(
+        0.8, description="largest sparsity of a block, unless allocation = 'equal'; every block keeps a unit"
+    )
 
     @model_validator(mode="after")
     def _shared_structures_have_one_pace(self) -> "PruningOptions":
@@ -241,6 +248,19 @@ class PruningSpec(PruningOptions):
 
     importance: str = Field("lora-gradient", description="name in the importance registry")
     target_sparsity: Fraction | None = Field(None, description="sparsity that the run ends at, if it is known")
+
+
+class CalibrationSpec(Section):
+    """The pass over text that layer shares are measured in (``pruning.allocation``)."""
+
+    source: Literal["devices", "server"] = Field(
+        "devices",
+        description="devices: some devices of a round measure on text of their own, and send one number for each "
+        "block; server: on its own text, before round 1: real devices' server on its training file, a simulation on "
+        "its validation file",
+    )
+    devices: int = Field(16, ge=1, description="devices that measure, a seeded sample of those of the round")
+    tokens: int = Field(4096, ge=1, description="tokens of text that a device, or the server, measures on at most")
 
 
 class TrainingSpec(Section):
@@ -357,6 +377,7 @@ class TaskSpec(Section):
     adapter: AdapterSpec
     pruning: PruningSpec
     training: TrainingSpec
+    calibration: CalibrationSpec = CalibrationSpec()
     engine: Literal["cohort", "sequential"] = "cohort"
     cohort_size: int = Field(1, ge=1, description="devices that are trained in one pass, equal on every node")
     device_examples: int = Field(0, ge=0, description="test examples for a device's own model; 0: all")

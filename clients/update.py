@@ -16,7 +16,8 @@ class Assignment:
     ``sparsity`` is that of the device's structure at the end of the round (cumulative, share of the prunable
     parameters); ``learning_rate`` is the rate at the first step and ``learning_rate_end`` the one after the last.
     ``score``: score the units even if the device prunes none, for the server. ``probed``: the agent learns from the
-    losses before and after, so that measuring them counts as the device's work.
+    losses before and after, so that measuring them counts as the device's work. ``calibrate``: tokens of the
+    device's text on which to measure, before training, what ``pruning.allocation`` needs, at most; 0: do not measure.
     """
 
     device: int
@@ -31,6 +32,7 @@ class Assignment:
     structure: Structure
     score: bool = False
     probed: bool = False
+    calibrate: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,14 @@ class Report:
 class Update:
     """One device's result of a round: its report and its tensors, in the device's own shape.
 
-    ``scores``: float32 [units], smoothed importance of every unit, 0 where it was removed.
+    ``scores``: float32 [units], smoothed importance of every unit, 0 where it was removed. ``measured``: float64
+    [1 + blocks], what ``pruning.allocation`` measured on the device's text; None if that was not asked for.
     """
 
     report: Report
     adapter: Adapter
     scores: np.ndarray
+    measured: np.ndarray | None = None
 
     @property
     def device(self) -> int:

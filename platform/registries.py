@@ -3,6 +3,7 @@
 from typing import Any
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.export.formats.registry import FORMATS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
@@ -22,6 +23,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     SERVER_OPTIMIZERS,
     SELECTORS,
     IMPORTANCE,
+    ALLOCATIONS,
     PROFILES,
     FORMATS,
     TRACKERS,

@@ -10,8 +10,8 @@ from typing import Any
 from slimfed.clients.errors import InputError
 from slimfed.clients.plain_text import clean
 from slimfed.platform.comparison.grouping import short_paths
-from slimfed.platform.job.job import Job, given_fields, load_job
-from slimfed.platform.job.overrides import parse_sets
+from slimfed.platform.job.job import Job, given_fields, load_job, parse_job
+from slimfed.platform.job.overrides import merge, parse_sets
 
 _LONGEST_NAME = 200
 _OPENING, _CLOSING, _QUOTES = "[{", "]}", "\"'"
@@ -71,6 +71,29 @@ def expand_jobs(
         raise InputError("\n".join(dict.fromkeys(problems)) or "the sweep has no combination: a field has no values")
     check_different(variants)
     return Sweep(called, tuple(variants))
+
+
+def with_baseline(sweep: Sweep, criterion: str) -> Sweep:
+    """The sweep, and for each of its runs that prunes the same run with ``method.importance = criterion``, behind it.
+
+    So a criterion is seen beside its control, such as random units. Runs that have this criterion already, or that two
+    runs would share, are not made twice. Raises ``InputError`` for a job that cannot have the criterion.
+    """
+    variants: list[Variant] = []
+    made = {_bare(variant.job).model_dump_json() for variant in sweep.variants}
+    for variant in sweep.variants:
+        variants.append(variant)
+        if variant.job.method.target_sparsity == 0:
+            continue
+        label = f"{variant.label}, importance={criterion}"
+        name = f"{variant.job.name}, importance={criterion}"[:_LONGEST_NAME]
+        asked = {"name": name, "method": {"importance": criterion}}
+        control = parse_job(merge(given_fields(variant.job), asked))
+        key = _bare(control).model_dump_json()
+        if key not in made:
+            made.add(key)
+            variants.append(Variant(label, control, variant.first))
+    return Sweep(sweep.name, tuple(variants))
 
 
 def sweep_name(name: str) -> str:

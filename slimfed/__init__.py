@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import version
 
     from slimfed.clients.adapters.base import AdapterMethod as AdapterMethod
+    from slimfed.clients.allocation.base import Allocation as Allocation
     from slimfed.clients.errors import InputError as InputError
     from slimfed.clients.errors import SlimfedError as SlimfedError
     from slimfed.clients.export import load_slim as load_slim
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdapterMethod": "clients.adapters.base",
     "Aggregator": "strategies.aggregation.base",
+    "Allocation": "clients.allocation.base",
     "Bandit": "strategies.bandits.base",
     "ComparedRuns": "platform.api.sweeps",
     "Importance": "clients.importance.base",
@@ -79,6 +81,7 @@ _HOMES = {
 __all__ = [
     "AdapterMethod",
     "Aggregator",
+    "Allocation",
     "Bandit",
     "ComparedRuns",
     "Importance",

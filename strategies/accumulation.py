@@ -58,6 +58,7 @@ class RoundAccumulator:
         self._each: dict[int, np.ndarray] = {}
         self._part = part
         self._scored = 0
+        self._measured: dict[int, np.ndarray] = {}
         self._keep = keep
         self._kept: list[Update] = []
 
@@ -69,6 +70,8 @@ class RoundAccumulator:
             self._scored += 1
             if self._robust:
                 self._each[update.device] = update.scores.copy()
+        if update.measured is not None:
+            self._measured[update.device] = update.measured.copy()
         if update.device in self._keep:
             self._kept.append(self._part(update))
 
@@ -79,6 +82,7 @@ class RoundAccumulator:
         self._scored += other._scored
         self._kept += other._kept
         self._each |= other._each
+        self._measured |= other._measured
 
     def aggregate(self) -> Adapter:
         """The aggregated adapter: all coordinates, largest rank."""
@@ -93,6 +97,15 @@ class RoundAccumulator:
             rows = np.stack([self._each[device] for device in sorted(self._each)]).astype(np.float64)
             return TrimmedMean().centre(rows) * len(rows), len(rows)
         return self._scores.value().numpy(), self._scored
+
+    def measured(self) -> np.ndarray | None:
+        """The sum of what devices measured for the layers' shares, float64 [1 + blocks]; None if none did.
+
+        Added in the order of the devices.
+        """
+        if not self._measured:
+            return None
+        return np.stack([self._measured[device] for device in sorted(self._measured)]).sum(0)
 
     def kept_updates(self) -> list[Update]:
         """What was kept of the chosen devices' updates, in device order."""

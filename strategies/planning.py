@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.pruning.selection import select
+from slimfed.clients.allocation import ALLOCATIONS
+from slimfed.clients.allocation.choosing import select_allocated
 from slimfed.clients.seeds import derive
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Assignment
@@ -53,6 +54,8 @@ def plan_round(
     shared = shared_structure(fleet, settings, number)
     own = {device: shared or fleet.devices[device].structure for device in devices}
     structures = fitted(fleet, settings, own, forecast)
+    whole = [device for device in devices if structures[device] == shared] or devices
+    calibrating = _calibrating(fleet, settings, number, whole)
     private = settings.task.privacy.kind != "none"
     prunes = shared is None and ADAPTERS[settings.task.adapter.name].prunes(fleet.adapter)
     bounds = {
@@ -82,6 +85,7 @@ def plan_round(
             structure=structure,
             score=shared is not None and not private and _still_scores(fleet, settings, number),
             probed=settings.probes,
+            calibrate=settings.task.calibration.tokens if device in calibrating else 0,
         )
         plans.append(Plan(assignment, arm))
     return tuple(plans)
@@ -90,22 +94,40 @@ def plan_round(
 def shared_structure(fleet: Fleet, settings: StrategySettings, number: int) -> Structure | None:
     """The structure that all devices train in round ``number``, chosen by the scores of the rounds before.
 
-    Before the first scores it is the dense structure. None if devices have structures of their own.
+    Before the first scores, and before anything is known of the layers' shares, it is the dense structure. None if
+    devices have structures of their own.
     """
     pruning = settings.task.pruning
     if pruning.structure != "shared":
         return None
-    if not fleet.scores.any():
+    if not fleet.scores.any() or _lacks_shares(fleet, settings):
         return fleet.structure
     sparsity = scheduled_sparsity(pruning, settings.target_sparsity, number, settings.task.training.rounds)
-    return select(fleet.structure, fleet.scores, sparsity, pruning.scope, pruning.target_sparsity)
+    return select_allocated(fleet.structure, fleet.scores, sparsity, pruning, fleet.measured)
+
+
+def _lacks_shares(fleet: Fleet, settings: StrategySettings) -> bool:
+    """True if the layers' shares depend on text, and nothing has been measured yet."""
+    return ALLOCATIONS[settings.task.pruning.allocation].measures and fleet.measured is None
+
+
+def _calibrating(fleet: Fleet, settings: StrategySettings, number: int, devices: Sequence[int]) -> set[int]:
+    """Of ``devices``, those that measure for the layers' shares in a round: a seeded sample, until they are known."""
+    calibration = settings.task.calibration
+    prunes = settings.task.pruning.structure == "shared" and settings.target_sparsity > 0
+    if not prunes or calibration.source != "devices" or not _lacks_shares(fleet, settings):
+        return set()
+    draw = np.random.default_rng(derive(settings.task.seed, "calibrate", number))
+    chosen = draw.permutation(len(devices))[: calibration.devices].tolist()
+    return {devices[place] for place in chosen}
 
 
 def _still_scores(fleet: Fleet, settings: StrategySettings, number: int) -> bool:
     """True if scores of round ``number`` are needed to choose what is removed after it."""
     target = settings.target_sparsity
     scheduled = scheduled_sparsity(settings.task.pruning, target, number, settings.task.training.rounds)
-    return target > 0.0 and (scheduled < target or not fleet.scores.any())
+    undecided = not fleet.scores.any() or _lacks_shares(fleet, settings)
+    return target > 0.0 and (scheduled < target or undecided)
 
 
 def evaluates(settings: StrategySettings, number: int) -> bool:

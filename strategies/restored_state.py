@@ -51,6 +51,11 @@ def _misfits(fleet: Fleet, new: Fleet, round: int) -> Iterator[str]:
     ):
         yield f"asked is {asked.dtype} {list(asked.shape)}, expected int64 [{len(new.devices)}] from 0 to {round}"
     yield from _odd_flights(fleet, new, round)
+    found, size = fleet.measured, 1 + len(new.blueprint.blocks)
+    if found is not None and not (
+        found.dtype == np.float64 and found.shape == (size,) and np.isfinite(found).all() and found[0] > 0
+    ):
+        yield f"measured is {found.dtype} {list(found.shape)}, expected float64 [{size}], finite, with a weight above 0"
     if _selection(fleet) != _selection(new):
         yield f"selection is {_selection(fleet)}, the job's is {_selection(new)}"
     if type(fleet.agent) is not type(new.agent) or fleet.agent.spec.name != new.agent.spec.name:

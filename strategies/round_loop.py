@@ -68,6 +68,7 @@ def run_round(context: RunContext, fleet: Fleet, number: int, grid: Grid) -> Rou
         # 7. Update the fleet: scores, structures, ranks, rounding errors, virtual time.
         if settings.task.privacy.kind == "none":
             fleet.learn_scores(*accumulated.scores())
+            fleet.learn_shares(accumulated.measured())
         settle_structures(fleet, settings, plan.plans, closed.ended, reports, plan.shared)
         settle_ranks(fleet, closed.ended, reports)
         settle_memories(fleet, plan.sent.rounding_error, reports)

@@ -61,6 +61,8 @@ class Fleet:
     told (``bandit.control``); None if it is told the truth. ``selector``: chooses the devices of each round; None if
     every round asks all that it can have. ``asked``: int64 [devices], rounds that asked each device; None while all
     took part in all rounds. ``in_flight``: updates of devices that are still at work, ascending by device.
+    ``measured``: float64 [1 + blocks], what ``pruning.allocation`` measured on text; None while it has measured
+    nothing.
     """
 
     blueprint: Blueprint
@@ -80,6 +82,7 @@ class Fleet:
     selector: Selector | None = None
     asked: np.ndarray | None = None
     in_flight: tuple[InFlight, ...] = ()
+    measured: np.ndarray | None = None
 
     @staticmethod
     def new(
@@ -91,10 +94,12 @@ class Fleet:
         scores: np.ndarray | None = None,
         start: Structure | None = None,
         selector: Selector | None = None,
+        measured: np.ndarray | None = None,
     ) -> "Fleet":
         """A fleet before its first round: every device has the structure ``start``; None: the dense one.
 
-        ``scores``: float32 [units], importance that was computed without any data.
+        ``scores``: float32 [units], importance that was computed without any data. ``measured``: what the server has
+        measured for the layers' shares.
         """
         first = start or blueprint.dense()
         states = [DeviceState(first) for _ in range(devices)]
@@ -109,6 +114,7 @@ class Fleet:
             score_weight=0.0 if scores is None else 1.0,
             shuffle=Shuffle(derive(seed, "shuffle")) if bandit.control == "shuffled" else None,
             selector=selector,
+            measured=measured,
         )
 
     @property
@@ -140,6 +146,11 @@ class Fleet:
             memory = 1 - (1 - _SCORE_MEMORY) * count / len(self.devices)
             self.score_sum = (memory * self.score_sum + total).astype(np.float32)
             self.score_weight = memory * self.score_weight + count
+
+    def learn_shares(self, measured: np.ndarray | None) -> None:
+        """Keep what devices ``measured`` for the layers' shares; the first round in which any did decides."""
+        if self.measured is None:
+            self.measured = measured
 
     def know_scores(self, scores: np.ndarray) -> None:
         """Replace the mean scores by ``scores``, float32 [units], which depend on no device's answer."""
@@ -186,6 +197,8 @@ class Fleet:
         }
         if self.asked is not None:
             tensors["asked"] = self.asked.copy()
+        if self.measured is not None:
+            tensors["measured"] = self.measured
         if self.selector is not None:
             own, state["selection"] = pack_selector(self.selector)
             tensors |= {f"selection/{name}": tensor for name, tensor in own.items()}
@@ -234,6 +247,7 @@ class Fleet:
             selector=_selector(tensors, state),
             asked=tensors.get("asked"),
             in_flight=in_flight.unpack(blueprint, adapter, tensors, state.get("in_flight", ())),
+            measured=tensors.get("measured"),
         )
 
 

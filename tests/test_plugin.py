@@ -97,6 +97,7 @@ def test_all_methods_are_listed_with_where_they_come_from(place: Place) -> None:
         "greedy-rank",
         "neighbours",
         "l1-magnitude",
+        "later-layers",
         "half-step",
         "lab-bench",
         "npz",

@@ -6,10 +6,11 @@ here, names and values by the strategy.
 Down (train): ``task`` (JSON), ``layout`` (JSON), ``fleet`` arrays {adapter, structures, scores} and one list per
 field of the assignments.
 
-Up: ``update-D`` arrays {adapter, structure, scores}, ``metrics-D`` and ``layout-D`` for every device D that finished,
-and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than fp32 adapters are vectors in
-that precision (``quantization.py``), with ``exponents`` beside them for int8; ``memory-D``, float32, is sent both ways
-for a simulated device, whose memory the server keeps. ``node`` {seconds}: the node's working time.
+Up: ``update-D`` arrays {adapter, structure, scores, and measured if asked for}, ``metrics-D`` and ``layout-D`` for
+every device D that finished, and ``failures`` {D: cause} for those that did not. With ``messages.precision`` other than
+fp32 adapters are vectors in that precision (``quantization.py``), with ``exponents`` beside them for int8;
+``memory-D``, float32, is sent both ways for a simulated device, whose memory the server keeps. ``node`` {seconds}: the
+node's working time.
 
 Query: ``host`` {device, memory_gib, cores, tags} of a real node; empty from a node that serves any device.
 """
@@ -142,6 +143,7 @@ def encode_results(results: Sequence[Update | Failure], precision: Precision = "
         content[f"update-{result.device}"] = ArrayRecord(
             values
             | {"structure": Array(result.report.structure.pack()), "scores": Array(result.scores)}
+            | ({} if result.measured is None else {"measured": Array(result.measured)})
             | encode_entries(result.adapter),
         )
         memory = result.report.memory
@@ -291,7 +293,8 @@ def _decode_update(content: RecordDict, device: int, blueprint: Blueprint, preci
             evaluation=_evaluation(metrics),
             **{name: _number(metrics, name, name) for name in _METRICS},
         )
-        return Update(report, adapter, arrays["scores"].numpy())
+        measured = arrays["measured"].numpy() if "measured" in arrays else None
+        return Update(report, adapter, arrays["scores"].numpy(), measured)
     except Exception as error:  # whatever a hostile record makes numpy or json raise, it is that device's failure
         return Failure(device, clean(f"malformed update: {type(error).__name__}: {error}"))
 
@@ -341,5 +344,6 @@ def orders_bytes(assignment: Assignment, adapter_bytes: int) -> int:
 
 
 def update_bytes(update: Update, precision: Precision = "fp32") -> int:
-    """Bytes a device uploads: the adapter in its own shape, its structure, its scores."""
-    return adapter_bytes(update.adapter, precision) + update.report.structure.pack().nbytes + update.scores.nbytes
+    """Bytes a device uploads: the adapter in its own shape, its structure, its scores, and what it measured."""
+    arrays = (update.report.structure.pack(), update.scores, update.measured)
+    return adapter_bytes(update.adapter, precision) + sum(array.nbytes for array in arrays if array is not None)

@@ -1,7 +1,8 @@
 """Names of the prunable modules in each model family. A new family is one entry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torch import nn
 from transformers import PreTrainedModel
 
 
@@ -12,7 +13,8 @@ class Family:
     ``layers`` is the path of the layer list inside the backbone. Attention: ``query``/``key``/``value`` are cut at
     their outputs and ``output`` at its inputs; a fused projection names all three alike. FFN: every module of ``up`` is
     cut at its outputs (gate and up go together), ``down`` at its inputs. ``up_parts``: 2 if gate and up are row blocks
-    of one projection (ModernBERT).
+    of one projection (ModernBERT). ``between``: the module whose input is the residual stream between attention and
+    FFN: the norm in front of the FFN, or where norms follow the sums, the first module of the FFN.
     """
 
     layers: str
@@ -22,12 +24,17 @@ class Family:
     output: str
     up: tuple[str, ...]
     down: str
+    between: str
     up_parts: int = 1
 
     @property
     def fused(self) -> bool:
         """True if query, key and value are blocks of one projection (GPT-2, ModernBERT)."""
         return self.query == self.key
+
+    def stream_between(self, layer: nn.Module) -> str:
+        """``between`` for one ``layer``: one size of OPT has its norms behind the sums, unlike the others."""
+        return self.between if getattr(layer, "do_layer_norm_before", True) else self.up[0]
 
 
 _BERT = Family(
@@ -38,6 +45,7 @@ _BERT = Family(
     output="attention.output.dense",
     up=("intermediate.dense",),
     down="output.dense",
+    between="intermediate.dense",
 )
 _LLAMA = Family(
     layers="layers",
@@ -47,6 +55,7 @@ _LLAMA = Family(
     output="self_attn.o_proj",
     up=("mlp.gate_proj", "mlp.up_proj"),
     down="mlp.down_proj",
+    between="post_attention_layernorm",
 )
 _DISTILBERT = Family(
     layers="transformer.layer",
@@ -56,6 +65,7 @@ _DISTILBERT = Family(
     output="attention.out_lin",
     up=("ffn.lin1",),
     down="ffn.lin2",
+    between="ffn.lin1",
 )
 _GPT2 = Family(
     layers="h",
@@ -65,6 +75,7 @@ _GPT2 = Family(
     output="attn.c_proj",
     up=("mlp.c_fc",),
     down="mlp.c_proj",
+    between="ln_2",
 )
 _OPT = Family(
     layers="decoder.layers",
@@ -74,6 +85,7 @@ _OPT = Family(
     output="self_attn.out_proj",
     up=("fc1",),
     down="fc2",
+    between="final_layer_norm",
 )
 _MODERNBERT = Family(
     layers="layers",
@@ -83,8 +95,10 @@ _MODERNBERT = Family(
     output="attn.Wo",
     up=("mlp.Wi",),
     down="mlp.Wo",
+    between="mlp_norm",
     up_parts=2,
 )
+_GEMMA2 = replace(_LLAMA, between="pre_feedforward_layernorm")
 
 # By ``config.model_type`` of transformers.
 FAMILIES: dict[str, Family] = {
@@ -98,8 +112,8 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
     "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3_text": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
     "smollm3": _LLAMA,
     "granite": _LLAMA,
     "gpt2": _GPT2,

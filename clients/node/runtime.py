@@ -13,6 +13,7 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.lora import attach, zero_factors
 from slimfed.clients.adapters.training.merging import changed
+from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.data.batching import TokenisedSplit, probe_batches, tokenise, training_batches
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.sample import sample_rows
@@ -31,8 +32,9 @@ from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.models.location import BUILTIN
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.identity import HostedDevice
+from slimfed.clients.node.layer_shares import MeasureShares, calibration_batches, measured_on
 from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, UpdateTransform, Upload
-from slimfed.clients.pruning.adapter_slicing import widen
+from slimfed.clients.pruning.adapter_slicing import narrow, widen
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.seeds import derive
 from slimfed.clients.sources.hub import is_local
@@ -107,11 +109,14 @@ class NodeRuntime:
     def _transforms(self, context: DeviceContext) -> list[UpdateTransform]:
         """The transforms of updates between training and sending, in order.
 
-        Ranks are pruned first, so that the final model is evaluated. Privacy follows, since it removes the evaluation.
+        What the layers' shares need is measured on the adapter that was sent. Ranks are pruned first, so that the final
+        model is evaluated. Privacy follows, since it removes the evaluation.
         Rounding is last, so that the rounding error is that of the sent adapter.
         """
         task = self.task
         transforms: list[UpdateTransform] = []
+        if ALLOCATIONS[task.pruning.allocation].measures:
+            transforms.append(MeasureShares(context, self.train, self.parts))
         if task.adapter.keep_ranks < 1:
             transforms.append(PruneRanks(task.adapter))
         transforms.append(EvaluateModels(ModelEvaluator(context, self.test), self.sample))
@@ -191,6 +196,21 @@ class NodeRuntime:
     def scores_by_magnitude(self) -> np.ndarray:
         """Importance of all units of the unpruned base by its weights, float32 [units]."""
         return self._scores_of_base(IMPORTANCE["magnitude"])
+
+    def measured_by_server(self, adapter: Adapter, structure: Structure) -> np.ndarray:
+        """What ``pruning.allocation`` measures on the server's own text, float64 [1 + blocks], before round 1.
+
+        In a simulation the text is the validation split, as training text is the devices'; else the server's training
+        split. ``adapter``: all coordinates.
+        """
+        task = self.task
+        split = self.train if self.held_out is None else self.test
+        seed = derive(task.seed, "calibration")
+        text = calibration_batches(
+            split, np.arange(len(split)), task.calibration.tokens, task.training.batch_size, seed
+        )
+        context = DeviceContext(self.base, self.blueprint, task)
+        return measured_on(context, narrow(adapter, self.blueprint.dense(), structure), structure, text, seed)
 
     def _scores_of_base(self, criterion: type[Importance]) -> np.ndarray:
         dense = self.blueprint.dense()

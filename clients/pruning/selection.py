@@ -132,8 +132,10 @@ def select(
     "layer" with channels rounded up (:func:`friendly`), so that slightly less may be removed. If ``structure`` lacks
     more units of one kind than planned, fewer of the other kind are removed to keep the budget. ``target``: the
     sparsity that the run ends at, which is then met to a channel (:func:`kept_units`). Returns ``structure`` itself if
-    no unit can be removed.
+    no unit can be removed, or if it has that sparsity already, though its layers may be unequal.
     """
+    if sparsity <= structure.sparsity + _ROUNDING:
+        return structure
     keep = structure.keep.copy()
     for attention, ffn in _pools(structure.blueprint, scope):
         heads, channels = _targets(attention, ffn, sparsity, target)

@@ -20,6 +20,10 @@ def knee(
         list[str] | None,
         typer.Option(metavar="NAME", help="criterion of importance; repeatable; default: the run's, and random"),
     ] = None,
+    allocation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="how sparse each layer becomes; repeatable; default: equal, by the scope"),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="texts of the run's test split to measure on; 0: all")] = 500,
     devices: Annotated[int, typer.Option(min=1, help="devices whose training text scores the units")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="batches of each of these devices")] = 10,
@@ -45,7 +49,8 @@ def knee(
     with notes().status("opening the run") as status:
         exporter = Exporter(found, {})
         criteria = tuple(dict.fromkeys(criterion or [exporter.job.method.importance, "random"]))
-        question = Question(criteria, examples, devices, steps, tolerance)
+        allocations = tuple(dict.fromkeys(allocation or ["equal"]))
+        question = Question(criteria, allocations, examples, devices, steps, tolerance)
         knees = find_knees(exporter, question, status.update)
     if as_json:
         print_json(asdict(knees))
@@ -55,7 +60,10 @@ def knee(
 
 def _print(knees: "Knees") -> None:
     columns = {"criterion": "criterion"}
-    columns |= {f"{n}": f"{percent(sparsity)}>" for n, sparsity in enumerate(knees.falls[0].sparsities)}
+    if any(fall.allocation != "equal" for fall in knees.falls):
+        columns["allocation"] = "allocation"
+    longest = max((fall.sparsities for fall in knees.falls), key=len)
+    columns |= {f"{n}": f"{percent(sparsity)}>" for n, sparsity in enumerate(longest)}
     columns |= {"knee": "knee>", "bend": "bend>"}
     print_table(f"{knees.measure.capitalize()} by sparsity, nothing trained after pruning", columns, _rows(knees))
     within = percent(knees.tolerance) if knees.measure == "accuracy" else f"{knees.tolerance:.3f} nats a token"
@@ -72,6 +80,7 @@ def _rows(knees: "Knees") -> list[dict[str, str]]:
     return [
         {
             "criterion": fall.criterion,
+            "allocation": fall.allocation,
             **{f"{n}": _shown(knees, value) for n, value in enumerate(fall.qualities)},
             "knee": percent(fall.knee),
             "bend": "-" if fall.bend is None else percent(fall.bend),

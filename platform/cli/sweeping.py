@@ -137,6 +137,10 @@ def sweep(
     seeds: Seeds = 1,
     name: Annotated[str | None, typer.Option(help="name of the sweep; default: the name of the job")] = None,
     parallel: Parallel = 1,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="also run every job that prunes with this criterion, such as random"),
+    ] = None,
     target: Target = None,
     reference: Reference = None,
     min_sparsity: Sparsity = 0.0,
@@ -187,11 +191,13 @@ def sweep(
     from slimfed.platform.lineage import with_parents
     from slimfed.platform.store.reader import Reader
     from slimfed.platform.stores import existing
-    from slimfed.platform.sweep import expand
+    from slimfed.platform.sweep import expand, with_baseline
 
     budgets = budget_seconds, budget_bytes, budget_memory
     view = _view(metric, target, reference, min_sparsity, budgets, regret, chart, as_json)
     planned = expand(job, sets or [], seeds, name)
+    if baseline is not None:
+        planned = with_baseline(planned, baseline)
     result = run_batch(with_parents(planned.variants, home()), parallel, planned.name)
     if result.code != INTERRUPTED and result.run_ids:
         with existing(planned.variants[0].job) as store:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import AdapterOptions
@@ -24,7 +25,7 @@ Rule = Callable[[JobSections], str | None]
 
 def problems(job: JobSections) -> list[str]:
     """Problems of a job file as a whole, one line each; checked whenever a job is read."""
-    unknown = _broken(job, (bandit_is_known, optimizer_is_known))
+    unknown = _broken(job, (bandit_is_known, optimizer_is_known, allocation_is_known))
     return unknown or _broken(job, RULES)
 
 
@@ -41,6 +42,11 @@ def bandit_is_known(job: JobSections) -> str | None:
 def optimizer_is_known(job: JobSections) -> str | None:
     """``server.optimizer`` names an optimiser that can be used."""
     return _unknown(SERVER_OPTIMIZERS, job.server.optimizer)
+
+
+def allocation_is_known(job: JobSections) -> str | None:
+    """``pruning.allocation`` names an allocation that can be used."""
+    return _unknown(ALLOCATIONS, job.pruning.allocation)
 
 
 def equal_structures(job: JobSections) -> str | None:
@@ -87,6 +93,36 @@ def shared_structure(job: JobSections) -> str | None:
     return (
         f"pruning.structure = 'shared': the server cannot cut heads and channels while method.adapter = {adapter!r} "
         "is choosing entries or width for it; use structure = 'own'"
+    )
+
+
+def allocation_has_one_structure(job: JobSections) -> str | None:
+    """Layer shares are those of one structure for all: devices that cut layers unequally would share few units."""
+    name, pruning = job.pruning.allocation, job.pruning
+    if ALLOCATIONS[name].by_scope or pruning.structure == "shared":
+        return None
+    return (
+        f"pruning.allocation = {name!r}: decides for one structure of all devices, and they have their own; set "
+        f"pruning.structure = 'shared' with schedule = 'cubic' or 'one-shot', or use allocation = {_by_scope()}"
+    )
+
+
+def calibration_holds_a_text(job: JobSections) -> str | None:
+    """What a device measures on holds a text at least, so that no device measures on more tokens than it should."""
+    tokens, longest = job.calibration.tokens, job.data.max_length
+    if not ALLOCATIONS[job.pruning.allocation].measures or tokens >= longest:
+        return None
+    return f"calibration.tokens = {tokens}: must hold a text, of data.max_length = {longest} tokens"
+
+
+def allocation_or_scope(job: JobSections) -> str | None:
+    """Layer shares leave nothing for a scope to decide that lets units of several layers compete, or rounds them."""
+    name, scope = job.pruning.allocation, job.pruning.scope
+    if ALLOCATIONS[name].by_scope or scope == "layer":
+        return None
+    return (
+        f"pruning.allocation = {name!r}: says how sparse each layer becomes, and so does pruning.scope = {scope!r}; "
+        f"use scope = 'layer', or allocation = {_by_scope()}"
     )
 
 
@@ -262,6 +298,9 @@ RULES: tuple[Rule, ...] = (
     equal_ranks,
     factors_are_plain,
     shared_structure,
+    allocation_has_one_structure,
+    allocation_or_scope,
+    calibration_holds_a_text,
     enough_rounds,
     squarehead_has_one_width,
     ranks_are_kept,
@@ -285,7 +324,19 @@ def trackers_can_be_used(job: JobSections) -> str | None:
     return "\n".join(told) or None
 
 
+def server_has_text(job: JobSections) -> str | None:
+    """A server that measures needs text of its own: in a simulation the training file is the devices'."""
+    measures = ALLOCATIONS[job.pruning.allocation].measures and job.calibration.source == "server"
+    if not measures or job.fleet.clock == "measured" or job.data.validation == "use":
+        return None
+    return (
+        "calibration.source = 'server': simulated devices have all of the training text, and the server may not look "
+        "at the test split; put a validation file into the folder of data.path, or use source = 'devices'"
+    )
+
+
 RUN_RULES: tuple[Rule, ...] = (
+    server_has_text,
     trackers_can_be_used,
     real_devices_are_not_disturbed,
     availability_is_simulated,
@@ -311,6 +362,7 @@ def privacy_problems(job: JobSections) -> list[str]:
     means = _either(AGGREGATIONS, lambda each: each.bounded_sensitivity, '"')
     blind = _either(IMPORTANCE, lambda each: each.independent_of_text, '"')
     agents = _either(BANDITS, _hides_rewards, '"')
+    unmeasured = _either(ALLOCATIONS, lambda each: not each.measures, '"')
     selections = _either(SELECTORS, lambda each: each.independent_of_text, '"')
     hindrances = {
         f"method.adapter: must be {adapters}": not ADAPTERS[method.adapter].plain_factors,
@@ -319,6 +371,10 @@ def privacy_problems(job: JobSections) -> list[str]:
         ),
         f"method.importance: must be {blind} where something is pruned, {by_text}": (
             prunes and not IMPORTANCE[method.importance].independent_of_text
+        ),
+        f'pruning.allocation: must be {unmeasured}, or calibration.source = "server", since what devices measure '
+        "tells of their text, and the accountant does not count it": (
+            ALLOCATIONS[job.pruning.allocation].measures and job.calibration.source == "devices"
         ),
         f"bandit.name: must be {agents}, {by_text}": not _hides_rewards(bandit),
         'bandit.pacing: must be "off", since the times by which it moves ranks tell how long a device\'s text is': (
@@ -362,6 +418,11 @@ def _keeps_ranks(job: JobSections) -> bool:
 def _pacing(job: JobSections) -> str:
     """The pacing that a job asks for, or that its agent has."""
     return BANDITS[job.bandit.name].usual_pacing if job.bandit.pacing == "auto" else job.bandit.pacing
+
+
+def _by_scope() -> str:
+    """Allocations that leave the layers to ``pruning.scope``."""
+    return _either(ALLOCATIONS, lambda each: each.by_scope)
 
 
 def _still() -> str:

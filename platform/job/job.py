@@ -85,6 +85,7 @@ class Job(JobSections):
                 **self.pruning.model_dump(),
             ),
             training=self.training,
+            calibration=self.calibration,
             privacy=self.privacy,
             message_mb=self.deadlines.message_mb,
             messages=self.messages,

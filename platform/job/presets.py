@@ -39,9 +39,9 @@ PRESETS.register("slimfed")(
         fields={
             "method": {"adapter": "lora", "importance": "fisher", "aggregation": "coverage"},
             "bandit": {"name": "pooled", "local_steps": "auto"},
-            "pruning": {"scope": "balanced"},
         },
         yielding=(
+            {"pruning": {"scope": "balanced"}},
             {"messages": {"precision": "int8"}},
             {"pruning": {"structure": "shared", "schedule": "one-shot"}},
         ),

@@ -15,6 +15,7 @@ from slimfed.clients.plain_text import clean
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import (
     AdapterOptions,
+    CalibrationSpec,
     DataSpec,
     Fraction,
     GenerationSpec,
@@ -329,6 +330,7 @@ class JobSections(Section):
     method: MethodSpec = MethodSpec()
     adapter: AdapterOptions = AdapterOptions()
     pruning: PruningOptions = PruningOptions()
+    calibration: CalibrationSpec = CalibrationSpec()
     bandit: BanditSpec = BanditSpec()
     training: TrainingSpec = TrainingSpec()
     server: ServerSpec = ServerSpec()

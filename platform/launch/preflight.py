@@ -11,6 +11,8 @@ import numpy as np
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.targets import bare_block, targeted
+from slimfed.clients.allocation import ALLOCATIONS
+from slimfed.clients.allocation.counts import kept_counts
 from slimfed.clients.data.batching import tokenise
 from slimfed.clients.data.chat import use_template
 from slimfed.clients.data.partition import partition
@@ -211,6 +213,9 @@ def shortfall(job: Job, first: Structure) -> tuple[str, ...]:
     if first.sparsity > target + _HALF_A_POINT:
         line = f"method.target_sparsity = {target:g}: the model that the run starts from has lost {first.sparsity:.1%}"
         return (f"{line} already, which stays removed",)
+    pruning = job.pruning
+    if not ALLOCATIONS[pruning.allocation].by_scope:
+        return _shortfall_of_shares(job, first)
     possible = select(first, np.zeros(first.blueprint.units), target, scope, target).sparsity
     if target - possible <= _HALF_A_POINT:
         return ()
@@ -220,6 +225,20 @@ def shortfall(job: Job, first: Structure) -> tuple[str, ...]:
         else "every layer keeps a head and a channel"
     )
     return (f"method.target_sparsity = {target:g}: {possible:.1%} can be removed with scope {scope!r}, since {cause}",)
+
+
+def _shortfall_of_shares(job: Job, first: Structure) -> tuple[str, ...]:
+    """The line of :func:`shortfall` if layers have unequal shares: what each keeps at least does not depend on them."""
+    target, pruning, blueprint = job.method.target_sparsity, job.pruning, first.blueprint
+    alive = [len(first.kept(index)) for index in range(len(blueprint.blocks))]
+    least = kept_counts(blueprint, np.ones(len(alive)), target, pruning.allocation_cap, alive)
+    possible = 1 - float(least @ [block.unit_parameters for block in blueprint.blocks]) / blueprint.parameters.sum()
+    if target - possible <= _HALF_A_POINT:
+        return ()
+    return (
+        f"method.target_sparsity = {target:g}: {possible:.1%} can be removed with allocation {pruning.allocation!r}, "
+        f"since no block loses more than pruning.allocation_cap = {pruning.allocation_cap:g}, and each keeps a unit",
+    )
 
 
 def check_participation(job: Job, fleet: Fleet) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Assembling a run: from a job to its strategy."""
 
+from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.errors import InputError
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.plain_text import clean
@@ -72,7 +73,11 @@ def new_fleet(runtime: NodeRuntime, job: Job) -> Fleet:
     first = runtime.base.start
     start = None if first is None else first.structure(runtime.blueprint)
     selector = make_selector(job.fleet.wanted, job.seed, job.fleet.devices)
-    return Fleet.new(runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores, start, selector)
+    calibrates = ALLOCATIONS[job.pruning.allocation].measures and job.calibration.source == "server"
+    measured = runtime.measured_by_server(adapter, start or runtime.blueprint.dense()) if calibrates else None
+    return Fleet.new(
+        runtime.blueprint, adapter, job.fleet.devices, job.bandit, job.seed, scores, start, selector, measured
+    )
 
 
 def restored_fleet(runtime: NodeRuntime, job: Job, folder: RunFolder, finished: int) -> Fleet:

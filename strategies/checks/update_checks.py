@@ -127,6 +127,7 @@ def _check(
         or _check_tensors(update, space)
         or _check_entries(update, space.before)
         or _check_numbers(update)
+        or _check_measured(update, assigned)
     )
 
 
@@ -186,6 +187,27 @@ def _check_tensors(update: Update, space: GlobalVector) -> Finding | None:
         return Finding("shape", cause, _REINSTALL)
     if scores.dtype != np.float32:
         return Finding("shape", f"scores is {scores.dtype}, expected float32", _REINSTALL)
+    return None
+
+
+def _check_measured(update: Update, assigned: Assignment) -> Finding | None:
+    """What a device measured for the layers' shares: there if it was asked for, and sums that can be."""
+    found = update.measured
+    if (found is not None) != (assigned.calibrate > 0):
+        cause = "measured nothing for the layers' shares" if found is None else "measured what it was not asked for"
+        return Finding("names", cause, _REINSTALL)
+    if found is None:
+        return None
+    size = 1 + len(assigned.structure.blueprint.blocks)
+    if found.shape != (size,) or found.dtype != np.float64:
+        return Finding("shape", f"measured is {found.dtype} {list(found.shape)}, expected float64 [{size}]", _REINSTALL)
+    if not np.isfinite(found).all():
+        return Finding("not-finite", "measured has NaN or infinite values", DIVERGED)
+    if not 0 < found[0] <= assigned.calibrate:
+        cause = f"measured on {found[0]:g} tokens, expected 1 to {assigned.calibrate}"
+        return Finding("range", cause, _REINSTALL)
+    if (found < 0).any():
+        return Finding("range", "measured has negative sums", _REINSTALL)
     return None
 
 

@@ -18,10 +18,17 @@ from slimfed.clients.importance import IMPORTANCE
 needs = {name: (criterion.needs_data, criterion.needs_inputs) for name, criterion in IMPORTANCE.items()}
 assert needs["magnitude"] == (False, False) and needs["activation"] == (True, True)
 """
+ALLOCATIONS = """
+from slimfed.clients.allocation import ALLOCATIONS
+needs = {name: allocation.measures for name, allocation in ALLOCATIONS.items()}
+assert needs["erk"] is False and needs["cfsp"] is True
+"""
 COST = "from slimfed.clients.models.cost import AdapterLoad, Dimensions, low_rank_load, training_workload"
 
 
-@pytest.mark.parametrize("program", [ADAPTERS, IMPORTANCE, COST], ids=["adapters", "importance", "cost"])
+@pytest.mark.parametrize(
+    "program", [ADAPTERS, IMPORTANCE, ALLOCATIONS, COST], ids=["adapters", "importance", "allocations", "cost"]
+)
 def test_listing_methods_and_what_they_can_do_imports_no_deep_learning(program: str) -> None:
     loaded = f"import sys\nprint([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", f"{program}\n{loaded}"], capture_output=True, text=True, check=True)

@@ -77,6 +77,25 @@ def test_a_run_is_asked_for_its_knees(home: Path, task: str) -> None:
     assert "after which the fall steepens most" in " ".join(table.stdout.split())
 
 
+def test_layers_of_unequal_sparsity_are_asked_for_by_name(home: Path) -> None:
+    finished_run(home, run_id=RUN)
+    few = ["--criterion", "magnitude", "--examples", "20", "--devices", "2"]
+    options = [*few, *(part for name in ("equal", "erk", "cfsp", "zeroth") for part in ("--allocation", name))]
+    result = runner.invoke(app, ["knee", RUN, *options, "--json"])
+    assert result.exit_code == 0, result.output
+    falls = {fall["allocation"]: fall for fall in json.loads(result.stdout)["falls"]}
+    assert list(falls) == ["equal", "erk", "cfsp", "zeroth"]
+    assert falls["equal"]["sparsities"][-1] == pytest.approx(0.9, abs=0.05)
+    for name in ("erk", "cfsp", "zeroth"):
+        assert falls[name]["sparsities"][:3] == pytest.approx(falls["equal"]["sparsities"][:3], abs=0.01)
+        assert falls[name]["sparsities"][-1] <= 0.8, "no block loses more than pruning.allocation_cap"
+        assert len(falls[name]["losses"]) == len(falls[name]["sparsities"])
+        assert falls[name]["losses"] != falls["equal"]["losses"]
+    table = runner.invoke(app, ["knee", RUN, *few, "--allocation", "erk", "--allocation", "equal"])
+    assert table.exit_code == 0, table.output
+    assert "allocation" in table.stdout
+
+
 def test_an_unknown_criterion_is_refused_by_name(home: Path) -> None:
     finished_run(home, run_id=RUN)
     result = runner.invoke(app, ["knee", RUN, "--criterion", "nonsense"])

@@ -11,7 +11,7 @@ from slimfed.clients.errors import InputError
 from slimfed.platform.job.overrides import parse_value
 from slimfed.platform.store.schema import Run
 from slimfed.platform.store.storable import storable
-from slimfed.platform.sweep import expand, same_work, split_values
+from slimfed.platform.sweep import check_different, expand, same_work, split_values, with_baseline
 
 VALUES = {
     "method.target_sparsity": ["0.0", "0.3", "0.5"],
@@ -40,6 +40,24 @@ def test_a_sweep_is_the_product_of_its_values_over_seeds(chosen: dict[str, int],
             assert job[section][name] == parse_value(text)
     first = variants[0].job.seed
     assert [variant.job.seed for variant in variants] == [first + i for i in range(seeds)] * len(combinations)
+
+
+def test_every_run_that_prunes_has_its_control_behind_it() -> None:
+    sets = ["method.target_sparsity=0.0,0.5", "method.importance=activation,fisher,random"]
+    plain = expand(None, sets, 2, "s")
+    found = with_baseline(plain, "random")
+    assert found.variants == plain.variants, "random is one of the values"
+    plain = expand(None, ["method.target_sparsity=0.0,0.5", "method.importance=activation,fisher"], 2, "s")
+    found = with_baseline(plain, "random")
+    controls = [variant for variant in found.variants if variant not in plain.variants]
+    assert len(controls) == 2, "one for each seed; what is not pruned has none, and the two criteria have one together"
+    assert [each.job.seed for each in controls] == [plain.variants[0].job.seed, plain.variants[0].job.seed + 1]
+    assert all(each.job.method.importance == "random" for each in controls)
+    assert all(each.job.method.target_sparsity == 0.5 for each in controls)
+    assert controls[0].job.name.endswith("importance=random")
+    check_different(found.variants)
+    with pytest.raises(InputError, match=r"method\.importance"):
+        with_baseline(plain, "chance")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from slimfed.clients.messages.records import Orders
 from slimfed.clients.node.evaluator import ModelEvaluator
 from slimfed.clients.node.runtime import NodeRuntime
 from slimfed.clients.node.transforms import EvaluateModels, Privatise, PruneRanks, Quantise, Upload, sent_to
-from slimfed.clients.spec import AdapterSpec, MessageSpec, PrivacySpec, TaskSpec
+from slimfed.clients.spec import AdapterSpec, MessageSpec, PrivacySpec, PruningSpec, TaskSpec
 from slimfed.clients.telemetry.stopwatch import Stopwatch
 from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import DeviceContext, DeviceWork
@@ -96,6 +96,7 @@ def test_local_privacy_leaves_no_number_that_text_made(orders: Orders, updates: 
         ({"adapter": AdapterSpec(keep_ranks=0.5)}, ["PruneRanks", "EvaluateModels", "Upload"]),
         ({"privacy": PrivacySpec(kind="local")}, ["EvaluateModels", "Privatise", "Upload"]),
         ({"messages": MessageSpec(precision="bf16")}, ["EvaluateModels", "Upload", "Quantise"]),
+        ({"pruning": PruningSpec(allocation="cfsp")}, ["MeasureShares", "EvaluateModels", "Upload"]),
     ],
 )
 def test_a_job_gets_the_transforms_it_asks_for_in_order(changes: dict, names: list[str]) -> None:

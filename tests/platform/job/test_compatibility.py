@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.errors import InputError
 from slimfed.platform.job import compatibility
 from slimfed.platform.job.job import Job, load_job, parse_job
@@ -61,6 +62,51 @@ def test_equal_ranks_need_an_agent_that_keeps_them(bandit: str) -> None:
     assert ("it reads the profiles" in measured) is BANDITS[bandit].foresees
 
 
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_shares_of_layers_need_one_structure_and_leave_scopes_out(allocation: str) -> None:
+    """The preset's scope and structure yield to the job's choices."""
+    free, one = ALLOCATIONS[allocation].by_scope, {"structure": "shared", "schedule": "cubic"}
+    for structure, scope in product(({}, one), ("layer", "balanced", "global", "uniform")):
+        document = {
+            "method": {"name": "fedspine"},
+            "pruning": {"allocation": allocation, "scope": scope, **structure},
+        }
+        text = refusal(document)
+        assert ("decides for one structure" in text) is (not free and not structure)
+        assert ("and so does pruning.scope" in text) is (not free and scope != "layer")
+    job = parse_job({"method": {"name": "slimfed"}, "pruning": {"allocation": allocation}})
+    assert job.pruning.scope == ("balanced" if free else "layer")
+    assert job.pruning.structure == "shared"
+
+
+def test_text_that_shares_are_measured_on_is_the_devices_or_the_server_s_own() -> None:
+    def found(**changes: dict) -> list[str]:
+        job = parse_job({"pruning": {"allocation": "cfsp"}, "calibration": {"source": "server"}, **changes})
+        return [line for line in compatibility.problems_of_run(job) if "calibration.source" in line]
+
+    assert "put a validation file into the folder of data.path" in found()[0]
+    assert found(data={"validation": "use"}) == []
+    assert found(fleet={"clock": "measured"}) == []
+    assert found(calibration={}) == []
+    assert found(pruning={"allocation": "erk"}) == []
+    private = {"kind": "central", "noise_multiplier": 0.1}
+    assert "the accountant does not count it" in found(privacy=private, calibration={})[0]
+    assert found(privacy=private, data={"validation": "use"}) == []
+    assert found(privacy=private, pruning={"allocation": "erk"}) == []
+
+
+def test_a_calibration_holds_a_text() -> None:
+    document = {"pruning": {"allocation": "cfsp"}, "calibration": {"tokens": 32}, "data": {"max_length": 64}}
+    assert refusal(document) == "calibration.tokens = 32: must hold a text, of data.max_length = 64 tokens"
+    assert refusal(document | {"calibration": {"tokens": 64}}) == ""
+    assert refusal(document | {"pruning": {}}) == ""
+
+
+def test_an_unknown_allocation_is_refused_by_name() -> None:
+    text = refusal({"pruning": {"allocation": "fair"}})
+    assert text == "pruning.allocation = 'fair': must be one of 'cfsp', 'equal', 'erk', 'zeroth'"
+
+
 def test_what_errors_recommend_goes_with_everything() -> None:
     assert compatibility.problems(Job()) == []
     assert compatibility.problems_of_run(load_job()) == []
@@ -93,4 +139,5 @@ def test_every_rule_is_applied() -> None:
         and getattr(each, "__annotations__", {}).get("return") == str | None
     }
     applied = {rule.__name__ for rule in (*compatibility.RULES, *compatibility.RUN_RULES)}
-    assert rules - applied == {"bandit_is_known", "optimizer_is_known"}, "these two come before all others"
+    first = {"bandit_is_known", "optimizer_is_known", "allocation_is_known"}
+    assert rules - applied == first, "these come before all others"

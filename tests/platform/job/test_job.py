@@ -214,7 +214,7 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
 
 def test_unknown_importance_lists_the_registry() -> None:
     with pytest.raises(
-        InputError, match=r"method\.importance = 'luck': must be one of 'activation', 'fisher', 'lora-gradient'"
+        InputError, match=r"method\.importance = 'luck': must be one of 'activation', 'fisher', 'fluctuation'"
     ):
         load_job(None, ["method.importance=luck"])
 
