@@ -184,7 +184,7 @@ def table(results: list[Cell]) -> str:
 def _accuracy(found: Mapping[int, Cell]) -> str:
     values = [100 * result["accuracy"] for result in found.values()]
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{fmean(values):.1f}%{spread} ({len(values)} seeds)"
+    return f"{fmean(values):.1f}%{spread} ({len(values)} seed{'s' * (len(values) != 1)})"
 
 
 def _loss(found: Mapping[int, Cell]) -> str:
