@@ -76,6 +76,9 @@ class Aggregator(ABC):
     The change of the factors is then not usable as a gradient by a server optimiser.
     """
 
+    changes_base: ClassVar[bool] = False
+    """True if a part of the change is merged into the base's weights, which must then be held in full precision."""
+
     sums_updates: ClassVar[bool] = False
     """True if factors are weighted sums of the devices' factors.
 
