@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from slimfed.clients.adapters.training import batched_layers
 from slimfed.clients.adapters.training.batched_product import AdaptedProduct
 from slimfed.clients.models.families import FAMILIES, without_cache
+from slimfed.clients.models.quantised_linear import Source
 from slimfed.clients.training.cohort.model import Members, attach_cohort
 
 
@@ -30,6 +31,7 @@ class _Context:
     """What an autograd function keeps between forward and backward."""
 
     needs_input_grad = (True,) * 5
+    weight: Source
 
     def __init__(self, *saved: torch.Tensor) -> None:
         self.saved_tensors = saved
@@ -44,7 +46,7 @@ def _product(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     kept = _Context()
-    y = AdaptedProduct.forward(kept, x, weight, bias, a, b)
+    y = AdaptedProduct.forward(kept, x, lambda: weight, bias, a, b)
     return y, kept.saved_tensors[1]
 
 
@@ -57,7 +59,9 @@ def _(x: Any, weight: Any, bias: Any, a: Any, b: Any) -> Any:
 def _slopes(
     x: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, slope: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    found = AdaptedProduct.backward(_Context(x, hidden, weight, a, b), slope)
+    kept = _Context(x, hidden, a, b)
+    kept.weight = lambda: weight
+    found = AdaptedProduct.backward(kept, slope)
     return found[0], found[3], found[4].contiguous()  # type: ignore[return-value, union-attr]
 
 
@@ -83,9 +87,11 @@ class _Whole:
     """In the place of :class:`AdaptedProduct`."""
 
     @staticmethod
-    def apply(*inputs: torch.Tensor) -> torch.Tensor:
+    def apply(
+        x: torch.Tensor, weight: Source, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
+    ) -> torch.Tensor:
         """The product."""
-        return _product(*inputs)[0]
+        return _product(x, weight(), bias, a, b)[0]
 
 
 def measure(case: Case, dynamic: bool) -> str:

@@ -34,6 +34,11 @@ class ModelSpec(Section):
     )
     revision: str | None = Field(None, description="hub revision (branch, tag or commit)")
     task: Literal["classification", "causal-lm"] = "classification"
+    quantization: Literal["none", "int8", "nf4"] = Field(
+        "none",
+        description="form in which devices hold the frozen linear modules of the blocks: int8: a byte a weight; nf4: "
+        "4 bits and a scale for every 64 weights; dequantised for each product",
+    )
 
 
 class PartitionSpec(Section):

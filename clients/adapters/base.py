@@ -45,6 +45,10 @@ class Capabilities:
     supports_squarehead: ClassVar[bool] = True
     """True if hidden states keep the base's width, so that SquareHead can compare them (``training.recovery``)."""
 
+    supports_quantised_base: ClassVar[bool] = True
+    """True if the frozen weights are only read, in products and scores, so that they may be held quantised
+    (``model.quantization``)."""
+
     cuts_width: ClassVar[bool] = False
     """True if the built model has a narrower residual stream than the base, so that weight changes cannot be summed."""
 

@@ -48,6 +48,7 @@ class Pat(AdapterMethod):
     supports_shared_structure = False
     supports_squarehead = False
     cuts_width = True
+    supports_quantised_base = False
     min_rounds = 2
 
     @property

@@ -32,6 +32,7 @@ class Sparse(AdapterMethod):
     """
 
     supports_shared_structure = False
+    supports_quantised_base = False
     uses_dropout = False
 
     @property

@@ -24,7 +24,8 @@ class Base(Section):
     """The pre-trained model that was tuned. ``sha256``: over its weights (see :func:`weights_digest`).
 
     ``origin``: the GGUF file or the adapter that they came from; empty if they were read as they are. ``precision``:
-    the type that they were stored in.
+    the type that they were stored in. ``quantization``: how the run held them; ``sha256`` is then of the dequantised
+    ones, which the adapter was trained on.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Base(Section):
     config: dict[str, Any]
     origin: str = ""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    quantization: Literal["none", "int8", "nf4"] = "none"
 
 
 class Provenance(Section):
@@ -150,9 +152,14 @@ def kept_indices(structure: Structure) -> dict[str, dict[str, list[int]]]:
 
 
 def weights_digest(model: "PreTrainedModel", without: tuple[str, ...] = ()) -> str:
-    """SHA-256 over names, shapes and float32 values of a model's parameters but those in ``without`` (its new head)."""
+    """SHA-256 over names, shapes and float32 values of a model's parameters but those in ``without`` (its new head).
+
+    Of a quantised model those of its dequantised weights.
+    """
+    from slimfed.clients.models.quantised_base import named_weights  # imports torch
+
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in named_weights(model):
         if name not in without:
             digest.update(f"{name} {list(parameter.shape)}\n".encode())
             digest.update(parameter.detach().float().cpu().contiguous().numpy().data)

@@ -41,6 +41,7 @@ def card(
         **({"base's origin": base.origin} if base.origin else {}),
         "base's weights, SHA-256": f"`{base.sha256}`",
         "weights": f"{manifest.weights} (the base's: {base.precision})",
+        **_quantization(manifest, whole),
         **_vocabulary(manifest),
         "task": manifest.task,
         "labels": ", ".join(manifest.labels or ()) or "-",
@@ -53,6 +54,17 @@ def card(
     lines += [f"| {name} | {_cell(value)} |" for name, value in {**facts, **figures}.items()]
     lines += ["", "The units that were kept, module by module, are in `slimfed.json`.", ""]
     return "\n".join(lines)
+
+
+def _quantization(manifest: "Manifest", whole: bool) -> dict[str, str]:
+    """How the base was held in training, and what that means for these weights."""
+    kind = manifest.base.quantization
+    if kind == "none":
+        return {}
+    held = f"{kind} in the linear modules of the blocks"
+    if whole:
+        return {"base in training": f"{held}; these weights are made of the dequantised ones"}
+    return {"base in training": f"{held}; on the base's own weights the adapter is not what the run measured"}
 
 
 def _vocabulary(manifest: "Manifest") -> dict[str, str]:

@@ -57,6 +57,7 @@ class Source:
                 config=json.loads(config.to_json_string(use_diff=False)),
                 origin=self.base.origin,
                 precision=self.base.precision,
+                quantization=self.spec.quantization,
             ),
             kept=kept_indices(self.structure),
             width=ADAPTERS[self.adapter_spec.name].width(self.adapter),

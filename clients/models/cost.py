@@ -10,6 +10,9 @@ heads and r the rank, the floating-point operations of one training step are
 
 Norms, softmax, activation functions and the optimiser are left out, as they are bound by memory and counted as traffic.
 
+A quantised weight is dequantised for each product: one operation a weight, its codes read and the result written.
+Memory holds the codes and scales of all, and the largest module dequantised.
+
 A device that trains alone recomputes outputs of activation functions; they are counted as kept. With checkpointing the
 layers run forward twice, and keep their inputs and the activations of one layer at a time.
 
@@ -54,6 +57,8 @@ class Dimensions:
     are given; ``largest_layer``: those that one layer leaves at most. ``layers``: how many there are. ``logits``:
     numbers a token leaves in the loss (vocabulary size of a causal-lm, else 0). ``parameters``: of the whole model,
     embeddings included.
+    ``quantised_weights``: those of ``parameters`` that are held in ``quantised_bytes``; ``largest_quantised``: those of
+    the largest module among them. All 0 without quantisation.
     """
 
     token_weights: int
@@ -69,6 +74,19 @@ class Dimensions:
     logits: int
     parameters: int
     bytes_per_weight: int
+    quantised_weights: int = 0
+    quantised_bytes: int = 0
+    largest_quantised: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all weights, as they are held."""
+        return (self.parameters - self.quantised_weights) * self.bytes_per_weight + self.quantised_bytes
+
+    @property
+    def dequantising_bytes(self) -> int:
+        """Bytes that one pass moves for dequantising: codes and scales are read, weights are written."""
+        return self.quantised_bytes + self.quantised_weights * self.bytes_per_weight
 
 
 @dataclass(frozen=True)
@@ -107,16 +125,17 @@ def training_workload(
     trained = load.trained + size.head_weights
     attention = 4 * length * size.kept_head_width
     flops: float = tokens * (2 * 2 * size.token_weights + 3 * attention + load.token_flops)
-    flops += batch * 3 * 2 * size.head_weights
+    flops += batch * 3 * 2 * size.head_weights + 2 * size.quantised_weights
     kept = size.bytes_per_weight * tokens * (size.activations + load.activations)
     logits = size.bytes_per_weight * tokens * size.logits
     traffic = 2 * size.token_weights * size.bytes_per_weight + _PASSES_OF_ACTIVATIONS * (kept + logits)
-    traffic += _PASSES_OF_WEIGHTS * load.weights * size.bytes_per_weight
+    traffic += 2 * size.dequantising_bytes + _PASSES_OF_WEIGHTS * load.weights * size.bytes_per_weight
     traffic += 4 * _PASSES_OF_TRAINED * trained
-    peak = _RUNTIME_BYTES + (size.parameters + load.weights) * size.bytes_per_weight + _BYTES_PER_TRAINED * trained
+    further = (load.weights + size.largest_quantised) * size.bytes_per_weight
+    peak = _RUNTIME_BYTES + size.held_bytes + further + _BYTES_PER_TRAINED * trained
     if checkpointing:
-        flops += tokens * (2 * size.adapted_weights + attention + load.token_flops / 3)
-        traffic += size.adapted_weights * size.bytes_per_weight
+        flops += tokens * (2 * size.adapted_weights + attention + load.token_flops / 3) + size.quantised_weights
+        traffic += size.adapted_weights * size.bytes_per_weight + size.dequantising_bytes
         traffic += (_PASSES_OF_RECOMPUTED - _PASSES_OF_ACTIVATIONS) * kept
         one_layer = size.bytes_per_weight * tokens * (size.largest_layer + load.activations / size.layers)
         peak += size.bytes_per_weight * tokens * size.layer_inputs + max(one_layer, _COPIES_OF_LOGITS * logits)
@@ -131,9 +150,9 @@ def loss_workload(size: Dimensions, load: AdapterLoad, batch: int, length: int) 
     ``traffic_bytes``: weights read once, activations and logits written and read. Memory is less than in training: 0.
     """
     tokens = batch * length
-    flops = inference_flops(size, batch, length) + tokens * load.token_flops / 3
+    flops = inference_flops(size, batch, length) + tokens * load.token_flops / 3 + size.quantised_weights
     moved = 2 * tokens * (size.activations + load.activations + size.logits) + size.token_weights + 2 * load.weights
-    return Workload(float(flops), float(size.bytes_per_weight * moved), 0.0)
+    return Workload(float(flops), float(size.bytes_per_weight * moved + size.dequantising_bytes), 0.0)
 
 
 def inference_flops(size: Dimensions, batch: int, length: int) -> float:

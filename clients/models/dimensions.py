@@ -1,6 +1,6 @@
 """The sizes of a (sliced) model, read from an unpruned one, for :mod:`slimfed.clients.models.cost`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,6 +9,7 @@ from transformers.activations import NewGELUActivation
 
 from slimfed.clients.models.cost import Dimensions
 from slimfed.clients.models.linear import bias_of, is_linear, shape_of
+from slimfed.clients.models.quantised_base import quantised_linears
 from slimfed.clients.structure import Block, Blueprint, Structure
 
 # Additional numbers for each channel that GELU in elementary operations (GPT-2) keeps, compared with a fused one.
@@ -17,12 +18,16 @@ _KEPT_BY_ELEMENTARY_GELU = 3
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """The parts of a model: (name, rows, columns, has a bias, is the output embedding) of its linears, and more."""
+    """The parts of a model: (name, rows, columns, has a bias, is the output embedding) of its linears, and more.
+
+    ``quantised``: (side of its units, bytes of a unit) by module; none if the base is not quantised.
+    """
 
     linears: tuple[tuple[str, int, int, bool, bool], ...]
     elementary_gelu: bool
     head_norms: bool
     parameters: int
+    quantised: Mapping[str, tuple[str, int]]
 
 
 @lru_cache(maxsize=1)
@@ -33,11 +38,14 @@ def _anatomy(model: PreTrainedModel) -> _Anatomy:
     for name, module in model.named_modules():
         if is_linear(module):
             linears.append((name, *shape_of(module), bias_of(module) is not None, module is unembedding))
+    quantised = {name: (module.side, module.row_bytes) for name, module in quantised_linears(model)}
+    held = sum(rows * columns for name, rows, columns, *_ in linears if name in quantised)
     return _Anatomy(
         tuple(linears),
         any(isinstance(module, NewGELUActivation) for module in model.modules()),
         any(name.endswith(".q_norm") for name, _ in model.named_modules()),
-        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() for p in model.parameters()) + held,
+        quantised,
     )
 
 
@@ -69,6 +77,7 @@ def measure(
         kept_here = _activations(block, shapes, anatomy.elementary_gelu, anatomy.head_norms)
         layers[block.layer] = layers.get(block.layer, 0) + kept_here
     width = shapes[blueprint.modules[0]][1]
+    quantised = [shapes[name] for name in anatomy.quantised]
     carrying = shapes.keys() if targets is None else set(targets)
     return Dimensions(
         token_weights=token_weights,
@@ -84,6 +93,11 @@ def measure(
         logits=logits,
         parameters=anatomy.parameters - removed,
         bytes_per_weight=model.dtype.itemsize,
+        quantised_weights=sum(out * into for out, into in quantised),
+        quantised_bytes=sum(
+            shapes[name][0 if side == "out" else 1] * each for name, (side, each) in anatomy.quantised.items()
+        ),
+        largest_quantised=max((out * into for out, into in quantised), default=0),
     )
 
 

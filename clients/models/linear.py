@@ -26,7 +26,7 @@ def oriented(module: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
 
 
 def weight_of(module: nn.Module) -> torch.Tensor:
-    """The weight of ``module`` as [out, in], a view."""
+    """The weight of ``module`` as [out, in], a view; of a quantised one dequantised, new memory."""
     weight: torch.Tensor = module.weight  # type: ignore[assignment]
     return oriented(module, weight)
 
@@ -39,8 +39,17 @@ def bias_of(module: nn.Module) -> torch.Tensor | None:
 
 def shape_of(module: nn.Module) -> tuple[int, int]:
     """(out, in)."""
+    if "weight" not in module._parameters:  # computed, which takes time
+        return module.out_features, module.in_features  # type: ignore[return-value]
     rows, columns = weight_of(module).shape
     return rows, columns
+
+
+def place_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and floating-point type of the module's tensors; no weight is computed."""
+    held = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    first = next(tensor for tensor in held if tensor.is_floating_point())
+    return first.device, first.dtype
 
 
 def set_weight(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:

@@ -26,6 +26,7 @@ from slimfed.clients.errors import InputError
 from slimfed.clients.models.gguf_cache import Precision
 from slimfed.clients.models.location import ModelSource, base_spec, builtin_models, locate, model_folder, with_adapter
 from slimfed.clients.models.peft_adapter import merged
+from slimfed.clients.models.quantised_base import quantise_base
 from slimfed.clients.models.start import Start
 from slimfed.clients.seeds import derive
 from slimfed.clients.spec import ModelSpec
@@ -37,6 +38,7 @@ _DROPOUTS = ("dropout", "drop_rate", "pdrop", "layerdrop")  # names in configura
 class LoadedModel:
     """A frozen base in fp32 and evaluation mode, without dropout, with its tokenizer and names.
 
+    Its linear modules may be quantised (``quantised_linear.py``).
     ``head``: names of the parameters that are fully trained: the classifier, and a pooler that the checkpoint lacks;
     empty for causal-lm. ``labels``: names of the classes; ``None`` for causal-lm. ``positions``: the longest text in
     tokens that the model accepts; ``None`` if there is no limit. ``precision``: the type of the weights in the
@@ -65,7 +67,7 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
 
     A classifier gets one output for each of ``labels``; a head that the checkpoint lacks is initialised from ``seed``,
     equally in every process. Dropout of the base is 0, so that importance is measured on the exported function. Code
-    from a checkpoint is never run, and weights are read from safetensors only.
+    from a checkpoint is never run, and weights are read from safetensors only. They are quantised if ``spec`` says so.
 
     Raises :class:`InputError` if it cannot be loaded; within seconds if the hub does not answer.
     """
@@ -80,6 +82,8 @@ def load_model(spec: ModelSpec, labels: Sequence[str] | None, seed: int) -> Load
     _check(source, model, tokenizer, missing, head)
     model.requires_grad_(False)
     model.eval()
+    if spec.quantization != "none":
+        quantise_base(model, spec.quantization)
     names = tuple(labels) if spec.task == "classification" and labels else None
     positions = _positions(config)
     if positions is not None:

@@ -16,6 +16,7 @@ from slimfed.clients.evaluation.metrics import evaluate, pass_tokens
 from slimfed.clients.structure import Structure
 from slimfed.clients.training.cohort.evaluation import evaluate_cohort, together
 from slimfed.clients.training.cohort.first_token import read_first_token
+from slimfed.clients.training.cohort.model import supports
 from slimfed.clients.training.out_of_memory import is_out_of_memory, make_room, with_room, with_smaller
 from slimfed.clients.training.work import DeviceContext
 from slimfed.clients.update import Evaluation, Update
@@ -74,8 +75,9 @@ class ModelEvaluator:
 
     def many(self, updates: Sequence[Update], rows: np.ndarray) -> list[Evaluation]:
         """The models of ``updates`` on the same ``rows``, in cohorts if possible."""
-        task = self.context.task
-        if not together(task, [update.adapter for update in updates]):
+        task, base = self.context.task, self.context.base
+        adapters = [update.adapter for update in updates]
+        if not together(task, adapters) or not supports(base.model, base.head):
             return [self.one(update.adapter, update.report.structure, rows) for update in updates]
         found: list[Evaluation] = []
         for start in range(0, len(updates), task.cohort_size):

@@ -11,6 +11,7 @@ import torch
 
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.training.lora import zero_factors
+from slimfed.clients.models.linear import shape_of
 from slimfed.clients.models.loading import LoadedModel
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.processors import compute_threads
@@ -95,7 +96,7 @@ def blank_adapter(base: LoadedModel, blueprint: Blueprint) -> Adapter:
 
 
 def _rank(base: LoadedModel, blueprint: Blueprint) -> int:
-    return min(_RANK, *(min(base.model.get_submodule(name).weight.shape) for name in blueprint.modules))
+    return min(_RANK, *(min(shape_of(base.model.get_submodule(name))) for name in blueprint.modules))
 
 
 def _least_seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -207,11 +207,10 @@ class _Session:
         if self.teacher is None:
             return work
         whole = self.teacher.size
-        weights = float(whole.bytes_per_weight)
         return Workload(
-            work.flops + inference_flops(whole, rows, length),
-            work.traffic_bytes + weights * whole.token_weights,
-            work.peak_memory_bytes + weights * whole.parameters,
+            work.flops + inference_flops(whole, rows, length) + whole.quantised_weights,
+            work.traffic_bytes + float(whole.bytes_per_weight * whole.token_weights + whole.dequantising_bytes),
+            work.peak_memory_bytes + float(whole.held_bytes),
         )
 
     def _loss(self, batch: Batch) -> torch.Tensor:

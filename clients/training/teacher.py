@@ -36,7 +36,7 @@ def open_teacher(
         return None
     if training.teacher == BASE:
         return Teacher(base.model, measure(base.model, blueprint, blueprint.dense()))
-    spec = model.model_copy(update={"path": training.teacher, "base": None, "revision": None})
+    spec = model.model_copy(update={"path": training.teacher, "base": None, "revision": None, "quantization": "none"})
     try:
         found = load_model(spec, labels, seed=0)
     except InputError as error:

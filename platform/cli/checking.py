@@ -81,10 +81,19 @@ def _facts(inspected: "Inspected", costs: "Estimate | None") -> dict[str, str]:
         facts["takes part"] = f"about {costs.participants:,.3g} of {job.fleet.devices:,} devices a round"
     return facts | {
         "model": f"{_millions(before)} M parameters, {_millions(after)} M at {sparsity} sparsity",
+        **_base(job, costs),
         "virtual time": f"about {seconds(costs.virtual_seconds)} on the devices",
         "traffic": f"about {size(costs.bytes)} in all",
         "wall time": _wall(inspected, costs),
     }
+
+
+def _base(job: "Job", costs: "Estimate") -> dict[str, str]:
+    """What a quantised base takes on a device."""
+    if job.model.quantization == "none":
+        return {}
+    held, plain = costs.held_bytes
+    return {"base": f"{size(held)} with the blocks in {job.model.quantization}, {size(plain)} without"}
 
 
 def _devices(job: "Job") -> str:

@@ -79,6 +79,11 @@ class DeviceCosts:
         """Parameters of the model at a sparsity, embeddings included."""
         return self._size(sparsity)[1].parameters
 
+    def held_bytes(self) -> tuple[int, int]:
+        """Bytes of the dense base's weights as devices hold them, and as they would if none were quantised."""
+        size = self._size(0.0)[1]
+        return size.held_bytes, size.parameters * size.bytes_per_weight
+
     def _size(self, sparsity: float) -> tuple[Structure, Dimensions]:
         """A structure of about this sparsity, and the sizes of the model in it."""
         key = np.round(sparsity, 2).item()

@@ -146,6 +146,31 @@ def squarehead_has_one_width(job: JobSections) -> str | None:
     )
 
 
+def quantised_base_is_only_read(job: JobSections) -> str | None:
+    """A quantised base is dequantised for products alone; an adapter that writes its weights, or cuts across its rows,
+    needs them in full precision.
+    """
+    kind, adapter = job.model.quantization, job.method.adapter
+    if kind == "none" or ADAPTERS[adapter].supports_quantised_base:
+        return None
+    able = _either(ADAPTERS, lambda each: each.supports_quantised_base)
+    return (
+        f"model.quantization = {kind!r}: method.adapter = {adapter!r} changes or cuts the frozen weights themselves, "
+        f"which a quantised base holds rounded; use {able}, or quantization = 'none'"
+    )
+
+
+def quantised_base_stays(job: JobSections) -> str | None:
+    """What some aggregations merge into the base would be lost in the steps of quantised weights."""
+    kind, name = job.model.quantization, job.method.aggregation
+    if kind == "none" or not AGGREGATIONS[name].changes_base:
+        return None
+    return (
+        f"model.quantization = {kind!r}: method.aggregation = {name!r} merges a part of the change into the base, "
+        f"whose quantised weights cannot hold it; aggregate by {_USUAL.aggregation!r}, or use quantization = 'none'"
+    )
+
+
 def ranks_are_kept(job: JobSections) -> str | None:
     """Rank self-pruning (HetLoRA) needs plain factors, and an agent that keeps the rank."""
     adapter, bandit, kept = job.method.adapter, job.bandit.name, job.adapter.keep_ranks
@@ -303,6 +328,8 @@ RULES: tuple[Rule, ...] = (
     calibration_holds_a_text,
     enough_rounds,
     squarehead_has_one_width,
+    quantised_base_is_only_read,
+    quantised_base_stays,
     ranks_are_kept,
     options_have_factors,
     foresight_has_profiles,

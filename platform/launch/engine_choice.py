@@ -195,7 +195,7 @@ def _bytes(job: Job, base: LoadedModel, blueprint: Blueprint) -> tuple[float, fl
         for rows in (batch, 0)
     )
     trained = 16 * (load.trained + size.head_weights) + size.bytes_per_weight * load.weights
-    return float(size.parameters * size.bytes_per_weight), _ACTIVATION_SLACK * (full - none) + trained
+    return float(size.held_bytes), _ACTIVATION_SLACK * (full - none) + trained
 
 
 def _free() -> float:

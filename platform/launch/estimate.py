@@ -60,7 +60,8 @@ class Estimate:
 
     ``wall_seconds``: on this computer, without the start; None if a GPU computes, whose speed is not measured.
     ``participants``: devices that take part in a round, mean over the rounds; all figures are of these alone.
-    ``parameters``: of the model before pruning, and at the target sparsity.
+    ``parameters``: of the model before pruning, and at the target sparsity. ``held_bytes``: those of the weights of
+    the base before pruning, as devices hold them, and as they would without ``model.quantization``.
     """
 
     classes: tuple[ClassEstimate, ...]
@@ -69,6 +70,7 @@ class Estimate:
     wall_seconds: float | None
     parameters: tuple[int, int]
     participants: float
+    held_bytes: tuple[int, int]
 
 
 def estimate(inspected: Inspected) -> Estimate:
@@ -85,6 +87,7 @@ def estimate(inspected: Inspected) -> Estimate:
         _wall_seconds(inspected, path, course.participants),
         (costs.parameters(), costs.parameters(path[-1])),
         sum(course.participants) / len(path),
+        costs.held_bytes(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from slimfed.clients.data.text import TextData, load_data
 from slimfed.clients.errors import InputError
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.linear import shape_of
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.structure import Blueprint, Structure
@@ -103,7 +104,7 @@ def inspect(job: Job, *, real: bool = False) -> Inspected:
     use_template(base.tokenizer, job.data)
     blueprint = discover(base.model)
     check_targets(job, blueprint)
-    check_ranks(job.bandit.ranks, blueprint, {n: tuple(p.shape) for n, p in base.model.named_parameters()})
+    check_ranks(job.bandit.ranks, [shape_of(base.model.get_submodule(name)) for name in blueprint.modules])
     check_length(job, base)
     ADAPTERS[job.method.adapter].training.check(base.model, blueprint)
     first = first_structure(job, base, blueprint)
@@ -298,9 +299,9 @@ def on_devices(job: Job) -> Job:
     return job.model_copy(update={"engine": job.engine.model_copy(update=chosen)})
 
 
-def check_ranks(ranks: tuple[int, ...], blueprint: Blueprint, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A rank must not exceed either side of a layer. Raises ``InputError``."""
-    smallest = min(min(shapes[f"{module}.weight"]) for module in blueprint.modules)
+def check_ranks(ranks: tuple[int, ...], shapes: Sequence[tuple[int, int]]) -> None:
+    """A rank must not exceed either side of a layer of these ``shapes``. Raises ``InputError``."""
+    smallest = min(map(min, shapes))
     if max(ranks) > smallest:
         raise InputError(f"bandit.ranks: {max(ranks)} is larger than the smallest adapted layer ({smallest})")
 

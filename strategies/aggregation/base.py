@@ -77,6 +77,9 @@ class Aggregator(ABC):
     change of older factors, cannot be added (``server.mode``).
     """
 
+    changes_base: ClassVar[bool] = False
+    """True if a part of the change is merged into the base's weights, which must then be held in full precision."""
+
     sums_updates: ClassVar[bool] = False
     """True if factors are weighted sums of the devices' factors.
 

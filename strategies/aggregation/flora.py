@@ -23,6 +23,7 @@ class Flora(Aggregator):
 
     plain_factors_only = True
     gives_direction = False
+    changes_base = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""

@@ -21,6 +21,7 @@ class Soups(Aggregator):
     needs_equal_structures = True
     needs_equal_ranks = True
     gives_direction = False
+    changes_base = True
 
     def start(self, before: Adapter, frame: Frame = PLAIN) -> Accumulation:
         """An empty accumulation for a round that started from ``before``."""

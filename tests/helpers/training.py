@@ -11,7 +11,9 @@ from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.linear import shape_of
 from slimfed.clients.models.loading import LoadedModel
+from slimfed.clients.models.quantised_base import quantise_base
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
@@ -68,8 +70,7 @@ def adapter(base: LoadedModel, blueprint: Blueprint, seed: int, rank: int) -> Ad
     """A global adapter that already does something."""
     shapes = {}
     for name in blueprint.modules:
-        module = base.model.get_submodule(name)
-        shapes[name] = tuple(module.weight.shape if isinstance(module, torch.nn.Linear) else module.weight.shape[::-1])
+        shapes[name] = shape_of(base.model.get_submodule(name))
     start = initial_adapter(shapes, rank, head_state(base.model, base.head), seed)
     draw = np.random.default_rng(seed)
     for factors in start.factors.values():
@@ -127,9 +128,12 @@ def device_data(device: int, causal: bool, examples: int) -> DeviceData:
     return DeviceData(stream, (batch(), batch()), examples)
 
 
-def opened(family: str, causal: bool) -> tuple[LoadedModel, Blueprint]:
+def opened(family: str, causal: bool, quantization: str = "none") -> tuple[LoadedModel, Blueprint]:
     """A base and its blueprint."""
     base = loaded(family, causal)
+    if quantization != "none":
+        quantise_base(base.model, quantization)
+        base.model.double()  # scales, too
     return base, discover(base.model)
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from slimfed.clients.adapter import Adapter, Delta, Factors
 from slimfed.clients.adapters.training.protocols import AdaptedLayer
-from slimfed.clients.models.linear import weight_of
+from slimfed.clients.models.linear import place_of, shape_of, weight_of
 from slimfed.clients.models.tensors import to_array
 
 Read = Callable[[nn.Parameter], torch.Tensor]
@@ -50,7 +50,8 @@ class BareLayer:
 
     def first_order(self, side: str) -> torch.Tensor:
         """0: its gradient is not known."""
-        return self.weight.new_zeros(self.weight.shape[0 if side == "out" else 1])
+        device, dtype = place_of(self.module)
+        return torch.zeros(shape_of(self.module)[0 if side == "out" else 1], dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)

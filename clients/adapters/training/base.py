@@ -10,6 +10,7 @@ from torch import nn
 from slimfed.clients.adapter import Adapter
 from slimfed.clients.adapters.training.merging import fold
 from slimfed.clients.adapters.training.protocols import Adapted, CohortLayer, Kept
+from slimfed.clients.models.quantised_base import dequantise_linears
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.structure import Blueprint, Structure
 
@@ -80,9 +81,10 @@ class AdapterTraining(ABC):
     ) -> "PreTrainedModel":
         """The plain model that a device of ``structure`` has; the weights of ``base`` are unchanged.
 
+        Of a quantised base the adapter is folded into the dequantised weights that devices train against.
         ``adapter`` is finished (``WireForms.finished``) and in the device's shape.
         """
-        return fold(slice_model(base, structure), adapter, spec.scaling)
+        return fold(dequantise_linears(slice_model(base, structure)), adapter, spec.scaling)
 
 
 def parameter_groups(adapted: Adapted, weight_decay: float, lora_plus: float = 1.0) -> list[dict[str, Any]]:

@@ -3,14 +3,16 @@
 The rows of a batch belong to the devices in equal parts, in order: x is [devices * rows, ..., in].
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
 from slimfed.clients.adapter import Factors
 from slimfed.clients.adapters.training import lora_math
 from slimfed.clients.adapters.training.batched_product import AdaptedProduct
-from slimfed.clients.models.linear import bias_of, weight_of
+from slimfed.clients.models.linear import bias_of, place_of, shape_of, weight_of
+from slimfed.clients.models.quantised_linear import Source, frozen_product, weight_source
 from slimfed.clients.models.tensors import to_array
 
 
@@ -29,6 +31,20 @@ def masked_rows(x: torch.Tensor, devices: int, mask: torch.Tensor | None) -> tor
     return rows if mask is None else rows * mask[:, None, :]
 
 
+@dataclass(frozen=True)
+class _Cast:
+    """A frozen weight and bias in one type."""
+
+    dtype: torch.dtype
+    weight: Source
+    bias: torch.Tensor | None
+
+
+def _cast(base: nn.Module, dtype: torch.dtype) -> _Cast:
+    bias = bias_of(base)
+    return _Cast(dtype, weight_source(base, dtype), None if bias is None else bias.to(dtype))
+
+
 class CohortLinear(nn.Module):
     """y_n = W (m_n * x_n) + bias + scaling * B_n (A_n (m_n * x_n)) for device n.
 
@@ -45,19 +61,23 @@ class CohortLinear(nn.Module):
         self.b = nn.Parameter(b)
         self.scaling = scaling
         self.mask: torch.Tensor | None = None
-        self._cast: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._cast: _Cast | None = None
 
     @property
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
         return weight_of(self.base)
 
-    def frozen(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frozen weight and bias in ``dtype``; cached, since every step needs them."""
-        if self._cast is None or self._cast[0].dtype != dtype:
-            bias = bias_of(self.base)
-            self._cast = self.weight.to(dtype), None if bias is None else bias.to(dtype)
-        return self._cast
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the frozen weight."""
+        return shape_of(self.base)
+
+    def frozen(self, dtype: torch.dtype) -> tuple[Source, torch.Tensor | None]:
+        """Frozen weight and bias in ``dtype``; kept, since every step needs them, unless the weight is quantised."""
+        if self._cast is None or self._cast.dtype != dtype:
+            self._cast = _cast(self.base, dtype)
+        return self._cast.weight, self._cast.bias
 
     @property
     def module(self) -> nn.Module:
@@ -116,12 +136,17 @@ class BareCohortLinear(nn.Module):
         self.base = base
         self.devices = devices
         self.mask: torch.Tensor | None = None
-        self._cast: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._cast: _Cast | None = None
 
     @property
     def weight(self) -> torch.Tensor:
         """Frozen weight [out, in]."""
         return weight_of(self.base)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the frozen weight."""
+        return shape_of(self.base)
 
     @property
     def module(self) -> nn.Module:
@@ -142,7 +167,8 @@ class BareCohortLinear(nn.Module):
 
     def first_order(self, side: str) -> torch.Tensor:
         """0: its gradient is not known."""
-        return self.weight.new_zeros(self.devices, self.weight.shape[0 if side == "out" else 1])
+        device, dtype = place_of(self.base)
+        return torch.zeros(self.devices, self.shape[0 if side == "out" else 1], dtype=dtype, device=device)
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Nothing lies in what the devices have pruned."""
@@ -153,10 +179,10 @@ class BareCohortLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[devices * rows, ..., in] -> [devices * rows, ..., out]."""
-        if self._cast is None or self._cast[0].dtype != x.dtype:
-            bias = bias_of(self.base)
-            self._cast = self.weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return linear(masked_rows(x, self.devices, self.mask), *self._cast).reshape(*x.shape[:-1], -1)
+        if self._cast is None or self._cast.dtype != x.dtype:
+            self._cast = _cast(self.base, x.dtype)
+        rows = masked_rows(x, self.devices, self.mask)
+        return frozen_product(rows, self._cast.weight, self._cast.bias).reshape(*x.shape[:-1], -1)
 
 
 class CohortHead(nn.Module):

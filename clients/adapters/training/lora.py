@@ -19,7 +19,7 @@ from slimfed.clients.adapters.training.batched_layers import CohortLinear
 from slimfed.clients.adapters.training.broadcast import Broadcast
 from slimfed.clients.adapters.training.protocols import Adapted, Kept
 from slimfed.clients.adapters.training.rank_penalty import TailPenalty
-from slimfed.clients.models.linear import shape_of, weight_of
+from slimfed.clients.models.linear import place_of, shape_of, weight_of
 from slimfed.clients.models.tensors import to_array
 from slimfed.clients.pruning.device_masks import factor_masks, rank_mask
 from slimfed.clients.spec import AdapterSpec, TaskSpec
@@ -136,9 +136,9 @@ def stacked(
 
     Zeros elsewhere; r is the devices' largest rank.
     """
-    weight, (rows, columns) = weight_of(base), shape_of(base)
+    there, (rows, columns) = place_of(base), shape_of(base)
     if isinstance(adapters, Broadcast):
-        return _spread(weight, (rows, columns), name, adapters)
+        return _spread(there, (rows, columns), name, adapters)
     rank = max(len(adapter.factors[name].a) for adapter in adapters)
     a = np.zeros((len(adapters), rank, columns), dtype=np.float32)
     b = np.zeros((len(adapters), rows, rank), dtype=np.float32)
@@ -147,17 +147,16 @@ def stacked(
         own = len(factors.a)
         a[n][:own, kept[n].get((name, "in"), _ALL)] = factors.a
         b[n][kept[n].get((name, "out"), _ALL), :own] = factors.b
-    there = (weight.device, weight.dtype)
     return torch.from_numpy(a).to(*there), torch.from_numpy(b).to(*there)
 
 
 def _spread(
-    weight: torch.Tensor, shape: tuple[int, int], name: str, sent: Broadcast
+    there: tuple[torch.device, torch.dtype], shape: tuple[int, int], name: str, sent: Broadcast
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same from one adapter for all: it is copied to the processor once and masked there."""
-    whole = sent.widened.factors[name]
-    ranks = rank_mask(sent.ranks, weight.device)
-    masks = factor_masks(name, sent.masks(weight.device), ranks, *shape)
+    whole, device = sent.widened.factors[name], there[0]
+    ranks = rank_mask(sent.ranks, device)
+    masks = factor_masks(name, sent.masks(device), ranks, *shape)
     r = ranks.shape[1]
-    a, b = (torch.from_numpy(part).to(weight.device, weight.dtype) for part in (whole.a[:r], whole.b[:, :r]))
+    a, b = (torch.from_numpy(part).to(*there) for part in (whole.a[:r], whole.b[:, :r]))
     return torch.where(masks["a"], a, 0.0), torch.where(masks["b"], b, 0.0)

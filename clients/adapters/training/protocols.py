@@ -21,7 +21,7 @@ class AdaptedLayer(Protocol):
 
     @property
     def weight(self) -> torch.Tensor:
-        """Frozen base weight, [out, in]."""
+        """Frozen base weight, [out, in]; of a quantised base dequantised at every access."""
         ...
 
     @property
@@ -53,6 +53,11 @@ class CohortLayer(AdaptedLayer, Protocol):
     """An adapted linear of a cohort. ``mask``, 0/1 [devices, in], zeroes a device's missing inputs."""
 
     mask: torch.Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the frozen weight."""
+        ...
 
     def clear(self, side: str, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Zero what lies in rows ("out") or columns ("in") that ``mask`` [devices, size] removes, and its moments."""

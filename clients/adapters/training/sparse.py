@@ -114,7 +114,7 @@ class CohortSparseLinear(nn.Module):
         self.mask: torch.Tensor | None = None
         weight = self.weight
         there = (weight.device, weight.dtype)
-        self.shape = (int(weight.shape[0]), int(weight.shape[1]))
+        self._shape = (int(weight.shape[0]), int(weight.shape[1]))
         self.at: torch.Tensor | None = None
         self.own: torch.Tensor | None = None
         self.levels: np.ndarray | None = None
@@ -128,6 +128,11 @@ class CohortSparseLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         """Frozen base weight [out, in]."""
         return weight_of(self.base)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the frozen weight."""
+        return self._shape
 
     @property
     def module(self) -> nn.Module:

@@ -23,6 +23,7 @@ from slimfed.clients.export.slim_model import SlimModel
 from slimfed.clients.export.source import Source
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model, quiet
+from slimfed.clients.models.quantised_base import dequantise_linears
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import ModelSpec
 
@@ -52,14 +53,19 @@ def load_peft(folder: Path, manifest: Manifest, base: Path | str | None) -> Slim
 
     ``base``: where the base is; default: where the run had it. Raises ``InputError`` if it is another one.
     """
-    spec = ModelSpec(path=str(base or manifest.base.path), revision=manifest.base.revision, task=manifest.task)
+    spec = ModelSpec(
+        path=str(base or manifest.base.path),
+        revision=manifest.base.revision,
+        task=manifest.task,
+        quantization=manifest.base.quantization,
+    )
     loaded = load_model(spec, manifest.labels, manifest.provenance.seed)
     if weights_digest(loaded.model, manifest.head) != manifest.base.sha256:
         raise InputError(
             f"base {spec.path!r} is not the model that {str(folder)!r} was trained on (SHA-256 of its weights "
             f"differs); give a copy of {manifest.base.path!r} with --base"
         )
-    merged = _with_adapter(loaded.model, folder).merge_and_unload()
+    merged = _with_adapter(dequantise_linears(loaded.model), folder).merge_and_unload()
     merged.requires_grad_(False)
     model = slice_model(merged.eval(), manifest.structure(discover(merged)))
     return SlimModel(model, load_tokenizer(folder, manifest), manifest)
@@ -101,7 +107,7 @@ def _check_plain(source: Source) -> None:
 
 def _attached(source: Source) -> PeftModel:
     """A PEFT model on (shared weights of) the base, filled with what was trained."""
-    model = slice_model(source.base.model, source.structure.blueprint.dense())
+    model = dequantise_linears(slice_model(source.base.model, source.structure.blueprint.dense()))
     factors = source.adapter.factors
     rank = next(iter(factors.values())).a.shape[0]
     config = LoraConfig(

@@ -28,9 +28,13 @@ from slimfed.clients.update import Evaluation, Update
 
 
 def together(task: TaskSpec, adapters: Sequence[Adapter]) -> bool:
-    """True if the finished adapters are plain factors, which one pass can evaluate together."""
+    """True if the finished adapters are plain factors, which one pass can evaluate together.
+
+    A quantised base is always evaluated so: the plain model of a device would hold its weights dequantised.
+    """
     plain = [ADAPTERS[task.adapter.name].finished(adapter) for adapter in adapters]
-    return task.engine == "cohort" and not any(a.deltas or a.extra or a.residual or not a.factors for a in plain)
+    shared = task.engine == "cohort" or task.model.quantization != "none"
+    return shared and not any(a.deltas or a.extra or a.residual or not a.factors for a in plain)
 
 
 def evaluate_cohort(

@@ -121,7 +121,7 @@ class CohortModel:
             kept = structure.indices()
             factors = {}
             for name, layer in self.layers.items():
-                rows, columns = layer.weight.shape
+                rows, columns = layer.shape
                 out, into = len(kept.get((name, "out"), range(rows))), len(kept.get((name, "in"), range(columns)))
                 parts = []
                 for shape in ((rank, into), (out, rank), (rank,))[: len(layer.trained())]:
@@ -140,7 +140,7 @@ class CohortModel:
         masks, ranks = side_masks(structures, self.device), rank_mask(self.ranks, self.device)
         owned: list[torch.Tensor] = []
         for name, layer in self.layers.items():
-            has = factor_masks(name, masks, ranks, *layer.weight.shape)
+            has = factor_masks(name, masks, ranks, *layer.shape)
             owned += list(has.values())[: len(layer.trained())]
         owned += [torch.ones_like(parameter, dtype=torch.bool) for parameter in self.head.values()]
         return torch.cat([mask.flatten(1) for mask in owned], dim=1)

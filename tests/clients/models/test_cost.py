@@ -15,6 +15,7 @@ from slimfed.clients.adapters.training.lora import attach
 from slimfed.clients.models.cost import inference_flops, low_rank_load, training_workload
 from slimfed.clients.models.dimensions import measure
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.quantised_base import quantise_base, quantised_linears
 from slimfed.clients.pruning.adapter_slicing import narrow
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.spec import AdapterSpec
@@ -176,3 +177,28 @@ def test_memory_of_a_model_that_was_measured_on_a_jetson_nano() -> None:
     peak = training_workload(size, low_rank_load(size, 8), 1, 8, 64).peak_memory_bytes
     runtime_and_logits = 300e6 + 3 * 2 * 8 * 64 * size.logits
     assert 589e6 < peak - runtime_and_logits < 1.2 * 731e6
+
+
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_quantised_base_is_counted(form: str, checkpointing: bool) -> None:
+    """Memory: codes and scales, and one dequantised weight; traffic and operations: dequantising in each pass."""
+    model, quantised = build("bert"), build("bert")
+    quantise_base(quantised, form)
+    held = sum(t.numel() * t.element_size() for _, m in quantised_linears(quantised) for t in (m.codes, m.scales))
+    passes = 3 if checkpointing else 2
+    for structure in structures(model):
+        plain, small = (measure(each, structure.blueprint, structure) for each in (model, quantised))
+        works = [
+            training_workload(size, low_rank_load(size, RANK), 1, BATCH, LENGTH, checkpointing)
+            for size in (plain, small)
+        ]
+        weights = plain.adapted_weights
+        if structure.keep.all():
+            assert small.quantised_bytes == held
+        assert plain.held_bytes == plain.parameters * 4
+        assert small.held_bytes == plain.held_bytes - 4 * weights + small.quantised_bytes
+        saved = works[0].peak_memory_bytes - works[1].peak_memory_bytes
+        assert saved == 4 * weights - small.quantised_bytes - 4 * small.largest_quantised
+        assert works[1].flops - works[0].flops == passes * weights
+        assert works[1].traffic_bytes - works[0].traffic_bytes == passes * (small.quantised_bytes + 4 * weights)

@@ -20,6 +20,7 @@ from slimfed.clients.inputs import model_digests
 from slimfed.clients.models import gguf_file
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.loading import load_model
+from slimfed.clients.models.quantised_base import quantised_linears
 from slimfed.clients.spec import ModelSpec
 
 FILES = [
@@ -70,6 +71,16 @@ def test_what_was_written_is_read(family: str, kind: str, tmp_path: Path) -> Non
     assert (loaded.precision, "(GGUF, F32, SHA-256 " in loaded.origin) == ("fp32", True)
     assert list(model_digests(spec(file))) == ["model.gguf"]
     assert discover(loaded.model).units > 0
+
+
+def test_it_can_be_quantised_for_devices_again(tmp_path: Path) -> None:
+    file, model = write(tmp_path / "out", "gpt2", "gpt-2")
+    loaded = load_model(spec(file).model_copy(update={"quantization": "int8"}), None, 1)
+    assert len(quantised_linears(loaded.model)) == len(discover(model).modules)
+    ids = torch.tensor([[5, 77, 200, 301, 12]])
+    with torch.no_grad():
+        found, expected = loaded.model(ids).logits, model(ids).logits
+    assert 0 < (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_a_file_is_dequantised_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

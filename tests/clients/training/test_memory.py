@@ -13,6 +13,7 @@ from training import adapter, assignment, begun, device_data, narrowed, opened, 
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.models.discovery import discover
+from slimfed.clients.models.linear import shape_of
 from slimfed.clients.models.loading import LoadedModel, load_model
 from slimfed.clients.pruning.selection import select
 from slimfed.clients.spec import ModelSpec
@@ -94,6 +95,30 @@ def test_training_takes_less_than_plain_lora_on_the_dense_model(kind: str) -> No
     plain = plain_lora(base(), blueprint.modules, batch)
     assert our_round(ours, blueprint.dense(), 0.5, batch) < plain  # begins dense
     assert our_round(ours, half, 0.5, batch) < plain
+
+
+@pytest.mark.parametrize("engine", ["cohort", "sequential"])
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_a_quantised_base_takes_no_more_than_its_largest_weight(engine: str, form: str) -> None:
+    """Beyond what a round takes anyhow, which is on a base that is there before."""
+    spec = ModelSpec(path="builtin:tiny-encoder")
+    peaks = {}
+    for kind in ("none", form):
+        base = load_model(spec.model_copy(update={"quantization": kind}), ("no", "yes"), 1)
+        blueprint = discover(base.model)
+        dense = blueprint.dense()
+        job = task(False).model_copy(update={"engine": engine})
+        sent = narrowed(adapter(base, blueprint, 3, RANK), dense, RANK)
+        data = DeviceData(lambda: itertools.repeat(rows(False)), (rows(False),), 8)
+        part = assignment(0, RANK, dense, 0.0, STEPS)
+        work = CohortWork([part], [sent], np.zeros(blueprint.units, np.float32), [data])
+        with counted_memory() as memory:
+            (update,) = train(DeviceContext(base, blueprint, job), work)
+        assert isinstance(update, Update), update
+        peaks[kind] = memory.peak
+    weights = [4 * np.prod(shape_of(base.model.get_submodule(name))) for name in blueprint.modules]
+    assert peaks[form] < peaks["none"] + 1.8 * max(weights)
+    assert 1.8 * max(weights) < sum(weights) / 3, "no room for all of them"
 
 
 CASES = [

@@ -47,6 +47,18 @@ def test_a_pair_is_refused_if_and_only_if_its_classes_say_so(adapter: str, aggre
         assert text.count("\n") + 1 == max(1, sum(expected.values())), "one line a problem, all of them at once"
 
 
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_a_quantised_base_is_refused_to_who_would_write_it(form: str) -> None:
+    for adapter, aggregation in product(ADAPTERS, AGGREGATIONS):
+        method = {"adapter": adapter, "aggregation": aggregation}
+        text = refusal({"method": method, "model": {"quantization": form}})
+        assert (f"model.quantization = {form!r}: method.adapter" in text) is not ADAPTERS[
+            adapter
+        ].supports_quantised_base
+        assert (f"model.quantization = {form!r}: method.aggregation" in text) is AGGREGATIONS[aggregation].changes_base
+        assert "model.quantization" not in refusal({"method": method})
+
+
 @pytest.mark.parametrize("bandit", BANDITS)
 def test_equal_ranks_need_an_agent_that_keeps_them(bandit: str) -> None:
     document = {

@@ -8,6 +8,9 @@ import pytest
 from rounds import Memory
 
 from slimfed.clients.node.runtime import open_runtime
+from slimfed.platform.fleet.clock import VirtualClock
+from slimfed.platform.fleet.forecast import ProfileForecast
+from slimfed.platform.fleet.profiles import load_fleet
 from slimfed.platform.job.job import Job, load_job
 from slimfed.platform.server.assembly import assemble, new_fleet
 from slimfed.strategies.local_grid import LocalGrid
@@ -98,3 +101,14 @@ def test_what_is_foreseen_fits_and_less_does_not(tmp_path: Path) -> None:
     assert scores.shape == (runtime.blueprint.units,)
     assert (scores > 0).all()
     assert forecast.costs is forecast.costs  # what it has found is kept
+
+
+def test_a_quantised_base_fits_where_the_plain_one_does_not(tmp_path: Path) -> None:
+    least = {}
+    for form in ("none", "int8", "nf4"):
+        wanted = job(tmp_path, "0.2838", f"model.quantization={form}")
+        runtime = open_runtime(wanted.task_spec())
+        clock = VirtualClock(load_fleet(wanted.fleet, wanted.seed), wanted.seed)
+        forecast = ProfileForecast(clock, runtime, new_fleet(runtime, wanted).adapter)
+        least[form] = max(forecast.sparsity_to_fit(device, 16) for device in range(DEVICES))
+    assert least["nf4"] == least["int8"] == 0.0 < least["none"]

@@ -151,6 +151,12 @@ def test_the_order_of_the_replies_changes_no_bit(name, data, rows):
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_who_merges_into_the_base_says_so(name):
+    updates = [make_update(d, [1] * 5, RANK, 7 * (d + 1)) for d in range(3)]
+    assert bool(AGGREGATIONS[name](global_adapter(), updates, FRAME).residual) is AGGREGATIONS[name].changes_base
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_equal_devices_that_agree_are_the_result(name):
     """Whatever is averaged, the mean of equals is they: in the product, and in the head."""
     twin = make_update(0, [1] * 5, RANK, 7)

@@ -23,12 +23,15 @@ devices = st.lists(
 
 
 @pytest.mark.parametrize("kind", ["lora", "sora"])
-@pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True), ("gpt2", False)])
+@pytest.mark.parametrize(
+    ("family", "causal", "form"),
+    [("bert", False, "none"), ("llama", True, "none"), ("gpt2", False, "none"), ("gpt2", False, "int8")],
+)
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fleet=devices, seed=st.integers(0, 1000))
-def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, fleet, seed):
+def test_one_pass_measures_what_the_sliced_models_do(kind, family, causal, form, fleet, seed):
     assert not causal or family in DECODERS
-    base, blueprint = opened(family, causal)
+    base, blueprint = opened(family, causal, form)
     job = task(causal, adapter=kind, local_steps=2).model_copy(update={"engine": "cohort", "cohort_size": 4})
     whole = begun(kind, adapter(base, blueprint, 3, 8), blueprint, 3)
     starts = [structure(blueprint, seed + n, sparsity) for n, (_, sparsity) in enumerate(fleet)]
@@ -54,3 +57,11 @@ def test_what_is_no_plain_factor_is_measured_alone():
     whole = begun("sparse", adapter(base, blueprint, 3, 8), blueprint, 3)
     job = task(False, adapter="sparse").model_copy(update={"engine": "cohort"})
     assert not together(job, [whole])
+
+
+def test_a_quantised_base_is_never_dequantised_as_a_whole_by_a_device():
+    base, blueprint = opened("bert", False)
+    whole = adapter(base, blueprint, 3, 8)
+    alone = task(False).model_copy(update={"engine": "sequential"})
+    assert not together(alone, [whole])
+    assert together(alone.model_copy(update={"model": alone.model.model_copy(update={"quantization": "nf4"})}), [whole])

@@ -39,10 +39,10 @@ devices = st.lists(
 
 
 def both(
-    family: str, causal: bool, fleet: list[tuple[int, float, float, int]], **options
+    family: str, causal: bool, fleet: list[tuple[int, float, float, int]], quantization: str = "none", **options
 ) -> list[tuple[Update, Update]]:
     """Each device's update: alone, and from the cohort."""
-    base, blueprint = opened(family, causal)
+    base, blueprint = opened(family, causal, quantization)
     job = task(causal, **options)
     plain = adapter(base, blueprint, 3, 8)
     plain = replace(plain, factors={name: plain.factors[name] for name in targeted(blueprint, job.adapter.targets)})
@@ -99,6 +99,28 @@ def test_every_family_trains_alike_alone_and_in_a_cohort(family: str, causal: bo
 def test_kin_train_alike_alone_and_in_a_cohort(family: str) -> None:
     for alone, cohort in both(family, family in KIN_DECODERS, [(2, 0.0, 0.5, 50), (4, 0.2, 0.0, 3)]):
         assert_equal(alone, cohort)
+
+
+@pytest.mark.parametrize("kind", ["lora", "sora"])
+@pytest.mark.parametrize(
+    ("form", "family", "causal", "options"),
+    [
+        ("nf4", "bert", False, {"importance": "magnitude"}),
+        ("int8", "qwen2", True, {"targets": "attention", "importance": "activation"}),
+        ("nf4", "gpt2", True, {"importance": "lora-gradient"}),
+    ],
+    ids=["nf4-bert", "int8-qwen2", "nf4-gpt2"],
+)
+def test_a_quantised_base_trains_alike_alone_and_in_a_cohort(kind, form, family, causal, options) -> None:
+    """Devices cut the quantised weights that a cohort masks, some of them without an adapter."""
+    fleet = [(2, 0.0, 0.5, 50), (8, 0.5, 0.7, 3), (4, 0.2, 0.0, 50)]
+    plain = both(family, causal, fleet, adapter=kind, **options)
+    for (alone, cohort), (usual, _) in zip(
+        both(family, causal, fleet, quantization=form, adapter=kind, **options), plain, strict=True
+    ):
+        assert_equal(alone, cohort)
+        assert alone.report.loss_before != usual.report.loss_before
+        assert alone.report.workload.peak_memory_bytes < usual.report.workload.peak_memory_bytes
 
 
 @pytest.mark.parametrize("kind", ["lora", "sora"])
