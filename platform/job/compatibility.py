@@ -12,6 +12,8 @@ from slimfed.clients.importance import IMPORTANCE
 from slimfed.clients.registry import Registry
 from slimfed.clients.spec import AdapterOptions
 from slimfed.platform.job.late_update_rules import LATE_UPDATE_RULES
+from slimfed.platform.job.layer_share_rules import LAYER_SHARE_RULES, LAYER_SHARE_RUN_RULES
+from slimfed.platform.job.names import either
 from slimfed.platform.job.sections import JobSections, MethodSpec
 from slimfed.platform.trackers import problem_of
 from slimfed.strategies.aggregation import AGGREGATIONS
@@ -67,7 +69,7 @@ def equal_ranks(job: JobSections) -> str | None:
     same = _keeps_ranks(job) and not bandit.spread_ranks
     if not AGGREGATIONS[name].needs_equal_ranks or ((same or len(bandit.ranks) == 1) and job.adapter.keep_ranks == 1):
         return None
-    constant = _either(BANDITS, lambda each: each.constant_rank)
+    constant = either(BANDITS, lambda each: each.constant_rank)
     return (
         f"method.aggregation = {name!r}: needs equal ranks; give bandit.ranks one value, set bandit.name = {constant} "
         f"with pacing = 'off' (and adapter.keep_ranks = 1), or aggregate by {_USUAL.aggregation!r}"
@@ -93,36 +95,6 @@ def shared_structure(job: JobSections) -> str | None:
     return (
         f"pruning.structure = 'shared': the server cannot cut heads and channels while method.adapter = {adapter!r} "
         "is choosing entries or width for it; use structure = 'own'"
-    )
-
-
-def allocation_has_one_structure(job: JobSections) -> str | None:
-    """Layer shares are those of one structure for all: devices that cut layers unequally would share few units."""
-    name, pruning = job.pruning.allocation, job.pruning
-    if ALLOCATIONS[name].by_scope or pruning.structure == "shared":
-        return None
-    return (
-        f"pruning.allocation = {name!r}: decides for one structure of all devices, and they have their own; set "
-        f"pruning.structure = 'shared' with schedule = 'cubic' or 'one-shot', or use allocation = {_by_scope()}"
-    )
-
-
-def calibration_holds_a_text(job: JobSections) -> str | None:
-    """What a device measures on holds a text at least, so that no device measures on more tokens than it should."""
-    tokens, longest = job.calibration.tokens, job.data.max_length
-    if not ALLOCATIONS[job.pruning.allocation].measures or tokens >= longest:
-        return None
-    return f"calibration.tokens = {tokens}: must hold a text, of data.max_length = {longest} tokens"
-
-
-def allocation_or_scope(job: JobSections) -> str | None:
-    """Layer shares leave nothing for a scope to decide that lets units of several layers compete, or rounds them."""
-    name, scope = job.pruning.allocation, job.pruning.scope
-    if ALLOCATIONS[name].by_scope or scope == "layer":
-        return None
-    return (
-        f"pruning.allocation = {name!r}: says how sparse each layer becomes, and so does pruning.scope = {scope!r}; "
-        f"use scope = 'layer', or allocation = {_by_scope()}"
     )
 
 
@@ -153,7 +125,7 @@ def quantised_base_is_only_read(job: JobSections) -> str | None:
     kind, adapter = job.model.quantization, job.method.adapter
     if kind == "none" or ADAPTERS[adapter].supports_quantised_base:
         return None
-    able = _either(ADAPTERS, lambda each: each.supports_quantised_base)
+    able = either(ADAPTERS, lambda each: each.supports_quantised_base)
     return (
         f"model.quantization = {kind!r}: method.adapter = {adapter!r} changes or cuts the frozen weights themselves, "
         f"which a quantised base holds rounded; use {able}, or quantization = 'none'"
@@ -176,8 +148,8 @@ def ranks_are_kept(job: JobSections) -> str | None:
     adapter, bandit, kept = job.method.adapter, job.bandit.name, job.adapter.keep_ranks
     if kept == 1 or (ADAPTERS[adapter].plain_factors and _keeps_ranks(job)):
         return None
-    plain = _either(ADAPTERS, lambda each: each.plain_factors)
-    constant = _either(BANDITS, lambda each: each.constant_rank)
+    plain = either(ADAPTERS, lambda each: each.plain_factors)
+    constant = either(BANDITS, lambda each: each.constant_rank)
     return (
         f"adapter.keep_ranks = {kept:g}: devices give up ranks of LoRA that are theirs to keep, which does not go with "
         f"method.adapter = {adapter!r} and bandit.name = {bandit!r}; use method.adapter = {plain} and bandit.name = "
@@ -192,7 +164,7 @@ def options_have_factors(job: JobSections) -> str | None:
     changed = next((name for name in names if getattr(job.adapter, name) != getattr(usual, name)), None)
     if changed is None or ADAPTERS[adapter].low_rank_options:
         return None
-    able = _either(ADAPTERS, lambda each: each.low_rank_options)
+    able = either(ADAPTERS, lambda each: each.low_rank_options)
     return f"adapter.{changed}: is an option of LoRA's factors, which method.adapter = {adapter!r} has not; use {able}"
 
 
@@ -220,7 +192,7 @@ def optimizer_moves_no_decisions(job: JobSections) -> str | None:
     name, adapter = job.server.optimizer, job.method.adapter
     if not SERVER_OPTIMIZERS[name].moves or ADAPTERS[adapter].supports_server_optimizer:
         return None
-    movable = _either(ADAPTERS, lambda each: each.supports_server_optimizer)
+    movable = either(ADAPTERS, lambda each: each.supports_server_optimizer)
     return (
         f"server.optimizer = {name!r}: momentum would reopen the gates, masks and entries that method.adapter = "
         f"{adapter!r} has decided; use {movable}, or optimizer = {_still()}"
@@ -234,7 +206,7 @@ def rounding_moves_no_decisions(job: JobSections) -> str | None:
         return None
     return (
         f"messages.precision = {precision!r}: rounding would move the gates, masks and entries that method.adapter = "
-        f"{adapter!r} decides by; use {_either(ADAPTERS, lambda each: each.supports_rounding)}, or precision = 'fp32'"
+        f"{adapter!r} decides by; use {either(ADAPTERS, lambda each: each.supports_rounding)}, or precision = 'fp32'"
     )
 
 
@@ -323,9 +295,7 @@ RULES: tuple[Rule, ...] = (
     equal_ranks,
     factors_are_plain,
     shared_structure,
-    allocation_has_one_structure,
-    allocation_or_scope,
-    calibration_holds_a_text,
+    *LAYER_SHARE_RULES,
     enough_rounds,
     squarehead_has_one_width,
     quantised_base_is_only_read,
@@ -351,19 +321,8 @@ def trackers_can_be_used(job: JobSections) -> str | None:
     return "\n".join(told) or None
 
 
-def server_has_text(job: JobSections) -> str | None:
-    """A server that measures needs text of its own: in a simulation the training file is the devices'."""
-    measures = ALLOCATIONS[job.pruning.allocation].measures and job.calibration.source == "server"
-    if not measures or job.fleet.clock == "measured" or job.data.validation == "use":
-        return None
-    return (
-        "calibration.source = 'server': simulated devices have all of the training text, and the server may not look "
-        "at the test split; put a validation file into the folder of data.path, or use source = 'devices'"
-    )
-
-
 RUN_RULES: tuple[Rule, ...] = (
-    server_has_text,
+    *LAYER_SHARE_RUN_RULES,
     trackers_can_be_used,
     real_devices_are_not_disturbed,
     availability_is_simulated,
@@ -385,12 +344,12 @@ def privacy_problems(job: JobSections) -> list[str]:
         return []
     prunes, spare = method.target_sparsity > 0, job.fleet.participants / 10
     by_text = "since rewards and scores tell of a device's text"
-    adapters = _either(ADAPTERS, lambda each: each.plain_factors, '"')
-    means = _either(AGGREGATIONS, lambda each: each.bounded_sensitivity, '"')
-    blind = _either(IMPORTANCE, lambda each: each.independent_of_text, '"')
-    agents = _either(BANDITS, _hides_rewards, '"')
-    unmeasured = _either(ALLOCATIONS, lambda each: not each.measures, '"')
-    selections = _either(SELECTORS, lambda each: each.independent_of_text, '"')
+    adapters = either(ADAPTERS, lambda each: each.plain_factors, '"')
+    means = either(AGGREGATIONS, lambda each: each.bounded_sensitivity, '"')
+    blind = either(IMPORTANCE, lambda each: each.independent_of_text, '"')
+    agents = either(BANDITS, _hides_rewards, '"')
+    unmeasured = either(ALLOCATIONS, lambda each: not each.measures, '"')
+    selections = either(SELECTORS, lambda each: each.independent_of_text, '"')
     hindrances = {
         f"method.adapter: must be {adapters}": not ADAPTERS[method.adapter].plain_factors,
         f"method.aggregation: must be {means}, whose mean has a known sensitivity": (
@@ -447,17 +406,6 @@ def _pacing(job: JobSections) -> str:
     return BANDITS[job.bandit.name].usual_pacing if job.bandit.pacing == "auto" else job.bandit.pacing
 
 
-def _by_scope() -> str:
-    """Allocations that leave the layers to ``pruning.scope``."""
-    return _either(ALLOCATIONS, lambda each: each.by_scope)
-
-
 def _still() -> str:
     """Server optimisers that use the aggregate unchanged."""
-    return _either(SERVER_OPTIMIZERS, lambda each: not each.moves)
-
-
-def _either(registry: Registry[Any], holds: Callable[[Any], bool], quote: str = "'") -> str:
-    """The names of all methods of which ``holds`` is true, as "'a', 'b' or 'c'"."""
-    *others, last = [f"{quote}{name}{quote}" for name, each in registry.items() if holds(each)]
-    return f"{', '.join(others)} or {last}" if others else last
+    return either(SERVER_OPTIMIZERS, lambda each: not each.moves)

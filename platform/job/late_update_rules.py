@@ -1,8 +1,7 @@
 """Rules on jobs whose rounds do not wait for all devices (``server.mode``): what late updates do not go with."""
 
-from collections.abc import Iterable
-
 from slimfed.clients.adapters import ADAPTERS
+from slimfed.platform.job.names import either
 from slimfed.platform.job.sections import JobSections
 from slimfed.strategies.aggregation import AGGREGATIONS
 
@@ -22,7 +21,7 @@ def late_changes_add_up(job: JobSections) -> str | None:
     name, aggregation = job.method.aggregation, AGGREGATIONS[job.method.aggregation]
     if job.server.waits_for_all or (aggregation.gives_direction and not aggregation.bounds_influence):
         return None
-    able = _names(n for n, each in AGGREGATIONS.items() if each.gives_direction and not each.bounds_influence)
+    able = either(AGGREGATIONS, lambda each: each.gives_direction and not each.bounds_influence)
     cause = (
         "leaves out what a minority of the fleet sends, and the first to arrive are no fair part of the fleet"
         if aggregation.bounds_influence
@@ -48,7 +47,7 @@ def late_updates_move_no_decisions(job: JobSections) -> str | None:
     name = job.method.adapter
     if job.server.waits_for_all or ADAPTERS[name].supports_server_optimizer:
         return None
-    able = _names(n for n, each in ADAPTERS.items() if each.supports_server_optimizer)
+    able = either(ADAPTERS, lambda each: each.supports_server_optimizer)
     return (
         f"{_mode(job)}: a late update would reopen the gates, masks and entries that method.adapter = {name!r} has "
         f"decided since; use {able}, or set server.mode = 'sync'"
@@ -98,8 +97,3 @@ LATE_UPDATE_RULES = (
 
 def _mode(job: JobSections) -> str:
     return f"server.mode = {job.server.mode!r}"
-
-
-def _names(names: Iterable[str]) -> str:
-    *others, last = [f"{name!r}" for name in names]
-    return f"{', '.join(others)} or {last}" if others else last

@@ -7,7 +7,7 @@ import pytest
 from slimfed.clients.adapters import ADAPTERS
 from slimfed.clients.allocation import ALLOCATIONS
 from slimfed.clients.errors import InputError
-from slimfed.platform.job import compatibility
+from slimfed.platform.job import compatibility, late_update_rules, layer_share_rules
 from slimfed.platform.job.job import Job, load_job, parse_job
 from slimfed.strategies.aggregation import AGGREGATIONS
 from slimfed.strategies.bandits import BANDITS
@@ -145,8 +145,9 @@ def test_every_rule_is_applied() -> None:
     """A public function of a job that returns one line or None is a rule."""
     rules = {
         name
-        for name, each in vars(compatibility).items()
-        if getattr(each, "__module__", "") == compatibility.__name__
+        for module in (compatibility, late_update_rules, layer_share_rules)
+        for name, each in vars(module).items()
+        if getattr(each, "__module__", "") == module.__name__
         and not name.startswith("_")
         and getattr(each, "__annotations__", {}).get("return") == str | None
     }
