@@ -23,9 +23,9 @@ def test_the_same_rows_on_every_machine() -> None:
 
 
 def test_size_users_and_intents() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     train, test = commands()
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert (len(train), len(test)) == (8000, 1000)
     assert {row.label for row in train} == {row.label for row in test} == set(LABELS)
     users = Counter(row.user for row in train)

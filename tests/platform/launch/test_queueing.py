@@ -1,9 +1,9 @@
 """A run in the queue: there at once, checked as a whole when it starts."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -126,8 +126,8 @@ def test_one_file_and_a_gguf_file_are_looked_for_too(tmp_path: Path) -> None:
     ]
 
 
-def test_queueing_needs_no_torch_and_two_seconds(tmp_path: Path) -> None:
-    """The command as a whole; the time is that of three tries, since other tests may run at the same time."""
+def test_queueing_needs_no_torch_and_little_time(tmp_path: Path) -> None:
+    """The command as a whole; processor time, as other tests may run at the same time, and the least of three tries."""
     code = (
         "import sys\n"
         "import slimfed.platform.launch.queueing as queueing\n"
@@ -139,7 +139,7 @@ def test_queueing_needs_no_torch_and_two_seconds(tmp_path: Path) -> None:
     )
     took = []
     for _ in range(3):
-        began = time.monotonic()
+        began = _of_children()
         done = subprocess.run(
             [sys.executable, "-c", code, "run", "--queue", "--json"],
             capture_output=True,
@@ -148,9 +148,15 @@ def test_queueing_needs_no_torch_and_two_seconds(tmp_path: Path) -> None:
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "SLIMFED_HOME": str(tmp_path / "home")},
         )
-        took.append(time.monotonic() - began)
+        took.append(_of_children() - began)
         assert done.returncode == 0, done.stderr
         printed, _, heavy = done.stdout.rpartition("HEAVY ")
         assert heavy.strip() == "[]"
         assert json.loads(printed)["status"] == "queued"
     assert min(took) < 4, took
+
+
+def _of_children() -> float:
+    """Processor seconds of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
