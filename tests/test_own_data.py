@@ -165,6 +165,7 @@ def test_check_tells_devices_that_are_too_small(tmp_path: Path, one_file: slimfe
     file = one_file.folder / "job.toml"
     printed = CliRunner().invoke(app, ["check", str(file), "--set", f"fleet.profile={small}"])
     assert "no: every round is lost for want of memory" in printed.output
+    assert f"start it: slimfed run {file} --set fleet.profile={small}" in printed.output
 
 
 def test_references_are_runs_that_the_run_is_judged_by(one_file: slimfed.RunResult) -> None:

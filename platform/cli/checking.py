@@ -1,5 +1,7 @@
 """``check``: what a job will train, what fits which device, and what it will cost; nothing is run or written."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +61,16 @@ def check(
         print_table("Devices", _COLUMNS, [_class_row(each) for each in costs.classes])
     for reason in inspected.checked.reasons:
         results().print(reason, markup=False, soft_wrap=True)
-    notes().print(f"start it: slimfed run {'' if job is None else job}".rstrip(), markup=False, soft_wrap=True)
+    real = wanted.fleet.clock == "measured"
+    notes().print(f"start it: {_start(job, sets or [], real=real)}", markup=False, soft_wrap=True)
+
+
+def _start(job: Path | None, sets: Sequence[str], *, real: bool) -> str:
+    """The command that runs what was checked."""
+    words = ["slimfed", "run", *([str(job)] if job is not None else [])]
+    for each in sets:
+        words += ["--set", each]
+    return shlex.join(words) + (" --federation NAME" if real else "")
 
 
 def _facts(inspected: "Inspected", costs: "Estimate | None") -> dict[str, str]:
