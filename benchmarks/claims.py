@@ -61,6 +61,17 @@ def _shares(sparsity: float) -> Claim:
     )  # fmt: skip
 
 
+def _trained_shares(sparsity: float) -> Claim:
+    """The same, trained for eight rounds after the cut."""
+    cut = _shares(sparsity)
+    still = ("training.rounds=2", "training.learning_rate=1e-12", "training.local_steps=4")
+    return Claim(
+        f"Layers cut by zeroth end higher than equal ones ({sparsity:.0%} pruned at once, then eight rounds)",
+        {name: cut.sides[name] for name in ("zeroth", "equal", "erk")},
+        (*(field for field in cut.common if field not in still), "training.rounds=9"),
+    )
+
+
 CLAIMS = {
     "milestone": Claim(
         "PAT that decides at a third of the run ends higher than at 80% (70% of the width removed)",
@@ -99,6 +110,7 @@ CLAIMS = {
     ),
     "allocation": _shares(0.7),
     "allocation-half": _shares(0.5),
+    "allocation-trained": _trained_shares(0.7),
     "soups": Claim(
         "Soups of merged weights end higher than means of factors (one shared structure, 50% pruned)",
         {"soups": ("method.aggregation=soups",), "factors": ("method.aggregation=fedavg",)},
