@@ -13,8 +13,6 @@ in a process of its own, and its seconds are those of the virtual clock.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -22,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from machine import load, machine, words
+from own_process import keep, measure_in_own_process, tell
 from readme_table import put
 
 _HERE = Path(__file__).parent
@@ -82,7 +81,7 @@ def main() -> None:
     parser.add_argument("--one", help="compute one run, print JSON (used by this script)")
     options = parser.parse_args()
     if options.one:
-        print("MEASURED " + json.dumps(run(*json.loads(options.one))))
+        tell(run(*json.loads(options.one)))
         return
     if not options.render:
         found = _begun(options.out)
@@ -90,9 +89,8 @@ def main() -> None:
         every = [(w, a, m, s) for s in options.seeds for w in _WORLDS for a in _AGENTS for m in _MODES]
         for one in (each for each in every if each not in done):
             found["load"].append(load())
-            found["runs"].append(_measured(one))
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            found["runs"].append(measure_in_own_process(__file__, one))
+            keep(options.out, found)
     put("late-rounds", table(json.loads(options.out.read_text(encoding="utf-8"))))
 
 
@@ -102,16 +100,6 @@ def _begun(path: Path) -> dict[str, Any]:
     new = {"machine": seen, "sets": [_SETS, _WORLDS, _AGENTS, _MODES], "load": [], "runs": []}
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return known if known.get("sets") == new["sets"] else new
-
-
-def _measured(one: tuple[Any, ...]) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", json.dumps(one)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    line = next(line for line in output.splitlines() if line.startswith("MEASURED "))
-    result: dict[str, Any] = json.loads(line.removeprefix("MEASURED "))
-    shown = {name: value for name, value in result.items() if name != "course"}
-    print(json.dumps(shown), file=sys.stderr, flush=True)
-    return result
 
 
 def table(found: dict[str, Any]) -> str:

@@ -11,13 +11,12 @@ round. The cost of a round of a large fleet is measured by `growth.py`.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from machine import load, machine, words
+from own_process import keep, measure_in_own_process, tell
 from readme_table import put
 
 _HERE = Path(__file__).parent
@@ -78,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         given = json.loads(options.one)
-        print("MEASURED " + json.dumps(run(*given) if given else growth()))
+        tell(run(*given) if given else growth())
         return
     if not options.render:
         seen = machine(("slimfed", "torch", "transformers", "flwr"))
@@ -86,27 +85,12 @@ def main() -> None:
         for seed in _SEEDS:
             for amount, selection in _WORLDS:
                 found["load"].append(load())
-                found["runs"].append(_measured([amount, selection, seed]))
-                _keep(options.out, found)
+                found["runs"].append(measure_in_own_process(__file__, [amount, selection, seed]))
+                keep(options.out, found)
         found["load"].append(load())
-        found["growth"] = _measured([])
-        _keep(options.out, found)
+        found["growth"] = measure_in_own_process(__file__, [])
+        keep(options.out, found)
     put("participation", table(json.loads(options.out.read_text(encoding="utf-8"))))
-
-
-def _measured(world: list[Any]) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", json.dumps(world)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    line = next(line for line in output.splitlines() if line.startswith("MEASURED "))
-    result: dict[str, Any] = json.loads(line.removeprefix("MEASURED "))
-    shown = {name: value for name, value in result.items() if name != "course"}
-    print(json.dumps(shown), file=sys.stderr, flush=True)
-    return result
-
-
-def _keep(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def table(found: dict[str, Any]) -> str:

@@ -99,6 +99,6 @@ IMPORTANCE: Registry[type[Importance]] = Registry(
     "slimfed.importances",
     Importance,
     package="slimfed.clients.importance",
-    helpers=("smoothing", "seen_inputs"),
+    helpers=("smoothing", "seen_inputs", "of_inputs"),
     classes=True,
 )

@@ -45,13 +45,17 @@ def input_cuts(blueprint: Blueprint) -> list[Cut]:
     return [next(cut for cut in block.cuts if cut.side == "in") for block in blueprint.blocks]
 
 
-def norms(x: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
+def _norms(x: torch.Tensor, _mask: torch.Tensor) -> torch.Tensor:
     """L2 norm of each input over the tokens; ``x`` is 0 where tokens do not count."""
     return x.square().sum(-2).sqrt()
 
 
-def variances(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _variances(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Variance of each input over the counted tokens."""
     count = mask.sum(-2).clamp_min(1)
     centred = (x - (x.sum(-2) / count).unsqueeze(-2)) * mask
     return centred.square().sum(-2) / count
+
+
+REDUCTIONS: dict[str, Reduce] = {"norm": _norms, "variance": _variances}
+"""By the criteria's ``reduction``."""

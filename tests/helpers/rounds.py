@@ -5,9 +5,43 @@ import json
 import numpy as np
 
 from slimfed.clients.adapter import Adapter
+from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.structure import Structure
 from slimfed.clients.update import Evaluation, Report
+from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.protocols import Baseline, Completion, Event, RoundRecord
+from slimfed.strategies.settings import StrategySettings
+
+
+def small_task(devices: int = 6, rounds: int = 4, local_steps: int = 3) -> TaskSpec:
+    """The built-in encoder and text, in a few steps of a few devices."""
+    return TaskSpec(
+        seed=5,
+        devices=devices,
+        model=ModelSpec(),
+        data=DataSpec(max_length=24),
+        adapter=AdapterSpec(),
+        pruning=PruningSpec(),
+        training=TrainingSpec(rounds=rounds, local_steps=local_steps, batch_size=4, learning_rate=5e-3),
+        cohort_size=2,
+    )
+
+
+def small_settings(task: TaskSpec, *, every: int, own: int, retries: int = 0) -> StrategySettings:
+    """Half of the structure is removed. ``every``: rounds between evaluations, ``own``: and between devices' own."""
+    return StrategySettings(
+        task=task,
+        bandit=BanditSpec(ranks=(2, 4)),
+        aggregation="coverage",
+        target_sparsity=0.5,
+        evaluate_every=every,
+        evaluate_devices=own,
+        nodes=2,
+        reply_seconds=120,
+        straggler_seconds=None,
+        quorum=0.5,
+        retries=retries,
+    )
 
 
 class Memory:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flwr.app import Message
-from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
+from rounds import Clock, Evaluator, Memory, assert_same_checkpoint, small_settings, small_task
 
 from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.clientapp import serve
@@ -17,14 +17,10 @@ from slimfed.clients.messages.machine import Machine
 from slimfed.clients.messages.records import encode_host, encode_work
 from slimfed.clients.node.runtime import open_runtime
 from slimfed.clients.spec import (
-    AdapterSpec,
-    DataSpec,
     MessageSpec,
-    ModelSpec,
     PrivacySpec,
     PruningSpec,
     TaskSpec,
-    TrainingSpec,
 )
 from slimfed.strategies import roster as roster_module
 from slimfed.strategies.aggregation import initial_adapter
@@ -42,29 +38,8 @@ from slimfed.strategies.transport import StopRequestedError
 from slimfed.strategies.where import parse_where
 
 DEVICES = 6
-TASK = TaskSpec(
-    seed=5,
-    devices=DEVICES,
-    model=ModelSpec(),
-    data=DataSpec(max_length=24),
-    adapter=AdapterSpec(),
-    pruning=PruningSpec(),
-    training=TrainingSpec(rounds=4, local_steps=2, batch_size=4, learning_rate=5e-3),
-    cohort_size=2,
-)
-SETTINGS = StrategySettings(
-    task=TASK,
-    bandit=BanditSpec(ranks=(2, 4)),
-    aggregation="coverage",
-    target_sparsity=0.5,
-    evaluate_every=2,
-    evaluate_devices=1,
-    nodes=2,
-    reply_seconds=120,
-    straggler_seconds=None,
-    quorum=0.5,
-    retries=0,
-)
+TASK = small_task(DEVICES, local_steps=2)
+SETTINGS = small_settings(TASK, every=2, own=1)
 TWO = Participation(2)
 
 

@@ -4,45 +4,21 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from rounds import Clock, Memory
+from rounds import Clock, Memory, small_settings, small_task
 from training import assignment
 
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.spec import AdapterSpec, DataSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
 from slimfed.clients.telemetry.meter import Amount, Meter
 from slimfed.clients.telemetry.telling import VARIABLE, folder_of, telling, told
 from slimfed.platform.server.evaluator import GlobalEvaluator
-from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.first_adapter import first_adapter
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.progress import RunProgress
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim
 
-TASK = TaskSpec(
-    seed=5,
-    devices=4,
-    model=ModelSpec(),
-    data=DataSpec(max_length=24),
-    adapter=AdapterSpec(),
-    pruning=PruningSpec(),
-    training=TrainingSpec(rounds=1, local_steps=3, batch_size=4, learning_rate=5e-3),
-    cohort_size=2,
-)
-SETTINGS = StrategySettings(
-    task=TASK,
-    bandit=BanditSpec(ranks=(2, 4)),
-    aggregation="coverage",
-    target_sparsity=0.5,
-    evaluate_every=1,
-    evaluate_devices=0,
-    nodes=2,
-    reply_seconds=120,
-    straggler_seconds=None,
-    quorum=0.5,
-    retries=1,
-)
+TASK = small_task(devices=4, rounds=1)
+SETTINGS = small_settings(TASK, every=1, own=0, retries=1)
 
 
 def new_fleet() -> Fleet:

@@ -8,44 +8,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
-from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
+from rounds import Clock, Evaluator, Memory, assert_same_checkpoint, small_settings, small_task
 
 from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.spec import AdapterSpec, MessageSpec, PruningSpec
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.attempt import QuorumError
 from slimfed.strategies.bandits import BanditSpec
 from slimfed.strategies.local_grid import LocalGrid
 from slimfed.strategies.server.spec import ServerSpec
 from slimfed.strategies.server_state import Fleet
-from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim
 from slimfed.strategies.transport import StopRequestedError
 
-TASK = TaskSpec(
-    seed=5,
-    devices=6,
-    model=ModelSpec(),
-    data=DataSpec(max_length=24),
-    adapter=AdapterSpec(),
-    pruning=PruningSpec(),
-    training=TrainingSpec(rounds=4, local_steps=3, batch_size=4, learning_rate=5e-3),
-    cohort_size=2,
-)
-SETTINGS = StrategySettings(
-    task=TASK,
-    bandit=BanditSpec(ranks=(2, 4)),
-    aggregation="coverage",
-    target_sparsity=0.5,
-    evaluate_every=2,
-    evaluate_devices=0,
-    nodes=2,
-    reply_seconds=120,
-    straggler_seconds=None,
-    quorum=0.5,
-    retries=1,
-)
+TASK = small_task()
+SETTINGS = small_settings(TASK, every=2, own=0, retries=1)
 
 
 class Tampering(LocalGrid):

@@ -1,25 +1,44 @@
 """The criteria "relative" and "fluctuation" are what they say of a batch; alone and in cohorts is test_trainer.py's."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from training import adapter, assignment, device_data, narrowed, opened, structure, task
 
 from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.calibration.input_sums import input_sums
+from slimfed.clients.data.batching import Batch
 from slimfed.clients.pruning.model_slicing import slice_model
 from slimfed.clients.structure import Block
 from slimfed.clients.training.single_device import train_device
 from slimfed.clients.training.work import DeviceContext, DeviceData, DeviceWork
 
 
+def _inputs(model: nn.Module, modules: Mapping[str, nn.Module], batch: Batch) -> dict[str, np.ndarray]:
+    """What flows into ``modules`` at the tokens that count, float64 [tokens, in] each."""
+    found: dict[str, np.ndarray] = {}
+    mask = batch["attention_mask"].reshape(-1).bool()
+
+    def note(name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        found[name] = inputs[0].detach().reshape(-1, inputs[0].shape[-1])[mask].double().numpy()
+
+    hooks = [module.register_forward_pre_hook(partial(note, name)) for name, module in modules.items()]
+    model.eval()
+    with torch.no_grad():
+        model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 @pytest.mark.parametrize(("family", "causal"), [("bert", False), ("llama", True), ("gpt2", True)])
 @pytest.mark.parametrize("criterion", ["relative", "fluctuation"])
-def test_scores_follow_from_the_sums_of_the_inputs_and_the_merged_weights(
-    criterion: str, family: str, causal: bool
-) -> None:
+def test_scores_follow_from_the_inputs_and_the_merged_weights(criterion: str, family: str, causal: bool) -> None:
     """Of a model that has lost units already, on a batch with padding."""
     base, blueprint = opened(family, causal)
     job = task(causal, importance=criterion, events=1)
@@ -33,15 +52,15 @@ def test_scores_follow_from_the_sums_of_the_inputs_and_the_merged_weights(
 
     adapted = ADAPTERS["lora"].training.attach(slice_model(base.model, start), start, sent, job)
     names = [block.cuts[-1].module for block in blueprint.blocks]
-    sums = input_sums(adapted.model, {name: adapted.layer(name).module for name in names}, [text])
+    inputs = _inputs(adapted.model, {name: adapted.layer(name).module for name in names}, text)
     for index, block in enumerate(blueprint.blocks):
         name = block.cuts[-1].module
         w = adapted.layer(name).merged().detach().numpy()
         if criterion == "relative":
             rows = abs(w) / abs(w).sum(1, keepdims=True)
-            each = np.sqrt(sums[name].squares) * rows.sum(0)
+            each = np.linalg.norm(inputs[name], axis=0) * rows.sum(0)
         else:
-            each = sums[name].variance * (w**2).sum(0)
+            each = inputs[name].var(axis=0) * (w**2).sum(0)
         wanted = each.reshape(-1, block.cuts[-1].width).sum(1)
         found = scores[blueprint.span(index)][start.kept(index)]
         assert found == pytest.approx(wanted / np.linalg.norm(wanted), rel=1e-3, abs=1e-5)
@@ -61,9 +80,9 @@ def test_relative_does_not_rank_by_the_activations_alone() -> None:
         work = DeviceWork(part, adapter(base, blueprint, 3, 4), nothing, data)
         ranks.append(train_device(DeviceContext(base, blueprint, job), work).scores)
     names = {block.cuts[-1].module: base.model.get_submodule(block.cuts[-1].module) for block in blueprint.blocks}
-    sums = input_sums(base.model, names, [text])
+    inputs = _inputs(base.model, names, text)
     block = blueprint.blocks[1]
     assert isinstance(block, Block)
-    norms = np.sqrt(sums[block.cuts[-1].module].squares)
+    norms = np.linalg.norm(inputs[block.cuts[-1].module], axis=0)
     assert np.argsort(ranks[0][blueprint.span(1)]).tolist() != np.argsort(norms).tolist()
     assert np.argsort(ranks[0][blueprint.span(1)]).tolist() != np.argsort(ranks[1][blueprint.span(1)]).tolist()

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from rounds import Clock, Evaluator, Memory, assert_same_checkpoint
+from rounds import Clock, Evaluator, Memory, assert_same_checkpoint, small_settings, small_task
 
 from slimfed.clients.adapters.training.adapted import head_state
 from slimfed.clients.node.runtime import open_runtime
-from slimfed.clients.spec import AdapterSpec, DataSpec, MessageSpec, ModelSpec, PruningSpec, TaskSpec, TrainingSpec
+from slimfed.clients.spec import MessageSpec, PruningSpec
 from slimfed.clients.update import Report
 from slimfed.strategies.aggregation import initial_adapter
 from slimfed.strategies.attempt import QuorumError
@@ -27,29 +27,8 @@ from slimfed.strategies.settings import StrategySettings
 from slimfed.strategies.strategy import FedSlim
 
 DEVICES = 6
-TASK = TaskSpec(
-    seed=5,
-    devices=DEVICES,
-    model=ModelSpec(),
-    data=DataSpec(max_length=24),
-    adapter=AdapterSpec(),
-    pruning=PruningSpec(),
-    training=TrainingSpec(rounds=4, local_steps=2, batch_size=4, learning_rate=5e-3),
-    cohort_size=2,
-)
-SETTINGS = StrategySettings(
-    task=TASK,
-    bandit=BanditSpec(ranks=(2, 4)),
-    aggregation="coverage",
-    target_sparsity=0.5,
-    evaluate_every=4,
-    evaluate_devices=1,
-    nodes=2,
-    reply_seconds=120,
-    straggler_seconds=None,
-    quorum=0.5,
-    retries=0,
-)
+TASK = small_task(DEVICES, local_steps=2)
+SETTINGS = small_settings(TASK, every=4, own=1)
 INT8 = TASK.model_copy(update={"messages": MessageSpec(precision="int8")})
 DEADLINE = ServerSpec(mode="deadline", close_seconds=2.5)
 BUFFERED = ServerSpec(mode="buffered", buffer=2)

@@ -1,23 +1,18 @@
-"""Sums for calibration: they add up, padding does not count, and they are what they say of every family."""
+"""Angles of the residual stream: their sums add up, padding does not count, and they are right for every family."""
 
 import numpy as np
 import pytest
 import torch
 from small_models import CONFIGS, DECODERS, KIN, KIN_DECODERS, build
-from training import adapter, opened, split, task
+from training import opened, split
 from transformers import OPTConfig, OPTForCausalLM
 
-from slimfed.clients.adapters import ADAPTERS
-from slimfed.clients.calibration.input_sums import BINS, InputSums, input_sums
 from slimfed.clients.calibration.stream_angles import stream_angles
 from slimfed.clients.data.batching import TokenisedSplit
 from slimfed.clients.models.discovery import discover
 from slimfed.clients.models.families import FAMILIES
-from slimfed.clients.models.linear import weight_of
-from slimfed.clients.pruning.model_slicing import slice_model
 
 FAMILIES_TRIED = [*CONFIGS, *KIN]
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def _causal(family: str) -> bool:
@@ -28,18 +23,6 @@ def _batches(text: TokenisedSplit, size: int, rows: range) -> list[dict[str, tor
     return [text.collate(np.arange(rows.stop)[start : min(start + size, rows.stop)]) for start in rows[::size]]
 
 
-def _modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    return {name: model.get_submodule(name) for name in discover(model).modules}
-
-
-def _equal(one: InputSums, other: InputSums, near: float) -> None:
-    assert one.tokens == other.tokens
-    for part in ("total", "absolute", "squares"):
-        np.testing.assert_allclose(getattr(one, part), getattr(other, part), rtol=near, atol=near)
-    assert one.histogram.sum() == other.histogram.sum()
-    assert abs(one.histogram - other.histogram).sum() <= near * one.histogram.sum()
-
-
 @pytest.mark.parametrize("family", FAMILIES_TRIED)
 def test_sums_of_parts_add_up_to_those_of_the_whole_and_padding_does_not_count(family: str) -> None:
     """A part is one device's text; alone, its texts are not padded, together they are."""
@@ -47,12 +30,7 @@ def test_sums_of_parts_add_up_to_those_of_the_whole_and_padding_does_not_count(f
     # transformers' own attention of Gemma 2 has NaN at padding in float64.
     near = 1e-3 if family == "gemma2" else 1e-9
     model = base.model.float() if family == "gemma2" else base.model
-    text, modules = split(_causal(family), 3), _modules(model)
-    whole = input_sums(model, modules, _batches(text, 23, range(23)))
-    alone = [input_sums(model, modules, [text.collate([row])]) for row in range(23)]
-    for name in blueprint.modules:
-        _equal(sum((each[name] for each in alone[1:]), alone[0][name]), whole[name], near)
-        assert whole[name].tokens == len(text.tokens)
+    text = split(_causal(family), 3)
     turned = stream_angles(model, blueprint, _batches(text, 23, range(23)))
     parts = [stream_angles(model, blueprint, [text.collate([row])]) for row in range(23)]
     added = sum(parts[1:], parts[0])
@@ -62,54 +40,14 @@ def test_sums_of_parts_add_up_to_those_of_the_whole_and_padding_does_not_count(f
     assert (turned.total < turned.tokens).all()
 
 
-def test_sums_are_those_of_the_inputs() -> None:
-    """GPT-2 stores its weights transposed; the sums are over inputs all the same."""
-    model = build("gpt2", causal=True).double()
-    module = model.transformer.h[0].mlp.c_proj
-    seen = []
-    hook = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    batch = split(True, 1).collate(range(6))
-    (found,) = input_sums(model, {"down": module}, [batch]).values()
-    hook.remove()
-    x = seen[0][batch["attention_mask"].bool()].numpy()
-    assert x.shape[1] == weight_of(module).shape[1] == 4 * 48
-    np.testing.assert_allclose(found.total, x.sum(0), **EXACT)
-    np.testing.assert_allclose(found.absolute, abs(x).sum(0), **EXACT)
-    np.testing.assert_allclose(found.squares, (x**2).sum(0), **EXACT)
-    np.testing.assert_allclose(found.mean, x.mean(0), **EXACT)
-    np.testing.assert_allclose(found.variance, x.var(0), **EXACT)
-    assert found.histogram.sum() == x.size
-    width = (9 / BINS) * np.log(10)
-    for share in (0.1, 0.5, 0.9):
-        assert np.log(found.quantile(share)) == pytest.approx(np.log(np.quantile(abs(x), share)), abs=2 * width)
-
-
-def test_the_input_of_an_adapted_module_is_that_of_the_merged_model() -> None:
-    base, blueprint = opened("llama", True)
-    sent, job = adapter(base, blueprint, 5, 4), task(True)
-    dense = blueprint.dense()
-    training = ADAPTERS["lora"].training
-    adapted = training.attach(slice_model(base.model, dense), dense, sent, job)
-    merged = training.build(base.model, dense, sent, job.adapter)
-    batches = _batches(split(True, 2), 8, range(16))
-    wrapped = input_sums(adapted.model, {name: adapted.layer(name).module for name in blueprint.modules}, batches)
-    plain = input_sums(merged, _modules(merged), batches)
-    for name in blueprint.modules:
-        np.testing.assert_allclose(wrapped[name].squares, plain[name].squares, rtol=1e-6)
-    assert not adapted.model.training or adapted.model.train() is None
-    assert not merged.training
-
-
 def test_the_mode_and_the_hooks_of_the_model_are_restored() -> None:
     model = build("bert").train()
     text = split(False, 1)
-    input_sums(model, _modules(model), [text.collate([0])])
     stream_angles(model, discover(model), [text.collate([0])])
     assert model.training
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-    for measured in (lambda: input_sums(model, _modules(model), []), lambda: stream_angles(model, discover(model), [])):
-        with pytest.raises(ValueError, match="no batches"):
-            measured()
+    with pytest.raises(ValueError, match="no batches"):
+        stream_angles(model, discover(model), [])
 
 
 def _angle(h: torch.Tensor, after: torch.Tensor, mask: torch.Tensor) -> float:
